@@ -1,0 +1,140 @@
+"""The entry frame: one Raft entry as it stands on disk and on peer links, byte for byte.
+
+```
+ 0  u64  length of what follows this field (0: nothing was ever written here)
+ 8  u32  CRC-32C of all that follows this field
+12  u8   format version
+13  u8   kind
+14  u16  flags, 0
+16  u64  term
+24  u64  index
+32  u64  base offset
+40  u32  record count
+44  u32  0
+48  i64  first timestamp, ns
+56  i64  last timestamp, ns
+64       payload
+```
+
+All numbers little-endian. The payload of a DATA entry is a stored batch (`codec/batch.py`).
+"""
+
+import enum
+import struct
+from collections.abc import Iterator
+
+import attrs
+
+from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.errors import CodecError
+
+FORMAT_VERSION = 1
+HEADER = struct.Struct("<QIBBHQQQIIqq")
+HEADER_BYTES = HEADER.size
+LENGTH_BYTES = 8
+CHECKED_FROM = 12
+"""Position of the first byte under the checksum."""
+
+_AFTER_CHECKSUM = struct.Struct("<BBHQQQIIqq")
+_LENGTH_AND_CHECKSUM = struct.Struct("<QI")
+
+
+class EntryKind(enum.IntEnum):
+    """What an entry is. Only DATA entries have records."""
+
+    DATA = 1
+    NO_OP = 2
+    CONFIGURATION = 3
+    CONTROL = 4
+
+
+@attrs.frozen(slots=True)
+class EntryFrame:
+    """A decoded header beside the very bytes it was decoded from.
+
+    Invariants: `len(raw) == HEADER_BYTES + len(payload)`; `record_count == 0` unless `kind` is DATA.
+    """
+
+    term: int
+    index: int
+    kind: EntryKind
+    base_offset: int
+    record_count: int
+    first_timestamp_ns: int
+    last_timestamp_ns: int
+    raw: bytes | memoryview
+
+    @property
+    def payload(self) -> memoryview:
+        return memoryview(self.raw)[HEADER_BYTES:]
+
+    @property
+    def end_offset(self) -> int:
+        """One past the offset of the last record."""
+        return self.base_offset + self.record_count
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.raw)
+
+
+def encode_entry(
+    kind: EntryKind,
+    *,
+    term: int,
+    index: int,
+    base_offset: int,
+    record_count: int = 0,
+    first_timestamp_ns: int = 0,
+    last_timestamp_ns: int = 0,
+    payload: bytes | memoryview = b"",
+    payload_head: bytes = b"",
+) -> EntryFrame:
+    """One frame. `payload_head` goes in front of `payload`, so that a large payload is copied once only."""
+    length = HEADER_BYTES - LENGTH_BYTES + len(payload_head) + len(payload)
+    checked = b"".join((
+        _AFTER_CHECKSUM.pack(
+            FORMAT_VERSION, kind, 0, term, index, base_offset, record_count, 0, first_timestamp_ns, last_timestamp_ns
+        ),
+        payload_head,
+    ))
+    checksum = crc32c(payload, crc32c(checked))
+    raw = b"".join((_LENGTH_AND_CHECKSUM.pack(length, checksum), checked, payload))
+    return EntryFrame(term, index, kind, base_offset, record_count, first_timestamp_ns, last_timestamp_ns, raw)
+
+
+def decode_entry(buffer: bytes | memoryview, position: int = 0) -> EntryFrame:
+    """The frame that begins at `position`.
+
+    Raises:
+        CodecError: the bytes there are not one whole, undamaged frame. The text says why.
+    """
+    view = memoryview(buffer)
+    if len(view) - position < HEADER_BYTES:
+        raise CodecError(f"entry frame at {position}: {len(view) - position} bytes are no whole header")
+    (length, checksum, version, kind, flags, term, index, base_offset, record_count, zero, first, last) = HEADER.unpack_from(
+        view, position
+    )
+    end = position + LENGTH_BYTES + length
+    if length < HEADER_BYTES - LENGTH_BYTES or end > len(view):
+        raise CodecError(f"entry frame at {position}: length {length} does not fit the {len(view) - position} bytes there")
+    if crc32c(view[position + CHECKED_FROM : end]) != checksum:
+        raise CodecError(f"entry frame at {position}: checksum mismatch")
+    if version != FORMAT_VERSION:
+        raise CodecError(f"entry frame at {position}: format version {version}, this release reads {FORMAT_VERSION}")
+    if kind not in _KINDS or flags or zero or index == 0 or (record_count and kind != EntryKind.DATA):
+        raise CodecError(f"entry frame at {position}: fields contradict each other")
+    return EntryFrame(term, index, _KINDS[kind], base_offset, record_count, first, last, view[position:end])
+
+
+def decode_entries(buffer: bytes | memoryview) -> Iterator[EntryFrame]:
+    """The frames that fill `buffer` exactly, in order. Raises CodecError as `decode_entry`."""
+    view = memoryview(buffer)
+    position = 0
+    while position < len(view):
+        frame = decode_entry(view, position)
+        position += len(frame.raw)
+        yield frame
+
+
+_KINDS = {int(kind): kind for kind in EntryKind}
