@@ -38,9 +38,7 @@ NANOSECONDS = 1_000_000_000
 _COMPRESSIONS = {int(compression): compression for compression in Compression}
 
 
-def encode_records(
-    records: Sequence[Record], compression: Compression = Compression.NONE, now_ns: int = 0
-) -> Batch:
+def encode_records(records: Sequence[Record], compression: Compression = Compression.NONE, now_ns: int = 0) -> Batch:
     """A batch of `records`; those without a timestamp get `now_ns`. Offsets are left out (they are relative anyway)."""
     message = records_pb2.RecordBatch()
     first = last = 0
@@ -132,9 +130,7 @@ def unpack(data: bytes | memoryview, compression: Compression, max_bytes: int) -
 
 def batch_entry(batch: Batch, *, term: int, index: int, base_offset: int) -> EntryFrame:
     """The DATA entry that carries `batch`."""
-    head = HEAD.pack(
-        batch.compression, 0, 0, batch.producer_epoch, batch.producer_id, batch.base_sequence, batch.crc32c, 0
-    )
+    head = HEAD.pack(batch.compression, 0, 0, batch.producer_epoch, batch.producer_id, batch.base_sequence, batch.crc32c, 0)
     return encode_entry(
         EntryKind.DATA,
         term=term,

@@ -92,12 +92,14 @@ def encode_entry(
 ) -> EntryFrame:
     """One frame. `payload_head` goes in front of `payload`, so that a large payload is copied once only."""
     length = HEADER_BYTES - LENGTH_BYTES + len(payload_head) + len(payload)
-    checked = b"".join((
-        _AFTER_CHECKSUM.pack(
-            FORMAT_VERSION, kind, 0, term, index, base_offset, record_count, 0, first_timestamp_ns, last_timestamp_ns
-        ),
-        payload_head,
-    ))
+    checked = b"".join(
+        (
+            _AFTER_CHECKSUM.pack(
+                FORMAT_VERSION, kind, 0, term, index, base_offset, record_count, 0, first_timestamp_ns, last_timestamp_ns
+            ),
+            payload_head,
+        )
+    )
     checksum = crc32c(payload, crc32c(checked))
     raw = b"".join((_LENGTH_AND_CHECKSUM.pack(length, checksum), checked, payload))
     return EntryFrame(term, index, kind, base_offset, record_count, first_timestamp_ns, last_timestamp_ns, raw)
