@@ -129,6 +129,22 @@ def test_open_outcome_behind_a_hole_is_told() -> None:
     assert len(core) == 0
 
 
+def test_expiry_before_an_open_outcome_is_told() -> None:
+    """The next batch may be in the log as well: numbered anew, it would be there twice."""
+    core = ProducerCore(7, WINDOW)
+    core.add(pending())
+    core.next_to_send()
+    core.on_result(result(0))
+    one, late = pending(expires_at=10), pending(expires_at=20)
+    core.add(one)
+    core.add(late)
+    assert send_all(core) == [one, late]
+    core.on_stream_lost(LOST)
+    core.expire(10)
+    assert isinstance(one.error, OutcomeUnknown)
+    assert isinstance(late.error, OutcomeUnknown)
+
+
 def test_refusal_after_a_lost_answer_is_unknown() -> None:
     """The first attempt may have succeeded, whatever the second one was told."""
     core, (one,) = proven(1)
@@ -355,4 +371,4 @@ class AtMostOnceInOrder(RuleBasedStateMachine):
 
 
 TestAtMostOnceInOrder = AtMostOnceInOrder.TestCase
-TestAtMostOnceInOrder.settings = hypothesis_settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestAtMostOnceInOrder.settings = hypothesis_settings(max_examples=200, stateful_step_count=60, deadline=None)
