@@ -97,6 +97,7 @@ class Hello:
         has_data: the sender's log is not empty.
         is_probe: the link ends after this exchange and carries no Raft.
         known_ids: bootstrap candidates the sender has heard of, itself included, sorted.
+        expected_id: the node the dialler means to reach; 0: whoever is there. In a reply: 0.
     """
 
     node_id: NodeId
@@ -108,6 +109,7 @@ class Hello:
     has_data: bool = False
     is_probe: bool = False
     known_ids: tuple[NodeId, ...] = ()
+    expected_id: NodeId = NOBODY
     protocol_version: int = PROTOCOL_VERSION
 
 
@@ -157,8 +159,8 @@ class FrameDecoder:
         """Bytes of a frame that is not whole yet."""
         return len(self._head) + self._gathered_bytes
 
-    def feed(self, chunk: bytes) -> list[Frame]:
-        """The frames that `chunk` completes, in order.
+    def feed(self, chunk: Buffer) -> list[Frame]:
+        """The frames that `chunk` completes, in order. They view it: it must not change afterwards.
 
         Raises:
             CodecError: a checksum, a length over `body_bytes_max`, or fields that contradict each other. The stream is lost:
@@ -172,7 +174,7 @@ class FrameDecoder:
             self._failure = failure
             raise
 
-    def _feed(self, chunk: bytes) -> list[Frame]:
+    def _feed(self, chunk: Buffer) -> list[Frame]:
         frames: list[Frame] = []
         view = memoryview(chunk)
         if self._gathered is not None:
@@ -241,9 +243,9 @@ def _decode_frame(view: memoryview) -> Frame:
 def encode_hello(hello: Hello) -> bytes:
     """The body of HELLO and HELLO_REPLY. Raises CodecError when a name or the list is over its limit.
 
-    Layout: u16 protocol version, u16 flags (1: has data, 2: probe), u32 bootstrap expect, u64 cluster id, u64 node id, then
-    cluster name, node name and address (u16 length, UTF-8), then u16 count and so many u64 known ids. A receiver ignores what
-    follows, so that fields can be added.
+    Layout: u16 protocol version, u16 flags (1: has data, 2: probe), u32 bootstrap expect, u64 cluster id, u64 node id,
+    u64 expected id, then cluster name, node name and address (u16 length, UTF-8), then u16 count and so many u64 known ids.
+    A receiver ignores what follows, so that fields can be added.
     """
     if len(hello.known_ids) > KNOWN_IDS_MAX:
         raise CodecError(f"hello: {len(hello.known_ids)} known ids, the limit is {KNOWN_IDS_MAX}")
@@ -254,6 +256,7 @@ def encode_hello(hello: Hello) -> bytes:
             hello.bootstrap_expect,
             hello.cluster_id,
             hello.node_id,
+            hello.expected_id,
         )
     ]
     for text in (hello.cluster_name, hello.node_name, hello.address):
@@ -272,7 +275,7 @@ def decode_hello(body: Buffer) -> Hello:
     view = memoryview(body)
     if len(view) < _HELLO.size:
         raise CodecError(f"hello: {len(view)} bytes are too few")
-    (version, flags, bootstrap_expect, cluster_id, node_id) = _HELLO.unpack_from(view)
+    (version, flags, bootstrap_expect, cluster_id, node_id, expected_id) = _HELLO.unpack_from(view)
     if node_id == NOBODY:
         raise CodecError("hello: node id 0")
     (cluster_name, position) = _decode_text(view, _HELLO.size)
@@ -293,6 +296,7 @@ def decode_hello(body: Buffer) -> Hello:
         bootstrap_expect=bootstrap_expect,
         has_data=bool(flags & _HAS_DATA),
         is_probe=bool(flags & _IS_PROBE),
+        expected_id=expected_id,
         known_ids=struct.unpack_from(f"<{count}Q", view, position),
     )
 
@@ -335,6 +339,6 @@ CHECKED_FROM = 4
 """Position of the first byte under the checksum."""
 
 _U16 = struct.Struct("<H")
-_HELLO = struct.Struct("<HHIQQ")
+_HELLO = struct.Struct("<HHIQQQ")
 _HAS_DATA = 1
 _IS_PROBE = 2
