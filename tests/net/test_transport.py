@@ -63,7 +63,7 @@ class Node:
         return [event for event in self.events if isinstance(event, kind)]
 
     async def wait(self, condition: Callable[[], object]) -> None:
-        """Until `condition`, looked at whenever something happens here; a test that waits for ever fails after a virtual minute."""
+        """Until `condition`, looked at whenever something happens here; fails after a virtual minute."""
         with trio.fail_after(60):
             while not condition():
                 await self.happened.park()

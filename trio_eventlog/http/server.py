@@ -159,7 +159,9 @@ async def _receive_request(
     return None
 
 
-async def _send_response(stream: trio.abc.Stream, connection: h11.Connection, response: Response, *, must_close: bool) -> None:
+async def _send_response(
+    stream: trio.abc.Stream, connection: h11.Connection, response: Response, *, must_close: bool, is_head: bool = False
+) -> None:
     """One whole response in one write. Without a word when h11 can say nothing any more."""
     if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
         return
