@@ -57,7 +57,6 @@ class Replicas:
     """The groups of one node. `run` owns the task of each; the rest may be called from any task.
 
     Args:
-        catalog_voters: the cluster's first voters.
         send: gives a message to the links.
         rng: each group's core gets a generator of its own, seeded from this one.
     """
@@ -67,14 +66,12 @@ class Replicas:
         *,
         node_id: NodeId,
         directory: DataDirectory,
-        catalog_voters: tuple[NodeId, ...],
         send: Send,
         settings: ReplicasSettings,
         rng: random.Random,
     ) -> None:
         self._node_id = node_id
         self._directory = directory
-        self._catalog_voters = catalog_voters
         self._send = send
         self._settings = settings
         self._rng = rng
@@ -149,14 +146,15 @@ class Replicas:
         await trio.sleep(self._rng.uniform(0.0, self._settings.reset_jitter_seconds_max))
         replica.driver.peer_reset(node_id)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Open the catalog and what it says; started once the catalog is open."""
+    async def run(
+        self, catalog_voters: tuple[NodeId, ...], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Open the catalog, whose first voters are given, and what it says; started once the catalog is open."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
                 applier = CatalogApplier(CatalogMachine(), self._on_catalog_applied)
-                first = self._catalog_voters[0]
-                await self._start(CATALOG_GROUP, "catalog", self._catalog_voters, first, applier, Watermark())
+                await self._start(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0], applier, Watermark())
                 nursery.start_soon(self._follow_catalog)
                 task_status.started()
                 await trio.sleep_forever()

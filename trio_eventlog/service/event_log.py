@@ -1,7 +1,6 @@
 """The `EventLog` service: protobuf in, broker or another node, protobuf out."""
 
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
@@ -23,7 +22,7 @@ from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker, Fetched
 from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.node.replica import Replica
-from trio_eventlog.records import Acks, Batch
+from trio_eventlog.records import Acks, Batch, Record
 from trio_eventlog.rpc import Channel, Context, Encoded, Requests, Send, Service, methods_of
 from trio_eventlog.rpc.status import error_details
 from trio_eventlog.service.convert import (
@@ -69,6 +68,7 @@ class EventLogService:
     Args:
         now_ns: the wall clock, for records that carry no timestamp.
         servers: what GetServers answers.
+        stopping: set when the node begins to stop; consumers are sent to other nodes then.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class EventLogService:
         *,
         now_ns: Callable[[], int],
         servers: Callable[[], messages.GetServersResponse],
+        stopping: trio.Event,
     ) -> None:
         self._broker = broker
         self._topics = topics
@@ -89,6 +90,7 @@ class EventLogService:
         self._settings = settings
         self._now_ns = now_ns
         self._servers = servers
+        self._stopping = stopping
         self._sticky = 0
 
     def service(self) -> Service:
@@ -107,6 +109,20 @@ class EventLogService:
 
     async def produce(self, request: messages.ProduceRequest, context: Context) -> messages.ProduceResponse:
         answer = await self._begin(request, is_forwarded=is_forwarded(context))
+        return await answer()
+
+    async def produce_records(
+        self, topic: str, records: Sequence[Record], *, partition: int | None, acks: Acks
+    ) -> messages.ProduceResponse:
+        """As `produce`, for an embedding application."""
+        request = messages.ProduceRequest(topic=topic, partition=partition, acks=int(acks))  # type: ignore[arg-type]
+        for record in records:
+            item = request.records.add(value=record.value, key=record.key)
+            for header in record.headers:
+                item.headers.add(key=header.key, value=header.value)
+            if record.timestamp_ns:
+                item.timestamp.seconds, item.timestamp.nanos = divmod(record.timestamp_ns, NANOSECONDS)
+        answer = await self._begin(request, is_forwarded=False)
         return await answer()
 
     async def produce_stream(self, requests: Requests, context: Context, send: Send) -> None:
@@ -230,7 +246,14 @@ class EventLogService:
 
     async def consume_stream(self, request: messages.ConsumeRequest, context: Context, send: Send) -> None:
         _check_filter(request)
-        offset = await self._start_offset(request, context)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stream_from, await self._start_offset(request, context), request, send)
+            # A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them.
+            await self._stopping.wait()
+            nursery.cancel_scope.cancel()
+        raise ShuttingDown("this node is stopping: go on from the next offset at another one")
+
+    async def _stream_from(self, offset: int, request: messages.ConsumeRequest, send: Send) -> None:
         replica = self._broker.replica(request.topic, request.partition)
         while True:
             fetched = await self._fetch(request, offset)
