@@ -85,7 +85,7 @@ def encode_new_file() -> bytes:
     return encode_slot(HardState(), 0) + encode_slot(HardState(), 1)
 
 
-def decode_file(data: bytes | memoryview) -> HardStateFile:
+def decode_file(data: bytes | bytearray | memoryview) -> HardStateFile:
     """The newest state in the file.
 
     Raises:
@@ -109,8 +109,8 @@ def decode_file(data: bytes | memoryview) -> HardStateFile:
                 best = found
         if not sequences:
             raise CodecError(
-                f"hard state: no valid copy among those at {slot * SLOT_BYTES}; a torn write cannot do that, so they were damaged, "
-                "and may have held the newest vote"
+                f"hard state: no valid copy among those at {slot * SLOT_BYTES}; a torn write cannot do that, so they were "
+                "damaged, and may have held the newest vote"
             )
         sequences_by_slot.append(sequences)
     assert best is not None

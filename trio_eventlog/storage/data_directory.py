@@ -190,7 +190,9 @@ async def _load_or_create(
             node_file = NodeFile(node_id=new_node_id(), created_seconds=int(now_seconds()))
             await write_atomically(disk, node_path, encode_node_file(node_file))
             return node_file
-        return decode_node_file(await read_whole(disk, node_path, NODE_FILE_BYTES_MAX))
+        node_file = decode_node_file(await read_whole(disk, node_path, NODE_FILE_BYTES_MAX))
+        await disk.sync_directory(path)  # a process killed after the renaming may have left the name in the kernel's cache only
+        return node_file
     except UnknownFormat as error:
         raise DataDirectoryError(
             f"{node_path}: {error}; this release knows {FORMAT_VERSION}. Start the release that wrote it, or a newer one."

@@ -9,8 +9,9 @@ Rules for every implementation:
 * An `async` method always checkpoints, also when it has nothing to do; a plain one never does and never blocks for long.
 * An operation that has started runs to its end. Cancellation is delivered before it starts, or at the next checkpoint.
 * Errors: a failed write or sync raises `StorageFailed`, and that file refuses everything but `close` from then on. A failed
-  read raises `DamagedData` with path and position. No room (`preallocate`, `open`, `make_directory`) raises `DiskFull`; nothing
-  has changed then. A name that is missing, there already, of the wrong kind or forbidden raises the `OSError` subclass for that.
+  read raises `DamagedData` with path and position. No room (`preallocate`, `open`, `make_directory`) raises `DiskFull`;
+  nothing has changed then. A name that is missing, there already, of the wrong kind or forbidden raises the `OSError` subclass
+  for that.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class File(Protocol):
     def size_bytes(self) -> int:
         """The size now, preallocated zeros included. Never checkpoints."""
 
-    async def read_at(self, position: int, size_bytes: int) -> bytes:
+    async def read_at(self, position: int, size_bytes: int) -> bytes | bytearray:
         """The bytes from `position`; fewer than `size_bytes` only where the file ends."""
 
     async def write_at(self, position: int, buffers: Sequence[Buffer]) -> None:
@@ -115,7 +116,7 @@ async def read_whole(disk: Disk, path: str, max_bytes: int) -> bytes:
     """The content of a small file, at most `max_bytes + 1` of it, so that the caller can see that it is too long."""
     file = await disk.open(path)
     try:
-        return await file.read_at(0, max_bytes + 1)
+        return bytes(await file.read_at(0, max_bytes + 1))
     finally:
         await file.close()
 

@@ -37,6 +37,8 @@ class HardStateFile:
                     f"{path}: {error}. This replica must not vote again from here: remove the node and add it as a new one.",
                     path=path,
                 ) from error
+            # A process that was killed may have left it in the kernel's cache only. From here on it is relied upon.
+            await file.sync()
             self = cls(file, found.state, found.sequence)
             if not found.is_whole:
                 # What was read may stand in one sector only. Nothing may depend on it before it is whole again.

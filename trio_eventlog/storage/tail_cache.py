@@ -27,6 +27,11 @@ class TailCache:
         self._persisted_index = persisted_index
 
     @property
+    def persisted_index(self) -> int:
+        """Frames held up to this index are durable."""
+        return self._persisted_index
+
+    @property
     def first_index(self) -> int:
         """Index of the oldest frame held; `end_index` when there is none."""
         return self._frames[self._head].index if self._head < len(self._frames) else self._persisted_index + 1
@@ -110,6 +115,19 @@ class TailCache:
         before = self._ends[start] - len(self._frames[start].raw)
         fitting = bisect_right(self._ends, before + max_bytes, start, end)
         return max(first, first + fitting - start - 1)
+
+    def holds(self, frames: Sequence[EntryFrame]) -> bool:
+        """Are these very frames (dense, not empty) the ones held at their indexes?"""
+        if self._head == len(self._frames):
+            return False
+        start = frames[0].index - self._frames[self._head].index + self._head
+        end = start + len(frames)
+        return (
+            start >= self._head
+            and end <= len(self._frames)
+            and self._frames[start] is frames[0]
+            and self._frames[end - 1] is frames[-1]
+        )
 
     def find_offset(self, offset: int) -> int | None:
         """Index of the held frame that has the record at `offset`; None when no held frame has it."""
