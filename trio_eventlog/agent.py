@@ -14,24 +14,25 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, EventLogError, InvalidArgument, NotLeader, OutcomeUnknown
+from trio_eventlog.errors import CodecError, EventLogError, SettingsError
 from trio_eventlog.http.server import health_handler, serve_http
-from trio_eventlog.ids import NO_CLUSTER, GroupId, NodeId, format_id, new_node_id
+from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
 from trio_eventlog.net.links import Lane, LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.network import BoundListener, Network, split_address
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.net.tls import FileTls, TlsSettings, TlsSource, build_client_context
+from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.raft_driver import DriverSettings
-from trio_eventlog.node.replica import ReplicaSettings
+from trio_eventlog.node.replica import Replica, ReplicaSettings
 from trio_eventlog.node.replicas import Replicas, ReplicasSettings
 from trio_eventlog.raft import Message, MessageType, RaftSettings
 from trio_eventlog.records import Acks, Record
@@ -39,9 +40,7 @@ from trio_eventlog.rpc import Peer, RpcSettings, Server
 from trio_eventlog.service.admin import AdminService, group_status, id_text
 from trio_eventlog.service.event_log import EventLogService, ServiceSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
-from trio_eventlog.service.health import health_service
 from trio_eventlog.service.lanes import Lanes
-from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -113,7 +112,7 @@ class Node:
         self._discovery = StaticDiscovery(
             settings.join,
             probe=self._transport.probe,
-            identity=self._hello,
+            identity=self._identity,
             settings=DiscoverySettings(),
             rng=rng,
             on_event=self._on_discovery_event,
@@ -130,9 +129,7 @@ class Node:
         self._forwarder = Forwarder(
             self.node_id, self._connect, ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds), rpc, rng
         )
-        topics = TopicAdministration(
-            self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds
-        )
+        topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
         service_settings = _service_settings(settings)
         self._event_log = EventLogService(
             self.broker,
@@ -144,12 +141,8 @@ class Node:
             servers=self.servers,
             stopping=self._stopping,
         )
-        admin = AdminService(
-            self.broker, topics, self._forwarder, status=self.status, transfer_seconds_max=HAND_OVER_SECONDS_MAX
-        )
+        admin = AdminService(self.broker, topics, self._forwarder, status=self.status, transfer_seconds_max=HAND_OVER_SECONDS_MAX)
         services = [self._event_log.service(), admin.service()]
-        self._health = Health(service.name for service in services)
-        services += [self._health.service(), *reflection_services(services)]
         self._server = Server(services, rpc)
         self._mux = Mux(
             MuxSettings(
@@ -251,7 +244,6 @@ class Node:
         await nursery.start(self._replicas.run, self._voters)
         nursery.start_soon(self._tick)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
-        self._health.serve()
         self._ready.set()
 
     async def _tick(self) -> None:
@@ -262,7 +254,6 @@ class Node:
     async def _stop(self, seconds_max: float) -> None:
         """Outside in: nobody new, leadership away, calls to their end."""
         self._stopping.set()
-        self._health.stop_serving()
         self._mux.stop_accepting()
         deadline = trio.current_time() + seconds_max
         with trio.CancelScope(deadline=deadline):
@@ -300,12 +291,16 @@ class Node:
             if self._tls is None:
                 return stream
             host, _ = split_address(member.address)
-            return trio.SSLStream(stream, self._tls.client_context(), server_hostname=host, https_compatible=True)
+            return trio.SSLStream(stream, self._tls.grpc_context(), server_hostname=host, https_compatible=True)
         raise TimeoutError(f"{member.address} did not answer within {self._settings.connect_timeout_seconds:g} s")
 
     # Peers
 
     def _hello(self) -> Hello:
+        """What peers are told: with the first voters once they are known, with the candidates heard of before."""
+        return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.known_ids())
+
+    def _identity(self) -> Hello:
         return Hello(
             node_id=self.node_id,
             cluster_name=self._settings.cluster_name,
@@ -314,7 +309,6 @@ class Node:
             cluster_id=self._directory.cluster_id,
             bootstrap_expect=self._settings.bootstraps,
             has_data=self._directory.cluster_id != NO_CLUSTER,
-            known_ids=self._voters or self._discovery.known_ids(),
         )
 
     def _send(self, group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
@@ -371,7 +365,7 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         A failure of the node while it runs cancels the block and is raised from it.
     """
     surroundings = surroundings or Surroundings()
-    disk = surroundings.disk if surroundings.disk is not None else RealDisk(settings.disk_threads)
+    disk = surroundings.disk if surroundings.disk is not None else RealDisk(trio.CapacityLimiter(settings.disk_threads))
     async with DataDirectory.open(
         disk,
         settings.data_dir,

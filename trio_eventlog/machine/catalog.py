@@ -108,8 +108,7 @@ class CatalogMachine:
             retention_bytes=command.retention_bytes,
             retention_seconds=command.retention_seconds,
             partitions=tuple(
-                Partition(group_id=GroupId(first + number), replicas=command.replicas)
-                for number in range(command.partition_count)
+                Partition(group_id=GroupId(first + number), replicas=command.replicas) for number in range(command.partition_count)
             ),
         )
         self.topics[topic.name] = topic

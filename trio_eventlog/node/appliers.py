@@ -5,13 +5,14 @@ from typing import Protocol
 
 from trio_eventlog.codec.batch import entry_batch
 from trio_eventlog.codec.catalog import decode_command
-from trio_eventlog.codec.entry import EntryFrame, EntryKind
+from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome
 from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine
 from trio_eventlog.machine.producers import ProducerTable
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.watermark import Watermark
+from trio_eventlog.raft import EntryKind
 
 
 class Applier(Protocol):

@@ -84,9 +84,7 @@ class Broker:
         assert isinstance(result, Appended)
         return result
 
-    async def fetch(
-        self, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0
-    ) -> Fetched:
+    async def fetch(self, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0) -> Fetched:
         """Committed batches from `offset` on: as many as fit `max_bytes` and `max_records`, but at least one if there is one.
 
         Raises:
@@ -114,9 +112,7 @@ class Broker:
                 batches.append(entry_batch(frame))
                 records += frame.record_count
                 next_offset = frame.end_offset
-        return Fetched(
-            batches=batches, next_offset=next_offset, high_watermark=high_watermark, log_start_offset=log_start_offset
-        )
+        return Fetched(batches=batches, next_offset=next_offset, high_watermark=high_watermark, log_start_offset=log_start_offset)
 
     async def create_topic(
         self, name: str, partition_count: int, *, replica_count: int = 0, retention_bytes: int = 0, retention_seconds: int = 0

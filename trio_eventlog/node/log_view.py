@@ -31,6 +31,9 @@ class SegmentedLogView:
         # Below the tail cache only the bound is known, and an upper bound is what the core wants.
         return fitting, sum(frame.size_bytes for frame in frames) if frames is not None else max(max_bytes, 1)
 
+    def last_index_not_after(self, index: int, term: int) -> int:
+        return self._log.last_index_not_after(index, term)
+
     def has_configuration(self, first: int, last: int) -> bool:
         # The safe answer. It only puts off a campaign until what is committed is applied, which is moments after a start.
         return True

@@ -14,34 +14,36 @@ What may leave when (docs/design/record-path.md):
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import attrs
 import trio
 
-from trio_eventlog.codec.batch import batch_entry
-from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
-from trio_eventlog.errors import EventLogError, NoQuorum, NotLeader, Overloaded, ShuttingDown
-from trio_eventlog.ids import NOBODY, GroupId, NodeId
+from trio_eventlog.codec.batch import HEAD, batch_entry
+from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
+from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, ShuttingDown
+from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
+from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import (
+    AppendToken,
     ConfigurationChange,
+    ConfigurationError,
     Entry,
+    EntryKind,
+    Event,
     HardState,
     Message,
     MessageType,
-    NotLeader as CoreNotLeader,
     ProposalDropped,
     ProposedEntry,
     ProtocolError,
     RaftNode,
-    Ready,
-    Role,
-    StorageAppend,
-    decode_configuration_change,
+    Status,
+    decode_change,
 )
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.hard_state import HardStateFile
@@ -83,7 +85,7 @@ class _Write:
 
     hard_state: HardState | None
     frames: list[EntryFrame]
-    token: object
+    token: AppendToken | None
     responses: Sequence[Message]
     done: trio.Event | None = None
 
@@ -134,7 +136,7 @@ class RaftDriver:
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
-        self._requests: deque[Callable[[], None]] = deque()
+        self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
         self._staged_end_offset = log.log_end_offset
         self._received: dict[int, EntryFrame] = {}
@@ -160,11 +162,11 @@ class RaftDriver:
     @property
     def leader_id(self) -> NodeId:
         """Who leads, as far as this node knows; NOBODY when it does not."""
-        return self._core.leader_id
+        return self._core.leader
 
     @property
     def is_leader(self) -> bool:
-        return self._core.role is Role.LEADER
+        return self._core.is_leader
 
     def status(self) -> Status:
         return self._core.status()
@@ -195,7 +197,7 @@ class RaftDriver:
             NotLeader: this node does not lead. (Once queued, the proposal itself carries every error.)
             BatchTooLarge, ShuttingDown.
         """
-        if self._core.role is not Role.LEADER:
+        if not self._core.is_leader:
             raise self._not_leader()
         size_bytes = len(payload.payload) if isinstance(payload, Batch) else len(payload)
         proposal = Proposal(payload, acks, size_bytes)
@@ -216,8 +218,12 @@ class RaftDriver:
         self._request(lambda: self._core.report_unreachable(node_id))
 
     def peer_reset(self, node_id: NodeId) -> None:
-        """The peer's process is gone: when it led, do not wait for the election timeout. The caller has added jitter."""
+        """The peer's process is gone. When it led, `campaign_if_leader_lost` should follow after a little random time."""
         self._request(lambda: self._core.peer_reset(node_id))
+
+    def campaign_if_leader_lost(self, node_id: NodeId) -> None:
+        """Stand for election, unless somebody has been heard to lead since `peer_reset`."""
+        self._request(lambda: self._core.campaign_if_leader_lost(node_id))
 
     def campaign(self) -> None:
         """Stand for election now."""
@@ -248,7 +254,7 @@ class RaftDriver:
         """Until the machine has taken the entry at `index`."""
         await self._applied_moved.wait_at_least(index)
 
-    def _request(self, call: Callable[[], None]) -> None:
+    def _request(self, call: Callable[[], object]) -> None:
         self._requests.append(call)
         self._inbox.wake()
 
@@ -280,7 +286,10 @@ class RaftDriver:
         while self._applied_notices:
             index, change = self._applied_notices.popleft()
             if change is not None:
-                core.apply_configuration(change)
+                try:
+                    core.apply_configuration(change)
+                except ConfigurationError as error:
+                    logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
             core.on_applied(index)
         if self._ticks_due:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
@@ -291,7 +300,8 @@ class RaftDriver:
         while self._requests:
             try:
                 self._requests.popleft()()
-            except RaftError as error:
+            except (NotLeader, ProposalDropped, ConfigurationError) as error:
+                # Who asked waits for the effect, not for this call, and asks again or gives up by itself.
                 logger.debug("%s: %s", self.name, error)
         self._take_ready()
         if len(self._proposals):
@@ -303,7 +313,7 @@ class RaftDriver:
             self._received[frame.index] = frame
         try:
             self._core.step(received.message)
-        except ProtocolError as error:
+        except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
 
@@ -338,7 +348,7 @@ class RaftDriver:
                 if known is not None:
                     proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
                     continue
-                entry = ProposedEntry(EntryKind.DATA, payload.record_count, BATCH_OVERHEAD_BYTES + len(payload.payload))
+                entry = ProposedEntry(EntryKind.DATA, payload.record_count, HEADER_BYTES + HEAD.size + len(payload.payload))
             else:
                 entry = ProposedEntry(EntryKind.CONTROL, 0, HEADER_BYTES + len(payload))
             proposal.index = first_index + len(entries)
@@ -350,7 +360,7 @@ class RaftDriver:
             return
         try:
             indexes = self._core.propose(entries)
-        except (CoreNotLeader, ProposalDropped) as error:
+        except (NotLeader, ProposalDropped) as error:
             # All or nothing: a window that is full, a leadership being handed over.
             for proposal in accepted:
                 self._under_way.pop(proposal.index)
@@ -375,9 +385,7 @@ class RaftDriver:
             for message in ready.messages:
                 self._send_message(message)
             if append is not None:
-                self._writes.append(
-                    _Write(append.hard_state if append.must_sync else None, frames, append.token, append.responses)
-                )
+                self._writes.append(_Write(append.hard_state if append.must_sync else None, frames, append.token, append.responses))
                 self._write_wanted.set()
             if ready.committed:
                 self._to_apply.append(ready.committed)
@@ -388,7 +396,7 @@ class RaftDriver:
                     waiter.index = read.index
                     waiter.done.set()
             for event in ready.events:
-                logger.info("%s: %s", self.name, event)
+                self._log_event(event)
         self._received.clear()
 
     def _frame(self, entry: Entry) -> EntryFrame:
@@ -420,6 +428,12 @@ class RaftDriver:
         self._staged_end_offset = frame.end_offset
         return frame
 
+    def _log_event(self, event: Event) -> None:
+        level = logging.ERROR if event.kind.name.startswith("ALARM") else logging.INFO
+        about = f" node {format_id(event.node)}" if event.node != NOBODY else ""
+        text = f" ({event.text})" if event.text else ""
+        logger.log(level, "%s: term %d: %s%s%s", self.name, event.term, event.kind.value, about, text)
+
     def _on_soft_state(self) -> None:
         if self.is_leader:
             if self._accepts_from_index is None:
@@ -435,7 +449,7 @@ class RaftDriver:
         self._leader_changed = trio.Event()
 
     def _not_leader(self) -> EventLogError:
-        leader_id = self._core.leader_id
+        leader_id = self._core.leader
         if leader_id == NOBODY:
             return NotLeader(f"{self.name} has no leader just now: try again shortly")
         return NotLeader(f"{self.name} is led by node {format_id(leader_id)}: go there", leader_id)
@@ -443,10 +457,6 @@ class RaftDriver:
     # Sending
 
     def _send_message(self, message: Message) -> None:
-        if message.to == self._core.node_id:
-            # Responses to itself: the leader's own acknowledgement, a candidate's own vote.
-            self._inbox.put_message(Received(message))
-            return
         if message.type is not MessageType.APPEND or message.last_index <= message.index:
             self._send(self.group_id, message, ())
             return
@@ -528,13 +538,13 @@ class RaftDriver:
         """The disk has it: now the promises that depend on it may leave."""
         if write.done is not None:
             write.done.set()
-        if write.token is not None:
-            self._core.on_appended(write.token)
         for message in write.responses:
             if message.to == self._core.node_id:
                 self._step(Received(message))
             else:
-                self._send(self.group_id, message, ())
+                self._send_message(message)
+        if write.token is not None:
+            self._core.on_appended(write.token)
         if write.frames and self.is_leader:
             for proposal in self._under_way.up_to(write.frames[-1].index):
                 if proposal.acks is Acks.LEADER and isinstance(proposal.payload, Batch):
@@ -555,11 +565,9 @@ class RaftDriver:
                 if frames is None:
                     frames = await self._log.read(first, last, self._settings.apply_bytes_max)
                 for frame in frames:
-                    if frame.kind is EntryKind.CONFIGURATION:
-                        await self._apply_configuration(frame)
-                    else:
-                        self._apply(frame)
-                        self._applied_notices.append((frame.index, None))
+                    if frame.kind is EntryKind.CONFIGURATION or frame.kind is EntryKind.CONTROL:
+                        await self._persist_commit(frame.index)
+                    self._apply(frame)
                 first = frames[-1].index + 1
                 self._inbox.wake()
 
@@ -568,6 +576,7 @@ class RaftDriver:
         self._applied_index = frame.index
         self._applied_moved.advance(frame.index)
         self._counters["applied_entries"] += 1
+        self._applied_notices.append((frame.index, self._change_in(frame)))
         proposal = self._under_way.pop(frame.index)
         if proposal is None:
             return
@@ -578,22 +587,26 @@ class RaftDriver:
         else:
             proposal.resolve(result)
 
-    async def _apply_configuration(self, frame: EntryFrame) -> None:
-        """Make the commit index durable first: a node never wakes up in an older configuration than one it has acted in."""
-        await self._persist_commit(frame.index)
-        self._apply(frame)
+    def _change_in(self, frame: EntryFrame) -> ConfigurationChange | None:
+        if frame.kind is not EntryKind.CONFIGURATION:
+            return None
         try:
-            change = decode_configuration_change(frame.payload)
+            return decode_change(frame.payload)
         except ProtocolError as error:
-            raise DamagedData(f"committed entry {frame.index} holds no configuration change: {error}") from error
-        self._applied_notices.append((frame.index, change))
+            logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, frame.index, error)
+            return None
 
     async def _persist_commit(self, index: int) -> None:
+        """Make the commit index durable before what it commits takes effect.
+
+        A node must never wake up in an older configuration than one it has acted in (docs/decisions/0007), and a restarted node
+        opens its topics without waiting for a leader.
+        """
         saved = self._hard_state.state
         if saved.commit >= index:
             return
         done = trio.Event()
-        state = self._core.hard_state()
+        state = self._core.status().hard_state
         self._writes.append(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         self._write_wanted.set()
         await done.wait()

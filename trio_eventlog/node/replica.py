@@ -7,13 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import attrs
 import trio
 
-from trio_eventlog.errors import InvalidArgument, NotLeader, OutcomeUnknown
+from trio_eventlog.errors import InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
+from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import DriverSettings, RaftDriver, Send
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, RaftNode, RaftSettings, Status
+from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.disk import Disk, join_path
 from trio_eventlog.storage.hard_state import HardStateFile
@@ -65,7 +67,7 @@ class Replica:
 
     def voters(self) -> Iterable[NodeId]:
         """Voters of the configuration in force."""
-        return self.driver.status().voters
+        return self.driver.status().configuration.voters
 
     async def propose_batch(self, batch: Batch, acks: Acks) -> Proposal:
         """Raises as `RaftDriver.propose`; what becomes of the batch is told by `Proposal.outcome`."""
@@ -100,18 +102,24 @@ class Replica:
         Raises:
             NotLeader: this node does not lead.
             InvalidArgument: `to` is no voter.
+            NoQuorum: no other voter keeps up.
             OutcomeUnknown: nobody had taken over in time; this node may lead on.
         """
         if not self.is_leader:
             raise NotLeader(f"{self.name} is not led by this node", self.leader_id)
         status = self.status()
         if to is None:
-            others = [(progress.match, node_id) for node_id, progress in status.progress.items() if node_id != self.node_id]
-            candidates = [node_id for _, node_id in sorted(others, reverse=True) if node_id in status.voters]
-            if not candidates:
-                raise InvalidArgument(f"{self.name} has no other voter to hand over to")
-            to = candidates[0]
-        if to not in status.voters:
+            others = [
+                (progress.match, node_id)
+                for node_id, progress in status.progress.items()
+                if node_id != self.node_id
+                and node_id in status.configuration.voters
+                and progress.state == ProgressState.REPLICATE.value
+            ]
+            if not others:
+                raise NoQuorum(f"{self.name} has no other voter that keeps up and could take over")
+            _, to = max(others)
+        if to not in status.configuration.voters:
             raise InvalidArgument(f"node {format_id(to)} is no voter of {self.name}")
         if to == self.node_id:
             return to
@@ -150,7 +158,7 @@ async def open_replica(
         await disk.make_directory(directory)
         hard_state = await stack.enter_async_context(await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE)))
         log = await stack.enter_async_context(open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.log))
-        core = RaftNode(node_id, settings.raft, hard_state.state, configuration, log, rng)
+        core = RaftNode(node_id, settings.raft, hard_state.state, configuration, SegmentedLogView(log), rng)
         driver = RaftDriver(group_id, core, log, hard_state, applier, send, settings.driver, name=name)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)

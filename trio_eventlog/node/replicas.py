@@ -3,12 +3,12 @@
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import attrs
 import trio
 
-from trio_eventlog.errors import EventLogError, NotLeader, TopicNotFound
+from trio_eventlog.errors import EventLogError, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, DeleteTopic, Outcome, Topic
 from trio_eventlog.machine.partition import PartitionMachine
@@ -18,7 +18,6 @@ from trio_eventlog.node.raft_driver import Send
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration
-from trio_eventlog.storage.disk import join_path
 from trio_eventlog.storage.data_directory import DataDirectory
 
 logger = logging.getLogger(__name__)
@@ -140,11 +139,12 @@ class Replicas:
             return
         for item in self._open.values():
             if item.replica.leader_id == node_id:
-                self._nursery.start_soon(self._reset_after_jitter, item.replica, node_id)
+                item.replica.driver.peer_reset(node_id)
+                self._nursery.start_soon(self._campaign_after_jitter, item.replica, node_id)
 
-    async def _reset_after_jitter(self, replica: Replica, node_id: NodeId) -> None:
+    async def _campaign_after_jitter(self, replica: Replica, node_id: NodeId) -> None:
         await trio.sleep(self._rng.uniform(0.0, self._settings.reset_jitter_seconds_max))
-        replica.driver.peer_reset(node_id)
+        replica.driver.campaign_if_leader_lost(node_id)
 
     async def run(
         self, catalog_voters: tuple[NodeId, ...], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -216,7 +216,7 @@ class Replicas:
         for received in self._early.pop(group_id, ()):
             item.replica.driver.receive(received)
         status = item.replica.status()
-        is_new = status.term == 0 and item.replica.log.last_index == 0
+        is_new = status.hard_state.term == 0 and status.last_index == 0
         if voters == (self._node_id,) or (is_new and first_leader == self._node_id):
             # A group of one needs nobody's silence to pass; a new group has an appointed candidate.
             item.replica.driver.campaign()
@@ -239,7 +239,7 @@ class Replicas:
                 name=name,
                 disk=self._directory.disk,
                 directory=self._directory.group_path(group_id),
-                configuration=Configuration.of_voters(voters),
+                configuration=Configuration(voters=frozenset(voters)),
                 applier=applier,
                 watermark=watermark,
                 send=self._send,
@@ -256,4 +256,4 @@ class Replicas:
             return
         item.scope.cancel()
         await item.closed.wait()
-        await remove_tree(self._directory, group_id)
+        await self._directory.remove_group(group_id)

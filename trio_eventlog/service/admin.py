@@ -56,9 +56,7 @@ class AdminService:
     async def list_topics(self, request: messages.ListTopicsRequest, context: Context) -> messages.ListTopicsResponse:
         return messages.ListTopicsResponse(topics=map(topic_message, self._broker.topics()))
 
-    async def describe_topic(
-        self, request: messages.DescribeTopicRequest, context: Context
-    ) -> messages.DescribeTopicResponse:
+    async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
         topic = self._broker.topic(request.name)
         response = messages.DescribeTopicResponse(topic=topic_message(topic))
         for number, partition in enumerate(topic.partitions):
@@ -93,9 +91,7 @@ class AdminService:
             leader_id: str = response.leader_id
             return leader_id
 
-        leader_id = await (
-            local() if is_forwarded(context) else self._forwarder.at_leader(replica, local, remote)
-        )
+        leader_id = await (local() if is_forwarded(context) else self._forwarder.at_leader(replica, local, remote))
         return messages.TransferLeadershipResponse(leader_id=leader_id)
 
 
@@ -122,14 +118,14 @@ def group_status(replica: Replica, topic: str, partition: int) -> messages.Group
         group_id=replica.group_id,
         topic=topic,
         partition=partition,
-        role=str(status.role),
-        leader_id=id_text(status.leader_id),
-        term=status.term,
-        first_index=replica.log.first_index,
-        last_index=replica.log.last_index,
-        commit_index=status.commit_index,
+        role=status.role.name.lower().replace("_", "-"),
+        leader_id=id_text(status.leader),
+        term=status.hard_state.term,
+        first_index=status.first_index,
+        last_index=status.last_index,
+        commit_index=status.hard_state.commit,
         applied_index=status.applied_index,
         high_watermark=replica.watermark.value,
-        voter_ids=map(format_id, sorted(status.voters)),
-        learner_ids=map(format_id, sorted(status.learners)),
+        voter_ids=map(format_id, sorted(status.configuration.voters)),
+        learner_ids=map(format_id, sorted(status.configuration.learners)),
     )

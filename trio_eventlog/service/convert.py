@@ -127,9 +127,7 @@ def encode_batches(batches: Iterable[Batch], *, high_watermark: int, log_start_o
         size = len(fields) + len(payload_head) + len(batch.payload)
         buffers += (_BATCHES_TAG + _varint(size) + fields + payload_head, batch.payload)
     buffers.append(
-        event_log_pb2.ConsumeResponse(
-            high_watermark=high_watermark, log_start_offset=log_start_offset
-        ).SerializeToString()
+        event_log_pb2.ConsumeResponse(high_watermark=high_watermark, log_start_offset=log_start_offset).SerializeToString()
     )
     return Encoded(*buffers)
 

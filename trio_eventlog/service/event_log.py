@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.batch import NANOSECONDS, decode_message
-from trio_eventlog.codec.partitioner import partition_for_key
+from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import (
     CodecError,
     DamagedData,
@@ -15,7 +15,6 @@ from trio_eventlog.errors import (
     NotLeader,
     OutcomeUnknown,
     ShuttingDown,
-    TopicExists,
     TopicNotFound,
 )
 from trio_eventlog.machine.catalog import Topic
@@ -33,8 +32,8 @@ from trio_eventlog.service.convert import (
     requested_batch,
 )
 from trio_eventlog.service.forwarding import FORWARDED, Forwarder, forward
-from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import event_log_pb2 as messages
 
 
@@ -222,9 +221,9 @@ class EventLogService:
                 raise TopicNotFound(
                     f"topic {topic.name!r} has {count} partitions, numbered from 0: there is no partition {request.partition}"
                 )
-            return request.partition
+            return int(request.partition)
         if request.records and request.records[0].key:
-            return partition_for_key(request.records[0].key, count)
+            return partition_of(request.records[0].key, count)
         # Sticky: a partition that this node leads saves the way to another node.
         led = [number for number in range(count) if self._broker.replica(topic.name, number).is_leader]
         self._sticky += 1
@@ -328,9 +327,7 @@ def _response(
 ) -> tuple[messages.ConsumeResponse | Encoded, int]:
     """The answer, and the offset where the next one begins."""
     if request.batches:
-        encoded = encode_batches(
-            fetched.batches, high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset
-        )
+        encoded = encode_batches(fetched.batches, high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
         return encoded, fetched.next_offset
     response = messages.ConsumeResponse(high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
     for batch in fetched.batches:

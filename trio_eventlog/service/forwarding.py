@@ -65,9 +65,7 @@ class Forwarder:
                 self._nursery = None
                 nursery.cancel_scope.cancel()
 
-    async def at_leader(
-        self, replica: Replica, local: Callable[[], Awaitable[T]], remote: Callable[[Channel], Awaitable[T]]
-    ) -> T:
+    async def at_leader(self, replica: Replica, local: Callable[[], Awaitable[T]], remote: Callable[[Channel], Awaitable[T]]) -> T:
         """Do `local` when this node leads the group, else `remote` on a channel to the leader, until one of them is answered.
 
         Both must be safe to repeat. Refusals (a batch out of order, say) are raised at once; "not here", "not now" and "don't
@@ -111,9 +109,7 @@ class Forwarder:
                 self._channels[node_id] = channel
             return channel
 
-    async def _keep_channel(
-        self, node_id: NodeId, stream: trio.abc.Stream, *, task_status: trio.TaskStatus[Channel]
-    ) -> None:
+    async def _keep_channel(self, node_id: NodeId, stream: trio.abc.Stream, *, task_status: trio.TaskStatus[Channel]) -> None:
         async with open_channel(stream, self._rpc) as channel:
             task_status.started(channel)
             await channel.wait_unusable()
