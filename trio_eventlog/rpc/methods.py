@@ -15,7 +15,7 @@ class MessageType(Protocol):
     DESCRIPTOR: Any
 
     @staticmethod
-    def FromString(data: bytes) -> Any: ...  # noqa: N802
+    def FromString(data: bytes) -> Any: ...
 
 
 class MethodKind(enum.Enum):

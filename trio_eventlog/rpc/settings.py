@@ -19,13 +19,15 @@ class RpcSettings:
         header_bytes_max: largest header list taken, decoded, as HTTP/2 counts it (32 bytes more per header).
         header_block_bytes_max: largest encoded header block that reaches the HPACK decoder.
         control_frames_max: frames without payload progress (PING, SETTINGS, RST_STREAM, PRIORITY, empty DATA, ...) a
-            peer may send per `control_seconds` on top of one per call finished; over it the connection ends.
+            peer may send per `control_seconds`; over it the connection ends.
         control_seconds: the period of `control_frames_max`.
         control_bytes_max: unsent answers to control frames; over it the connection ends.
         preface_timeout_seconds: how long the peer may take from the first byte to its SETTINGS.
         idle_timeout_seconds: a connection without calls is closed after this (server side); inf: never.
         keepalive_seconds: PING after this long without a byte from the peer; inf: never.
         keepalive_timeout_seconds: the connection is lost when nothing comes within this time after the PING.
+        goodbye_seconds: how long a connection that ends waits for its last bytes to leave, and a drained one for the client to
+            close it.
         messages_per_checkpoint: a sender that never has to wait lets others run after this many messages...
         bytes_per_checkpoint: ...or this many bytes.
     """
@@ -37,14 +39,15 @@ class RpcSettings:
     receive_bytes: int = 256 * 1024
     send_buffer_bytes: int = 1024 * 1024
     concurrent_calls_max: int = 1024
-    header_bytes_max: int = 32 * 1024
+    header_bytes_max: int = 16 * 1024
     header_block_bytes_max: int = 32 * 1024
-    control_frames_max: int = 2000
+    control_frames_max: int = 10_000
     control_seconds: float = 10.0
     control_bytes_max: int = 256 * 1024
     preface_timeout_seconds: float = 10.0
     idle_timeout_seconds: float = float("inf")
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 20.0
+    goodbye_seconds: float = 1.0
     messages_per_checkpoint: int = 64
     bytes_per_checkpoint: int = 256 * 1024
