@@ -119,6 +119,11 @@ class ProducerCore:
         return len(self._in_flight)
 
     @property
+    def oldest_in_flight(self) -> PendingBatch:
+        """The batch that the next answer is about. Only while something is in flight."""
+        return self._in_flight[0]
+
+    @property
     def is_settling(self) -> bool:
         """An error was answered: nothing is sent until everything on its way has been answered."""
         return self._has_error

@@ -54,6 +54,10 @@ class Routing:
     def servers(self) -> tuple[ServerInfo, ...]:
         return tuple(self._servers.values())
 
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        return tuple(self._placements.values())
+
     def update(self, servers: Iterable[ServerInfo], placements: Iterable[Placement], now: float) -> None:
         """A fresh answer replaces everything known, hints too."""
         self._servers = {server.id: server for server in servers}

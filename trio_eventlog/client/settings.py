@@ -24,10 +24,18 @@ class ClientSettings:
     max_batch_bytes: int = setting(
         SIZE,
         1 * MIB,
-        "Largest batch sent, as encoded, and largest batch unpacked when consuming. Not above the nodes'.",
+        "Largest batch sent, as packed. Not above the nodes'.",
         group="Limits",
         minimum=1 * KIB,
         maximum=32 * MIB,
+    )
+    max_unpacked_bytes: int = setting(
+        SIZE,
+        64 * MIB,
+        "Largest batch unpacked when consuming; a compressed batch that is larger is refused as corrupt.",
+        group="Limits",
+        minimum=1 * KIB,
+        maximum=1024 * MIB,
     )
     request_timeout_seconds: float = setting(
         DURATION,
@@ -51,6 +59,22 @@ class ClientSettings:
         "How long connecting to one node may take, TLS included.",
         group="Timeouts and retries",
         minimum=0.001,
+        maximum=3600,
+    )
+    keepalive_seconds: float = setting(
+        DURATION,
+        10.0,
+        "A connection without a byte from the node for this long is probed.",
+        group="Timeouts and retries",
+        minimum=0.1,
+        maximum=DAY_SECONDS,
+    )
+    keepalive_timeout_seconds: float = setting(
+        DURATION,
+        5.0,
+        "A probed connection is given up when nothing comes for this long.",
+        group="Timeouts and retries",
+        minimum=0.1,
         maximum=3600,
     )
     delivery_timeout_seconds: float = setting(
@@ -128,7 +152,7 @@ class ClientSettings:
     producer_buffer_bytes: int = setting(
         SIZE,
         16 * MIB,
-        "Records of one topic that wait to be acknowledged; `send` and `produce` wait for room.",
+        "Bytes of one partition's batches that wait to be acknowledged; then `send` and `produce` wait for room.",
         group="Producing",
         minimum=1 * KIB,
         maximum=4096 * MIB,
@@ -171,6 +195,22 @@ class ClientSettings:
         group="Consuming",
         minimum=0,
         maximum=100_000,
+    )
+    consumer_idle_seconds: float = setting(
+        DURATION,
+        30.0,
+        "A consumer that hears nothing for this long asks another replica, lest it listens to one that is cut off.",
+        group="Consuming",
+        minimum=0.1,
+        maximum=DAY_SECONDS,
+    )
+    consumer_retry_seconds: float = setting(
+        DURATION,
+        300.0,
+        "How long a consumer goes on trying without a single answer before it raises its last error.",
+        group="Consuming",
+        minimum=0.1,
+        maximum=DAY_SECONDS,
     )
 
     def __attrs_post_init__(self) -> None:
