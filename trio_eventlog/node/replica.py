@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import attrs
 import trio
 
-from trio_eventlog.errors import InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
+from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.log_view import SegmentedLogView
@@ -68,6 +68,11 @@ class Replica:
     def voters(self) -> Iterable[NodeId]:
         """Voters of the configuration in force."""
         return self.driver.status().configuration.voters
+
+    def close(self, error: EventLogError) -> None:
+        """What everybody who waits here is told; the replica is about to be closed for good."""
+        self.driver.close(error)
+        self.watermark.close(error)
 
     async def propose_batch(self, batch: Batch, acks: Acks) -> Proposal:
         """Raises as `RaftDriver.propose`; what becomes of the batch is told by `Proposal.outcome`."""
@@ -159,7 +164,9 @@ async def open_replica(
         hard_state = await stack.enter_async_context(await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE)))
         log = await stack.enter_async_context(open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.log))
         core = RaftNode(node_id, settings.raft, hard_state.state, configuration, SegmentedLogView(log), rng)
-        driver = RaftDriver(group_id, core, log, hard_state, applier, send, settings.driver, name=name)
+        driver = RaftDriver(
+            group_id, core, log, hard_state, applier, send, settings.driver, name=name, read_nonce=rng.getrandbits(64)
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             yield Replica(node_id, group_id, driver, log, watermark)
