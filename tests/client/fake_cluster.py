@@ -252,9 +252,7 @@ class FakeNode:
     async def list_topics(self, request: admin_pb2.ListTopicsRequest, context: Context) -> admin_pb2.ListTopicsResponse:
         return admin_pb2.ListTopicsResponse(topics=[self.topic(name) for name in sorted(self.cluster.topics)])
 
-    async def describe_topic(
-        self, request: admin_pb2.DescribeTopicRequest, context: Context
-    ) -> admin_pb2.DescribeTopicResponse:
+    async def describe_topic(self, request: admin_pb2.DescribeTopicRequest, context: Context) -> admin_pb2.DescribeTopicResponse:
         if request.name not in self.cluster.topics:
             raise TopicNotFound(f"no topic {request.name}")
         return admin_pb2.DescribeTopicResponse(

@@ -337,9 +337,7 @@ class Client:
         within = f"within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)"
         if was_withdrawn:
             last = pending.last_error if pending is not None else None
-            return last or Unavailable(
-                f"the records were not sent {within}: the partition's buffer is full, or no leader is known"
-            )
+            return last or Unavailable(f"the records were not sent {within}: the partition's buffer is full, or no leader is known")
         return OutcomeUnknown(f"no acknowledgement {within}: the records may be in the log, or get there still")
 
 
