@@ -687,9 +687,7 @@ class RaftNode:
         if self._boot_ticks:
             return True
         return (
-            self.settings.check_quorum
-            and self._leader != NOBODY
-            and self._election_elapsed < self.settings.election_timeout_ticks
+            self.settings.check_quorum and self._leader != NOBODY and self._election_elapsed < self.settings.election_timeout_ticks
         )
 
     def _check(self, message: Message) -> None:
