@@ -1,8 +1,8 @@
 """Runs the plain-text scripts of etcd-io/raft, and our own, against our core.
 
 A script is a list of blocks: comments, a command line with arguments, input lines, `----`, the expected output, a blank line.
-What it means is that project's `rafttest`, `confchange` and `quorum` test environments; this adapter speaks their language: message
-names, the form of a Ready, one storage thread and one apply thread per node.
+What it means is that project's `rafttest`, `confchange` and `quorum` test environments; this adapter speaks their language:
+message names, the form of a Ready, one storage thread and one apply thread per node.
 
 The rule of comparison: lines that begin with DEBUG, INFO, WARN, ERROR or FATAL (after indentation) are etcd's log and are left
 aside on both sides; a block without any other output is the same as one that says "ok". All else has to be equal.

@@ -30,7 +30,7 @@ PUBLISHED_SCRIPTS = list(scripts_in(PUBLISHED)) if PUBLISHED else []
 
 @pytest.mark.skipif(
     not PUBLISHED_SCRIPTS,
-    reason=f"the published scripts of etcd-io/raft are not in shared/raft-scripts above the checkout, nor in {PUBLISHED_VARIABLE}",
+    reason=f"etcd-io/raft's published scripts are not in shared/raft-scripts above the checkout, nor in {PUBLISHED_VARIABLE}",
 )
 @pytest.mark.parametrize("path", PUBLISHED_SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_published_script(path: Path) -> None:
