@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from trio_eventlog.codec import hard_state, segment, sparse_index
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.codec.hard_state import HardState
 from trio_eventlog.codec.segment import LogBase, SegmentFooter
 from trio_eventlog.codec.sparse_index import NO_TIMESTAMP_NS, SparseIndex
 from trio_eventlog.errors import CodecError
+from trio_eventlog.ids import NodeId
+from trio_eventlog.raft.ready import HardState
 
 GOLDEN = Path(__file__).parent / "golden"
 
-STATE = HardState(term=3, vote=0x1122334455667788, commit=1 << 40)
+STATE = HardState(term=3, vote=NodeId(0x1122334455667788), commit=1 << 40)
 FOOTER = SegmentFooter(
     base_index=5,
     last_index=11,
@@ -157,7 +158,7 @@ def test_any_hard_state(data: bytes, is_padded: bool) -> None:
 @given(*[st.integers(0, (1 << 64) - 1)] * 3, st.integers(1, 1 << 40))
 def test_hard_state_round_trip(term: int, vote: int, commit: int, sequence: int) -> None:
     """The slot with the larger sequence wins, in either place."""
-    state = HardState(term=term, vote=vote, commit=commit)
+    state = HardState(term=term, vote=NodeId(vote), commit=commit)
     file = bytearray(hard_state.FILE_BYTES)
     for number, value in ((sequence - 1, HardState()), (sequence, state)):
         start = hard_state.slot_position(number)
@@ -170,9 +171,7 @@ def test_hard_state_round_trip(term: int, vote: int, commit: int, sequence: int)
 def test_footer_round_trip(indexes: list[int], draw: st.DataObject) -> None:
     """Any number of term runs."""
     terms = sorted(draw.draw(st.lists(st.integers(0, 10_000), min_size=len(indexes), max_size=len(indexes), unique=True)))
-    footer = attrs.evolve(
-        FOOTER, base_index=indexes[0], last_index=indexes[-1], term_runs=tuple(zip(indexes, terms, strict=True))
-    )
+    footer = attrs.evolve(FOOTER, base_index=indexes[0], last_index=indexes[-1], term_runs=tuple(zip(indexes, terms, strict=True)))
     data = segment.encode_footer(footer)
     assert segment.decode_footer(data) == footer
     assert segment.footer_bytes(b"before it" + data) == len(data)

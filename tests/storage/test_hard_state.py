@@ -4,8 +4,10 @@ import random
 
 import pytest
 
-from trio_eventlog.codec.hard_state import FILE_BYTES, SECTOR_BYTES, SLOT_BYTES, HardState, encode_slot, slot_position
+from trio_eventlog.codec.hard_state import FILE_BYTES, SECTOR_BYTES, SLOT_BYTES, encode_slot, slot_position
 from trio_eventlog.errors import DamagedData, StorageFailed
+from trio_eventlog.ids import NodeId
+from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Fault, Operation, SimDisk
 
@@ -24,12 +26,11 @@ async def read(disk: SimDisk) -> HardState:
 
 
 def state(number: int) -> HardState:
-    return HardState(term=number, vote=number * 7, commit=number * 100)
+    return HardState(term=number, vote=NodeId(number * 7), commit=number * 100)
 
 
 async def save(hard_state: HardStateFile, number: int) -> None:
-    value = state(number)
-    await hard_state.save(value.term, value.vote, value.commit)
+    await hard_state.save(state(number))
 
 
 async def test_a_new_one_is_empty_and_the_last_save_is_found() -> None:

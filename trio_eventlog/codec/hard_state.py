@@ -26,6 +26,7 @@ import attrs
 
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import CodecError
+from trio_eventlog.raft.ready import HardState
 
 FORMAT_VERSION = 1
 SLOT_BYTES = 4096
@@ -36,21 +37,6 @@ _MAGIC = 0x53445248
 _COPY = struct.Struct("<IIB7xQQQQ")
 _CHECKED = struct.Struct("<B7xQQQQ")
 _CHECKED_FROM = 8
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class HardState:
-    """What a node must never forget. Persisted before anything that depends on it leaves the node.
-
-    Attributes:
-        term: the latest term seen.
-        vote: the node id voted for in `term`; 0 for nobody.
-        commit: an index known committed; may lag.
-    """
-
-    term: int = 0
-    vote: int = 0
-    commit: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -79,9 +79,7 @@ class DataDirectory:
         except (NotADirectoryError, FileExistsError) as error:
             raise DataDirectoryError(f"{path}: cannot be the data directory, a file is in the way ({error})") from error
         except OSError as error:
-            raise DataDirectoryError(
-                f"{path}: cannot be written: {error}. Give the directory to the user of the node."
-            ) from error
+            raise DataDirectoryError(f"{path}: cannot be written: {error}. Give the directory to the user of the node.") from error
         try:
             yield cls(disk, path, await _load_or_create(disk, path, new_node_id, now_seconds))
         finally:
@@ -133,6 +131,10 @@ class DataDirectory:
         await self.disk.make_directory(path)
         return path
 
+    async def remove_group(self, group_id: GroupId) -> None:
+        """Remove the group's files; its empty directories stay. A crash in between leaves files that a next call removes."""
+        await _remove_files(self.disk, self.group_path(group_id))
+
     def group_path(self, group_id: GroupId) -> str:
         """Path of the group's directory, there or not."""
         return join_path(self.path, GROUPS_DIRECTORY, format_id(group_id))
@@ -177,9 +179,7 @@ class UnknownFormat(ValueError):
     """Whole, but of a format version this release does not know."""
 
 
-async def _load_or_create(
-    disk: Disk, path: str, new_node_id: Callable[[], NodeId], now_seconds: Callable[[], float]
-) -> NodeFile:
+async def _load_or_create(disk: Disk, path: str, new_node_id: Callable[[], NodeId], now_seconds: Callable[[], float]) -> NodeFile:
     node_path = join_path(path, NODE_FILE)
     try:
         if not await disk.exists(node_path):
@@ -200,8 +200,7 @@ async def _load_or_create(
         ) from error
     except ValueError as error:
         raise DataDirectoryError(
-            f"{node_path}: damaged: {error}. Restore the file from a backup, or remove the directory to start afresh "
-            "as a new node."
+            f"{node_path}: damaged: {error}. Restore the file from a backup, or remove the directory to start afresh as a new node."
         ) from error
     except OSError as error:
         raise DataDirectoryError(f"{path}: cannot be used: {error}") from error
@@ -218,3 +217,13 @@ def _toml_string(text: str) -> str:
         for character in text
     )
     return f'"{escaped}"'
+
+
+async def _remove_files(disk: Disk, path: str) -> None:
+    for name in await disk.list_directory(path):
+        child = join_path(path, name)
+        try:
+            await disk.remove(child)
+        except IsADirectoryError:
+            await _remove_files(disk, child)
+    await disk.sync_directory(path)

@@ -5,8 +5,9 @@ from typing import Self
 
 import trio
 
-from trio_eventlog.codec.hard_state import FILE_BYTES, HardState, decode_file, encode_new_file, encode_slot, slot_position
+from trio_eventlog.codec.hard_state import FILE_BYTES, decode_file, encode_new_file, encode_slot, slot_position
 from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.disk import Disk, File, write_atomically
 
 
@@ -54,9 +55,9 @@ class HardStateFile:
         """What was saved last."""
         return self._state
 
-    async def save(self, term: int, vote: int, commit: int) -> None:
+    async def save(self, state: HardState) -> None:
         """Durable when this returns. One write and one fdatasync in one thread hop. Raises StorageFailed."""
-        await self._write(HardState(term=term, vote=vote, commit=commit))
+        await self._write(state)
 
     async def _write(self, state: HardState) -> None:
         assert not self._is_saving, "one save at a time"

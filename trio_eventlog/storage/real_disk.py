@@ -185,9 +185,7 @@ class RealFile:
             if error.errno not in _FULL:
                 raise
             os.ftruncate(self._descriptor, start)  # some file systems keep what they got hold of
-            raise DiskFull(
-                f"{self._path}: no room for {size_bytes - start} more bytes. Free some, or raise the quota."
-            ) from error
+            raise DiskFull(f"{self._path}: no room for {size_bytes - start} more bytes. Free some, or raise the quota.") from error
         self._size_bytes = size_bytes
         self._is_size_changed = True
 

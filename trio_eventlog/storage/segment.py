@@ -76,6 +76,13 @@ class TermRuns:
         """Term of the entry at `index`, which the caller has checked to be held."""
         return self._terms[bisect_right(self._firsts, index) - 1]
 
+    def last_index_not_after(self, index: int, term: int) -> int:
+        """The largest index up to `index` whose term is at most `term`; the base index when there is none above it."""
+        run = bisect_right(self._terms, term)
+        if run == 0:
+            return self._firsts[0]
+        return index if run == len(self._terms) else min(index, self._firsts[run] - 1)
+
 
 class SegmentContents:
     """What a segment holds, in memory: grown by appends and scans, or taken from a footer.

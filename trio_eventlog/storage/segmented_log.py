@@ -194,6 +194,10 @@ class SegmentedLog:
             raise IndexError(f"entry {index} is not among {self._base.index}..{self._last_index}")
         return self._terms.term(index)
 
+    def last_index_not_after(self, index: int, term: int) -> int:
+        """The largest durable index up to `index` whose term is at most `term`; `first_index - 1` when there is none."""
+        return self._terms.last_index_not_after(index, term)
+
     def last_index_within(self, first: int, last: int, max_bytes: int) -> int:
         """An index such that the frames first..it take at most `max_bytes`; at least `first`, at most `last`.
 
@@ -530,10 +534,7 @@ class SegmentedLog:
         while True:
             truncations = self._truncations
             for segment in self._segments:
-                if (
-                    segment.contents.max_timestamp_ns >= timestamp_ns
-                    and segment.contents.next_index > segment.contents.base_index
-                ):
+                if segment.contents.max_timestamp_ns >= timestamp_ns and segment.contents.next_index > segment.contents.base_index:
                     break
             else:
                 await trio.lowlevel.checkpoint()
@@ -742,9 +743,7 @@ class SegmentedLog:
                 footer = await read_footer(file)
             except CodecError as error:
                 if not is_last:
-                    raise _damaged(
-                        path, file.size_bytes, base_index, f"a sealed segment without its footer: {error}"
-                    ) from error
+                    raise _damaged(path, file.size_bytes, base_index, f"a sealed segment without its footer: {error}") from error
                 segment = await self._recover_active(file, path)
             else:
                 contents = SegmentContents.from_footer(footer, self._settings.index_interval_bytes)
@@ -820,9 +819,7 @@ async def open_segmented_log(disk: Disk, directory: str, settings: LogSettings |
 def frame_range(frames: Sequence[EntryFrame]) -> FrameRange:
     """Dense frames as they are sent."""
     buffers = [frame.raw for frame in frames]
-    return FrameRange(
-        first_index=frames[0].index, last_index=frames[-1].index, buffers=buffers, size_bytes=sum(map(len, buffers))
-    )
+    return FrameRange(first_index=frames[0].index, last_index=frames[-1].index, buffers=buffers, size_bytes=sum(map(len, buffers)))
 
 
 @attrs.frozen(slots=True)

@@ -149,9 +149,7 @@ class TailCache:
             return
         head = self._head
         excess = ends[-1] - self.max_bytes  # drop while the dropped frames' end is at or below it, plus one that straddles
-        while (
-            head < len(frames) and frames[head].index <= self._persisted_index and ends[head] - len(frames[head].raw) < excess
-        ):
+        while head < len(frames) and frames[head].index <= self._persisted_index and ends[head] - len(frames[head].raw) < excess:
             head += 1
         if head == len(frames):
             self.clear()

@@ -113,9 +113,7 @@ async def verify_log(disk: Disk, directory: str) -> LogReport:
                     path=join_path(directory, segment_name(next_index)),
                     position=0,
                     index=next_index,
-                    text=f"entries {next_index}..{base_index - 1} are missing"
-                    if base_index > next_index
-                    else "segments overlap",
+                    text=f"entries {next_index}..{base_index - 1} are missing" if base_index > next_index else "segments overlap",
                 )
             )
         is_last = base_index == segment_indexes[-1]

@@ -45,6 +45,7 @@ async def _check_directories(disk: Disk, directory: str) -> None:
     await _raises((NotADirectoryError, FileExistsError), lambda: disk.make_directory(join_path(directory, "f")))
     await _raises((NotADirectoryError, FileExistsError), lambda: disk.make_directory(join_path(directory, "f", "below")))
     await _raises(IsADirectoryError, lambda: disk.open(deep))
+    await _raises(IsADirectoryError, lambda: disk.remove(deep))
 
 
 async def _check_bytes(disk: Disk, directory: str) -> None:

@@ -291,6 +291,8 @@ class SimDisk:
 
     async def remove(self, path: str) -> None:
         await self._start_names(path)
+        if path in self._directories:
+            raise IsADirectoryError(f"a directory: {path}")
         if self._find(path) is None:
             raise FileNotFoundError(f"no such file: {path}")
         self._directory(parent_directory(path)).apply([(path.rpartition("/")[2], None)])
