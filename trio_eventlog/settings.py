@@ -128,9 +128,7 @@ class NodeSettings:
     acl_policy: str = setting(PATH, "", "The access rules.", group="Security")
 
     # Logs
-    log_format: str = setting(
-        TEXT, "text", "How log lines are written to standard error.", group="Logs", choices=("text", "json")
-    )
+    log_format: str = setting(TEXT, "text", "How log lines are written to standard error.", group="Logs", choices=("text", "json"))
     log_level: str = setting(
         TEXT,
         "info",
@@ -213,9 +211,7 @@ class NodeSettings:
         minimum=0,
         maximum=16 * GIB,
     )
-    disk_threads: int = setting(
-        COUNT, 4, "Threads for writes and fsyncs of all groups.", group="Storage", minimum=1, maximum=256
-    )
+    disk_threads: int = setting(COUNT, 4, "Threads for writes and fsyncs of all groups.", group="Storage", minimum=1, maximum=256)
     disk_reserve_bytes: int = setting(
         SIZE,
         64 * MIB,

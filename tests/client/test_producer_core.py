@@ -27,9 +27,7 @@ WINDOW = 3
 LOST = Unavailable("the connection broke")
 
 
-def pending(
-    count: int = 1, expires_at: float = 100.0, on_done: Callable[[PendingBatch], None] = lambda _: None
-) -> PendingBatch:
+def pending(count: int = 1, expires_at: float = 100.0, on_done: Callable[[PendingBatch], None] = lambda _: None) -> PendingBatch:
     batch = Batch(record_count=count, payload=b"", crc32c=0)
     return PendingBatch(batch=batch, acks=Acks.QUORUM, expires_at=expires_at, size_bytes=1, on_done=on_done)
 

@@ -221,9 +221,7 @@ class ClientSettings:
                 f"it does not fit max_message_bytes, {self.max_message_bytes}, less 64 KiB for what is around it",
             )
         if self.producer_batch_bytes > self.max_batch_bytes:
-            raise refuse(
-                "producer_batch_bytes", self.producer_batch_bytes, f"it is above max_batch_bytes, {self.max_batch_bytes}"
-            )
+            raise refuse("producer_batch_bytes", self.producer_batch_bytes, f"it is above max_batch_bytes, {self.max_batch_bytes}")
         if self.retry_backoff_seconds_max < self.retry_backoff_seconds_min:
             raise refuse(
                 "retry_backoff_seconds_max",

@@ -255,6 +255,14 @@ class StaticDiscovery:
         own = attrs.evolve(self._identity(), known_ids=self.known_ids())
         return decide_bootstrap(own, list(self._hellos.values()))
 
+    def hellos(self) -> Sequence[Hello]:
+        """The latest hello of each other node."""
+        return tuple(self._hellos.values())
+
+    async def wait_heard(self) -> None:
+        """Until any node has said anything."""
+        await self._changed.park()
+
     async def wait_decision(self) -> Bootstrap | Join | Refuse:
         """The first decision that is not to wait."""
         while isinstance(decision := self.decision(), Wait):

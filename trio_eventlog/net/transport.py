@@ -430,6 +430,4 @@ class _InboundLink:
 def _judge_preface(preface: bytes) -> Refused:
     if preface[: len(PEER_MAGIC)] != PEER_MAGIC:
         return Refused(RefusedCode.MALFORMED, f"{preface.hex(' ')} does not begin a peer link")
-    return Refused(
-        RefusedCode.PROTOCOL_VERSION, f"peer links of version {preface[-1]} are not spoken here, of {PEER_VERSION} are"
-    )
+    return Refused(RefusedCode.PROTOCOL_VERSION, f"peer links of version {preface[-1]} are not spoken here, of {PEER_VERSION} are")

@@ -6,6 +6,7 @@ and neither side is told anything.
 """
 
 import errno
+import operator
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -320,7 +321,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 await self._outgoing.changed.park()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if max_bytes is not None and max_bytes < 1:
+        bytes_max = DEFAULT_RECEIVE_BYTES if max_bytes is None else operator.index(max_bytes)
+        if bytes_max < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._alone("receive"):
             await trio.lowlevel.checkpoint()
@@ -336,7 +338,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                     continue
                 arrival = pipe.chunks[0][0]
                 if arrival <= trio.current_time():
-                    return pipe.take(max_bytes or DEFAULT_RECEIVE_BYTES)
+                    return pipe.take(bytes_max)
                 with trio.CancelScope(deadline=arrival):
                     await pipe.changed.park()
 
