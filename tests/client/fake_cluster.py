@@ -344,15 +344,17 @@ async def open_fake(
     cluster = cluster or FakeCluster()
     if "t" not in cluster.topics:
         cluster.add_topic("t")
-    async with trio.open_nursery() as nursery:
-        for name in cluster.nodes:
-            await nursery.start(cluster.run_node, name)
-        async with open_client(
-            target,
-            settings=settings or ClientSettings(),
-            network=cluster.network.host("client"),
-            rng=random.Random(7),
-            now_ns=lambda: 1_700_000_000_000_000_000,
-        ) as client:
-            yield cluster, client
-        nursery.cancel_scope.cancel()
+    # A test that waits for ever fails at once, since its clock jumps.
+    with trio.fail_after(3600):
+        async with trio.open_nursery() as nursery:
+            for name in cluster.nodes:
+                await nursery.start(cluster.run_node, name)
+            async with open_client(
+                target,
+                settings=settings or ClientSettings(),
+                network=cluster.network.host("client"),
+                rng=random.Random(7),
+                now_ns=lambda: 1_700_000_000_000_000_000,
+            ) as client:
+                yield cluster, client
+            nursery.cancel_scope.cancel()
