@@ -116,7 +116,7 @@ class FakeNode:
         return found[number]
 
     def check_leads(self, leader: str) -> None:
-        if leader != self.name:
+        if leader != self.name and not self.cluster.forwards:
             hint = self.cluster.nodes[leader].address if self.cluster.gives_hints and leader else ""
             raise NotLeader(f"{self.name} does not lead", 1 if hint else 0, hint)
 
@@ -252,9 +252,7 @@ class FakeNode:
     async def list_topics(self, request: admin_pb2.ListTopicsRequest, context: Context) -> admin_pb2.ListTopicsResponse:
         return admin_pb2.ListTopicsResponse(topics=[self.topic(name) for name in sorted(self.cluster.topics)])
 
-    async def describe_topic(
-        self, request: admin_pb2.DescribeTopicRequest, context: Context
-    ) -> admin_pb2.DescribeTopicResponse:
+    async def describe_topic(self, request: admin_pb2.DescribeTopicRequest, context: Context) -> admin_pb2.DescribeTopicResponse:
         if request.name not in self.cluster.topics:
             raise TopicNotFound(f"no topic {request.name}")
         return admin_pb2.DescribeTopicResponse(
@@ -305,6 +303,7 @@ class FakeCluster:
         self.catalog_leader = names[0]
         self.auto_create = False
         self.gives_hints = True
+        self.forwards = False
         self.lose_next_admin_answer = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
 
