@@ -54,6 +54,8 @@ class FrameKind(enum.IntEnum):
     PING = 4
     PONG = 5
     """Returns the body of the PING."""
+    GOODBYE = 6
+    """Last frame of the dialler: the end of the link that follows is meant, no loss. Body empty."""
     RAFT = 16
     """One Raft message without entries."""
     APPEND = 17

@@ -266,6 +266,7 @@ class OutboundLink:
         self._not_empty = trio.lowlevel.ParkingLot()
         self._poked = trio.Event()
         self._session: trio.CancelScope | None = None
+        self._is_leaving = False
         self._chunks_received = 0
         self._chunks_seen = 0
         self._silent_intervals = 0
@@ -287,6 +288,14 @@ class OutboundLink:
         self._put(queue, buffers, size_bytes)
         return True
 
+    def leave(self) -> bool:
+        """End for good, with a goodbye when the link is up. False when it is not: then `run` is to be cancelled."""
+        is_up = self.is_up
+        self.is_up = False
+        self._is_leaving = True
+        self._not_empty.unpark()
+        return is_up
+
     def poke(self) -> None:
         """The peer lives: if we wait to dial again, do so now."""
         self._poked.set()
@@ -306,7 +315,7 @@ class OutboundLink:
         self._put(self._lanes[Lane.URGENT], (encode_frame_head(FrameKind.PING, 0, PING_BODY.pack(current_epoch)),), 32)
 
     async def run(self) -> None:
-        """Dial, greet, serve, and again, until cancelled."""
+        """Dial, greet, serve, and again, until cancelled or left."""
         failures = 0
         last_refused: Refused | None = None
         while True:
@@ -329,6 +338,8 @@ class OutboundLink:
                 last_refused = None
                 began = trio.current_time()
                 await self._serve(greeted)
+                if self._is_leaving:
+                    return
                 # A link that breaks as soon as it is up does not reset the backoff, or both sides would spin.
                 failures = 0 if trio.current_time() - began >= self._settings.redial_seconds_max else failures + 1
             if not self._poked.is_set():
@@ -392,13 +403,16 @@ class OutboundLink:
                     return f"ended by the peer: {decode_refused(frame.body).text}"
 
     async def _write(self, greeted: Greeted) -> str:
-        """Everything queued, in as few writes as its bound allows. Never returns."""
+        """Everything queued, in as few writes as its bound allows, until we leave. Returns why it ended."""
         (urgent, bulk) = self._lanes
         stream = greeted.stream
         bytes_max = self._settings.write_bytes_max
         while True:
-            if not (urgent.sends or bulk.sends):
+            if not (urgent.sends or bulk.sends or self._is_leaving):
                 await self._not_empty.park()
+            if self._is_leaving:
+                await stream.send_all(encode_frame_head(FrameKind.GOODBYE, 0))
+                return "left"
             buffers: list[Buffer] = []
             taken_bytes = urgent.take(buffers, bytes_max, 0)
             taken_bytes = bulk.take(buffers, bytes_max, taken_bytes)

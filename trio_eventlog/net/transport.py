@@ -171,7 +171,10 @@ class Transport:
             self._nursery.start_soon(self._run_link, link)
 
     def remove_peer(self, node_id: NodeId) -> None:
-        """Drop the link and what it has queued, and close the peer's inbound link. No PeerReset follows."""
+        """Drop the link and what it has queued, and close the peer's inbound link. No PeerReset follows here.
+
+        The peer is told that our link ends on purpose; that its own ends it takes for a loss, and dials again.
+        """
         link = self._links.pop(node_id, None)
         if link is not None:
             self._stop_link(link)
@@ -241,10 +244,11 @@ class Transport:
                 del self._scopes[link]
 
     def _stop_link(self, link: OutboundLink) -> None:
-        link.is_up = False
         scope = self._scopes.get(link)
+        says_goodbye = link.leave()
         if scope is not None:
-            scope.cancel()
+            # A goodbye waits behind the write under way, which may hang.
+            scope.deadline = trio.current_time() + (self._settings.hello_seconds_max if says_goodbye else 0.0)
 
     def _on_up(self, link: OutboundLink, hello: Hello) -> None:
         link.epoch = self._epochs.setdefault(link.node_id, 0)
@@ -369,6 +373,8 @@ class Transport:
             for kind, group_id, body in frames:
                 if kind >= FrameKind.RAFT:
                     receive(node_id, kind, group_id, body)
+                elif kind == FrameKind.GOODBYE:
+                    inbound.is_loss = False
                 elif kind == FrameKind.PING:
                     await stream.send_all(encode_frame_head(FrameKind.PONG, 0, body))
 

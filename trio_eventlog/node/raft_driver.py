@@ -64,6 +64,9 @@ class DriverSettings:
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
         catch_up_messages_max: APPENDs waiting for the disk, for each follower.
+        apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
+        commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
+            one with entries to carry it.
     """
 
     inbox_messages_max: int = 4096
@@ -73,6 +76,8 @@ class DriverSettings:
     append_bytes_max: int = 1 << 20
     apply_bytes_max: int = 4 << 20
     catch_up_messages_max: int = 256
+    apply_at_once_max: int = 256
+    commit_notice_seconds: float = 0.002
 
 
 Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
@@ -141,12 +146,17 @@ class RaftDriver:
         self._staged_end_offset = log.log_end_offset
         self._received: dict[int, EntryFrame] = {}
         self._writes: deque[_Write] = deque()
+        self._writes_waiting = 0
+        self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
         self._write_wanted = trio.Event()
         self._written: deque[_Write] = deque()
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
+        self._is_applying = False
         self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
+        self._commit_notices: dict[NodeId, Message] = {}
+        self._commit_notice_wanted = trio.Event()
         self._catch_up: dict[NodeId, deque[Message]] = {}
         self._catch_up_wanted: dict[NodeId, trio.Event] = {}
         self._accepts_from_index: int | None = None
@@ -267,6 +277,7 @@ class RaftDriver:
                 self._nursery = nursery
                 nursery.start_soon(self._write_loop)
                 nursery.start_soon(self._apply_loop)
+                nursery.start_soon(self._commit_notice_loop)
                 task_status.started()
                 self._take_ready()
                 while True:
@@ -385,11 +396,20 @@ class RaftDriver:
             for message in ready.messages:
                 self._send_message(message)
             if append is not None:
-                self._writes.append(_Write(append.hard_state if append.must_sync else None, frames, append.token, append.responses))
-                self._write_wanted.set()
+                hard_state = append.hard_state
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
+                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                    hard_state = None
+                if hard_state is not None:
+                    self._term_and_vote = (hard_state.term, hard_state.vote)
+                write = _Write(hard_state, frames, append.token, append.responses)
+                if append.must_sync or self._writes_waiting or self._written:
+                    self._write(write)
+                else:
+                    # A commit index alone is not worth a write, and with nothing before it, it is done.
+                    self._finish_write(write)
             if ready.committed:
-                self._to_apply.append(ready.committed)
-                self._apply_wanted.set()
+                self._apply_or_queue(ready.committed)
             for read in ready.read_states:
                 waiter = self._reads.get(read.context)
                 if waiter is not None:
@@ -457,9 +477,16 @@ class RaftDriver:
     # Sending
 
     def _send_message(self, message: Message) -> None:
-        if message.type is not MessageType.APPEND or message.last_index <= message.index:
+        if message.type is not MessageType.APPEND:
             self._send(self.group_id, message, ())
             return
+        if message.last_index == message.index:
+            # Half of all messages of a leader with one producer: each commit would be told to every follower, and answered.
+            self._commit_notices[message.to] = message
+            self._commit_notice_wanted.set()
+            return
+        # This one carries a newer commit index.
+        self._commit_notices.pop(message.to, None)
         behind = self._catch_up.get(message.to)
         if not behind:
             frames = self._log.cached(message.index + 1, message.last_index, _NO_BOUND)
@@ -477,6 +504,16 @@ class RaftDriver:
             return
         behind.append(message)
         self._catch_up_wanted[message.to].set()
+
+    async def _commit_notice_loop(self) -> None:
+        """Tell followers of the commit index when no entries came along to do so."""
+        while True:
+            await self._commit_notice_wanted.wait()
+            self._commit_notice_wanted = trio.Event()
+            await trio.sleep(self._settings.commit_notice_seconds)
+            notices, self._commit_notices = self._commit_notices, {}
+            for message in notices.values():
+                self._send(self.group_id, message, ())
 
     async def _catch_up_loop(self, node_id: NodeId) -> None:
         """APPENDs to one follower that need the disk, in order; those that come meanwhile wait behind them."""
@@ -509,6 +546,11 @@ class RaftDriver:
 
     # The disk
 
+    def _write(self, write: _Write) -> None:
+        self._writes.append(write)
+        self._writes_waiting += 1
+        self._write_wanted.set()
+
     async def _write_loop(self) -> None:
         """Everything that waits becomes one write: hard state, then entries, then one notice to the core."""
         while True:
@@ -532,6 +574,7 @@ class RaftDriver:
                 self._counters["appended_entries"] += len(frames)
                 self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
             self._written.extend(batch)
+            self._writes_waiting -= len(batch)
             self._inbox.wake()
 
     def _finish_write(self, write: _Write) -> None:
@@ -552,6 +595,23 @@ class RaftDriver:
 
     # The machine
 
+    def _apply_or_queue(self, indexes: range) -> None:
+        """Apply at once what is in memory, is not much and needs no disk; the rest in order behind what waits already."""
+        if not self._is_applying and not self._applied_notices and len(indexes) <= self._settings.apply_at_once_max:
+            frames = self._log.cached(indexes[0], indexes[-1], _NO_BOUND)
+            if (
+                frames is not None
+                and frames[-1].index == indexes[-1]
+                and all(frame.kind is EntryKind.DATA or frame.kind is EntryKind.NO_OP for frame in frames)
+            ):
+                for frame in frames:
+                    self._apply(frame)
+                self._core.on_applied(indexes[-1])
+                return
+        self._is_applying = True
+        self._to_apply.append(indexes)
+        self._apply_wanted.set()
+
     async def _apply_loop(self) -> None:
         """Committed entries, in order, to the machine; then the answers to who proposed them."""
         while True:
@@ -568,7 +628,9 @@ class RaftDriver:
                     if frame.kind is EntryKind.CONFIGURATION or frame.kind is EntryKind.CONTROL:
                         await self._persist_commit(frame.index)
                     self._apply(frame)
+                    self._applied_notices.append((frame.index, self._change_in(frame)))
                 first = frames[-1].index + 1
+                self._is_applying = bool(self._to_apply) or first <= last
                 self._inbox.wake()
 
     def _apply(self, frame: EntryFrame) -> None:
@@ -576,7 +638,6 @@ class RaftDriver:
         self._applied_index = frame.index
         self._applied_moved.advance(frame.index)
         self._counters["applied_entries"] += 1
-        self._applied_notices.append((frame.index, self._change_in(frame)))
         proposal = self._under_way.pop(frame.index)
         if proposal is None:
             return
@@ -607,8 +668,7 @@ class RaftDriver:
             return
         done = trio.Event()
         state = self._core.status().hard_state
-        self._writes.append(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
-        self._write_wanted.set()
+        self._write(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         await done.wait()
 
 

@@ -222,7 +222,7 @@ async def scan(file: File, contents: SegmentContents, end: int) -> CodecError | 
             try:
                 frame = decode_entry(view, start)
                 if frames:
-                    _check_follows(frames[-1], frame)
+                    check_follows(frames[-1], frame)
                 else:
                     contents.check(frame)
             except CodecError as caught:
@@ -249,7 +249,8 @@ def frame_bytes_at(view: memoryview, start: int) -> int:
     return LENGTH_BYTES + int.from_bytes(view[start : start + LENGTH_BYTES], "little")
 
 
-def _check_follows(before: EntryFrame, frame: EntryFrame) -> None:
+def check_follows(before: EntryFrame, frame: EntryFrame) -> None:
+    """Raises CodecError when `frame` is not the next one after `before`."""
     if frame.index != before.index + 1:
         raise CodecError(f"entry {frame.index} where {before.index + 1} belongs")
     if frame.base_offset != before.base_offset + before.record_count:
@@ -317,7 +318,7 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
     if has_mark:
         return torn  # the write after the mark lost its first sector
     claimed_bytes = _claimed_bytes(tail, next_index)
-    later_frame = _find_frame(tail, claimed_bytes if 0 < claimed_bytes < len(tail) else 1, next_index, last_term)
+    later_frame = find_frame(tail, claimed_bytes if 0 < claimed_bytes < len(tail) else 1, next_index, last_term)
     if tail.startswith(FOOTER_MAGIC_BYTES):
         # The segment was being sealed. A footer is written when all frames are durable, so nothing of them is in here.
         return torn if later_frame is None else TailVerdict(damaged="frames follow a footer")
@@ -374,7 +375,7 @@ def _claimed_bytes(tail: bytes | bytearray, next_index: int) -> int:
 _FRAME_LOOK = re.compile(rb"(?=\x01[\x01-\x04]\x00\x00)")  # version, kind and flags of a header
 
 
-def _find_frame(tail: bytes | bytearray, start: int, next_index: int, last_term: int) -> int | None:
+def find_frame(tail: bytes | bytearray | memoryview, start: int, next_index: int, last_term: int) -> int | None:
     """Where in `tail`, from `start` on, the first whole frame of a later entry stands."""
     for match in _FRAME_LOOK.finditer(tail, start + _FRAME_HEAD_BYTES):
         at = match.start() - _FRAME_HEAD_BYTES

@@ -35,6 +35,8 @@ from trio_eventlog.storage.tail_cache import TailCache
 logger = logging.getLogger(__name__)
 
 BASE_FILE = "base"
+INDEX_BYTES_MAX = 256 * 1024 * 1024
+"""A sparse index file that is longer is taken for damaged."""
 CLOSE_SECONDS = 5.0
 """How long closing may hold up a cancellation."""
 
@@ -678,7 +680,7 @@ class SegmentedLog:
         contents, file = segment.contents, segment.file
         assert file is not None
         try:
-            data = await read_whole(self._disk, segment.index_path, _INDEX_BYTES_MAX)
+            data = await read_whole(self._disk, segment.index_path, INDEX_BYTES_MAX)
             contents.sparse = decode_sparse_index(
                 data,
                 base_index=contents.base_index,
@@ -908,7 +910,6 @@ class _Span:
 
 
 _PREALLOCATE_BYTES_MIN = 256 * 1024
-_INDEX_BYTES_MAX = 256 * 1024 * 1024
 
 
 def _check_run(frames: Sequence[EntryFrame], term: int, end_offset: int) -> None:

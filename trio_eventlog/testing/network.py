@@ -81,11 +81,11 @@ class MemoryNetwork:
         for connection in self._connections:
             connection.wake()
 
-    def reset(self, a: str, b: str) -> int:
-        """Break every connection between two hosts, both sides told. Returns how many."""
+    def reset(self, a: str, b: str, *, dialled_by: str | None = None) -> int:
+        """Break every connection between two hosts (dialled by one of them only), both sides told. Returns how many."""
         count = 0
         for connection in list(self._connections):
-            if {connection.dialler, connection.acceptor} == {a, b}:
+            if {connection.dialler, connection.acceptor} == {a, b} and dialled_by in (None, connection.dialler):
                 connection.break_now(None)
                 count += 1
         return count
