@@ -116,7 +116,7 @@ class FakeNode:
         return found[number]
 
     def check_leads(self, leader: str) -> None:
-        if leader != self.name:
+        if leader != self.name and not self.cluster.forwards:
             hint = self.cluster.nodes[leader].address if self.cluster.gives_hints and leader else ""
             raise NotLeader(f"{self.name} does not lead", 1 if hint else 0, hint)
 
@@ -303,6 +303,7 @@ class FakeCluster:
         self.catalog_leader = names[0]
         self.auto_create = False
         self.gives_hints = True
+        self.forwards = False
         self.lose_next_admin_answer = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
 
