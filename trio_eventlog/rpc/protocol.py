@@ -289,7 +289,7 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
     @property
     def output_bytes(self) -> int:
         """What waits to be written."""
-        return self.h2_connection.output_bytes  # type: ignore[no-any-return]
+        return self.h2_connection.output_bytes
 
     def take_output(self) -> list[Buffer]:
         """Everything to write, in order; it counts as written from here on."""
