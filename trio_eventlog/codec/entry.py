@@ -19,7 +19,6 @@
 All numbers little-endian. The payload of a DATA entry is a stored batch (`codec/batch.py`).
 """
 
-import enum
 import struct
 from collections.abc import Iterator
 
@@ -27,6 +26,7 @@ import attrs
 
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import CodecError
+from trio_eventlog.raft.messages import EntryKind as EntryKind
 
 FORMAT_VERSION = 1
 HEADER = struct.Struct("<QIBBHQQQIIqq")
@@ -37,15 +37,6 @@ CHECKED_FROM = 12
 
 _AFTER_CHECKSUM = struct.Struct("<BBHQQQIIqq")
 _LENGTH_AND_CHECKSUM = struct.Struct("<QI")
-
-
-class EntryKind(enum.IntEnum):
-    """What an entry is. Only DATA entries have records."""
-
-    DATA = 1
-    NO_OP = 2
-    CONFIGURATION = 3
-    CONTROL = 4
 
 
 @attrs.frozen(slots=True)

@@ -320,9 +320,7 @@ class _ServerConnection:
         service = self._services.get(head.service)
         bound = None if service is None else service.methods.get(head.method)
         if bound is None:
-            what = (
-                f"{head.service} has no method {head.method}" if service is not None else f"there is no service {head.service}"
-            )
+            what = f"{head.service} has no method {head.method}" if service is not None else f"there is no service {head.service}"
             status = CallStatus(code=StatusCode.UNIMPLEMENTED, message=what, details={CODE_TRAILER: "INVALID_ARGUMENT"})
             self.protocol.finish_response(event.entry, status)
             self._counters.calls_failed += 1

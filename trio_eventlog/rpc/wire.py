@@ -291,9 +291,7 @@ class CallStream:
         wire = self.wire
         protocol = wire.protocol
         entry = self.entry
-        pieces: deque[memoryview] = deque(
-            [memoryview(_MESSAGE_HEADER.pack(0, size)), *(memoryview(b).cast("B") for b in buffers)]
-        )
+        pieces: deque[memoryview] = deque([memoryview(_MESSAGE_HEADER.pack(0, size)), *(memoryview(b).cast("B") for b in buffers)])
         left = size + 5
         try:
             while left:

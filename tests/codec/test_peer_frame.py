@@ -1,0 +1,215 @@
+"""Frames and hellos of peer links: golden bytes, any split, any damage."""
+
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_eventlog.codec.peer_frame import (
+    FRAME_HEADER_BYTES,
+    KNOWN_IDS_MAX,
+    NAME_BYTES_MAX,
+    REFUSED_TEXT_BYTES_MAX,
+    Frame,
+    FrameDecoder,
+    FrameKind,
+    Hello,
+    Refused,
+    RefusedCode,
+    decode_hello,
+    decode_refused,
+    encode_frame,
+    encode_frame_head,
+    encode_hello,
+    encode_refused,
+)
+from trio_eventlog.errors import CodecError
+from trio_eventlog.ids import ClusterId, NodeId
+
+GOLDEN = Path(__file__).parent / "golden"
+LIMIT = 100_000
+
+HELLO = Hello(
+    node_id=NodeId(0x1122334455667788),
+    cluster_name="prod",
+    node_name="n1",
+    address="10.0.0.1:8400",
+    cluster_id=ClusterId(0xAABB),
+    bootstrap_expect=3,
+    has_data=True,
+    is_probe=True,
+    known_ids=(NodeId(1), NodeId(2), NodeId(0x1122334455667788)),
+    expected_id=NodeId(2),
+)
+
+ids = st.integers(1, (1 << 64) - 1).map(NodeId)
+hellos = st.builds(
+    Hello,
+    node_id=ids,
+    cluster_name=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    node_name=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    address=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    cluster_id=st.integers(0, (1 << 64) - 1).map(ClusterId),
+    bootstrap_expect=st.integers(0, (1 << 32) - 1),
+    has_data=st.booleans(),
+    is_probe=st.booleans(),
+    known_ids=st.lists(ids, max_size=8).map(tuple),
+    expected_id=st.integers(0, (1 << 64) - 1).map(NodeId),
+    protocol_version=st.integers(0, 0xFFFF),
+)
+frames = st.tuples(st.integers(0, 255), st.integers(0, (1 << 64) - 1), st.binary(max_size=200), st.binary(max_size=400))
+
+
+def encoded(kind: int, group_id: int, head: bytes, tail: bytes) -> bytes:
+    return b"".join(encode_frame(kind, group_id, head, [tail[:7], tail[7:]]))
+
+
+def plain(decoded: list[Frame]) -> list[tuple[int, int, bytes]]:
+    return [(kind, group_id, bytes(body)) for kind, group_id, body in decoded]
+
+
+def golden(name: str, data: bytes) -> None:
+    assert data == bytes.fromhex((GOLDEN / name).read_text())
+
+
+def test_golden_frame() -> None:
+    golden("peer_frame.v1.hex", encoded(FrameKind.APPEND, 7, b"checked head", b"entries that check themselves"))
+
+
+def test_golden_hello() -> None:
+    golden("peer_hello.v1.hex", encode_hello(HELLO))
+
+
+def test_golden_refused() -> None:
+    golden("peer_refused.v1.hex", encode_refused(Refused(RefusedCode.CLUSTER_NAME, "no")))
+
+
+@given(st.lists(frames, max_size=6), st.lists(st.integers(0, 4000), max_size=12))
+def test_any_split_decodes_alike(sent: list[tuple[int, int, bytes, bytes]], cuts: list[int]) -> None:
+    data = b"".join(encoded(*frame) for frame in sent)
+    decoder = FrameDecoder(LIMIT)
+    got: list[tuple[int, int, bytes]] = []
+    ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
+    start = 0
+    for end in ends:
+        got += plain(decoder.feed(data[start:end]))
+        start = end
+    assert got == [(kind, group_id, head + tail) for kind, group_id, head, tail in sent]
+    assert decoder.buffered_bytes == 0
+
+
+@given(st.lists(frames, min_size=1, max_size=3))
+def test_byte_by_byte(sent: list[tuple[int, int, bytes, bytes]]) -> None:
+    data = b"".join(encoded(*frame) for frame in sent)
+    decoder = FrameDecoder(LIMIT)
+    got = [frame for position in range(len(data)) for frame in plain(decoder.feed(data[position : position + 1]))]
+    assert got == [(kind, group_id, head + tail) for kind, group_id, head, tail in sent]
+
+
+@given(frames, st.data())
+def test_every_flipped_bit_of_the_checked_part_is_noticed(frame: tuple[int, int, bytes, bytes], data: st.DataObject) -> None:
+    """Either a CodecError, or the frame never ends (its length grew): it is never delivered."""
+    good = bytearray(encoded(*frame))
+    position = data.draw(st.integers(0, FRAME_HEADER_BYTES + len(frame[2]) - 1))
+    good[position] ^= 1 << data.draw(st.integers(0, 7))
+    decoder = FrameDecoder(LIMIT)
+    try:
+        assert decoder.feed(bytes(good)) == []
+        assert decoder.buffered_bytes == len(good)
+    except CodecError:
+        pass
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_refused_or_waited_for(data: bytes) -> None:
+    decoder = FrameDecoder(LIMIT)
+    try:
+        assert decoder.feed(data) == []
+    except CodecError:
+        with pytest.raises(CodecError):
+            decoder.feed(b"")
+
+
+def test_a_body_in_one_chunk_is_not_copied() -> None:
+    chunk = bytes(encode_frame_head(FrameKind.RAFT, 1, b"x" * 1000)) * 2
+    for frame in FrameDecoder(LIMIT).feed(chunk):
+        assert frame.body.obj is chunk
+
+
+def test_the_limit_of_a_body() -> None:
+    at_limit = encode_frame_head(FrameKind.RAFT, 1, b"x" * 1000)
+    assert len(FrameDecoder(1000).feed(at_limit)) == 1
+    with pytest.raises(CodecError, match="1001 bytes, the limit is 1000"):
+        FrameDecoder(1000).feed(encode_frame_head(FrameKind.RAFT, 1, b"x" * 1001)[:FRAME_HEADER_BYTES])
+
+
+def test_a_kind_of_a_later_release_is_a_frame_like_any_other() -> None:
+    assert plain(FrameDecoder(LIMIT).feed(encode_frame_head(250, 3, b"?"))) == [(250, 3, b"?")]
+
+
+def test_the_tail_is_not_under_the_checksum() -> None:
+    damaged = bytearray(encoded(FrameKind.APPEND, 7, b"head", b"tail"))
+    damaged[-1] ^= 1
+    assert plain(FrameDecoder(LIMIT).feed(bytes(damaged))) == [(FrameKind.APPEND, 7, b"headtaim")]
+
+
+@given(hellos)
+def test_hello_and_back(hello: Hello) -> None:
+    assert decode_hello(encode_hello(hello)) == hello
+
+
+@given(hellos, st.binary(max_size=40))
+def test_fields_of_a_later_release_are_ignored(hello: Hello, more: bytes) -> None:
+    assert decode_hello(encode_hello(hello) + more) == hello
+
+
+@given(hellos, st.data())
+def test_a_hello_cut_short_is_refused(hello: Hello, data: st.DataObject) -> None:
+    body = encode_hello(hello)
+    with pytest.raises(CodecError):
+        decode_hello(body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+@given(st.binary(max_size=200) | hellos.map(encode_hello).flatmap(lambda b: st.binary(max_size=40).map(lambda t: b[:30] + t)))
+def test_decoding_a_hello_is_total(body: bytes) -> None:
+    try:
+        hello = decode_hello(body)
+    except CodecError:
+        return
+    assert decode_hello(encode_hello(hello)) == hello
+
+
+def test_the_limits_of_a_hello() -> None:
+    at_limit = attrs.evolve(
+        HELLO, cluster_name="ä" * (NAME_BYTES_MAX // 2), known_ids=tuple(NodeId(n + 1) for n in range(KNOWN_IDS_MAX))
+    )
+    assert decode_hello(encode_hello(at_limit)) == at_limit
+    with pytest.raises(CodecError, match="256 bytes, the limit is 255"):
+        encode_hello(attrs.evolve(HELLO, node_name="x" * (NAME_BYTES_MAX + 1)))
+    with pytest.raises(CodecError, match="257 known ids, the limit is 256"):
+        encode_hello(attrs.evolve(HELLO, known_ids=(NodeId(1),) * (KNOWN_IDS_MAX + 1)))
+
+
+def test_a_hello_of_nobody_is_refused() -> None:
+    with pytest.raises(CodecError, match="node id 0"):
+        decode_hello(encode_hello(attrs.evolve(HELLO, node_id=NodeId(0))))
+
+
+def test_refused_and_back() -> None:
+    refused = Refused(RefusedCode.CLUSTER_ID, "you belong to another: ü")
+    assert decode_refused(encode_refused(refused)) == refused
+
+
+def test_a_long_refusal_is_cut_between_characters() -> None:
+    text = decode_refused(encode_refused(Refused(RefusedCode.BUSY, "x" + "ü" * REFUSED_TEXT_BYTES_MAX))).text
+    assert text == "x" + "ü" * ((REFUSED_TEXT_BYTES_MAX - 1) // 2)
+
+
+@given(st.binary(max_size=50))
+def test_decoding_a_refusal_is_total(body: bytes) -> None:
+    try:
+        decode_refused(body)
+    except CodecError:
+        assert len(body) < 2

@@ -1,0 +1,148 @@
+"""Calls that find the right node, and are repeated while that is safe and the time allows."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from trio_eventlog.client.backoff import Backoff
+from trio_eventlog.client.channels import ChannelPool
+from trio_eventlog.client.routing import Routing
+from trio_eventlog.client.settings import ClientSettings
+from trio_eventlog.client.wire import GET_SERVERS, routing_of
+from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, Unavailable
+from trio_eventlog.rpc import Method
+from trio_eventlog.v1 import event_log_pb2
+
+HINTS_MAX = 3
+"""Leader hints followed without a wait; nodes that point at each other are not chased for ever."""
+
+
+class Caller:
+    """What lanes, consumers and admin calls share: routing, channels, and the way to repeat a call."""
+
+    def __init__(self, routing: Routing, pool: ChannelPool, settings: ClientSettings, rng: random.Random) -> None:
+        self.routing = routing
+        self.pool = pool
+        self.settings = settings
+        self.rng = rng
+        self._refresh_lock = trio.Lock()
+
+    def backoff(self) -> Backoff:
+        return Backoff(self.rng, self.settings.retry_backoff_seconds_min, self.settings.retry_backoff_seconds_max)
+
+    async def call(
+        self,
+        method: Method,
+        request: Any,
+        addresses: Callable[[float], list[str]],
+        *,
+        on_uncertain: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """A unary call that may be repeated.
+
+        Args:
+            addresses: time -> where to try, the best first.
+            on_uncertain: told when an attempt may have had its effect without an answer.
+
+        Raises:
+            EventLogError: what the node said, or the last error once time or attempts have run out.
+        """
+        backoff = self.backoff()
+        last: EventLogError | None = None
+        hints = 0
+        hinted = ""
+        with trio.move_on_after(self.settings.request_timeout_seconds):
+            for attempt in range(self.settings.attempts_max):
+                address = hinted or addresses(trio.current_time())[0]
+                hinted = ""
+                try:
+                    response = await self.call_once(address, method, request)
+                except NotLeader as error:
+                    last = error
+                    if error.leader_address and error.leader_address != address and hints < HINTS_MAX:
+                        hints += 1
+                        hinted = error.leader_address
+                        continue
+                except EventLogError as error:
+                    if not error.retryable:
+                        raise
+                    last = error
+                    if not isinstance(error, Overloaded | QuotaExceeded):
+                        on_uncertain()
+                    if isinstance(error, Unavailable | ShuttingDown):
+                        self.routing.avoid(address, trio.current_time())
+                else:
+                    self.routing.worked(address)
+                    return response
+                hints = 0
+                if attempt + 1 < self.settings.attempts_max:
+                    await self.before_retry(backoff, last)
+        raise last or Unavailable(f"no answer within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)")
+
+    async def call_once(self, address: str, method: Method, request: Any) -> Any:
+        """One attempt at one node. Raises Unavailable when there is no answer in time."""
+        timeout_seconds = self.settings.attempt_timeout_seconds
+        with trio.move_on_after(timeout_seconds):
+            async with self.pool.use(address) as channel:
+                return await channel.unary(method, request)
+        raise Unavailable(f"{address} did not answer within {timeout_seconds:g} s")
+
+    async def before_retry(self, backoff: Backoff, error: EventLogError, not_after: float = float("inf")) -> None:
+        """Wait, and learn who leads now. Returns at `not_after` at the latest, refreshing excepted."""
+        failed_at = trio.current_time()
+        asked_seconds = error.retry_after_seconds if isinstance(error, Overloaded | QuotaExceeded) else 0.0
+        await trio.sleep_until(min(trio.current_time() + backoff.next_seconds(asked_seconds), not_after))
+        if not asked_seconds:
+            try:
+                await self.refresh(newer_than=failed_at)
+            except Unavailable:
+                # What is known stays; the next attempt tells what is wrong.
+                pass
+
+    async def refresh(self, newer_than: float | None = None) -> None:
+        """Ask any node for nodes and leaders, unless somebody has since `newer_than` (default: routing_refresh_seconds ago).
+
+        Raises:
+            Unavailable: no node answers; the text names each one and why.
+        """
+        if newer_than is None:
+            newer_than = trio.current_time() - self.settings.routing_refresh_seconds
+        if self.routing.updated_at > newer_than:
+            return
+        async with self._refresh_lock:
+            if self.routing.updated_at > newer_than:
+                return
+            reasons: list[str] = []
+            for address in self.routing.addresses(trio.current_time()):
+                try:
+                    response = await self.call_once(address, GET_SERVERS, event_log_pb2.GetServersRequest())
+                except EventLogError as error:
+                    if not error.retryable:
+                        raise
+                    self.routing.avoid(address, trio.current_time())
+                    reasons.append(str(error) if address in str(error) else f"{address}: {error}")
+                    continue
+                self.routing.worked(address)
+                servers, placements = routing_of(response)
+                self.routing.update(servers, placements, trio.current_time())
+                return
+            raise Unavailable("no node answers: " + "; ".join(reasons))
+
+    async def know_topic(self, topic: str) -> int | None:
+        """How many partitions the topic has; None when no node knows it. Asks when it is not known or was asked long ago.
+
+        Raises:
+            EventLogError: the topic is not known, and no node answered in time.
+        """
+        if self.routing.partitions(topic) is not None:
+            try:
+                await self.refresh()
+            except Unavailable:
+                # What was known may still be right; the call itself tells what is wrong.
+                pass
+        else:
+            response = await self.call(GET_SERVERS, event_log_pb2.GetServersRequest(), self.routing.addresses)
+            self.routing.update(*routing_of(response), trio.current_time())
+        return self.routing.partitions(topic)

@@ -1,0 +1,67 @@
+"""What the first bytes of a connection say it is: the table that splits one TCP port.
+
+| first bytes | kind |
+| --- | --- |
+| `PRI * HTTP/2.0` | GRPC (the HTTP/2 preface of RFC 9113, section 3.4) |
+| `A`-`Z` otherwise | HTTP (an HTTP/1.1 method) |
+| `0x16` | TLS (a handshake record, RFC 8446, section 5.1) |
+| `0xE1` + `b"vlg"` | PEER; the fifth byte is the version, which the peer handler judges, so that it can answer |
+| `00 06 08 09 0a f4` (any one of them) | GOSSIP (memberlist's stream message types) |
+| anything else | UNKNOWN |
+
+0xE1 is no ASCII, no TLS record type and no memberlist message type, and 0xE1 0x76 is no valid UTF-8 either, so text sent to
+the port by mistake never looks like a peer.
+"""
+
+import enum
+
+HTTP2_PREFACE = b"PRI * HTTP/2.0"
+PEER_MAGIC = b"\xe1vlg"
+PEER_VERSION = 1
+PEER_PREFACE = PEER_MAGIC + bytes([PEER_VERSION])
+"""The first five bytes of every peer link, under TLS too."""
+
+TLS_HANDSHAKE = 0x16
+GOSSIP_FIRST_BYTES = frozenset((0x00, 0x06, 0x08, 0x09, 0x0A, 0xF4))
+FIRST_BYTES_MAX = len(HTTP2_PREFACE)
+"""So many bytes are always enough to decide."""
+
+
+class FirstBytes(enum.Enum):
+    """The protocols of the port."""
+
+    GRPC = "grpc"
+    HTTP = "http"
+    TLS = "tls"
+    PEER = "peer"
+    GOSSIP = "gossip"
+    UNKNOWN = "unknown"
+    NEED_MORE = "need more"
+
+
+def classify_first_bytes(received: bytes | bytearray | memoryview) -> FirstBytes:
+    """The protocol that begins with `received`, the bytes so far. Total: never raises.
+
+    NEED_MORE only while `received` is a proper prefix of the HTTP/2 preface or of the peer magic; more bytes never
+    change any other answer.
+    """
+    head = bytes(received[:FIRST_BYTES_MAX])
+    if not head:
+        return FirstBytes.NEED_MORE
+    first = head[0]
+    if first == TLS_HANDSHAKE:
+        return FirstBytes.TLS
+    if 0x41 <= first <= 0x5A:
+        if head == HTTP2_PREFACE:
+            return FirstBytes.GRPC
+        if HTTP2_PREFACE.startswith(head):
+            return FirstBytes.NEED_MORE
+        return FirstBytes.HTTP
+    if first == PEER_MAGIC[0]:
+        magic = head[: len(PEER_MAGIC)]
+        if magic == PEER_MAGIC:
+            return FirstBytes.PEER
+        return FirstBytes.NEED_MORE if PEER_MAGIC.startswith(magic) else FirstBytes.UNKNOWN
+    if first in GOSSIP_FIRST_BYTES:
+        return FirstBytes.GOSSIP
+    return FirstBytes.UNKNOWN

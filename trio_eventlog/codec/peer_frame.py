@@ -1,0 +1,346 @@
+"""What travels on a peer link after its first five bytes: frames, and the hello that opens it.
+
+```
+ 0  u32  CRC-32C of bytes 4 up to the end of the checked part of the body
+ 4  u32  body length in bytes
+ 8  u32  checked: so many leading bytes of the body are under the checksum
+12  u8   kind
+13  u8   flags, 0
+14  u16  0
+16  u64  group id
+24       body
+```
+
+All numbers little-endian. The checksum covers the header and the head of the body; what follows the head carries checksums of
+its own (entry frames, segment chunks), so that large bodies are checked once, where they are used, and not twice.
+
+A kind that a release does not know is skipped by its receiver: new kinds need no new version.
+"""
+
+import enum
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import attrs
+
+from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.errors import CodecError
+from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, GroupId, NodeId
+
+PROTOCOL_VERSION = 1
+"""Of the frames and the hello; raised when a node of the version before could not make sense of them."""
+
+FRAME_HEADER = struct.Struct("<IIIBBHQ")
+FRAME_HEADER_BYTES = FRAME_HEADER.size
+NAME_BYTES_MAX = 255
+"""Longest cluster name, node name and address in a hello, in UTF-8 bytes."""
+KNOWN_IDS_MAX = 256
+"""Most node ids in a hello."""
+REFUSED_TEXT_BYTES_MAX = 1024
+
+Buffer = bytes | bytearray | memoryview
+
+
+class FrameKind(enum.IntEnum):
+    """What the body of a frame is."""
+
+    HELLO = 1
+    """`Hello`: first frame of the dialler."""
+    HELLO_REPLY = 2
+    """`Hello`: first frame of the listener, who accepts."""
+    REFUSED = 3
+    """`Refused`: first and last frame of the listener, who does not."""
+    PING = 4
+    PONG = 5
+    """Returns the body of the PING."""
+    GOODBYE = 6
+    """Last frame of the dialler: the end of the link that follows is meant, no loss. Body empty."""
+    RAFT = 16
+    """One Raft message without entries."""
+    APPEND = 17
+    """The header of an AppendEntries message (checked), then raw entry frames."""
+    HEARTBEATS = 18
+    """Raft messages of several groups; the group id of the frame is 0."""
+
+
+class RefusedCode(enum.IntEnum):
+    """Why a listener does not take a link."""
+
+    PROTOCOL_VERSION = 1
+    CLUSTER_NAME = 2
+    CLUSTER_ID = 3
+    SAME_NODE_ID = 4
+    MALFORMED = 5
+    WRONG_NODE = 6
+    BUSY = 7
+
+
+class Frame(NamedTuple):
+    """One decoded frame. `body` views the receive buffer and keeps it alive: copy what is kept for long and small."""
+
+    kind: int
+    group_id: GroupId
+    body: memoryview
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Hello:
+    """Who a node is, as it says so on a new link. Its values change while the node lives (cluster id, known ids).
+
+    Attributes:
+        protocol_version: of the sender.
+        cluster_name: both sides must have the same.
+        cluster_id: 0 while the sender belongs to no cluster yet.
+        node_id: never 0.
+        node_name: for people.
+        address: "host:port" where others reach the sender.
+        bootstrap_expect: voters the sender waits for before it bootstraps; 0: never bootstraps.
+        has_data: the sender's log is not empty.
+        is_probe: the link ends after this exchange and carries no Raft.
+        known_ids: bootstrap candidates the sender has heard of, itself included, sorted.
+        expected_id: the node the dialler means to reach; 0: whoever is there. In a reply: 0.
+    """
+
+    node_id: NodeId
+    cluster_name: str
+    node_name: str = ""
+    address: str = ""
+    cluster_id: ClusterId = NO_CLUSTER
+    bootstrap_expect: int = 0
+    has_data: bool = False
+    is_probe: bool = False
+    known_ids: tuple[NodeId, ...] = ()
+    expected_id: NodeId = NOBODY
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@attrs.frozen(slots=True)
+class Refused:
+    """Why, as a code for programs and a text for people."""
+
+    code: int
+    text: str
+
+
+def encode_frame_head(kind: int, group_id: int, head: Buffer = b"", tail_bytes: int = 0) -> bytes:
+    """The header and the checked part of one frame whose body is `head` and then `tail_bytes` bytes sent right after it."""
+    checked = len(head)
+    header = _AFTER_CHECKSUM.pack(checked + tail_bytes, checked, kind, 0, 0, group_id)
+    return b"".join((_CHECKSUM.pack(crc32c(head, crc32c(header))), header, head))
+
+
+def encode_frame(kind: int, group_id: int, head: Buffer = b"", tail: Sequence[Buffer] = ()) -> list[Buffer]:
+    """The buffers of one whole frame, to be sent one after the other; the buffers of `tail` are not copied.
+
+    `head` is covered by the frame's checksum; `tail` must carry checksums of its own.
+    """
+    if not tail:
+        return [encode_frame_head(kind, group_id, head)]
+    return [encode_frame_head(kind, group_id, head, sum(map(len, tail))), *tail]
+
+
+class FrameDecoder:
+    """Bytes in, frames out; partial input is normal and any split of the bytes gives the same frames.
+
+    A frame that lies within one chunk is not copied: its body views the chunk. A frame that spans chunks is gathered once, in a
+    buffer of its own size, which is made when its header is known.
+    """
+
+    def __init__(self, body_bytes_max: int) -> None:
+        self._body_bytes_max = body_bytes_max
+        self._head = b""
+        """Less than one header, kept from the last chunk."""
+        self._gathered: bytearray | None = None
+        """A frame whose header is known and whose body is not whole."""
+        self._gathered_bytes = 0
+        self._failure: CodecError | None = None
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return len(self._head) + self._gathered_bytes
+
+    def feed(self, chunk: Buffer) -> list[Frame]:
+        """The frames that `chunk` completes, in order. They view it: it must not change afterwards.
+
+        Raises:
+            CodecError: a checksum, a length over `body_bytes_max`, or fields that contradict each other. The stream is lost:
+                frames before the damage in the same chunk are not returned, and every further call raises the same.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._feed(chunk)
+        except CodecError as failure:
+            self._failure = failure
+            raise
+
+    def _feed(self, chunk: Buffer) -> list[Frame]:
+        frames: list[Frame] = []
+        view = memoryview(chunk)
+        if self._gathered is not None:
+            view = self._gather(view, frames)
+        elif self._head and len(view):
+            # Complete the header first: then the frame's length is known, and the chunk needs no copy for the frames after it.
+            missing = FRAME_HEADER_BYTES - len(self._head)
+            self._head += view[:missing]
+            view = view[missing:]
+            if len(self._head) < FRAME_HEADER_BYTES:
+                return frames
+            head, self._head = self._head, b""
+            self._begin(head, self._body_bytes(head, 0))
+            view = self._gather(view, frames)
+        position = 0
+        end = len(view)
+        while end - position >= FRAME_HEADER_BYTES:
+            frame_end = position + FRAME_HEADER_BYTES + self._body_bytes(view, position)
+            if frame_end > end:
+                self._begin(view[position:], frame_end - position - FRAME_HEADER_BYTES)
+                return frames
+            frames.append(_decode_frame(view[position:frame_end]))
+            position = frame_end
+        self._head = bytes(view[position:])
+        return frames
+
+    def _body_bytes(self, buffer: Buffer, position: int) -> int:
+        body_bytes: int
+        checked: int
+        (body_bytes, checked) = _LENGTHS.unpack_from(buffer, position + CHECKED_FROM)
+        if body_bytes > self._body_bytes_max:
+            raise CodecError(f"peer frame: a body of {body_bytes} bytes, the limit is {self._body_bytes_max}")
+        if checked > body_bytes:
+            raise CodecError(f"peer frame: {checked} bytes under the checksum in a body of {body_bytes}")
+        return body_bytes
+
+    def _begin(self, received: Buffer, body_bytes: int) -> None:
+        self._gathered = bytearray(FRAME_HEADER_BYTES + body_bytes)
+        self._gathered[: len(received)] = received
+        self._gathered_bytes = len(received)
+
+    def _gather(self, view: memoryview, frames: list[Frame]) -> memoryview:
+        """Take what the frame under way lacks from `view`; return the rest."""
+        gathered = self._gathered
+        assert gathered is not None
+        missing = view[: len(gathered) - self._gathered_bytes]
+        gathered[self._gathered_bytes : self._gathered_bytes + len(missing)] = missing
+        self._gathered_bytes += len(missing)
+        if self._gathered_bytes == len(gathered):
+            self._gathered = None
+            self._gathered_bytes = 0
+            frames.append(_decode_frame(memoryview(gathered)))
+        return view[len(missing) :]
+
+
+def _decode_frame(view: memoryview) -> Frame:
+    """The frame that fills `view`; its lengths are known to fit."""
+    (checksum, body_bytes, checked, kind, flags, zero, group_id) = FRAME_HEADER.unpack_from(view)
+    if crc32c(view[CHECKED_FROM : FRAME_HEADER_BYTES + checked]) != checksum:
+        raise CodecError(f"peer frame of kind {kind} and {body_bytes} bytes: checksum mismatch")
+    if flags or zero:
+        raise CodecError(f"peer frame of kind {kind}: flags {flags} and {zero}, this release knows none")
+    return Frame(kind, group_id, view[FRAME_HEADER_BYTES:])
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """The body of HELLO and HELLO_REPLY. Raises CodecError when a name or the list is over its limit.
+
+    Layout: u16 protocol version, u16 flags (1: has data, 2: probe), u32 bootstrap expect, u64 cluster id, u64 node id,
+    u64 expected id, then cluster name, node name and address (u16 length, UTF-8), then u16 count and so many u64 known ids.
+    A receiver ignores what follows, so that fields can be added.
+    """
+    if len(hello.known_ids) > KNOWN_IDS_MAX:
+        raise CodecError(f"hello: {len(hello.known_ids)} known ids, the limit is {KNOWN_IDS_MAX}")
+    parts = [
+        _HELLO.pack(
+            hello.protocol_version,
+            (_HAS_DATA if hello.has_data else 0) | (_IS_PROBE if hello.is_probe else 0),
+            hello.bootstrap_expect,
+            hello.cluster_id,
+            hello.node_id,
+            hello.expected_id,
+        )
+    ]
+    for text in (hello.cluster_name, hello.node_name, hello.address):
+        encoded = text.encode()
+        if len(encoded) > NAME_BYTES_MAX:
+            raise CodecError(f"hello: a name of {len(encoded)} bytes, the limit is {NAME_BYTES_MAX}: {text[:32]!r}...")
+        parts.append(_U16.pack(len(encoded)))
+        parts.append(encoded)
+    parts.append(_U16.pack(len(hello.known_ids)))
+    parts.append(struct.pack(f"<{len(hello.known_ids)}Q", *hello.known_ids))
+    return b"".join(parts)
+
+
+def decode_hello(body: Buffer) -> Hello:
+    """The inverse. Raises CodecError."""
+    view = memoryview(body)
+    if len(view) < _HELLO.size:
+        raise CodecError(f"hello: {len(view)} bytes are too few")
+    (version, flags, bootstrap_expect, cluster_id, node_id, expected_id) = _HELLO.unpack_from(view)
+    if node_id == NOBODY:
+        raise CodecError("hello: node id 0")
+    (cluster_name, position) = _decode_text(view, _HELLO.size)
+    (node_name, position) = _decode_text(view, position)
+    (address, position) = _decode_text(view, position)
+    (count, position) = _decode_u16(view, position)
+    if count > KNOWN_IDS_MAX:
+        raise CodecError(f"hello: {count} known ids, the limit is {KNOWN_IDS_MAX}")
+    if len(view) - position < 8 * count:
+        raise CodecError(f"hello: {len(view) - position} bytes cannot hold {count} known ids")
+    return Hello(
+        protocol_version=version,
+        cluster_name=cluster_name,
+        cluster_id=cluster_id,
+        node_id=node_id,
+        node_name=node_name,
+        address=address,
+        bootstrap_expect=bootstrap_expect,
+        has_data=bool(flags & _HAS_DATA),
+        is_probe=bool(flags & _IS_PROBE),
+        expected_id=expected_id,
+        known_ids=struct.unpack_from(f"<{count}Q", view, position),
+    )
+
+
+def encode_refused(refused: Refused) -> bytes:
+    """The body of REFUSED: u16 code, then the text in UTF-8; a text over the limit is cut."""
+    text = refused.text.encode()[:REFUSED_TEXT_BYTES_MAX]
+    return _U16.pack(refused.code) + text.decode(errors="ignore").encode()
+
+
+def decode_refused(body: Buffer) -> Refused:
+    """The inverse. Raises CodecError."""
+    view = memoryview(body)
+    (code, position) = _decode_u16(view, 0)
+    text = bytes(view[position : position + REFUSED_TEXT_BYTES_MAX])
+    return Refused(code, text.decode(errors="replace"))
+
+
+def _decode_u16(view: memoryview, position: int) -> tuple[int, int]:
+    if len(view) - position < 2:
+        raise CodecError(f"peer frame body: cut off at {position}")
+    (value,) = _U16.unpack_from(view, position)
+    return value, position + 2
+
+
+def _decode_text(view: memoryview, position: int) -> tuple[str, int]:
+    (length, position) = _decode_u16(view, position)
+    if length > NAME_BYTES_MAX or len(view) - position < length:
+        raise CodecError(f"hello: a name of {length} bytes at {position}")
+    try:
+        return str(view[position : position + length], "utf-8"), position + length
+    except UnicodeDecodeError as error:
+        raise CodecError(f"hello: a name that is not UTF-8 at {position}") from error
+
+
+_CHECKSUM = struct.Struct("<I")
+_AFTER_CHECKSUM = struct.Struct("<IIBBHQ")
+_LENGTHS = struct.Struct("<II")
+CHECKED_FROM = 4
+"""Position of the first byte under the checksum."""
+
+_U16 = struct.Struct("<H")
+_HELLO = struct.Struct("<HHIQQQ")
+_HAS_DATA = 1
+_IS_PROBE = 2

@@ -1,0 +1,335 @@
+"""Who is out there, and when a new cluster may begin."""
+
+import hashlib
+import logging
+import random
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import attrs
+import trio
+
+from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX, Hello, RefusedCode
+from trio_eventlog.ids import NO_CLUSTER, ClusterId, NodeId, format_id
+from trio_eventlog.net.links import LinkRefused
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Member:
+    """A node as discovery knows it."""
+
+    node_id: NodeId
+    name: str
+    address: str
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(slots=True)
+class MemberAppeared:
+    """Seen for the first time, or again after it had failed or left."""
+
+    member: Member
+
+
+@attrs.frozen(slots=True)
+class MemberChanged:
+    """Name, address or tags are others now."""
+
+    member: Member
+
+
+@attrs.frozen(slots=True)
+class MemberFailed:
+    """No longer answers."""
+
+    member: Member
+
+
+@attrs.frozen(slots=True)
+class MemberLeft:
+    """Said that it goes."""
+
+    member: Member
+
+
+DiscoveryEvent = MemberAppeared | MemberChanged | MemberFailed | MemberLeft
+
+
+class Discovery(Protocol):
+    """A source of members. Events go to the `on_event` its constructor was given, from the task that runs it."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled."""
+        ...
+
+    def members(self) -> Mapping[NodeId, Member]:
+        """Members that neither failed nor left, without ourselves."""
+        ...
+
+    def introduce(self, hello: Hello) -> None:
+        """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
+        ...
+
+
+@attrs.frozen(slots=True)
+class Wait:
+    """Not yet; `reason` says for what."""
+
+    reason: str
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Bootstrap:
+    """Begin the cluster `cluster_id` with exactly these voters (sorted, ourselves among them)."""
+
+    cluster_id: ClusterId
+    voters: tuple[NodeId, ...]
+
+
+@attrs.frozen(slots=True)
+class Join:
+    """This cluster exists already: be added to it, never bootstrap."""
+
+    cluster_id: ClusterId
+
+
+@attrs.frozen(slots=True)
+class Refuse:
+    """The settings of the nodes contradict each other; `reason` names both values."""
+
+    reason: str
+
+
+BootstrapDecision = Wait | Bootstrap | Join | Refuse
+
+
+def derive_cluster_id(cluster_name: str, voters: Sequence[NodeId]) -> ClusterId:
+    """The same name and the same voters (in any order) give the same id, everywhere. Never 0.
+
+    The first 8 bytes, little-endian, of SHA-256 over the name in UTF-8, a zero byte, and the sorted ids as u64.
+    """
+    digest = hashlib.sha256(cluster_name.encode() + b"\0" + struct.pack(f"<{len(voters)}Q", *sorted(voters))).digest()
+    return ClusterId(int.from_bytes(digest[:8], "little") or 1)
+
+
+def decide_bootstrap(own: Hello, hellos: Sequence[Hello]) -> BootstrapDecision:
+    """What the node of `own` may do, having heard `hellos` (the latest of each other node). Pure.
+
+    Safe as long as no node ever forgets a known id: a node that has told one other "these N are all" can never tell a third
+    node of another N. So two sets of voters that share a node cannot both be confirmed by it (docs/design/wire.md).
+    """
+    for hello in hellos:
+        if hello.cluster_name != own.cluster_name:
+            return Refuse(f"{_called(hello)} is of the cluster named {hello.cluster_name!r}, this node of {own.cluster_name!r}")
+    clusters = {hello.cluster_id: hello for hello in (own, *hellos) if hello.cluster_id != NO_CLUSTER}
+    if len(clusters) > 1:
+        (one, other) = [clusters[cluster_id] for cluster_id in sorted(clusters)][:2]
+        return Refuse(
+            f"{_called(one)} belongs to cluster {format_id(one.cluster_id)}, "
+            f"{_called(other)} to cluster {format_id(other.cluster_id)}"
+        )
+    if clusters:
+        return Join(next(iter(clusters)))
+    if own.has_data:
+        return Refuse(f"{_called(own)} has data, but of no cluster: it can neither begin one nor join one")
+    if own.bootstrap_expect == 0:
+        return Wait("no node heard so far belongs to a cluster, and this one may not begin one (bootstrap_expect is 0)")
+    candidates = [hello for hello in hellos if hello.bootstrap_expect != 0]
+    for hello in candidates:
+        if hello.bootstrap_expect != own.bootstrap_expect:
+            return Refuse(
+                f"{_called(hello)} expects {hello.bootstrap_expect} nodes to begin a cluster, this one {own.bootstrap_expect}"
+            )
+    voters = tuple(sorted({own.node_id, *own.known_ids, *(hello.node_id for hello in candidates)}))
+    if len(voters) > own.bootstrap_expect:
+        return Refuse(
+            f"{len(voters)} nodes want to begin a cluster of {own.bootstrap_expect}: {', '.join(map(format_id, voters))}; "
+            "one that was replaced is forgotten when the others restart"
+        )
+    for hello in candidates:
+        if hello.has_data:
+            return Wait(f"{_called(hello)} has data and does not yet say of which cluster")
+    if len(voters) < own.bootstrap_expect:
+        return Wait(f"{len(voters)} of {own.bootstrap_expect} nodes known")
+    if len(candidates) < len(voters) - 1:
+        return Wait(f"heard {len(candidates)} of the {len(voters) - 1} other nodes")
+    for hello in candidates:
+        if tuple(sorted(hello.known_ids)) != voters:
+            return Wait(f"{_called(hello)} knows {len(hello.known_ids)} of {own.bootstrap_expect} nodes")
+    return Bootstrap(cluster_id=derive_cluster_id(own.cluster_name, voters), voters=voters)
+
+
+def _called(hello: Hello) -> str:
+    return f"{hello.node_name or 'node'} ({format_id(hello.node_id)} at {hello.address or 'an unknown address'})"
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class DiscoverySettings:
+    """How often addresses are asked.
+
+    Attributes:
+        probe_seconds_min: between two probes of an address while a cluster is being formed.
+        probe_seconds_max: between two probes of an address otherwise, and after a refusal. Waits are drawn from the upper half.
+        failed_probes_max: so many failures in a row and the member has failed.
+        addresses_max: addresses probed, those learnt from hellos included.
+    """
+
+    probe_seconds_min: float = 0.1
+    probe_seconds_max: float = 5.0
+    failed_probes_max: int = 3
+    addresses_max: int = KNOWN_IDS_MAX
+
+
+class StaticDiscovery:
+    """A `Discovery` over fixed addresses (`--join`); the ids are learnt in the hello exchange.
+
+    Nodes that introduce themselves are members too, and their addresses are probed like the fixed ones.
+
+    Arguments:
+        addresses: "host:port" of other nodes; our own among them is noticed and skipped.
+        probe: `Transport.probe`.
+        identity: our own hello; its `known_ids` are not looked at, they come from here.
+        on_event: takes each `DiscoveryEvent`; synchronous.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        probe: Callable[[str], Awaitable[Hello]],
+        identity: Callable[[], Hello],
+        settings: DiscoverySettings,
+        rng: random.Random,
+        on_event: Callable[[DiscoveryEvent], None],
+    ) -> None:
+        self._addresses = list(dict.fromkeys(addresses))
+        self._probe = probe
+        self._identity = identity
+        self._settings = settings
+        self._rng = rng
+        self._on_event = on_event
+        self._hellos: dict[NodeId, Hello] = {}
+        self._known_ids: set[NodeId] = set()
+        self._members: dict[NodeId, Member] = {}
+        self._failed: set[NodeId] = set()
+        self._nursery: trio.Nursery | None = None
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Probe until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for address in self._addresses:
+                    nursery.start_soon(self._watch, address)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def members(self) -> Mapping[NodeId, Member]:
+        """Members that have not failed, without ourselves."""
+        return {node_id: member for node_id, member in self._members.items() if node_id not in self._failed}
+
+    def introduce(self, hello: Hello) -> None:
+        """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
+        self._heard(hello, hello.address)
+        if hello.address and hello.address not in self._addresses and len(self._addresses) < self._settings.addresses_max:
+            self._addresses.append(hello.address)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._watch, hello.address)
+
+    def known_ids(self) -> tuple[NodeId, ...]:
+        """Bootstrap candidates heard of so far, ourselves included, sorted: for our own hello. Only grows.
+
+        Empty for a node that may not begin a cluster.
+        """
+        own = self._identity()
+        return tuple(sorted({own.node_id, *self._known_ids})) if own.bootstrap_expect else ()
+
+    def decision(self) -> BootstrapDecision:
+        """`decide_bootstrap` of what is known now."""
+        own = attrs.evolve(self._identity(), known_ids=self.known_ids())
+        return decide_bootstrap(own, list(self._hellos.values()))
+
+    def hellos(self) -> Sequence[Hello]:
+        """The latest hello of each other node."""
+        return tuple(self._hellos.values())
+
+    async def wait_heard(self) -> None:
+        """Until any node has said anything."""
+        await self._changed.park()
+
+    async def wait_decision(self) -> Bootstrap | Join | Refuse:
+        """The first decision that is not to wait."""
+        while isinstance(decision := self.decision(), Wait):
+            await self._changed.park()
+        return decision
+
+    async def _watch(self, address: str) -> None:
+        """Probe one address until cancelled, or until it turns out to be our own."""
+        settings = self._settings
+        failures = 0
+        last_text = ""
+        while True:
+            seconds_max = settings.probe_seconds_max
+            try:
+                hello = await self._probe(address)
+            except OSError as error:
+                failures += 1
+                text = str(error)
+                if text != last_text:
+                    logger.info("probe of %s: %s", address, text)
+                    last_text = text
+                if failures == settings.failed_probes_max:
+                    self._has_failed(address)
+                if self._is_forming():
+                    seconds_max = settings.probe_seconds_min
+            except LinkRefused as error:
+                if error.refused.code == RefusedCode.SAME_NODE_ID:
+                    logger.info("%s is this node: not probed again", address)
+                    return
+                if error.refused.text != last_text:
+                    logger.warning("probe of %s refused: %s", address, error.refused.text)
+                    last_text = error.refused.text
+            else:
+                failures = 0
+                last_text = ""
+                self._heard(hello, address)
+                if self._is_forming():
+                    seconds_max = settings.probe_seconds_min
+            await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
+
+    def _is_forming(self) -> bool:
+        return self._identity().cluster_id == NO_CLUSTER
+
+    def _heard(self, hello: Hello, address: str) -> None:
+        own = self._identity()
+        if hello.node_id == own.node_id:
+            return
+        if hello.node_id not in self._hellos and len(self._hellos) >= self._settings.addresses_max:
+            logger.warning("node %s is one more than can be remembered", format_id(hello.node_id))
+            return
+        self._hellos[hello.node_id] = hello
+        is_candidate = hello.bootstrap_expect != 0 and hello.cluster_id == NO_CLUSTER and own.cluster_id == NO_CLUSTER
+        if is_candidate and len(self._known_ids) < KNOWN_IDS_MAX - 1:
+            self._known_ids.add(hello.node_id)
+        member = Member(node_id=hello.node_id, name=hello.node_name, address=hello.address or address)
+        former = self._members.get(hello.node_id)
+        self._members[hello.node_id] = member
+        if former is None or hello.node_id in self._failed:
+            self._failed.discard(hello.node_id)
+            self._on_event(MemberAppeared(member))
+        elif member != former:
+            self._on_event(MemberChanged(member))
+        self._changed.unpark_all()
+
+    def _has_failed(self, address: str) -> None:
+        for node_id, member in self._members.items():
+            if member.address == address and node_id not in self._failed:
+                self._failed.add(node_id)
+                self._on_event(MemberFailed(member))
+                return

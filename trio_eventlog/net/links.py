@@ -1,0 +1,451 @@
+"""One outbound link: a bounded queue of two lanes, and the task that dials, greets, writes and watches.
+
+The life of a link is drawn in docs/design/wire.md. A link never delays the caller of `send`: what does not fit is refused, and
+Raft sends it again when it matters.
+"""
+
+import enum
+import errno
+import logging
+import random
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.codec.first_bytes import PEER_PREFACE
+from trio_eventlog.codec.peer_frame import (
+    PROTOCOL_VERSION,
+    Buffer,
+    FrameDecoder,
+    FrameKind,
+    Hello,
+    Refused,
+    RefusedCode,
+    decode_hello,
+    decode_refused,
+    encode_frame_head,
+    encode_hello,
+)
+from trio_eventlog.errors import CodecError, SettingsError
+from trio_eventlog.ids import NOBODY, NodeId, format_id
+from trio_eventlog.net.network import Network, split_address
+from trio_eventlog.net.tls import TlsSource
+
+logger = logging.getLogger(__name__)
+
+HELLO_BODY_BYTES_MAX = 64 * 1024
+"""Before the greeting nobody may make us hold more."""
+
+PING_BODY = struct.Struct("<Q")
+
+
+class Lane(enum.IntEnum):
+    """Whatever is queued as URGENT leaves before whatever is queued as BULK; between frames, never inside one."""
+
+    URGENT = 0
+    BULK = 1
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class LinkSettings:
+    """Limits of peer links.
+
+    Attributes:
+        queue_bytes_max: queued and not yet given to the stream, each lane apart. A send over it is taken by an empty lane only.
+        queue_sends_max: the same, counted in calls of `send`.
+        write_bytes_max: one write takes no more than this, but always at least one send.
+        body_bytes_max: larger frames end the link.
+        receive_chunk_bytes: asked for in one read.
+        connect_seconds_max: dialling, TLS included.
+        hello_seconds_max: from connected to greeted.
+        redial_seconds_min, redial_seconds_max: backoff doubles from one to the other; each wait is drawn from its upper half.
+        ping_interval_seconds: a PING leaves each outbound link this often.
+        silent_intervals_max: a link on which nothing arrives for so many ping intervals is dead.
+        inbound_links_max: peers' links served at once.
+    """
+
+    queue_bytes_max: int = 16 * 1024 * 1024
+    queue_sends_max: int = 4096
+    write_bytes_max: int = 1024 * 1024
+    body_bytes_max: int = 64 * 1024 * 1024
+    receive_chunk_bytes: int = 256 * 1024
+    connect_seconds_max: float = 2.0
+    hello_seconds_max: float = 2.0
+    redial_seconds_min: float = 0.05
+    redial_seconds_max: float = 2.0
+    ping_interval_seconds: float = 0.5
+    silent_intervals_max: int = 6
+    inbound_links_max: int = 256
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("connect_seconds_max", "hello_seconds_max", "redial_seconds_min", "ping_interval_seconds"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"link setting {name} must be above 0, not {getattr(self, name)}")
+        for name in ("queue_bytes_max", "queue_sends_max", "write_bytes_max", "body_bytes_max", "receive_chunk_bytes"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"link setting {name} must be at least 1, not {getattr(self, name)}")
+        if self.silent_intervals_max < 2:
+            raise SettingsError("link setting silent_intervals_max must be at least 2: a PONG may arrive just after the check")
+        if self.redial_seconds_max < self.redial_seconds_min:
+            raise SettingsError("link setting redial_seconds_max is below redial_seconds_min")
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class LinkStatistics:
+    """Counters of one peer since it was set.
+
+    Attributes:
+        sends, dropped_sends: calls of `send` that were taken, and not.
+        sent_bytes, writes: given to the stream, and in how many calls.
+        received_frames, received_bytes: on the peer's inbound link, hellos and pings included in the bytes only.
+        dials: connections tried.
+    """
+
+    is_connected: bool
+    queued_bytes: int
+    sends: int
+    dropped_sends: int
+    sent_bytes: int
+    writes: int
+    received_frames: int
+    received_bytes: int
+    dials: int
+
+
+class LinkRefused(Exception):
+    """The other side, or we, refused the link: `refused` says why."""
+
+    def __init__(self, refused: Refused, address: str) -> None:
+        super().__init__(f"{address}: {refused.text}")
+        self.refused = refused
+        self.address = address
+
+
+def judge_hello(own: Hello, other: Hello) -> Refused | None:
+    """Why a node with `own` hello cannot talk to one with `other`; None when it can. Both values are in the text."""
+    if other.protocol_version != PROTOCOL_VERSION:
+        return Refused(
+            RefusedCode.PROTOCOL_VERSION,
+            f"peer protocol version {other.protocol_version} is not spoken here, {PROTOCOL_VERSION} is",
+        )
+    if other.cluster_name != own.cluster_name:
+        return Refused(
+            RefusedCode.CLUSTER_NAME, f"you are of the cluster named {other.cluster_name!r}, this is {own.cluster_name!r}"
+        )
+    if other.node_id == own.node_id:
+        return Refused(
+            RefusedCode.SAME_NODE_ID,
+            f"node id {format_id(own.node_id)} is mine ({own.node_name!r} at {own.address}): "
+            "this is my own address, or a data directory was copied",
+        )
+    if own.cluster_id and other.cluster_id and own.cluster_id != other.cluster_id:
+        return Refused(
+            RefusedCode.CLUSTER_ID,
+            f"you belong to cluster {format_id(other.cluster_id)}, this is cluster {format_id(own.cluster_id)}",
+        )
+    return None
+
+
+async def dial(address: str, own: Hello, *, network: Network, settings: LinkSettings, tls: TlsSource | None) -> "Greeted":
+    """Connect, shake hands, exchange hellos.
+
+    Raises:
+        OSError: nobody answers in time (TimeoutError), or not as a peer.
+        LinkRefused: a node answers, but not to us, or we do not want it.
+    """
+    stream: trio.abc.Stream | None = None
+    try:
+        with trio.fail_after(settings.connect_seconds_max):
+            stream = await network.open_stream(address)
+            if tls is not None:
+                stream = trio.SSLStream(
+                    stream, tls.peer_context(), server_hostname=split_address(address)[0], https_compatible=True
+                )
+                await stream.do_handshake()
+        with trio.fail_after(settings.hello_seconds_max):
+            greeted = await _greet(stream, own, address)
+    except BaseException as error:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+        if isinstance(error, trio.TooSlowError):
+            raise TimeoutError(errno.ETIMEDOUT, f"{address}: no answer in time") from error
+        if isinstance(error, trio.BrokenResourceError):
+            raise OSError(errno.ECONNRESET, f"{address}: {error.__cause__ or error}") from error
+        if isinstance(error, CodecError):
+            raise OSError(errno.EPROTO, f"{address} does not answer as a peer: {error}") from error
+        if isinstance(error, SettingsError | ValueError):
+            # Addresses come from other nodes too: a malformed one (or one that IDNA refuses) is only unreachable.
+            raise OSError(errno.EADDRNOTAVAIL, f"{address!r} cannot be dialled: {error}") from error
+        raise
+    return greeted
+
+
+@attrs.frozen(slots=True)
+class Greeted:
+    """A stream on which both sides know each other; `decoder` may hold the begin of a frame."""
+
+    stream: trio.abc.Stream
+    hello: Hello
+    decoder: FrameDecoder
+
+
+async def _greet(stream: trio.abc.Stream, own: Hello, address: str) -> Greeted:
+    await stream.send_all(PEER_PREFACE + encode_frame_head(FrameKind.HELLO, 0, encode_hello(own)))
+    decoder = FrameDecoder(HELLO_BODY_BYTES_MAX)
+    while True:
+        chunk = await stream.receive_some(HELLO_BODY_BYTES_MAX)
+        if not chunk:
+            raise trio.BrokenResourceError("closed before an answer to our hello")
+        frames = decoder.feed(chunk)
+        if frames:
+            break
+    answer = frames[0]
+    if answer.kind == FrameKind.REFUSED:
+        raise LinkRefused(decode_refused(answer.body), address)
+    if answer.kind != FrameKind.HELLO_REPLY or len(frames) > 1:
+        raise CodecError(f"{len(frames)} frames, the first of kind {answer.kind}, in answer to a hello")
+    other = decode_hello(answer.body)
+    refused = judge_hello(own, other)
+    if refused is None and own.expected_id not in (NOBODY, other.node_id):
+        refused = Refused(
+            RefusedCode.WRONG_NODE, f"node {format_id(other.node_id)} is there, {format_id(own.expected_id)} was expected"
+        )
+    if refused is not None:
+        raise LinkRefused(refused, address)
+    return Greeted(stream, other, decoder)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class LinkOwner:
+    """Whom a link tells."""
+
+    on_up: Callable[["OutboundLink", Hello], None]
+    on_lost: Callable[["OutboundLink", str], None]
+    on_refused: Callable[["OutboundLink", Refused], None]
+
+
+class OutboundLink:
+    """The link to one peer at one address: `run` keeps it up, `send` queues.
+
+    Attributes:
+        epoch: of the peer when the link was last known to live; the transport's (see `Transport`).
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        address: str,
+        *,
+        identity: Callable[[], Hello],
+        network: Network,
+        settings: LinkSettings,
+        tls: TlsSource | None,
+        rng: random.Random,
+        owner: LinkOwner,
+    ) -> None:
+        self.node_id = node_id
+        self.address = address
+        self.epoch = 0
+        self.is_up = False
+        self.queued_bytes = 0
+        self.sends = 0
+        self.dropped_sends = 0
+        self.sent_bytes = 0
+        self.writes = 0
+        self.dials = 0
+        self._identity = identity
+        self._network = network
+        self._settings = settings
+        self._tls = tls
+        self._rng = rng
+        self._owner = owner
+        self._lanes: tuple[_Queue, _Queue] = (_Queue(), _Queue())
+        self._not_empty = trio.lowlevel.ParkingLot()
+        self._poked = trio.Event()
+        self._session: trio.CancelScope | None = None
+        self._is_leaving = False
+        self._chunks_received = 0
+        self._chunks_seen = 0
+        self._silent_intervals = 0
+
+    def send(self, buffers: Buffer | Sequence[Buffer], lane: Lane) -> bool:
+        """Queue whole frames; False when the link is down or the lane is full."""
+        queue = self._lanes[lane]
+        if isinstance(buffers, bytes | bytearray | memoryview):
+            buffers = (buffers,)
+        size_bytes = sum(map(len, buffers))
+        settings = self._settings
+        if (
+            not self.is_up
+            or len(queue.sends) >= settings.queue_sends_max
+            or (queue.size_bytes + size_bytes > settings.queue_bytes_max and queue.sends)
+        ):
+            self.dropped_sends += 1
+            return False
+        self._put(queue, buffers, size_bytes)
+        return True
+
+    def leave(self) -> bool:
+        """End for good, with a goodbye when the link is up. False when it is not: then `run` is to be cancelled."""
+        is_up = self.is_up
+        self.is_up = False
+        self._is_leaving = True
+        self._not_empty.unpark()
+        return is_up
+
+    def poke(self) -> None:
+        """The peer lives: if we wait to dial again, do so now."""
+        self._poked.set()
+
+    def on_interval(self, current_epoch: int) -> None:
+        """A ping interval is over: ask for a sign of life, and end a link that has given none for too long."""
+        if not self.is_up:
+            return
+        if self._chunks_received != self._chunks_seen:
+            self._chunks_seen = self._chunks_received
+            self._silent_intervals = 0
+        else:
+            self._silent_intervals += 1
+            if self._silent_intervals >= self._settings.silent_intervals_max:
+                self._lose(f"silent for {self._silent_intervals} ping intervals")
+                return
+        self._put(self._lanes[Lane.URGENT], (encode_frame_head(FrameKind.PING, 0, PING_BODY.pack(current_epoch)),), 32)
+
+    async def run(self) -> None:
+        """Dial, greet, serve, and again, until cancelled or left."""
+        failures = 0
+        last_refused: Refused | None = None
+        while True:
+            self.dials += 1
+            self._poked = trio.Event()
+            try:
+                own = attrs.evolve(self._identity(), expected_id=self.node_id, is_probe=False)
+                greeted = await dial(self.address, own, network=self._network, settings=self._settings, tls=self._tls)
+            except OSError as error:
+                failures += 1
+                logger.debug("link to %s at %s: %s", format_id(self.node_id), self.address, error)
+            except LinkRefused as error:
+                failures += 1
+                if error.refused != last_refused:
+                    # Said once, not at every attempt.
+                    last_refused = error.refused
+                    logger.warning("link to %s at %s refused: %s", format_id(self.node_id), self.address, error.refused.text)
+                    self._owner.on_refused(self, error.refused)
+            else:
+                last_refused = None
+                began = trio.current_time()
+                await self._serve(greeted)
+                if self._is_leaving:
+                    return
+                # A link that breaks as soon as it is up does not reset the backoff, or both sides would spin.
+                failures = 0 if trio.current_time() - began >= self._settings.redial_seconds_max else failures + 1
+            if not self._poked.is_set():
+                with trio.move_on_after(self._backoff_seconds(failures)):
+                    await self._poked.wait()
+            if self._poked.is_set():
+                failures = 0
+
+    def _backoff_seconds(self, failures: int) -> float:
+        settings = self._settings
+        # The exponent is bounded so that years of failures do not overflow the float.
+        longest = min(settings.redial_seconds_max, settings.redial_seconds_min * 2.0 ** min(max(failures - 1, 0), 32))
+        return self._rng.uniform(longest / 2, longest)
+
+    async def _serve(self, greeted: Greeted) -> None:
+        """One session, from up to lost. Closes the stream."""
+        self._lanes = (_Queue(), _Queue())
+        self.queued_bytes = 0
+        self._chunks_received = self._chunks_seen = self._silent_intervals = 0
+        try:
+            async with trio.open_nursery() as nursery:
+                self._session = nursery.cancel_scope
+                self.is_up = True
+                self._owner.on_up(self, greeted.hello)
+                nursery.start_soon(self._until_lost, self._read, greeted)
+                nursery.start_soon(self._until_lost, self._write, greeted)
+        finally:
+            self.is_up = False
+            self._session = None
+            await trio.aclose_forcefully(greeted.stream)
+
+    async def _until_lost(self, work: Callable[[Greeted], Awaitable[str]], greeted: Greeted) -> None:
+        try:
+            reason = await work(greeted)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            reason = str(error.__cause__ or error) or type(error).__name__
+        except CodecError as error:
+            reason = str(error)
+        self._lose(reason)
+
+    def _lose(self, reason: str) -> None:
+        """The session is over. Told at once, before anything is tidied up: elections wait for it."""
+        if self.is_up:
+            self.is_up = False
+            self._owner.on_lost(self, reason)
+        if self._session is not None:
+            self._session.cancel()
+
+    async def _read(self, greeted: Greeted) -> str:
+        """What the peer sends back on our link: answers to pings. Returns why it ended."""
+        decoder = greeted.decoder
+        while True:
+            chunk = await greeted.stream.receive_some(HELLO_BODY_BYTES_MAX)
+            if not chunk:
+                return "closed by the peer"
+            self._chunks_received += 1
+            for frame in decoder.feed(chunk):
+                if frame.kind == FrameKind.PONG and len(frame.body) == PING_BODY.size:
+                    (self.epoch,) = PING_BODY.unpack(frame.body)
+                elif frame.kind == FrameKind.REFUSED:
+                    return f"ended by the peer: {decode_refused(frame.body).text}"
+
+    async def _write(self, greeted: Greeted) -> str:
+        """Everything queued, in as few writes as its bound allows, until we leave. Returns why it ended."""
+        (urgent, bulk) = self._lanes
+        stream = greeted.stream
+        bytes_max = self._settings.write_bytes_max
+        while True:
+            if not (urgent.sends or bulk.sends or self._is_leaving):
+                await self._not_empty.park()
+            if self._is_leaving:
+                await stream.send_all(encode_frame_head(FrameKind.GOODBYE, 0))
+                return "left"
+            buffers: list[Buffer] = []
+            taken_bytes = urgent.take(buffers, bytes_max, 0)
+            taken_bytes = bulk.take(buffers, bytes_max, taken_bytes)
+            self.queued_bytes -= taken_bytes
+            await stream.send_all(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+            self.sent_bytes += taken_bytes
+            self.writes += 1
+
+    def _put(self, queue: "_Queue", buffers: Sequence[Buffer], size_bytes: int) -> None:
+        queue.sends.append((size_bytes, buffers))
+        queue.size_bytes += size_bytes
+        self.queued_bytes += size_bytes
+        self.sends += 1
+        self._not_empty.unpark()
+
+
+class _Queue:
+    """One lane."""
+
+    __slots__ = ("sends", "size_bytes")
+
+    def __init__(self) -> None:
+        self.sends: deque[tuple[int, Sequence[Buffer]]] = deque()
+        self.size_bytes = 0
+
+    def take(self, buffers: list[Buffer], bytes_max: int, taken_bytes: int) -> int:
+        """Move sends to `buffers` while these hold less than `bytes_max`; return what they hold then."""
+        while self.sends:
+            (size_bytes, send) = self.sends[0]
+            if taken_bytes and taken_bytes + size_bytes > bytes_max:
+                break
+            self.sends.popleft()
+            self.size_bytes -= size_bytes
+            taken_bytes += size_bytes
+            buffers.extend(send)
+        return taken_bytes

@@ -1,0 +1,144 @@
+"""TLS contexts from files, and the seam through which they are asked for anew."""
+
+import ssl
+from typing import Protocol
+
+import attrs
+
+from trio_eventlog.errors import SettingsError
+
+ALPN_PEER = "trio-eventlog-peer/1"
+ALPN_HTTP2 = "h2"
+ALPN_HTTP1 = "http/1.1"
+SERVER_ALPN = (ALPN_PEER, ALPN_HTTP2, ALPN_HTTP1)
+"""In the server's order of preference: a client that offers several gets the first of these."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class TlsSettings:
+    """Paths of PEM files.
+
+    Attributes:
+        certificate: chain of this node (server side, and client side towards peers).
+        key: its private key.
+        authority: who signs the others; "" takes the system's authorities.
+        require_client_certificate: mutual TLS: whoever connects must show a certificate of `authority`.
+    """
+
+    certificate: str
+    key: str
+    authority: str = ""
+    require_client_certificate: bool = False
+
+
+class TlsSource(Protocol):
+    """Asked for every connection, so that certificates can be renewed while a node runs."""
+
+    def server_context(self) -> ssl.SSLContext:
+        """For accepted connections: offers the peer protocol, h2 and http/1.1."""
+        ...
+
+    def peer_context(self) -> ssl.SSLContext:
+        """For dialling peers: offers the peer protocol, shows our certificate, checks theirs and the host dialled."""
+        ...
+
+    def grpc_context(self) -> ssl.SSLContext:
+        """For dialling other nodes in the name of a client: offers h2, else as `peer_context`."""
+        ...
+
+
+def build_server_context(settings: TlsSettings) -> ssl.SSLContext:
+    """Raises SettingsError naming the file that cannot be used, and why."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _prepare(context, settings.certificate, settings.key, SERVER_ALPN)
+    if settings.require_client_certificate:
+        if not settings.authority:
+            raise SettingsError("TLS: client certificates are required, but no authority (--tls-ca) to check them is given")
+        context.verify_mode = ssl.CERT_REQUIRED
+        _load_authority(context, settings.authority)
+    return context
+
+
+def build_client_context(
+    authority: str = "", *, certificate: str = "", key: str = "", alpn: tuple[str, ...] = (ALPN_PEER,)
+) -> ssl.SSLContext:
+    """For dialling: checks the other side's certificate and that it is for the host dialled.
+
+    Without `authority` the system's authorities are taken; `certificate` and `key` are shown to servers that ask for them.
+    Raises SettingsError naming the file that cannot be used, and why.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _prepare(context, certificate, key, alpn)
+    if authority:
+        _load_authority(context, authority)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context
+
+
+def _prepare(context: ssl.SSLContext, certificate: str, key: str, alpn: tuple[str, ...]) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(list(alpn))
+    if not certificate and not key:
+        return
+    for name, path in (("certificate", certificate), ("key", key)):
+        if not path:
+            raise SettingsError(f"TLS: the {name} is missing: certificate and key are given together")
+        _check_readable(name, path)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise SettingsError(f"TLS: the key {key} is not the key of the certificate {certificate}") from error
+        raise SettingsError(f"TLS: {certificate} and {key} are no PEM certificate and key: {error}") from error
+
+
+def _load_authority(context: ssl.SSLContext, authority: str) -> None:
+    _check_readable("authority", authority)
+    try:
+        context.load_verify_locations(authority)
+    except ssl.SSLError as error:
+        raise SettingsError(f"TLS: the authority {authority} has no PEM certificate: {error}") from error
+
+
+def _check_readable(name: str, path: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise SettingsError(f"TLS: cannot read the {name} {path}: {error.strerror}") from error
+
+
+def _no_password() -> str:
+    # Without this OpenSSL asks at the terminal, and a daemon hangs.
+    raise SettingsError("TLS: the key is encrypted; give one without a password, readable by the daemon only")
+
+
+class FileTls:
+    """A `TlsSource` over files, read when constructed and on `reload`."""
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self.settings = settings
+        self._server = build_server_context(settings)
+        self._peer = self._build_client(ALPN_PEER)
+        self._grpc = self._build_client(ALPN_HTTP2)
+
+    def reload(self) -> None:
+        """Read the files again. When they cannot be used, SettingsError, and the contexts stay as they are."""
+        server = build_server_context(self.settings)
+        (peer, grpc) = (self._build_client(ALPN_PEER), self._build_client(ALPN_HTTP2))
+        (self._server, self._peer, self._grpc) = (server, peer, grpc)
+
+    def server_context(self) -> ssl.SSLContext:
+        return self._server
+
+    def peer_context(self) -> ssl.SSLContext:
+        return self._peer
+
+    def grpc_context(self) -> ssl.SSLContext:
+        return self._grpc
+
+    def _build_client(self, protocol: str) -> ssl.SSLContext:
+        return build_client_context(
+            self.settings.authority, certificate=self.settings.certificate, key=self.settings.key, alpn=(protocol,)
+        )

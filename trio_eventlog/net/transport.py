@@ -1,0 +1,439 @@
+"""Messages between nodes: one outbound link per peer, and the inbound links of the peers.
+
+Each node sends on the link it has dialled and receives on the links dialled to it, so every link has one direction of traffic
+and one owner (docs/design/wire.md). Losing frames is allowed; delaying the caller is not.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.codec.first_bytes import PEER_MAGIC, PEER_PREFACE, PEER_VERSION
+from trio_eventlog.codec.peer_frame import (
+    Buffer,
+    FrameDecoder,
+    FrameKind,
+    Hello,
+    Refused,
+    RefusedCode,
+    decode_hello,
+    encode_frame_head,
+    encode_hello,
+    encode_refused,
+)
+from trio_eventlog.errors import CodecError
+from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.net.links import (
+    HELLO_BODY_BYTES_MAX,
+    Lane,
+    LinkOwner,
+    LinkSettings,
+    LinkStatistics,
+    OutboundLink,
+    dial,
+    judge_hello,
+)
+from trio_eventlog.net.mux import ConnectionInfo
+from trio_eventlog.net.network import Network
+from trio_eventlog.net.peeked_stream import PeekedStream
+from trio_eventlog.net.tls import TlsSource
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PeerConnected:
+    """Our link to the peer is up: what is sent from now on leaves. `hello` is what the peer said of itself."""
+
+    node_id: NodeId
+    hello: Hello
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PeerReset:
+    """A connection with the peer, ours or its own, broke: it has probably crashed. Once per loss, at once."""
+
+    node_id: NodeId
+    reason: str
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PeerRefused:
+    """A link was refused, by them or by us. `node_id` is 0 when not known; `code` is a RefusedCode."""
+
+    node_id: NodeId
+    address: str
+    code: int
+    text: str
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PeerIntroduced:
+    """A node of our cluster name has dialled us (for a link or a probe) and was accepted: it exists, at `hello.address`."""
+
+    hello: Hello
+
+
+LinkEvent = PeerConnected | PeerReset | PeerRefused | PeerIntroduced
+
+Admit = Callable[[Hello, ConnectionInfo], Refused | None]
+"""A last word on an inbound hello that is right in itself: None takes it. For access rules, such as certificates by node."""
+
+Receive = Callable[[NodeId, int, GroupId, memoryview], None]
+"""from, frame kind, group id, body. Synchronous, never blocks, never raises for bad bytes (it counts and drops)."""
+
+
+class Transport:
+    """All links of one node.
+
+    Arguments:
+        identity: our own hello, asked for at each exchange since its values change; `is_probe` and `expected_id` are set here.
+        network: where to dial.
+        tls: for dialling peers; None dials in plaintext.
+        rng: for the jitter of reconnecting.
+        receive: takes each frame of each peer, in order per peer. A CodecError from it ends the peer's link.
+        on_event: takes each `LinkEvent`. Synchronous, must not raise; may call `set_peer`, `remove_peer` and `send`.
+        admit: see `Admit`.
+
+    One loss, one PeerReset: a crash breaks both connections with a peer, one a little later than the other, perhaps after the
+    peer is back. So each peer has an epoch, which a loss ends. A connection belongs to the epoch in which it was made, and
+    moves to a later one when a PONG shows that it has outlived the loss; only a connection of the present epoch can end it.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Callable[[], Hello],
+        network: Network,
+        settings: LinkSettings,
+        rng: random.Random,
+        receive: Receive,
+        on_event: Callable[[LinkEvent], None],
+        tls: TlsSource | None = None,
+        admit: Admit | None = None,
+    ) -> None:
+        self._identity = identity
+        self._network = network
+        self._settings = settings
+        self._rng = rng
+        self._receive = receive
+        self._on_event = on_event
+        self._tls = tls
+        self._admit = admit
+        self._links: dict[NodeId, OutboundLink] = {}
+        self._scopes: dict[OutboundLink, trio.CancelScope] = {}
+        self._inbound: dict[NodeId, _InboundLink] = {}
+        self._epochs: dict[NodeId, int] = {}
+        self._nursery: trio.Nursery | None = None
+        self._owner = LinkOwner(on_up=self._on_up, on_lost=self._on_lost, on_refused=self._on_refused)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the links up until cancelled. Peers may be set before and after."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for link in self._links.values():
+                    nursery.start_soon(self._run_link, link)
+                task_status.started()
+                while True:
+                    await trio.sleep(self._settings.ping_interval_seconds)
+                    for link in list(self._links.values()):
+                        link.on_interval(self._epochs.get(link.node_id, 0))
+                    for inbound in list(self._inbound.values()):
+                        inbound.on_interval(self._settings.silent_intervals_max)
+        finally:
+            self._nursery = None
+
+    def set_peer(self, node_id: NodeId, address: str) -> None:
+        """Keep one link to `node_id` at `address`. The same again changes nothing; another address redials."""
+        if node_id == NOBODY or node_id == self._identity().node_id:
+            raise ValueError(f"node {format_id(node_id)} is no peer")
+        known = self._links.get(node_id)
+        if known is not None:
+            if known.address == address:
+                return
+            self._stop_link(known)
+        link = OutboundLink(
+            node_id,
+            address,
+            identity=self._identity,
+            network=self._network,
+            settings=self._settings,
+            tls=self._tls,
+            rng=self._rng,
+            owner=self._owner,
+        )
+        self._links[node_id] = link
+        if self._nursery is not None:
+            self._nursery.start_soon(self._run_link, link)
+
+    def remove_peer(self, node_id: NodeId) -> None:
+        """Drop the link and what it has queued, and close the peer's inbound link. No PeerReset follows here.
+
+        The peer is told that our link ends on purpose; that its own ends it takes for a loss, and dials again.
+        """
+        link = self._links.pop(node_id, None)
+        if link is not None:
+            self._stop_link(link)
+        inbound = self._inbound.pop(node_id, None)
+        if inbound is not None:
+            inbound.end("the peer was removed", is_loss=False)
+
+    def send(self, node_id: NodeId, buffers: Buffer | Sequence[Buffer], lane: Lane) -> bool:
+        """Queue one or more whole frames (`encode_frame`), to leave together. Never blocks.
+
+        The buffers must not change afterwards. False: not queued, since the link is down, unknown or full.
+        """
+        link = self._links.get(node_id)
+        return link is not None and link.send(buffers, lane)
+
+    def is_connected(self, node_id: NodeId) -> bool:
+        """Our link to the peer is up."""
+        link = self._links.get(node_id)
+        return link is not None and link.is_up
+
+    async def probe(self, address: str) -> Hello:
+        """Ask who is at `address`.
+
+        Raises:
+            OSError: nobody answers in time (TimeoutError), or not as a peer.
+            LinkRefused: a node answers, but not to us.
+        """
+        own = attrs.evolve(self._identity(), is_probe=True, expected_id=NOBODY)
+        greeted = await dial(address, own, network=self._network, settings=self._settings, tls=self._tls)
+        await trio.aclose_forcefully(greeted.stream)
+        return greeted.hello
+
+    async def handle_inbound(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+        """The mux's handler for peer links: hello, then frames until the link ends."""
+        try:
+            hello = await self._greet(stream, info)
+        except LinkRefusedHere as error:
+            refused = error.refused
+            logger.warning("peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
+            with trio.move_on_after(self._settings.hello_seconds_max):
+                await stream.send_all(encode_frame_head(FrameKind.REFUSED, 0, encode_refused(refused)))
+            if error.hello is not None:
+                self._on_event(
+                    PeerRefused(node_id=error.hello.node_id, address=error.hello.address, code=refused.code, text=refused.text)
+                )
+            return
+        if hello is None:
+            return
+        self._on_event(PeerIntroduced(hello=hello))
+        if not hello.is_probe:
+            await self._serve_inbound(stream, hello)
+
+    def statistics(self) -> dict[NodeId, LinkStatistics]:
+        """A frozen copy of each link's counters."""
+        return {node_id: self._link_statistics(link) for node_id, link in self._links.items()}
+
+    # Outbound.
+
+    async def _run_link(self, link: OutboundLink) -> None:
+        if self._links.get(link.node_id) is not link:
+            return  # replaced before it ran
+        with trio.CancelScope() as scope:
+            self._scopes[link] = scope
+            try:
+                await link.run()
+            finally:
+                del self._scopes[link]
+
+    def _stop_link(self, link: OutboundLink) -> None:
+        scope = self._scopes.get(link)
+        says_goodbye = link.leave()
+        if scope is not None:
+            # A goodbye waits behind the write under way, which may hang.
+            scope.deadline = trio.current_time() + (self._settings.hello_seconds_max if says_goodbye else 0.0)
+
+    def _on_up(self, link: OutboundLink, hello: Hello) -> None:
+        link.epoch = self._epochs.setdefault(link.node_id, 0)
+        logger.info("link to %s (%s) at %s is up", format_id(link.node_id), hello.node_name, link.address)
+        self._on_event(PeerConnected(node_id=link.node_id, hello=hello))
+
+    def _on_lost(self, link: OutboundLink, reason: str) -> None:
+        self._lost(link.node_id, link.epoch, f"our link: {reason}")
+
+    def _on_refused(self, link: OutboundLink, refused: Refused) -> None:
+        self._on_event(PeerRefused(node_id=link.node_id, address=link.address, code=refused.code, text=refused.text))
+
+    def _lost(self, node_id: NodeId, epoch: int, reason: str) -> None:
+        """A connection of `epoch` broke."""
+        if epoch != self._epochs.get(node_id, 0):
+            return
+        self._epochs[node_id] = epoch + 1
+        logger.info("lost %s: %s", format_id(node_id), reason)
+        self._on_event(PeerReset(node_id=node_id, reason=reason))
+
+    # Inbound.
+
+    async def _greet(self, stream: trio.abc.Stream, info: ConnectionInfo) -> Hello | None:
+        """The hello of the dialler, answered. None when it went away or said nothing. Raises LinkRefusedHere."""
+        with trio.move_on_after(self._settings.hello_seconds_max):
+            hello = await self._receive_hello(stream)
+            if hello is None:
+                return None
+            own = self._identity()
+            refused = judge_hello(own, hello)
+            if refused is None and hello.expected_id not in (NOBODY, own.node_id):
+                refused = Refused(
+                    RefusedCode.WRONG_NODE,
+                    f"this is node {format_id(own.node_id)}, you look for {format_id(hello.expected_id)}",
+                )
+            if refused is None and not hello.is_probe and self._is_full_for(hello.node_id):
+                refused = Refused(RefusedCode.BUSY, f"{len(self._inbound)} peer links are the limit here")
+            if refused is None and self._admit is not None:
+                refused = self._admit(hello, info)
+            if refused is not None:
+                raise LinkRefusedHere(refused, hello)
+            reply = attrs.evolve(own, is_probe=hello.is_probe, expected_id=NOBODY)
+            await stream.send_all(encode_frame_head(FrameKind.HELLO_REPLY, 0, encode_hello(reply)))
+            return hello
+        logger.debug("peer link of %s: no hello in time", info.remote_address)
+        return None
+
+    def _is_full_for(self, node_id: NodeId) -> bool:
+        return len(self._inbound) >= self._settings.inbound_links_max and node_id not in self._inbound
+
+    async def _receive_hello(self, stream: trio.abc.Stream) -> Hello | None:
+        """None when the stream ends first. Raises LinkRefusedHere for bytes that are no hello."""
+        decoder = FrameDecoder(HELLO_BODY_BYTES_MAX)
+        preface = b""
+        while True:
+            chunk = await stream.receive_some(HELLO_BODY_BYTES_MAX)
+            if not chunk:
+                return None
+            if len(preface) < len(PEER_PREFACE):
+                missing = len(PEER_PREFACE) - len(preface)
+                preface += bytes(chunk[:missing])
+                chunk = chunk[missing:]
+                if len(preface) < len(PEER_PREFACE):
+                    continue
+                if preface != PEER_PREFACE:
+                    raise LinkRefusedHere(_judge_preface(preface), None)
+            try:
+                frames = decoder.feed(chunk)
+                if not frames:
+                    continue
+                if frames[0].kind != FrameKind.HELLO or len(frames) > 1 or decoder.buffered_bytes:
+                    raise CodecError(f"a frame of kind {frames[0].kind}, or more than one, instead of a hello")
+                return decode_hello(frames[0].body)
+            except CodecError as error:
+                raise LinkRefusedHere(Refused(RefusedCode.MALFORMED, str(error)), None) from error
+
+    async def _serve_inbound(self, stream: trio.abc.Stream, hello: Hello) -> None:
+        node_id = hello.node_id
+        if isinstance(stream, PeekedStream) and not stream.peeked:
+            stream = stream.stream  # one layer less for every read from here on
+        former = self._inbound.pop(node_id, None)
+        if former is not None:
+            # The peer has dialled again: whatever became of its former link, this one takes its place.
+            former.end("replaced by a new link", is_loss=False)
+        inbound = _InboundLink(node_id, self._epochs.setdefault(node_id, 0))
+        self._inbound[node_id] = inbound
+        link = self._links.get(node_id)
+        if link is not None:
+            link.poke()
+        reason = "closed by the peer"
+        try:
+            with inbound.scope:
+                await self._receive_frames(stream, inbound)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            reason = str(error.__cause__ or error) or type(error).__name__
+        except CodecError as error:
+            reason = str(error)
+            logger.warning("peer link of %s: %s", format_id(node_id), error)
+        except BaseException:
+            inbound.is_loss = False  # we are stopping, or a bug of ours: no news of the peer
+            raise
+        finally:
+            if self._inbound.get(node_id) is inbound:
+                del self._inbound[node_id]
+            if inbound.is_loss:
+                self._lost(node_id, inbound.epoch, f"its link: {inbound.reason or reason}")
+
+    async def _receive_frames(self, stream: trio.abc.Stream, inbound: "_InboundLink") -> None:
+        """Until the end of the stream."""
+        decoder = FrameDecoder(self._settings.body_bytes_max)
+        chunk_bytes = self._settings.receive_chunk_bytes
+        node_id = inbound.node_id
+        receive = self._receive
+        while True:
+            chunk = await stream.receive_some(chunk_bytes)
+            if not chunk:
+                return
+            inbound.chunks_received += 1
+            inbound.received_bytes += len(chunk)
+            frames = decoder.feed(chunk)
+            inbound.received_frames += len(frames)
+            for kind, group_id, body in frames:
+                if kind >= FrameKind.RAFT:
+                    receive(node_id, kind, group_id, body)
+                elif kind == FrameKind.GOODBYE:
+                    inbound.is_loss = False
+                elif kind == FrameKind.PING:
+                    await stream.send_all(encode_frame_head(FrameKind.PONG, 0, body))
+
+    def _link_statistics(self, link: OutboundLink) -> LinkStatistics:
+        inbound = self._inbound.get(link.node_id)
+        return LinkStatistics(
+            is_connected=link.is_up,
+            queued_bytes=link.queued_bytes,
+            sends=link.sends,
+            dropped_sends=link.dropped_sends,
+            sent_bytes=link.sent_bytes,
+            writes=link.writes,
+            received_frames=inbound.received_frames if inbound is not None else 0,
+            received_bytes=inbound.received_bytes if inbound is not None else 0,
+            dials=link.dials,
+        )
+
+
+class LinkRefusedHere(Exception):
+    """We do not take the link; `hello` is None when there was none."""
+
+    def __init__(self, refused: Refused, hello: Hello | None) -> None:
+        super().__init__(refused.text)
+        self.refused = refused
+        self.hello = hello
+
+
+@attrs.define(slots=True, eq=False)
+class _InboundLink:
+    """A peer's link while it is served."""
+
+    node_id: NodeId
+    epoch: int
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    is_loss: bool = True
+    reason: str = ""
+    chunks_received: int = 0
+    chunks_seen: int = 0
+    silent_intervals: int = 0
+    received_bytes: int = 0
+    received_frames: int = 0
+
+    def end(self, reason: str, *, is_loss: bool) -> None:
+        self.is_loss = is_loss
+        self.reason = reason
+        self.scope.cancel()
+
+    def on_interval(self, silent_intervals_max: int) -> None:
+        """A ping interval is over: a live peer has sent at least a PING in a few of them."""
+        if self.chunks_received != self.chunks_seen:
+            self.chunks_seen = self.chunks_received
+            self.silent_intervals = 0
+            return
+        self.silent_intervals += 1
+        if self.silent_intervals >= silent_intervals_max:
+            self.end(f"silent for {self.silent_intervals} ping intervals", is_loss=True)
+
+
+def _judge_preface(preface: bytes) -> Refused:
+    if preface[: len(PEER_MAGIC)] != PEER_MAGIC:
+        return Refused(RefusedCode.MALFORMED, f"{preface.hex(' ')} does not begin a peer link")
+    return Refused(RefusedCode.PROTOCOL_VERSION, f"peer links of version {preface[-1]} are not spoken here, of {PEER_VERSION} are")

@@ -1,0 +1,683 @@
+"""The loop that carries out what a Raft core decides. One task owns the core; nobody else touches it.
+
+Each turn: take everything that has arrived (messages, proposals, ticks, what the disk finished, what was applied), step it all,
+take the `Ready`, send what may leave at once, hand the rest to the disk task, go on while the disk works. Whatever arrives during
+one fsync is the next write: group commit needs no timer.
+
+What may leave when (docs/design/record-path.md):
+
+- `Ready.messages` leave at once, in parallel with the disk: a leader's APPENDs promise nothing about its own disk.
+- `Ready.append.responses` (votes, append replies, the leader's own acknowledgement) leave after the fsync of that append.
+- Committed entries are applied in order, and only then is a proposal answered.
+- The commit index is made durable before a configuration is switched: a node must never wake up in an older configuration than
+  one it has acted in.
+"""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.codec.batch import HEAD, batch_entry
+from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
+from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, ShuttingDown
+from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.node.appliers import Applier
+from trio_eventlog.node.inbox import Inbox, Received
+from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
+from trio_eventlog.node.watermark import Watermark
+from trio_eventlog.raft import (
+    AppendToken,
+    ConfigurationChange,
+    ConfigurationError,
+    Entry,
+    EntryKind,
+    Event,
+    HardState,
+    Message,
+    MessageType,
+    ProposalDropped,
+    ProposedEntry,
+    ProtocolError,
+    RaftNode,
+    Status,
+    decode_change,
+)
+from trio_eventlog.records import Acks, Batch
+from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.segmented_log import SegmentedLog
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class DriverSettings:
+    """Bounds of one group's driver.
+
+    Attributes:
+        inbox_messages_max: waiting peer messages; more are dropped.
+        inbox_bytes_max: bytes of entries among them.
+        proposal_bytes_max: waiting proposals; producers wait for room.
+        under_way_max: proposals given to the core and not yet answered; more are refused as Overloaded.
+        append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
+        apply_bytes_max: bytes of committed entries read back at once.
+        catch_up_messages_max: APPENDs waiting for the disk, for each follower.
+        apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
+        commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
+            one with entries to carry it.
+    """
+
+    inbox_messages_max: int = 4096
+    inbox_bytes_max: int = 64 << 20
+    proposal_bytes_max: int = 64 << 20
+    under_way_max: int = 65536
+    append_bytes_max: int = 1 << 20
+    apply_bytes_max: int = 4 << 20
+    catch_up_messages_max: int = 256
+    apply_at_once_max: int = 256
+    commit_notice_seconds: float = 0.002
+
+
+Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
+"""Give a message to the links, with the entries of an APPEND. False: not sent, and never will be."""
+
+
+@attrs.define(slots=True, eq=False)
+class _Write:
+    """One turn of the disk task: the hard state first (an entry may not be durable under a term that is not), then frames."""
+
+    hard_state: HardState | None
+    frames: list[EntryFrame]
+    token: AppendToken | None
+    responses: Sequence[Message]
+    done: trio.Event | None = None
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class DriverStatistics:
+    """Counters of one driver since it was opened."""
+
+    appends: int
+    appended_entries: int
+    appended_bytes: int
+    applied_entries: int
+    elections_won: int
+    dropped_messages: int
+    protocol_errors: int
+    queued_proposal_bytes: int
+
+
+class RaftDriver:
+    """Carries out one core's decisions. `run` is the task that owns the core; every other method is for other tasks.
+
+    Args:
+        core: made from what the disk holds; nothing applied yet.
+        now_ns: the wall clock, for the timestamps of entries that the core makes itself.
+        name: what log lines call the group.
+    """
+
+    def __init__(
+        self,
+        group_id: GroupId,
+        core: RaftNode,
+        log: SegmentedLog,
+        hard_state: HardStateFile,
+        applier: Applier,
+        send: Send,
+        settings: DriverSettings,
+        *,
+        name: str,
+    ) -> None:
+        self.group_id = group_id
+        self.name = name
+        self._core = core
+        self._log = log
+        self._hard_state = hard_state
+        self._applier = applier
+        self._send = send
+        self._settings = settings
+        self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
+        self._proposals = ProposalQueue(settings.proposal_bytes_max, self._inbox.wake)
+        self._under_way = ProposalsUnderWay()
+        self._requests: deque[Callable[[], object]] = deque()
+        self._ticks_due = 0
+        self._staged_end_offset = log.log_end_offset
+        self._received: dict[int, EntryFrame] = {}
+        self._writes: deque[_Write] = deque()
+        self._writes_waiting = 0
+        self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
+        self._write_wanted = trio.Event()
+        self._written: deque[_Write] = deque()
+        self._to_apply: deque[range] = deque()
+        self._apply_wanted = trio.Event()
+        self._applied_index = 0
+        self._is_applying = False
+        self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
+        self._commit_notices: dict[NodeId, Message] = {}
+        self._commit_notice_wanted = trio.Event()
+        self._catch_up: dict[NodeId, deque[Message]] = {}
+        self._catch_up_wanted: dict[NodeId, trio.Event] = {}
+        self._accepts_from_index: int | None = None
+        self._reads: dict[bytes, ReadWaiter] = {}
+        self._read_number = 0
+        self._leader_changed = trio.Event()
+        self._applied_moved = Watermark()
+        self._counters = Counter[str]()
+        self._nursery: trio.Nursery | None = None
+
+    # For other tasks
+
+    @property
+    def leader_id(self) -> NodeId:
+        """Who leads, as far as this node knows; NOBODY when it does not."""
+        return self._core.leader
+
+    @property
+    def is_leader(self) -> bool:
+        return self._core.is_leader
+
+    def status(self) -> Status:
+        return self._core.status()
+
+    def statistics(self) -> DriverStatistics:
+        counters = self._counters
+        return DriverStatistics(
+            appends=counters["appends"],
+            appended_entries=counters["appended_entries"],
+            appended_bytes=counters["appended_bytes"],
+            applied_entries=counters["applied_entries"],
+            elections_won=counters["elections_won"],
+            dropped_messages=self._inbox.dropped,
+            protocol_errors=counters["protocol_errors"],
+            queued_proposal_bytes=self._proposals.queued_bytes,
+        )
+
+    async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
+        """Until the leader this node knows of is not `node_id` (any longer)."""
+        while self.leader_id == node_id:
+            await self._leader_changed.wait()
+        return self.leader_id
+
+    async def propose(self, payload: Batch | bytes, acks: Acks) -> Proposal:
+        """Queue a batch, or a command of the catalog. Proposals of one task keep their order.
+
+        Raises:
+            NotLeader: this node does not lead. (Once queued, the proposal itself carries every error.)
+            BatchTooLarge, ShuttingDown.
+        """
+        if not self._core.is_leader:
+            raise self._not_leader()
+        size_bytes = len(payload.payload) if isinstance(payload, Batch) else len(payload)
+        proposal = Proposal(payload, acks, size_bytes)
+        await self._proposals.put(proposal)
+        return proposal
+
+    def receive(self, received: Received) -> None:
+        """A peer's message; dropped when the inbox is full."""
+        self._inbox.put_message(received)
+
+    def tick(self) -> None:
+        """Another tick has passed."""
+        self._ticks_due += 1
+        self._inbox.wake()
+
+    def report_unreachable(self, node_id: NodeId) -> None:
+        """What was sent to the peer did not arrive."""
+        self._request(lambda: self._core.report_unreachable(node_id))
+
+    def peer_reset(self, node_id: NodeId) -> None:
+        """The peer's process is gone. When it led, `campaign_if_leader_lost` should follow after a little random time."""
+        self._request(lambda: self._core.peer_reset(node_id))
+
+    def campaign_if_leader_lost(self, node_id: NodeId) -> None:
+        """Stand for election, unless somebody has been heard to lead since `peer_reset`."""
+        self._request(lambda: self._core.campaign_if_leader_lost(node_id))
+
+    def campaign(self) -> None:
+        """Stand for election now."""
+        self._request(self._core.campaign)
+
+    def transfer_leadership(self, to: NodeId) -> None:
+        """Hand over, if this node leads and `to` is a voter that keeps up."""
+        self._request(lambda: self._core.transfer_leader(to))
+
+    async def linearizable_index(self) -> int:
+        """An index such that a machine that has applied it shows everything acknowledged before this call (ReadIndex).
+
+        Raises NotLeader when no leader is known, OutcomeUnknown never. Has no timeout of its own: a lost request is repeated with
+        each tick until answered.
+        """
+        self._read_number += 1
+        context = self._read_number.to_bytes(8, "little")
+        waiter = ReadWaiter()
+        self._reads[context] = waiter
+        self._request(lambda: self._core.read_index(context))
+        try:
+            await waiter.done.wait()
+        finally:
+            self._reads.pop(context, None)
+        return waiter.index
+
+    async def wait_applied(self, index: int) -> None:
+        """Until the machine has taken the entry at `index`."""
+        await self._applied_moved.wait_at_least(index)
+
+    def _request(self, call: Callable[[], object]) -> None:
+        self._requests.append(call)
+        self._inbox.wake()
+
+    # The loop
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Drive until cancelled. Anything that leaves this is fatal for the node: a failed write, damaged data, a bug."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._write_loop)
+                nursery.start_soon(self._apply_loop)
+                nursery.start_soon(self._commit_notice_loop)
+                task_status.started()
+                self._take_ready()
+                while True:
+                    await self._inbox.wait()
+                    self._turn()
+        finally:
+            self._nursery = None
+            stopping = ShuttingDown("this node is stopping: go to another one")
+            self._proposals.close(stopping)
+            self._under_way.abandon_above(self._core.commit_index, "this node is stopping")
+            self._under_way.abandon_above(0, "this node is stopping")
+
+    def _turn(self) -> None:
+        core = self._core
+        while self._written:
+            self._finish_write(self._written.popleft())
+        while self._applied_notices:
+            index, change = self._applied_notices.popleft()
+            if change is not None:
+                try:
+                    core.apply_configuration(change)
+                except ConfigurationError as error:
+                    logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
+            core.on_applied(index)
+        if self._ticks_due:
+            # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
+            self._ticks_due = 0
+            core.tick()
+        for received in self._inbox.take_messages():
+            self._step(received)
+        while self._requests:
+            try:
+                self._requests.popleft()()
+            except (NotLeader, ProposalDropped, ConfigurationError) as error:
+                # Who asked waits for the effect, not for this call, and asks again or gives up by itself.
+                logger.debug("%s: %s", self.name, error)
+        self._take_ready()
+        if len(self._proposals):
+            self._take_proposals()
+            self._take_ready()
+
+    def _step(self, received: Received) -> None:
+        for frame in received.frames:
+            self._received[frame.index] = frame
+        try:
+            self._core.step(received.message)
+        except (ProtocolError, ProposalDropped) as error:
+            self._counters["protocol_errors"] += 1
+            logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
+
+    def _take_proposals(self) -> None:
+        if not self.is_leader:
+            error = self._not_leader()
+            for proposal in self._proposals.take_all():
+                proposal.fail(error)
+            return
+        if self._accepts_from_index is None or self._applied_index < self._accepts_from_index:
+            # A new leader first applies what older terms have left: then it knows every producer's last batch.
+            return
+        accepted: list[Proposal] = []
+        entries: list[ProposedEntry] = []
+        producers = self._applier.producers
+        first_index = self._core.last_index + 1
+        for proposal in self._proposals.take_all():
+            payload = proposal.payload
+            if isinstance(payload, Batch):
+                if len(self._under_way) >= self._settings.under_way_max:
+                    proposal.fail(Overloaded("the leader has too many batches under way: wait and try again"))
+                    continue
+                assert producers is not None
+                try:
+                    known = self._under_way.find(payload, producers)
+                except EventLogError as error:
+                    proposal.fail(error)
+                    continue
+                if isinstance(known, Proposal):
+                    proposal.follow(known)
+                    continue
+                if known is not None:
+                    proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
+                    continue
+                entry = ProposedEntry(EntryKind.DATA, payload.record_count, HEADER_BYTES + HEAD.size + len(payload.payload))
+            else:
+                entry = ProposedEntry(EntryKind.CONTROL, 0, HEADER_BYTES + len(payload))
+            proposal.index = first_index + len(entries)
+            proposal.term = self._core.term
+            self._under_way.add(proposal)
+            accepted.append(proposal)
+            entries.append(entry)
+        if not entries:
+            return
+        try:
+            indexes = self._core.propose(entries)
+        except (NotLeader, ProposalDropped) as error:
+            # All or nothing: a window that is full, a leadership being handed over.
+            for proposal in accepted:
+                self._under_way.pop(proposal.index)
+                proposal.fail(Overloaded(f"the leader takes no batches just now ({error}): wait and try again"))
+            return
+        assert indexes.start == first_index
+        for proposal in accepted:
+            if proposal.acks is Acks.NONE:
+                proposal.resolve(Appended(0, proposal.payload.record_count if isinstance(proposal.payload, Batch) else 0))
+
+    # What the core decided
+
+    def _take_ready(self) -> None:
+        while (ready := self._core.ready()) is not None:
+            if ready.soft_state is not None:
+                self._on_soft_state()
+            frames: list[EntryFrame] = []
+            append = ready.append
+            if append is not None and append.entries:
+                frames = [self._frame(entry) for entry in append.entries]
+                self._log.stage(frames)
+            for message in ready.messages:
+                self._send_message(message)
+            if append is not None:
+                hard_state = append.hard_state
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
+                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                    hard_state = None
+                if hard_state is not None:
+                    self._term_and_vote = (hard_state.term, hard_state.vote)
+                write = _Write(hard_state, frames, append.token, append.responses)
+                if append.must_sync or self._writes_waiting or self._written:
+                    self._write(write)
+                else:
+                    # A commit index alone is not worth a write, and with nothing before it, it is done.
+                    self._finish_write(write)
+            if ready.committed:
+                self._apply_or_queue(ready.committed)
+            for read in ready.read_states:
+                waiter = self._reads.get(read.context)
+                if waiter is not None:
+                    waiter.index = read.index
+                    waiter.done.set()
+            for event in ready.events:
+                self._log_event(event)
+        self._received.clear()
+
+    def _frame(self, entry: Entry) -> EntryFrame:
+        """The bytes of an entry that the core wants on disk: received from the leader, proposed here, or made by the core."""
+        frame = self._received.get(entry.index)
+        if frame is None or frame.term != entry.term:
+            proposal = self._under_way.get(entry.index)
+            if proposal is not None and proposal.term == entry.term:
+                payload = proposal.payload
+                proposal.base_offset = self._staged_end_offset
+                if isinstance(payload, Batch):
+                    frame = batch_entry(payload, term=entry.term, index=entry.index, base_offset=self._staged_end_offset)
+                else:
+                    frame = encode_entry(
+                        EntryKind.CONTROL,
+                        term=entry.term,
+                        index=entry.index,
+                        base_offset=self._staged_end_offset,
+                        payload=payload,
+                    )
+            else:
+                frame = encode_entry(
+                    entry.kind,
+                    term=entry.term,
+                    index=entry.index,
+                    base_offset=self._staged_end_offset,
+                    payload=entry.payload,
+                )
+        self._staged_end_offset = frame.end_offset
+        return frame
+
+    def _log_event(self, event: Event) -> None:
+        level = logging.ERROR if event.kind.name.startswith("ALARM") else logging.INFO
+        about = f" node {format_id(event.node)}" if event.node != NOBODY else ""
+        text = f" ({event.text})" if event.text else ""
+        logger.log(level, "%s: term %d: %s%s%s", self.name, event.term, event.kind.value, about, text)
+
+    def _on_soft_state(self) -> None:
+        if self.is_leader:
+            if self._accepts_from_index is None:
+                self._counters["elections_won"] += 1
+                # The entry that opens the term is the last one now; everything of older terms is before it.
+                self._accepts_from_index = self._core.last_index
+        else:
+            self._accepts_from_index = None
+            self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
+            if len(self._proposals):
+                self._take_proposals()
+        self._leader_changed.set()
+        self._leader_changed = trio.Event()
+
+    def _not_leader(self) -> EventLogError:
+        leader_id = self._core.leader
+        if leader_id == NOBODY:
+            return NotLeader(f"{self.name} has no leader just now: try again shortly")
+        return NotLeader(f"{self.name} is led by node {format_id(leader_id)}: go there", leader_id)
+
+    # Sending
+
+    def _send_message(self, message: Message) -> None:
+        if message.type is not MessageType.APPEND:
+            self._send(self.group_id, message, ())
+            return
+        if message.last_index == message.index:
+            # Half of all messages of a leader with one producer: each commit would be told to every follower, and answered.
+            self._commit_notices[message.to] = message
+            self._commit_notice_wanted.set()
+            return
+        # This one carries a newer commit index.
+        self._commit_notices.pop(message.to, None)
+        behind = self._catch_up.get(message.to)
+        if not behind:
+            frames = self._log.cached(message.index + 1, message.last_index, _NO_BOUND)
+            if frames is not None and frames[-1].index == message.last_index:
+                if not self._send(self.group_id, message, frames):
+                    self._core.report_unreachable(message.to)
+                return
+        if behind is None:
+            behind = self._catch_up[message.to] = deque()
+            self._catch_up_wanted[message.to] = trio.Event()
+            assert self._nursery is not None
+            self._nursery.start_soon(self._catch_up_loop, message.to)
+        if len(behind) >= self._settings.catch_up_messages_max:
+            self._core.report_unreachable(message.to)
+            return
+        behind.append(message)
+        self._catch_up_wanted[message.to].set()
+
+    async def _commit_notice_loop(self) -> None:
+        """Tell followers of the commit index when no entries came along to do so."""
+        while True:
+            await self._commit_notice_wanted.wait()
+            self._commit_notice_wanted = trio.Event()
+            await trio.sleep(self._settings.commit_notice_seconds)
+            notices, self._commit_notices = self._commit_notices, {}
+            for message in notices.values():
+                self._send(self.group_id, message, ())
+
+    async def _catch_up_loop(self, node_id: NodeId) -> None:
+        """APPENDs to one follower that need the disk, in order; those that come meanwhile wait behind them."""
+        behind = self._catch_up[node_id]
+        while True:
+            while not behind:
+                self._catch_up_wanted[node_id] = trio.Event()
+                await self._catch_up_wanted[node_id].wait()
+            message = behind[0]
+            sent = False
+            if self._is_current(message):
+                last = min(message.last_index, self._log.last_index)
+                frames: list[EntryFrame] = []
+                while not frames or frames[-1].index < last:
+                    first = frames[-1].index + 1 if frames else message.index + 1
+                    frames += await self._log.read(first, last, self._settings.append_bytes_max)
+                sent = last == message.last_index and self._is_current(message) and self._send(self.group_id, message, frames)
+            behind.popleft()
+            if not sent:
+                behind.clear()
+                self.report_unreachable(node_id)
+
+    def _is_current(self, message: Message) -> bool:
+        """Entries of this message are still the leader's: within one term a leader never rewrites its log."""
+        return (
+            self.is_leader
+            and message.term == self._core.term
+            and self._log.first_index <= message.index + 1 <= self._log.last_index
+        )
+
+    # The disk
+
+    def _write(self, write: _Write) -> None:
+        self._writes.append(write)
+        self._writes_waiting += 1
+        self._write_wanted.set()
+
+    async def _write_loop(self) -> None:
+        """Everything that waits becomes one write: hard state, then entries, then one notice to the core."""
+        while True:
+            while not self._writes:
+                self._write_wanted = trio.Event()
+                await self._write_wanted.wait()
+            batch = [self._writes.popleft()]
+            frames = batch[0].frames
+            while self._writes:
+                following = self._writes[0].frames
+                if frames and following and following[0].index != frames[-1].index + 1:
+                    break  # a conflicting suffix: first make durable what it replaces, then replace it
+                batch.append(self._writes.popleft())
+                frames = frames + following if frames else following
+            hard_state = next((write.hard_state for write in reversed(batch) if write.hard_state is not None), None)
+            if hard_state is not None:
+                await self._hard_state.save(hard_state)
+            if frames:
+                await self._log.append(frames)
+                self._counters["appends"] += 1
+                self._counters["appended_entries"] += len(frames)
+                self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
+            self._written.extend(batch)
+            self._writes_waiting -= len(batch)
+            self._inbox.wake()
+
+    def _finish_write(self, write: _Write) -> None:
+        """The disk has it: now the promises that depend on it may leave."""
+        if write.done is not None:
+            write.done.set()
+        for message in write.responses:
+            if message.to == self._core.node_id:
+                self._step(Received(message))
+            else:
+                self._send_message(message)
+        if write.token is not None:
+            self._core.on_appended(write.token)
+        if write.frames and self.is_leader:
+            for proposal in self._under_way.up_to(write.frames[-1].index):
+                if proposal.acks is Acks.LEADER and isinstance(proposal.payload, Batch):
+                    proposal.resolve(Appended(proposal.base_offset, proposal.payload.record_count))
+
+    # The machine
+
+    def _apply_or_queue(self, indexes: range) -> None:
+        """Apply at once what is in memory, is not much and needs no disk; the rest in order behind what waits already."""
+        if not self._is_applying and not self._applied_notices and len(indexes) <= self._settings.apply_at_once_max:
+            frames = self._log.cached(indexes[0], indexes[-1], _NO_BOUND)
+            if (
+                frames is not None
+                and frames[-1].index == indexes[-1]
+                and all(frame.kind is EntryKind.DATA or frame.kind is EntryKind.NO_OP for frame in frames)
+            ):
+                for frame in frames:
+                    self._apply(frame)
+                self._core.on_applied(indexes[-1])
+                return
+        self._is_applying = True
+        self._to_apply.append(indexes)
+        self._apply_wanted.set()
+
+    async def _apply_loop(self) -> None:
+        """Committed entries, in order, to the machine; then the answers to who proposed them."""
+        while True:
+            while not self._to_apply:
+                self._apply_wanted = trio.Event()
+                await self._apply_wanted.wait()
+            indexes = self._to_apply.popleft()
+            first, last = indexes[0], indexes[-1]
+            while first <= last:
+                frames = self._log.cached(first, last, self._settings.apply_bytes_max)
+                if frames is None:
+                    frames = await self._log.read(first, last, self._settings.apply_bytes_max)
+                for frame in frames:
+                    if frame.kind is EntryKind.CONFIGURATION or frame.kind is EntryKind.CONTROL:
+                        await self._persist_commit(frame.index)
+                    self._apply(frame)
+                    self._applied_notices.append((frame.index, self._change_in(frame)))
+                first = frames[-1].index + 1
+                self._is_applying = bool(self._to_apply) or first <= last
+                self._inbox.wake()
+
+    def _apply(self, frame: EntryFrame) -> None:
+        result = self._applier.apply(frame)
+        self._applied_index = frame.index
+        self._applied_moved.advance(frame.index)
+        self._counters["applied_entries"] += 1
+        proposal = self._under_way.pop(frame.index)
+        if proposal is None:
+            return
+        if proposal.term != frame.term:
+            proposal.fail(self._not_leader())
+        elif isinstance(result, EventLogError):
+            proposal.fail(result)
+        else:
+            proposal.resolve(result)
+
+    def _change_in(self, frame: EntryFrame) -> ConfigurationChange | None:
+        if frame.kind is not EntryKind.CONFIGURATION:
+            return None
+        try:
+            return decode_change(frame.payload)
+        except ProtocolError as error:
+            logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, frame.index, error)
+            return None
+
+    async def _persist_commit(self, index: int) -> None:
+        """Make the commit index durable before what it commits takes effect.
+
+        A node must never wake up in an older configuration than one it has acted in (docs/decisions/0007), and a restarted node
+        opens its topics without waiting for a leader.
+        """
+        saved = self._hard_state.state
+        if saved.commit >= index:
+            return
+        done = trio.Event()
+        state = self._core.status().hard_state
+        self._write(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
+        await done.wait()
+
+
+@attrs.define(slots=True, eq=False)
+class ReadWaiter:
+    """Somebody who waits for a ReadIndex answer."""
+
+    index: int = 0
+    done: trio.Event = attrs.field(factory=trio.Event)
+
+
+_NO_BOUND = 1 << 62
