@@ -47,6 +47,7 @@ class RawPeer:
         self.stream = stream
         self.buffer = b""
         self.seen = []
+        self.endings = {}
         self.decoder = HeaderDecoder(list_bytes_max=1 << 20)
 
     async def send(self, *frames):
@@ -92,13 +93,15 @@ class RawPeer:
         return {name.decode(): value.decode() for name, value in self.decoder.decode(payload)[0]}
 
     async def status(self, stream_id):
-        """Reads on to the end of a call; its trailers."""
-        while True:
+        """Reads on to the end of a call: its trailers, or the code it was reset with. The ends of other calls are kept."""
+        while stream_id not in self.endings:
             got = await self.receive()
             assert got is not None, "the connection ended before the call"
-            if got[0] == RST_STREAM and got[2] == stream_id:
-                return {"reset": int.from_bytes(got[3], "big")}
-            if got[0] == HEADERS and got[2] == stream_id:
-                headers = {name.decode(): value.decode() for name, value in self.decoder.decode(got[3])[0]}
-                if got[1] & END_STREAM:
-                    return headers
+            kind, flags, number, payload = got
+            if kind == RST_STREAM:
+                self.endings.setdefault(number, {"reset": int.from_bytes(payload, "big")})
+            elif kind == HEADERS:
+                headers = {name.decode(): value.decode() for name, value in self.decoder.decode(payload)[0]}
+                if flags & END_STREAM:
+                    self.endings[number] = headers
+        return self.endings.pop(stream_id)

@@ -99,7 +99,7 @@ async def test_an_error_from_a_handlers_nursery_is_its_error(autojump_clock, ech
 
 async def test_the_callers_errors_leave_the_channel_unwrapped(autojump_clock, echo):
     """The nursery inside of `open_channel` does not show."""
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError):  # noqa: PT012
         async with open_channel(echo.connect()) as channel:
             await channel.unary(METHODS["Unary"], Blob())
             raise KeyError("mine")

@@ -1,4 +1,4 @@
-"""One test (or a few) per row of the table of defects in docs/design/rpc.md: what the plain library does wrong, shown to be right here.
+"""One test (or a few) per row of the table of defects in docs/design/rpc.md: what the plain library does wrong, right here.
 
 The names follow the rows. The cures lean on private names of purerpc and h2, so these tests also watch for their changes.
 """
@@ -132,14 +132,14 @@ async def test_lost_connection_ends_every_call_of_a_client_at_once(autojump_cloc
         failures.append(caught.value)
 
     async def receiving():
-        async with channel.stream(EXPAND, Blob()) as call:
+        async with channel.stream(EXPAND) as call:
             with pytest.raises(errors.Unavailable) as caught:
                 await call.receive()
             failures.append(caught.value)
 
     async def sending():
         async with channel.stream(COLLECT) as call:
-            with pytest.raises(errors.Unavailable) as caught:
+            with pytest.raises(errors.Unavailable) as caught:  # noqa: PT012
                 while True:
                     await call.send(Blob(payload=bytes(100_000)))
             failures.append(caught.value)
@@ -218,8 +218,6 @@ async def test_a_deadline_ends_in_the_callers_own_way(autojump_clock, echo):
             await channel.unary(UNARY, Blob())
     ours, theirs = trio.testing.memory_stream_pair()
     server = raw.RawPeer(theirs)
-    server.buffer = b""
-    await theirs.receive_some(len(raw.PREFACE))
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -328,7 +326,7 @@ async def test_cancelled_and_base_exceptions_pass_through(autojump_clock, echo):
     echo.handlers["Unary"] = unary
     ours, theirs = trio.testing.memory_stream_pair()
     peer = raw.RawPeer(ours)
-    with pytest.raises(BaseExceptionGroup) as caught:
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo.server.serve, theirs)
             await peer.connect()
@@ -494,6 +492,14 @@ async def test_uploads_larger_than_the_windows_do_not_deadlock(autojump_clock, e
 
 async def test_interleaved_partial_messages_do_not_deadlock(autojump_clock, echo):
     """Frames of 45 half-sent messages in turn: nobody can finish, yet everybody may go on."""
+
+    async def collect(requests, context):
+        async for request in requests:
+            assert len(request) == size
+        return Blob()
+
+    echo.handlers["Collect"] = collect
+    echo.raw = ("Collect",)
     peer = await echo.raw_client()
     streams = range(1, 91, 2)
     size = 400_000
@@ -507,8 +513,7 @@ async def test_interleaved_partial_messages_do_not_deadlock(autojump_clock, echo
     for stream_id in streams:
         await peer.send(frame(DATA, END_STREAM, stream_id))
     for stream_id in streams:
-        assert (await peer.status(stream_id))["grpc-status"] in {"0", "13"}
-    assert echo.connections[0].protocol.failure is None
+        assert (await peer.status(stream_id))["grpc-status"] == "0"
 
 
 # Row 10: a slow reader holds 64 MiB per stream, 1 GiB per connection.
@@ -583,7 +588,7 @@ async def test_an_early_return_gives_everything_back(autojump_clock, echo):
         for _ in range(60):
             async with channel.stream(COLLECT) as call:
                 # Against an open stream whose handler is gone: sending ends by itself, and the answer stands.
-                with pytest.raises(trio.BrokenResourceError):
+                with pytest.raises(trio.BrokenResourceError):  # noqa: PT012
                     while True:
                         await call.send(Blob(payload=bytes(500_000)))
                 assert (await call.receive()).number == 1
@@ -640,7 +645,8 @@ async def test_a_sender_that_never_waits_lets_others_run(autojump_clock, echo, s
         n.start_soon(watch)
         received = [message async for message in call]
     assert len(received) == 1000
-    assert max(gaps) <= min(settings.messages_per_checkpoint, settings.bytes_per_checkpoint // size + 1)
+    # Twice: between two turns of the watcher may lie two of the sender, one at each end of Trio's shuffled batches.
+    assert max(gaps) <= 2 * min(settings.messages_per_checkpoint, settings.bytes_per_checkpoint // size + 1)
 
 
 async def test_a_reader_with_much_to_read_lets_others_run(autojump_clock, echo):
@@ -1114,7 +1120,7 @@ async def test_a_call_abandoned_in_the_middle_leaves_nothing(autojump_clock, ech
 
     echo.handlers["Expand"] = expand
     async with open_channel(echo.connect()) as channel:
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012
             async with channel.stream(EXPAND, Blob()) as call:
                 async for _ in call:
                     raise KeyError("enough")
