@@ -78,7 +78,7 @@ class DriverSettings:
     apply_bytes_max: int = 4 << 20
     catch_up_messages_max: int = 256
     apply_at_once_max: int = 256
-    commit_notice_seconds: float = 0.002
+    commit_notice_seconds: float = 0.005
 
 
 Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
