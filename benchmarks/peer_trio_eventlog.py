@@ -129,9 +129,7 @@ class TrioEventlog(Peer):
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.ports[n]}", options=NO_LIMIT)
         service = "/trio_eventlog.v1.EventLog/"
         self.produce = self.channel.unary_unary(service + "Produce", _same, event_log_pb2.ProduceResponse.FromString)
-        self.produce_stream = self.channel.stream_stream(
-            service + "ProduceStream", _same, event_log_pb2.ProduceResponse.FromString
-        )
+        self.produce_stream = self.channel.stream_stream(service + "ProduceStream", _same, event_log_pb2.ProduceResponse.FromString)
         self.consume_stream = self.channel.unary_stream(
             service + "ConsumeStream",
             event_log_pb2.ConsumeRequest.SerializeToString,
