@@ -116,7 +116,7 @@ class FakeNode:
         return found[number]
 
     def check_leads(self, leader: str) -> None:
-        if leader != self.name:
+        if leader != self.name and not self.cluster.forwards:
             hint = self.cluster.nodes[leader].address if self.cluster.gives_hints and leader else ""
             raise NotLeader(f"{self.name} does not lead", 1 if hint else 0, hint)
 
@@ -252,9 +252,7 @@ class FakeNode:
     async def list_topics(self, request: admin_pb2.ListTopicsRequest, context: Context) -> admin_pb2.ListTopicsResponse:
         return admin_pb2.ListTopicsResponse(topics=[self.topic(name) for name in sorted(self.cluster.topics)])
 
-    async def describe_topic(
-        self, request: admin_pb2.DescribeTopicRequest, context: Context
-    ) -> admin_pb2.DescribeTopicResponse:
+    async def describe_topic(self, request: admin_pb2.DescribeTopicRequest, context: Context) -> admin_pb2.DescribeTopicResponse:
         if request.name not in self.cluster.topics:
             raise TopicNotFound(f"no topic {request.name}")
         return admin_pb2.DescribeTopicResponse(
@@ -305,6 +303,7 @@ class FakeCluster:
         self.catalog_leader = names[0]
         self.auto_create = False
         self.gives_hints = True
+        self.forwards = False
         self.lose_next_admin_answer = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
 
@@ -346,15 +345,17 @@ async def open_fake(
     cluster = cluster or FakeCluster()
     if "t" not in cluster.topics:
         cluster.add_topic("t")
-    async with trio.open_nursery() as nursery:
-        for name in cluster.nodes:
-            await nursery.start(cluster.run_node, name)
-        async with open_client(
-            target,
-            settings=settings or ClientSettings(),
-            network=cluster.network.host("client"),
-            rng=random.Random(7),
-            now_ns=lambda: 1_700_000_000_000_000_000,
-        ) as client:
-            yield cluster, client
-        nursery.cancel_scope.cancel()
+    # A test that waits for ever fails at once, since its clock jumps.
+    with trio.fail_after(3600):
+        async with trio.open_nursery() as nursery:
+            for name in cluster.nodes:
+                await nursery.start(cluster.run_node, name)
+            async with open_client(
+                target,
+                settings=settings or ClientSettings(),
+                network=cluster.network.host("client"),
+                rng=random.Random(7),
+                now_ns=lambda: 1_700_000_000_000_000_000,
+            ) as client:
+                yield cluster, client
+            nursery.cancel_scope.cancel()

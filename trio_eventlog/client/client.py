@@ -317,6 +317,16 @@ class Client:
         leader_id: str = response.leader_id
         return leader_id
 
+    async def _keep_routing_fresh(self) -> None:
+        """While there is work on a stream, nobody asks where the leader is, so this does."""
+        seen = 0
+        while True:
+            await trio.sleep(self.settings.routing_refresh_seconds)
+            activity = sum(lane.activity for lane in self._lanes.values())
+            if activity != seen:
+                seen = activity
+                await self._caller.refresh_if_possible()
+
     async def _partition_for(self, topic: str, key: bytes) -> int:
         # A topic that nobody knows may be made on first use, with one partition; the node refuses if not.
         partitions = await self._caller.know_topic(topic) or 1
@@ -337,9 +347,7 @@ class Client:
         within = f"within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)"
         if was_withdrawn:
             last = pending.last_error if pending is not None else None
-            return last or Unavailable(
-                f"the records were not sent {within}: the partition's buffer is full, or no leader is known"
-            )
+            return last or Unavailable(f"the records were not sent {within}: the partition's buffer is full, or no leader is known")
         return OutcomeUnknown(f"no acknowledgement {within}: the records may be in the log, or get there still")
 
 
@@ -388,4 +396,6 @@ async def open_client(
             channels_max=settings.channels_max,
             connect_timeout_seconds=settings.connect_timeout_seconds,
         )
-        yield Client(nursery=nursery, caller=Caller(routing, pool, settings, rng), settings=settings, rng=rng, now_ns=now_ns)
+        client = Client(nursery=nursery, caller=Caller(routing, pool, settings, rng), settings=settings, rng=rng, now_ns=now_ns)
+        nursery.start_soon(client._keep_routing_fresh)
+        yield client

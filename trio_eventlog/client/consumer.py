@@ -165,13 +165,18 @@ class PartitionReader:
         self._heard_at = trio.current_time()
         if self._start is END:
             await self._find_end()
+        choose = caller.routing.for_read
         while True:
             leader = caller.routing.leader(self._topic, self._partition)
-            address = caller.routing.for_read(self._topic, self._partition, trio.current_time())[0]
             attempt_at = trio.current_time()
+            address = choose(self._topic, self._partition, attempt_at)[0]
+            choose = caller.routing.for_read
             try:
                 async with caller.pool.use(address) as channel, channel.stream(CONSUME_STREAM) as call:
                     await self._follow(call)
+                # Silence: either there is nothing new, or the replica is cut off. The leader is the one to tell.
+                if address != leader:
+                    choose = caller.routing.for_write
                 continue
             except EventLogError as error:
                 failure = error

@@ -16,6 +16,7 @@ What may leave when (docs/design/record-path.md):
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -60,10 +61,13 @@ class DriverSettings:
         inbox_messages_max: waiting peer messages; more are dropped.
         inbox_bytes_max: bytes of entries among them.
         proposal_bytes_max: waiting proposals; producers wait for room.
-        under_way_max: proposals given to the core and not yet answered; more are refused as Overloaded.
+        under_way_max: proposals given to the core and not yet answered; more wait in the queue.
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
         catch_up_messages_max: APPENDs waiting for the disk, for each follower.
+        apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
+        commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
+            one with entries to carry it.
     """
 
     inbox_messages_max: int = 4096
@@ -73,6 +77,8 @@ class DriverSettings:
     append_bytes_max: int = 1 << 20
     apply_bytes_max: int = 4 << 20
     catch_up_messages_max: int = 256
+    apply_at_once_max: int = 256
+    commit_notice_seconds: float = 0.005
 
 
 Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
@@ -136,17 +142,23 @@ class RaftDriver:
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
+        self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
         self._staged_end_offset = log.log_end_offset
         self._received: dict[int, EntryFrame] = {}
         self._writes: deque[_Write] = deque()
+        self._writes_waiting = 0
+        self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
         self._write_wanted = trio.Event()
         self._written: deque[_Write] = deque()
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
+        self._is_applying = False
         self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
+        self._commit_notices: dict[NodeId, Message] = {}
+        self._commit_notice_wanted = trio.Event()
         self._catch_up: dict[NodeId, deque[Message]] = {}
         self._catch_up_wanted: dict[NodeId, trio.Event] = {}
         self._accepts_from_index: int | None = None
@@ -199,7 +211,10 @@ class RaftDriver:
         """
         if not self._core.is_leader:
             raise self._not_leader()
-        size_bytes = len(payload.payload) if isinstance(payload, Batch) else len(payload)
+        if isinstance(payload, Batch):
+            size_bytes = HEADER_BYTES + HEAD.size + len(payload.payload)
+        else:
+            size_bytes = HEADER_BYTES + len(payload)
         proposal = Proposal(payload, acks, size_bytes)
         await self._proposals.put(proposal)
         return proposal
@@ -267,6 +282,7 @@ class RaftDriver:
                 self._nursery = nursery
                 nursery.start_soon(self._write_loop)
                 nursery.start_soon(self._apply_loop)
+                nursery.start_soon(self._commit_notice_loop)
                 task_status.started()
                 self._take_ready()
                 while True:
@@ -295,6 +311,9 @@ class RaftDriver:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
             self._ticks_due = 0
             core.tick()
+            # A question may have been lost with its message or its leader: it is asked again until somebody answers.
+            for context in self._reads:
+                self._requests.append(partial(core.read_index, context))
         for received in self._inbox.take_messages():
             self._step(received)
         while self._requests:
@@ -312,10 +331,23 @@ class RaftDriver:
         for frame in received.frames:
             self._received[frame.index] = frame
         try:
+            if received.frames:
+                self._check_offsets(received)
             self._core.step(received.message)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
+
+    def _check_offsets(self, received: Received) -> None:
+        """A follower knows the offset that the next record has as well as its leader does. Raises ProtocolError."""
+        message = received.message
+        before = self._log.cached(message.index, message.index, 1)
+        # What is not in memory, the log itself looks at before it writes; what conflicts, the core refuses with a hint.
+        if before is None or before[0].term != message.log_term:
+            return
+        base_offset = received.frames[0].base_offset
+        if base_offset != before[0].end_offset:
+            raise ProtocolError(f"entry {message.index + 1} begins at offset {base_offset}, not at {before[0].end_offset}")
 
     def _take_proposals(self) -> None:
         if not self.is_leader:
@@ -326,16 +358,18 @@ class RaftDriver:
         if self._accepts_from_index is None or self._applied_index < self._accepts_from_index:
             # A new leader first applies what older terms have left: then it knows every producer's last batch.
             return
+        if self._core.lead_transferee != NOBODY:
+            # Either another node leads soon, and the proposals are refused, or this one goes on.
+            return
+        room_bytes = self._core.settings.max_uncommitted_bytes - self._core.uncommitted_bytes
+        proposals = self._proposals.take(self._settings.under_way_max - len(self._under_way), room_bytes)
         accepted: list[Proposal] = []
         entries: list[ProposedEntry] = []
         producers = self._applier.producers
         first_index = self._core.last_index + 1
-        for proposal in self._proposals.take_all():
+        for proposal in proposals:
             payload = proposal.payload
             if isinstance(payload, Batch):
-                if len(self._under_way) >= self._settings.under_way_max:
-                    proposal.fail(Overloaded("the leader has too many batches under way: wait and try again"))
-                    continue
                 assert producers is not None
                 try:
                     known = self._under_way.find(payload, producers)
@@ -348,9 +382,9 @@ class RaftDriver:
                 if known is not None:
                     proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
                     continue
-                entry = ProposedEntry(EntryKind.DATA, payload.record_count, HEADER_BYTES + HEAD.size + len(payload.payload))
+                entry = ProposedEntry(EntryKind.DATA, payload.record_count, proposal.size_bytes)
             else:
-                entry = ProposedEntry(EntryKind.CONTROL, 0, HEADER_BYTES + len(payload))
+                entry = ProposedEntry(EntryKind.CONTROL, 0, proposal.size_bytes)
             proposal.index = first_index + len(entries)
             proposal.term = self._core.term
             self._under_way.add(proposal)
@@ -368,7 +402,9 @@ class RaftDriver:
             return
         assert indexes.start == first_index
         for proposal in accepted:
-            if proposal.acks is Acks.NONE:
+            if proposal.acks is Acks.LEADER:
+                self._wait_for_own_disk.append(proposal)
+            elif proposal.acks is Acks.NONE:
                 proposal.resolve(Appended(0, proposal.payload.record_count if isinstance(proposal.payload, Batch) else 0))
 
     # What the core decided
@@ -385,11 +421,20 @@ class RaftDriver:
             for message in ready.messages:
                 self._send_message(message)
             if append is not None:
-                self._writes.append(_Write(append.hard_state if append.must_sync else None, frames, append.token, append.responses))
-                self._write_wanted.set()
+                hard_state = append.hard_state
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
+                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                    hard_state = None
+                if hard_state is not None:
+                    self._term_and_vote = (hard_state.term, hard_state.vote)
+                write = _Write(hard_state, frames, append.token, append.responses)
+                if append.must_sync or self._writes_waiting or self._written:
+                    self._write(write)
+                else:
+                    # A commit index alone is not worth a write, and with nothing before it, it is done.
+                    self._finish_write(write)
             if ready.committed:
-                self._to_apply.append(ready.committed)
-                self._apply_wanted.set()
+                self._apply_or_queue(ready.committed)
             for read in ready.read_states:
                 waiter = self._reads.get(read.context)
                 if waiter is not None:
@@ -418,6 +463,7 @@ class RaftDriver:
                         payload=payload,
                     )
             else:
+                assert entry.kind in _MADE_BY_CORES, f"{self.name}: nobody has the payload of entry {entry.term}/{entry.index}"
                 frame = encode_entry(
                     entry.kind,
                     term=entry.term,
@@ -442,6 +488,7 @@ class RaftDriver:
                 self._accepts_from_index = self._core.last_index
         else:
             self._accepts_from_index = None
+            self._wait_for_own_disk.clear()
             self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
             if len(self._proposals):
                 self._take_proposals()
@@ -457,9 +504,19 @@ class RaftDriver:
     # Sending
 
     def _send_message(self, message: Message) -> None:
-        if message.type is not MessageType.APPEND or message.last_index <= message.index:
+        if message.type is not MessageType.APPEND:
             self._send(self.group_id, message, ())
             return
+        if message.term != self._core.term:
+            # Written in a term that has ended meanwhile: its entries may stand here no longer.
+            return
+        if message.last_index == message.index:
+            # Half of all messages of a leader with one producer: each commit would be told to every follower, and answered.
+            self._commit_notices[message.to] = message
+            self._commit_notice_wanted.set()
+            return
+        # This one carries a newer commit index.
+        self._commit_notices.pop(message.to, None)
         behind = self._catch_up.get(message.to)
         if not behind:
             frames = self._log.cached(message.index + 1, message.last_index, _NO_BOUND)
@@ -477,6 +534,16 @@ class RaftDriver:
             return
         behind.append(message)
         self._catch_up_wanted[message.to].set()
+
+    async def _commit_notice_loop(self) -> None:
+        """Tell followers of the commit index when no entries came along to do so."""
+        while True:
+            await self._commit_notice_wanted.wait()
+            self._commit_notice_wanted = trio.Event()
+            await trio.sleep(self._settings.commit_notice_seconds)
+            notices, self._commit_notices = self._commit_notices, {}
+            for message in notices.values():
+                self._send(self.group_id, message, ())
 
     async def _catch_up_loop(self, node_id: NodeId) -> None:
         """APPENDs to one follower that need the disk, in order; those that come meanwhile wait behind them."""
@@ -509,6 +576,11 @@ class RaftDriver:
 
     # The disk
 
+    def _write(self, write: _Write) -> None:
+        self._writes.append(write)
+        self._writes_waiting += 1
+        self._write_wanted.set()
+
     async def _write_loop(self) -> None:
         """Everything that waits becomes one write: hard state, then entries, then one notice to the core."""
         while True:
@@ -532,6 +604,7 @@ class RaftDriver:
                 self._counters["appended_entries"] += len(frames)
                 self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
             self._written.extend(batch)
+            self._writes_waiting -= len(batch)
             self._inbox.wake()
 
     def _finish_write(self, write: _Write) -> None:
@@ -545,12 +618,29 @@ class RaftDriver:
                 self._send_message(message)
         if write.token is not None:
             self._core.on_appended(write.token)
-        if write.frames and self.is_leader:
-            for proposal in self._under_way.up_to(write.frames[-1].index):
-                if proposal.acks is Acks.LEADER and isinstance(proposal.payload, Batch):
-                    proposal.resolve(Appended(proposal.base_offset, proposal.payload.record_count))
+        while self._wait_for_own_disk and write.frames and self._wait_for_own_disk[0].index <= write.frames[-1].index:
+            proposal = self._wait_for_own_disk.popleft()
+            if isinstance(proposal.payload, Batch):
+                proposal.resolve(Appended(proposal.base_offset, proposal.payload.record_count))
 
     # The machine
+
+    def _apply_or_queue(self, indexes: range) -> None:
+        """Apply at once what is in memory, is not much and needs no disk; the rest in order behind what waits already."""
+        if not self._is_applying and not self._applied_notices and len(indexes) <= self._settings.apply_at_once_max:
+            frames = self._log.cached(indexes[0], indexes[-1], _NO_BOUND)
+            if (
+                frames is not None
+                and frames[-1].index == indexes[-1]
+                and all(frame.kind is EntryKind.DATA or frame.kind is EntryKind.NO_OP for frame in frames)
+            ):
+                for frame in frames:
+                    self._apply(frame)
+                self._core.on_applied(indexes[-1])
+                return
+        self._is_applying = True
+        self._to_apply.append(indexes)
+        self._apply_wanted.set()
 
     async def _apply_loop(self) -> None:
         """Committed entries, in order, to the machine; then the answers to who proposed them."""
@@ -568,7 +658,9 @@ class RaftDriver:
                     if frame.kind is EntryKind.CONFIGURATION or frame.kind is EntryKind.CONTROL:
                         await self._persist_commit(frame.index)
                     self._apply(frame)
+                    self._applied_notices.append((frame.index, self._change_in(frame)))
                 first = frames[-1].index + 1
+                self._is_applying = bool(self._to_apply) or first <= last
                 self._inbox.wake()
 
     def _apply(self, frame: EntryFrame) -> None:
@@ -576,7 +668,6 @@ class RaftDriver:
         self._applied_index = frame.index
         self._applied_moved.advance(frame.index)
         self._counters["applied_entries"] += 1
-        self._applied_notices.append((frame.index, self._change_in(frame)))
         proposal = self._under_way.pop(frame.index)
         if proposal is None:
             return
@@ -607,8 +698,7 @@ class RaftDriver:
             return
         done = trio.Event()
         state = self._core.status().hard_state
-        self._writes.append(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
-        self._write_wanted.set()
+        self._write(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         await done.wait()
 
 
@@ -621,3 +711,4 @@ class ReadWaiter:
 
 
 _NO_BOUND = 1 << 62
+_MADE_BY_CORES = frozenset({EntryKind.NO_OP, EntryKind.CONFIGURATION})

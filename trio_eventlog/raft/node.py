@@ -408,6 +408,7 @@ class RaftNode:
             and self.node_id in self._progress
         ):
             self._note(EventKind.JOINT_LEFT, text=str(configuration))
+            self._pending_configuration_index = self._log.last_index + 1
             self._append_and_broadcast([_configuration_entry(LEAVE_JOINT)], charged_bytes=0)
 
     # Ticks.
@@ -992,8 +993,6 @@ class RaftNode:
         return ""
 
     def _append_and_broadcast(self, entries: Sequence[ProposedEntry | Entry], charged_bytes: int) -> range:
-        if entries[-1].kind is EntryKind.CONFIGURATION and len(entries) == 1:
-            self._pending_configuration_index = self._log.last_index + 1
         indexes = self._append_as_leader(entries, charged_bytes)
         self._broadcast_append()
         return indexes
