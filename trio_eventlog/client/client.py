@@ -32,6 +32,7 @@ from trio_eventlog.client.wire import (
     CREATE_TOPIC,
     DELETE_TOPIC,
     DESCRIBE_TOPIC,
+    END,
     GET_STATUS,
     LIST_TOPICS,
     NANOSECONDS,
@@ -214,15 +215,25 @@ class Client:
             raise InvalidArgument(f"start {start!r}: {error}") from None
         if partition is not None and partition < 0:
             raise InvalidArgument(f"partition {partition}: partitions count from 0")
+        starts = dict.fromkeys(range(partitions) if partition is None else (partition,), start)
+        if start is END:
+            for number in starts:
+                _, starts[number] = await self.offsets(topic, number)
         buffered = self.settings.consumer_buffer_batches if buffer_batches is None else buffer_batches
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
         send, receive = trio.open_memory_channel[Item](buffered)
         async with background() as nursery, receive:
             async with send:
-                for number in range(partitions) if partition is None else (partition,):
+                for number, begin in starts.items():
                     reader = PartitionReader(
-                        topic, number, start, self._caller, send.clone(), fetch_bytes or self.settings.consumer_fetch_bytes
+                        topic,
+                        number,
+                        begin,
+                        self._caller,
+                        send.clone(),
+                        max_bytes=fetch_bytes or self.settings.consumer_fetch_bytes,
+                        is_earned=start is END,
                     )
                     nursery.start_soon(reader.run)
             yield BatchReceiver(receive)

@@ -5,7 +5,7 @@ import datetime
 import attrs
 import trio
 
-from trio_eventlog.client.calls import Caller
+from trio_eventlog.client.calls import Caller, TopicGrace
 from trio_eventlog.client.channels import ClientCall
 from trio_eventlog.client.wire import (
     CONSUME,
@@ -18,7 +18,7 @@ from trio_eventlog.client.wire import (
 )
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.errors import CodecError, CorruptBatch, EventLogError, OffsetOutOfRange, ShuttingDown, Unavailable
+from trio_eventlog.errors import CodecError, CorruptBatch, EventLogError, OffsetOutOfRange, ShuttingDown, TopicNotFound, Unavailable
 from trio_eventlog.records import Batch, Record
 from trio_eventlog.v1 import event_log_pb2
 
@@ -136,12 +136,24 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
 class PartitionReader:
     """Follows one partition, whoever serves it, without a gap and without a repetition.
 
+    Args:
+        start: not END, which is asked for once and before: asked again after a lost stream, it would leave out records.
+        is_earned: `start` is what the log has said, not what the user has.
+
     Attributes:
         next_offset: of the next record wanted; None until the first answer when the start is no offset.
     """
 
     def __init__(
-        self, topic: str, partition: int, start: Start, caller: Caller, items: trio.MemorySendChannel[Item], max_bytes: int
+        self,
+        topic: str,
+        partition: int,
+        start: Start,
+        caller: Caller,
+        items: trio.MemorySendChannel[Item],
+        *,
+        max_bytes: int,
+        is_earned: bool,
     ) -> None:
         self._topic = topic
         self._partition = partition
@@ -150,9 +162,10 @@ class PartitionReader:
         self._items = items
         self._max_bytes = max_bytes
         self.next_offset: int | None = start if isinstance(start, int) else None
-        self._is_earned = False  # next_offset follows from what the log has said, not from what the user has.
+        self._is_earned = is_earned
         self._heard_at = 0.0
         self._corrupt = 0
+        self._grace = TopicGrace(caller, topic, partition)
 
     async def run(self) -> None:
         """Put batches into the channel until cancelled; an error that cannot be overcome goes into the channel too."""
@@ -166,8 +179,6 @@ class PartitionReader:
         caller = self._caller
         backoff = caller.backoff()
         self._heard_at = trio.current_time()
-        if self._start is END:
-            await self._find_end()
         choose = caller.routing.for_read
         while True:
             leader = caller.routing.leader(self._topic, self._partition)
@@ -189,20 +200,18 @@ class PartitionReader:
                 self._corrupt += 1
                 if self._corrupt >= CORRUPT_REPLICAS_MAX:
                     raise failure
-            elif not (failure.retryable or isinstance(failure, OffsetOutOfRange) or type(failure).code == EventLogError.code):
+            elif not (self._goes_on_after(failure) or self._grace.forgives(failure)):
                 raise failure
             if trio.current_time() - self._heard_at > caller.settings.consumer_retry_seconds:
                 raise failure
             if self._heard_at > attempt_at:
                 backoff.reset()
-            if isinstance(failure, Unavailable | ShuttingDown | OffsetOutOfRange | CorruptBatch):
+            if isinstance(failure, Unavailable | ShuttingDown | OffsetOutOfRange | CorruptBatch | TopicNotFound):
                 caller.routing.avoid(address, trio.current_time())
             await caller.before_retry(backoff, failure)
 
-    async def _find_end(self) -> None:
-        """The end is asked for once: asked again after a lost stream, it would leave out records."""
-        _, self.next_offset = await ask_offsets(self._caller, self._topic, self._partition)
-        self._is_earned = True
+    def _goes_on_after(self, error: EventLogError) -> bool:
+        return error.retryable or isinstance(error, OffsetOutOfRange) or type(error).code == EventLogError.code
 
     async def _follow(self, call: ClientCall) -> None:
         """Until the stream ends (raises), or is silent for so long that another replica is asked (returns)."""
@@ -218,6 +227,7 @@ class PartitionReader:
             if response is None:
                 raise Unavailable(f"topic {self._topic}, partition {self._partition}: the node ended the stream")
             self._heard_at = trio.current_time()
+            self._grace.reset()
             for message in response.batches:
                 item = self._take(batch_of(message), response)
                 if item is not None:
@@ -262,7 +272,8 @@ async def ask_offsets(caller: Caller, topic: str, partition: int) -> tuple[int, 
     """Log start offset and high watermark, which covers everything acknowledged before the call."""
     request = consume_request(topic, partition, END, max_bytes=1)
     request.consistency = event_log_pb2.LINEARIZABLE
-    response = await caller.call(CONSUME, request, lambda now: caller.routing.for_write(topic, partition, now))
+    grace = TopicGrace(caller, topic, partition)
+    response = await caller.call(CONSUME, request, lambda now: caller.routing.for_write(topic, partition, now), grace=grace)
     return response.log_start_offset, response.high_watermark
 
 
