@@ -11,7 +11,15 @@ import trio
 from trio_eventlog.client.background import background
 from trio_eventlog.client.calls import Caller
 from trio_eventlog.client.channels import ChannelPool, Connect, connect_over
-from trio_eventlog.client.consumer import BatchReceiver, Item, PartitionReader, RecordReceiver, check_start, earliest_ns
+from trio_eventlog.client.consumer import (
+    BatchReceiver,
+    Item,
+    PartitionReader,
+    RecordReceiver,
+    ask_offsets,
+    check_start,
+    earliest_ns,
+)
 from trio_eventlog.client.lane import Lane
 from trio_eventlog.client.producer import Delivery, OpenBatch, Producer
 from trio_eventlog.client.producer_core import PendingBatch, ProduceResult
@@ -218,6 +226,21 @@ class Client:
                     )
                     nursery.start_soon(reader.run)
             yield BatchReceiver(receive)
+
+    async def offsets(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """The partition's log start offset and its end: one past the last offset, of everything acknowledged before the call.
+
+        Raises:
+            TopicNotFound: no such topic or partition.
+        """
+        return await ask_offsets(self._caller, topic, partition)
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises TopicNotFound; a topic that is made on first use is not made."""
+        known = await self._caller.know_topic(topic)
+        if known is None:
+            raise TopicNotFound(f"there is no topic {topic!r}: `trio-eventlog topics list` shows those there are")
+        return known
 
     # Topics and the cluster
 

@@ -81,7 +81,8 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
     A checkpoint for each batch and each 128 records: a checkpoint for each record would take longer than the record.
 
     Attributes:
-        partition: where the last record received is from.
+        partition: where the last record or batch received is from.
+        end_offset: one past the last record of the last batch.
     """
 
     def __init__(self, batches: BatchReceiver, max_unpacked_bytes: int, from_ns: int) -> None:
@@ -91,6 +92,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
         self._records: list[Record] = []
         self._next = 0
         self.partition = 0
+        self.end_offset = 0
 
     async def receive(self) -> Record:
         """The next record. Raises as `BatchReceiver.receive`."""
@@ -113,6 +115,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
             return rest
         item = await self._batches.receive()
         self.partition = item.partition
+        self.end_offset = item.end_offset
         try:
             records = decode_records(item.batch, self._max_unpacked_bytes)
         except CodecError as error:
@@ -197,12 +200,8 @@ class PartitionReader:
             await caller.before_retry(backoff, failure)
 
     async def _find_end(self) -> None:
-        """The end is asked for once, and of the leader: asked again after a lost stream, it would leave out records."""
-        request = consume_request(self._topic, self._partition, END, max_bytes=1)
-        request.consistency = event_log_pb2.LINEARIZABLE
-        routing = self._caller.routing
-        response = await self._caller.call(CONSUME, request, lambda now: routing.for_write(self._topic, self._partition, now))
-        self.next_offset = response.high_watermark
+        """The end is asked for once: asked again after a lost stream, it would leave out records."""
+        _, self.next_offset = await ask_offsets(self._caller, self._topic, self._partition)
         self._is_earned = True
 
     async def _follow(self, call: ClientCall) -> None:
@@ -257,6 +256,14 @@ class PartitionReader:
         if self.next_offset is None or self.next_offset < error.log_start_offset or self.next_offset <= error.high_watermark:
             return False
         return self._is_earned or not from_leader
+
+
+async def ask_offsets(caller: Caller, topic: str, partition: int) -> tuple[int, int]:
+    """Log start offset and high watermark, which covers everything acknowledged before the call."""
+    request = consume_request(topic, partition, END, max_bytes=1)
+    request.consistency = event_log_pb2.LINEARIZABLE
+    response = await caller.call(CONSUME, request, lambda now: caller.routing.for_write(topic, partition, now))
+    return response.log_start_offset, response.high_watermark
 
 
 def earliest_ns(start: Start) -> int:
