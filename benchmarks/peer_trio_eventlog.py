@@ -22,7 +22,7 @@ from crc32c import crc32c
 from trio_eventlog.v1 import admin_pb2, event_log_pb2, records_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
-SERVE = [sys.executable, ROOT / "tests" / "process" / "stand_in.py"]
+SERVE = [sys.executable, "-m", "trio_eventlog", "serve"]
 TOPIC = "bench"
 NO_LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
 

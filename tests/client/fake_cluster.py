@@ -77,6 +77,7 @@ class FakeNode:
         self.scope: trio.CancelScope | None = None
         self.before_append: Callable[[records_pb2.Batch], Any] | None = None
         self.after_append: Callable[[records_pb2.Batch], Any] | None = None
+        self.hears_of_topics_at = float("-inf")
         self.visible_end: int | None = None  # A follower that lags.
 
     def services(self) -> list[Service]:
@@ -108,6 +109,8 @@ class FakeNode:
 
     def partition(self, topic: str, number: int) -> FakePartition:
         found = self.cluster.topics.get(topic)
+        if trio.current_time() < self.hears_of_topics_at:
+            raise TopicNotFound(f"no topic {topic} here yet")
         if found is None and self.cluster.auto_create:
             self.cluster.add_topic(topic)
             found = self.cluster.topics[topic]

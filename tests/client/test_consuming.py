@@ -245,6 +245,17 @@ async def test_gives_up_when_nobody_answers(autojump_clock: trio.testing.MockClo
             assert 20 <= trio.current_time() - before < 30
 
 
+async def test_topic_made_a_moment_ago(autojump_clock: trio.testing.MockClock) -> None:
+    """A replica may hear of the topic later than the client: somebody else is asked, or the same one a little later."""
+    async with open_fake() as (cluster, client):
+        await client.create_topic("fresh")
+        for node in cluster.nodes.values():
+            node.hears_of_topics_at = trio.current_time() + 1
+        async with client.consume("fresh", start=END) as records:
+            await client.produce("fresh", b"a")
+            assert await take(records, 1) == [0]
+
+
 async def test_refused(autojump_clock: trio.testing.MockClock) -> None:
     """Starts that cannot be, and topics that are not."""
     cluster = FakeCluster()

@@ -12,7 +12,7 @@ from trio_eventlog.client.channels import ChannelPool
 from trio_eventlog.client.routing import Routing
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.wire import GET_SERVERS, routing_of
-from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, Unavailable
+from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, TopicNotFound, Unavailable
 from trio_eventlog.rpc import Method
 from trio_eventlog.v1 import event_log_pb2
 
@@ -42,12 +42,14 @@ class Caller:
         addresses: Callable[[float], list[str]],
         *,
         on_uncertain: Callable[[], None] = lambda: None,
+        grace: "TopicGrace | None" = None,
     ) -> Any:
         """A unary call that may be repeated.
 
         Args:
             addresses: time -> where to try, the best first.
             on_uncertain: told when an attempt may have had its effect without an answer.
+            grace: for calls about a topic that may be new to the node.
 
         Raises:
             EventLogError: what the node said, or the last error once time or attempts have run out.
@@ -70,10 +72,10 @@ class Caller:
                         continue
                     hinted = ""
                 except EventLogError as error:
-                    if not error.retryable:
+                    if not error.retryable and not (grace is not None and grace.forgives(error)):
                         raise
                     last = error
-                    if not isinstance(error, Overloaded | QuotaExceeded):
+                    if not isinstance(error, Overloaded | QuotaExceeded | TopicNotFound):
                         on_uncertain()
                     if isinstance(error, Unavailable | ShuttingDown):
                         self.routing.avoid(address, trio.current_time())
@@ -149,3 +151,27 @@ class Caller:
             response = await self.call(GET_SERVERS, event_log_pb2.GetServersRequest(), self.routing.addresses)
             self.routing.update(*routing_of(response), trio.current_time())
         return self.routing.partitions(topic)
+
+
+class TopicGrace:
+    """A node may be asked for a topic before it has heard of it. That is no error, unless it goes on for long."""
+
+    def __init__(self, caller: Caller, topic: str, partition: int) -> None:
+        self._caller = caller
+        self._topic = topic
+        self._partition = partition
+        self._missing_since: float | None = None
+
+    def reset(self) -> None:
+        """A node knew the topic."""
+        self._missing_since = None
+
+    def forgives(self, error: EventLogError) -> bool:
+        """Whether to try again: other nodes know the topic, and attempt_timeout_seconds are not over yet."""
+        partitions = self._caller.routing.partitions(self._topic)
+        if not isinstance(error, TopicNotFound) or partitions is None or self._partition >= partitions:
+            return False
+        now = trio.current_time()
+        if self._missing_since is None:
+            self._missing_since = now
+        return now - self._missing_since < self._caller.settings.attempt_timeout_seconds

@@ -11,7 +11,15 @@ import trio
 from trio_eventlog.client.background import background
 from trio_eventlog.client.calls import Caller
 from trio_eventlog.client.channels import ChannelPool, Connect, connect_over
-from trio_eventlog.client.consumer import BatchReceiver, Item, PartitionReader, RecordReceiver, check_start, earliest_ns
+from trio_eventlog.client.consumer import (
+    BatchReceiver,
+    Item,
+    PartitionReader,
+    RecordReceiver,
+    ask_offsets,
+    check_start,
+    earliest_ns,
+)
 from trio_eventlog.client.lane import Lane
 from trio_eventlog.client.producer import Delivery, OpenBatch, Producer
 from trio_eventlog.client.producer_core import PendingBatch, ProduceResult
@@ -24,6 +32,7 @@ from trio_eventlog.client.wire import (
     CREATE_TOPIC,
     DELETE_TOPIC,
     DESCRIBE_TOPIC,
+    END,
     GET_STATUS,
     LIST_TOPICS,
     NANOSECONDS,
@@ -206,18 +215,43 @@ class Client:
             raise InvalidArgument(f"start {start!r}: {error}") from None
         if partition is not None and partition < 0:
             raise InvalidArgument(f"partition {partition}: partitions count from 0")
+        starts = dict.fromkeys(range(partitions) if partition is None else (partition,), start)
+        if start is END:
+            for number in starts:
+                _, starts[number] = await self.offsets(topic, number)
         buffered = self.settings.consumer_buffer_batches if buffer_batches is None else buffer_batches
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
         send, receive = trio.open_memory_channel[Item](buffered)
         async with background() as nursery, receive:
             async with send:
-                for number in range(partitions) if partition is None else (partition,):
+                for number, begin in starts.items():
                     reader = PartitionReader(
-                        topic, number, start, self._caller, send.clone(), fetch_bytes or self.settings.consumer_fetch_bytes
+                        topic,
+                        number,
+                        begin,
+                        self._caller,
+                        send.clone(),
+                        max_bytes=fetch_bytes or self.settings.consumer_fetch_bytes,
+                        is_earned=start is END,
                     )
                     nursery.start_soon(reader.run)
             yield BatchReceiver(receive)
+
+    async def offsets(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """The partition's log start offset and its end: one past the last offset, of everything acknowledged before the call.
+
+        Raises:
+            TopicNotFound: no such topic or partition.
+        """
+        return await ask_offsets(self._caller, topic, partition)
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises TopicNotFound; a topic that is made on first use is not made."""
+        known = await self._caller.know_topic(topic)
+        if known is None:
+            raise TopicNotFound(f"there is no topic {topic!r}: `trio-eventlog topics list` shows those there are")
+        return known
 
     # Topics and the cluster
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_eventlog.client.calls import HINTS_MAX, Caller
+from trio_eventlog.client.calls import HINTS_MAX, Caller, TopicGrace
 from trio_eventlog.client.channels import ClientCall
 from trio_eventlog.client.producer_core import PendingBatch, ProducerCore
 from trio_eventlog.client.wire import PRODUCE_STREAM, produce_head, produce_request, produce_result, stream_error
@@ -14,7 +14,6 @@ from trio_eventlog.errors import (
     NotLeader,
     OutOfOrderSequence,
     ShuttingDown,
-    TopicNotFound,
     Unavailable,
 )
 from trio_eventlog.records import Acks, Batch
@@ -50,7 +49,7 @@ class Lane:
         self._scope = trio.CancelScope()
         self._error: EventLogError | None = None
         self._is_leaving = False
-        self._topic_missing_since: float | None = None
+        self._grace = TopicGrace(caller, topic, partition)
 
     @property
     def activity(self) -> int:
@@ -228,7 +227,7 @@ class Lane:
             if response.HasField("error"):
                 self._hear_error(stream_error(response.error))
             else:
-                self._topic_missing_since = None
+                self._grace.reset()
                 self._caller.routing.worked(address)
                 self._done_batches += 1
                 core.on_result(produce_result(response, core.oldest_in_flight, self.topic, self.partition))
@@ -238,20 +237,9 @@ class Lane:
                 return
 
     def _hear_error(self, error: EventLogError) -> None:
-        if isinstance(error, TopicNotFound) and self._is_topic_on_its_way():
-            # The node was told to lead before it was told what.
+        if self._grace.forgives(error):
             error = NotLeader(f"{error} (yet)")
         self._core.on_error(error)
         if error.retryable or isinstance(error, OutOfOrderSequence) or type(error).code == EventLogError.code:
             # Once the rest is answered, a fresh stream, after a wait.
             self._error = self._error or error
-
-    def _is_topic_on_its_way(self) -> bool:
-        """Other nodes know the topic, and this is not going on for long."""
-        partitions = self._caller.routing.partitions(self.topic)
-        if partitions is None or self.partition >= partitions:
-            return False
-        now = trio.current_time()
-        if self._topic_missing_since is None:
-            self._topic_missing_since = now
-        return now - self._topic_missing_since < self._caller.settings.attempt_timeout_seconds

@@ -672,8 +672,12 @@ class SegmentedLog:
 
     async def _release(self, segment: _Segment) -> None:
         segment.users -= 1
-        if segment.is_removed and not segment.users:
+        if segment.users:
+            return
+        if segment.is_removed:
             await _close(segment)
+        elif len(self._opened) > self._settings.open_segments_max:
+            await self._close_surplus()
 
     async def _close_surplus(self) -> None:
         for segment in list(self._opened):
@@ -790,8 +794,7 @@ class SegmentedLog:
             self.recovery = LogRecovery(
                 scanned_bytes=position, torn_path=path, torn_position=position, torn_bytes=verdict.torn_bytes
             )
-            await file.truncate(position)
-            await file.sync()
+            await file.truncate(position)  # synced with the rest of what was found
         else:
             self.recovery = LogRecovery(scanned_bytes=position)
         if not position:
