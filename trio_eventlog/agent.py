@@ -98,6 +98,10 @@ class Node:
         self._voters: tuple[NodeId, ...] = ()
         self._ready = trio.Event()
         self._stopping = trio.Event()
+        self._core_scope = trio.CancelScope()
+        self._edge_scope = trio.CancelScope()
+        self._stop_scope = trio.CancelScope()
+        self._is_over = False
         rng = surroundings.rng
         self._tls = _tls_source(settings)
         self._transport = Transport(
@@ -221,6 +225,27 @@ class Node:
 
     # Life
 
+    async def _live(self, bound: BoundListener, *, task_status: trio.TaskStatus[None]) -> None:
+        """All of the node's tasks, until `_stop` ends them.
+
+        Shielded: when the embedding block is cancelled, the block ends first, then these, so that leadership can still be handed
+        over and calls be answered. `_stop` bounds how long that takes.
+        """
+        try:
+            with self._core_scope:
+                async with trio.open_nursery() as core:
+                    await core.start(self._run)
+                    with self._edge_scope:
+                        async with trio.open_nursery() as edge:
+                            await edge.start(self._mux.serve, bound.listener)
+                            self._core_scope.shield = True
+                            task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self._is_over = True
+            # Nothing is left to be stopped.
+            self._stop_scope.cancel()
+
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Everything but the port's door, until cancelled."""
         self._voters = await load_voters(self._directory)
@@ -252,16 +277,19 @@ class Node:
             self._replicas.tick()
 
     async def _stop(self, seconds_max: float) -> None:
-        """Outside in: nobody new, leadership away, calls to their end."""
+        """Outside in: nobody new, leadership away, calls to their end, then everything else."""
         self._stopping.set()
         self._mux.stop_accepting()
-        deadline = trio.current_time() + seconds_max
-        with trio.CancelScope(deadline=deadline):
-            async with trio.open_nursery() as nursery:
-                for replica in self._replicas.all():
-                    if replica.is_leader and len(replica.status().configuration.voters) > 1:
-                        nursery.start_soon(self._hand_over, replica)
-            await self._server.drain(deadline)
+        deadline = self._stop_scope.deadline = trio.current_time() + seconds_max
+        if not self._is_over:
+            with self._stop_scope:
+                async with trio.open_nursery() as nursery:
+                    for replica in self._replicas.all():
+                        if replica.is_leader and len(replica.status().configuration.voters) > 1:
+                            nursery.start_soon(self._hand_over, replica)
+                await self._server.drain(deadline)
+        self._edge_scope.cancel()
+        self._core_scope.cancel()
 
     async def _hand_over(self, replica: Replica) -> None:
         try:
@@ -377,19 +405,15 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         except OSError as error:
             raise SettingsError(f"{error}: choose another --listen address, or stop what uses it") from error
         node = Node(settings, surroundings, directory, bound)
-        async with trio.open_nursery() as core:
-            await core.start(node._run)
-            async with trio.open_nursery() as edge:
-                await edge.start(node._mux.serve, bound.listener)
-                is_orderly = False
-                try:
-                    yield node
-                    is_orderly = True
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
-                    edge.cancel_scope.cancel()
-            core.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node._live, bound)
+            is_orderly = False
+            try:
+                yield node
+                is_orderly = True
+            finally:
+                with trio.CancelScope(shield=True):
+                    await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
 
 
 async def run_node(settings: NodeSettings, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:

@@ -283,7 +283,7 @@ async def test_a_reset_connection_is_one_loss_and_comes_back(autojump_clock: tri
 async def test_a_link_that_outlives_a_loss_can_tell_the_next(autojump_clock: trio.testing.MockClock) -> None:
     """n2's link breaks alone, n1's own goes on. When that one breaks later, it is a loss of its own."""
     async with open_nodes() as nodes:
-        (n1, n2) = await connected_pair(nodes)
+        (n1, _) = await connected_pair(nodes)
         assert nodes.network.reset("n1", "n2", dialled_by="n2") == 1
         await n1.wait(lambda: n1.of_kind(PeerReset))
         await trio.sleep(2)
@@ -593,9 +593,7 @@ GREETING = PEER_PREFACE + b"".join(frame(encode_hello(other_hello(66)), FrameKin
     ],
     ids=["version", "zeros", "ones", "no hello", "empty hello", "oversized hello", "does not wait"],
 )
-async def test_what_is_no_hello_is_refused_by_name(
-    first: bytes, code: RefusedCode, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_what_is_no_hello_is_refused_by_name(first: bytes, code: RefusedCode, autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
         n1 = await nodes.start(1)
         (answer,) = await answer_of(await raw_peer(nodes, first))

@@ -9,6 +9,7 @@ aside on both sides; a block without any other output is the same as one that sa
 
 Where our `Ready` is laid out differently it is translated here:
 
+- our answers to candidates also tell what is committed, which is left aside here;
 - we hold back every message that speaks for a term not durable yet, etcd only replies; the adapter moves the others back;
 - etcd's synchronous mode is a driver's habit (persist, apply, then acknowledge all), so it lives here;
 - a change proposed as `v1=true` differs in its printed name only; its context says so.
@@ -75,7 +76,8 @@ NAMES = {
     MessageType.READ_INDEX_RESPONSE: "MsgReadIndexResp",
     MessageType.PROPOSE: "MsgProp",
 }
-REPLIES_OF_THE_DISK = {MessageType.APPEND_RESPONSE, MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE}
+VOTE_RESPONSES = {MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE}
+REPLIES_OF_THE_DISK = {MessageType.APPEND_RESPONSE} | VOTE_RESPONSES
 
 
 # Script files.
@@ -440,11 +442,11 @@ def describe_item(item: "Item | AppendWork | ApplyWork", indent: str = "", with_
                 to=message.to,
                 name=NAMES[message.type],
                 term=message.term,
-                log_term=message.log_term,
+                log_term=0 if message.type in VOTE_RESPONSES else message.log_term,
                 index=message.index,
                 reject=message.reject,
                 hint=message.reject_hint,
-                commit=message.commit,
+                commit=0 if message.type in VOTE_RESPONSES else message.commit,
                 entries=entries,
                 snapshot=message.snapshot,
                 indent=indent,

@@ -1,7 +1,7 @@
 """What clients ask of a group's log, from the queue before the core to the answer."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -119,13 +119,20 @@ class ProposalQueue:
         self._queued_bytes += proposal.size_bytes
         self._wake()
 
-    def take_all(self) -> Iterator[Proposal]:
-        """Everything queued, in order. What is not taken by the end of the iteration stays."""
-        while self._queue:
+    def take(self, count_max: int, bytes_max: int) -> list[Proposal]:
+        """The next proposals, in order: at most `count_max`, together at most `bytes_max`. The rest stays."""
+        taken: list[Proposal] = []
+        while self._queue and len(taken) < count_max and self._queue[0].size_bytes <= bytes_max:
             proposal = self._queue.popleft()
             self._queued_bytes -= proposal.size_bytes
-            yield proposal
-        self._room.unpark_all()
+            bytes_max -= proposal.size_bytes
+            taken.append(proposal)
+        if taken:
+            self._room.unpark_all()
+        return taken
+
+    def take_all(self) -> list[Proposal]:
+        return self.take(len(self._queue), self._queued_bytes)
 
     def close(self, error: EventLogError) -> None:
         """Fail what waits, and everybody who comes."""
@@ -199,13 +206,6 @@ class ProposalsUnderWay:
             if not under_way:
                 del self._by_producer[proposal.payload.producer_id]
         return proposal
-
-    def up_to(self, index: int) -> Iterator[Proposal]:
-        """Those at `index` and below, in order; they stay."""
-        for at, proposal in self._by_index.items():
-            if at > index:
-                return
-            yield proposal
 
     def abandon_above(self, index: int, why: str) -> None:
         """The node no longer leads: what is not known committed may or may not survive."""

@@ -16,6 +16,7 @@ What may leave when (docs/design/record-path.md):
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -60,7 +61,7 @@ class DriverSettings:
         inbox_messages_max: waiting peer messages; more are dropped.
         inbox_bytes_max: bytes of entries among them.
         proposal_bytes_max: waiting proposals; producers wait for room.
-        under_way_max: proposals given to the core and not yet answered; more are refused as Overloaded.
+        under_way_max: proposals given to the core and not yet answered; more wait in the queue.
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
         catch_up_messages_max: APPENDs waiting for the disk, for each follower.
@@ -77,7 +78,7 @@ class DriverSettings:
     apply_bytes_max: int = 4 << 20
     catch_up_messages_max: int = 256
     apply_at_once_max: int = 256
-    commit_notice_seconds: float = 0.002
+    commit_notice_seconds: float = 0.005
 
 
 Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
@@ -141,6 +142,7 @@ class RaftDriver:
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
+        self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
         self._staged_end_offset = log.log_end_offset
@@ -209,7 +211,10 @@ class RaftDriver:
         """
         if not self._core.is_leader:
             raise self._not_leader()
-        size_bytes = len(payload.payload) if isinstance(payload, Batch) else len(payload)
+        if isinstance(payload, Batch):
+            size_bytes = HEADER_BYTES + HEAD.size + len(payload.payload)
+        else:
+            size_bytes = HEADER_BYTES + len(payload)
         proposal = Proposal(payload, acks, size_bytes)
         await self._proposals.put(proposal)
         return proposal
@@ -306,6 +311,9 @@ class RaftDriver:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
             self._ticks_due = 0
             core.tick()
+            # A question may have been lost with its message or its leader: it is asked again until somebody answers.
+            for context in self._reads:
+                self._requests.append(partial(core.read_index, context))
         for received in self._inbox.take_messages():
             self._step(received)
         while self._requests:
@@ -323,10 +331,23 @@ class RaftDriver:
         for frame in received.frames:
             self._received[frame.index] = frame
         try:
+            if received.frames:
+                self._check_offsets(received)
             self._core.step(received.message)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
+
+    def _check_offsets(self, received: Received) -> None:
+        """A follower knows the offset that the next record has as well as its leader does. Raises ProtocolError."""
+        message = received.message
+        before = self._log.cached(message.index, message.index, 1)
+        # What is not in memory, the log itself looks at before it writes; what conflicts, the core refuses with a hint.
+        if before is None or before[0].term != message.log_term:
+            return
+        base_offset = received.frames[0].base_offset
+        if base_offset != before[0].end_offset:
+            raise ProtocolError(f"entry {message.index + 1} begins at offset {base_offset}, not at {before[0].end_offset}")
 
     def _take_proposals(self) -> None:
         if not self.is_leader:
@@ -337,16 +358,18 @@ class RaftDriver:
         if self._accepts_from_index is None or self._applied_index < self._accepts_from_index:
             # A new leader first applies what older terms have left: then it knows every producer's last batch.
             return
+        if self._core.lead_transferee != NOBODY:
+            # Either another node leads soon, and the proposals are refused, or this one goes on.
+            return
+        room_bytes = self._core.settings.max_uncommitted_bytes - self._core.uncommitted_bytes
+        proposals = self._proposals.take(self._settings.under_way_max - len(self._under_way), room_bytes)
         accepted: list[Proposal] = []
         entries: list[ProposedEntry] = []
         producers = self._applier.producers
         first_index = self._core.last_index + 1
-        for proposal in self._proposals.take_all():
+        for proposal in proposals:
             payload = proposal.payload
             if isinstance(payload, Batch):
-                if len(self._under_way) >= self._settings.under_way_max:
-                    proposal.fail(Overloaded("the leader has too many batches under way: wait and try again"))
-                    continue
                 assert producers is not None
                 try:
                     known = self._under_way.find(payload, producers)
@@ -359,9 +382,9 @@ class RaftDriver:
                 if known is not None:
                     proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
                     continue
-                entry = ProposedEntry(EntryKind.DATA, payload.record_count, HEADER_BYTES + HEAD.size + len(payload.payload))
+                entry = ProposedEntry(EntryKind.DATA, payload.record_count, proposal.size_bytes)
             else:
-                entry = ProposedEntry(EntryKind.CONTROL, 0, HEADER_BYTES + len(payload))
+                entry = ProposedEntry(EntryKind.CONTROL, 0, proposal.size_bytes)
             proposal.index = first_index + len(entries)
             proposal.term = self._core.term
             self._under_way.add(proposal)
@@ -379,7 +402,9 @@ class RaftDriver:
             return
         assert indexes.start == first_index
         for proposal in accepted:
-            if proposal.acks is Acks.NONE:
+            if proposal.acks is Acks.LEADER:
+                self._wait_for_own_disk.append(proposal)
+            elif proposal.acks is Acks.NONE:
                 proposal.resolve(Appended(0, proposal.payload.record_count if isinstance(proposal.payload, Batch) else 0))
 
     # What the core decided
@@ -438,6 +463,7 @@ class RaftDriver:
                         payload=payload,
                     )
             else:
+                assert entry.kind in _MADE_BY_CORES, f"{self.name}: nobody has the payload of entry {entry.term}/{entry.index}"
                 frame = encode_entry(
                     entry.kind,
                     term=entry.term,
@@ -462,6 +488,7 @@ class RaftDriver:
                 self._accepts_from_index = self._core.last_index
         else:
             self._accepts_from_index = None
+            self._wait_for_own_disk.clear()
             self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
             if len(self._proposals):
                 self._take_proposals()
@@ -479,6 +506,9 @@ class RaftDriver:
     def _send_message(self, message: Message) -> None:
         if message.type is not MessageType.APPEND:
             self._send(self.group_id, message, ())
+            return
+        if message.term != self._core.term:
+            # Written in a term that has ended meanwhile: its entries may stand here no longer.
             return
         if message.last_index == message.index:
             # Half of all messages of a leader with one producer: each commit would be told to every follower, and answered.
@@ -588,10 +618,10 @@ class RaftDriver:
                 self._send_message(message)
         if write.token is not None:
             self._core.on_appended(write.token)
-        if write.frames and self.is_leader:
-            for proposal in self._under_way.up_to(write.frames[-1].index):
-                if proposal.acks is Acks.LEADER and isinstance(proposal.payload, Batch):
-                    proposal.resolve(Appended(proposal.base_offset, proposal.payload.record_count))
+        while self._wait_for_own_disk and write.frames and self._wait_for_own_disk[0].index <= write.frames[-1].index:
+            proposal = self._wait_for_own_disk.popleft()
+            if isinstance(proposal.payload, Batch):
+                proposal.resolve(Appended(proposal.base_offset, proposal.payload.record_count))
 
     # The machine
 
@@ -681,3 +711,4 @@ class ReadWaiter:
 
 
 _NO_BOUND = 1 << 62
+_MADE_BY_CORES = frozenset({EntryKind.NO_OP, EntryKind.CONFIGURATION})

@@ -32,7 +32,8 @@ class ReplicasSettings:
         producer_window_batches, producers_max: see `machine.producers`; the same on every node.
         early_groups_max, early_messages_max: a peer may speak of a group before this node has heard of it from the catalog;
             so many messages of so many groups wait, the oldest group is forgotten first.
-        reset_jitter_seconds_max: how long a follower waits, at most, before it stands for election when the leader's link broke.
+        reset_stagger_seconds: when the leader's link breaks, the first of the other voters stands for election at once, the
+            next one so much later, and so on. Longer than an election takes, or two would split the votes.
     """
 
     replica: ReplicaSettings
@@ -40,7 +41,7 @@ class ReplicasSettings:
     producers_max: int = 10_000
     early_groups_max: int = 256
     early_messages_max: int = 16
-    reset_jitter_seconds_max: float = 0.03
+    reset_stagger_seconds: float = 0.04
 
 
 @attrs.define(slots=True, eq=False)
@@ -134,16 +135,23 @@ class Replicas:
             item.replica.driver.report_unreachable(node_id)
 
     def peer_reset(self, node_id: NodeId) -> None:
-        """A peer's process is gone: each group that it led looks for another leader at once, after a little jitter."""
+        """A peer's process is gone: each group that it led looks for another leader at once."""
         if self._nursery is None:
             return
         for item in self._open.values():
             if item.replica.leader_id == node_id:
                 item.replica.driver.peer_reset(node_id)
-                self._nursery.start_soon(self._campaign_after_jitter, item.replica, node_id)
+                self._nursery.start_soon(self._campaign_in_turn, item.replica, node_id)
 
-    async def _campaign_after_jitter(self, replica: Replica, node_id: NodeId) -> None:
-        await trio.sleep(self._rng.uniform(0.0, self._settings.reset_jitter_seconds_max))
+    async def _campaign_in_turn(self, replica: Replica, node_id: NodeId) -> None:
+        """All followers lose the leader at the same moment. In turn, not by chance: two at a time would split the votes."""
+        status = replica.status()
+        others = sorted(status.configuration.voters - {node_id})
+        if self._node_id not in others:
+            return
+        # Turned by the term, so that it is not always the same node; the term is the same for all that followed the leader.
+        turn = (others.index(self._node_id) + status.hard_state.term) % len(others)
+        await trio.sleep(turn * self._settings.reset_stagger_seconds * self._rng.uniform(1.0, 1.25))
         replica.driver.campaign_if_leader_lost(node_id)
 
     async def run(

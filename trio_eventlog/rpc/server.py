@@ -33,7 +33,7 @@ Handler = Callable[..., Awaitable[Any]]
 - bidirectional: `async def handler(requests, context, send) -> None`
 
 `requests` is a `Requests`; `await send(message)` waits for room under HTTP/2 flow control. A response is a message or
-`Encoded`. A handler ends its call with an error by raising an `EventLogError`; what else leaves it is logged and told as UNKNOWN.
+`Encoded`. A handler ends its call with an error by raising an `EventLogError`; anything else is logged and told as UNKNOWN.
 """
 
 
@@ -205,7 +205,7 @@ class _ServerConnection:
         self._nursery: trio.Nursery | None = None
         self._started_at = trio.current_time()
         self._idle_since = self._started_at
-        self._is_finishing = False
+        self._drained = trio.Event()
 
     async def run(self) -> None:
         self.protocol.initiate_connection()
@@ -218,6 +218,7 @@ class _ServerConnection:
                     self._nursery = nursery
                     nursery.start_soon(self.wire.write)
                     nursery.start_soon(self._keep_house)
+                    nursery.start_soon(self._finish)
                     reason = await self.wire.read()
                     # The calls end with the connection, and at once: nobody is there to be answered.
                     for call in self.calls.values():
@@ -243,13 +244,14 @@ class _ServerConnection:
             self._nursery.cancel_scope.cancel()
 
     def _finish_if_drained(self) -> None:
-        if self.protocol.is_draining and not self.calls and not self._is_finishing and self._nursery is not None:
-            self._is_finishing = True
-            self._nursery.start_soon(self._finish)
+        if self.protocol.is_draining and not self.calls:
+            # A task that waits from the beginning: the nursery of a connection that is just ending takes no new one.
+            self._drained.set()
 
     async def _finish(self) -> None:
         """The last answer is out: the client has a moment to close its side, as closing first could lose what is on its way."""
         assert self._nursery is not None
+        await self._drained.wait()
         with trio.move_on_after(self._settings.goodbye_seconds):
             await self.wire.wait_flushed()
             await trio.sleep_forever()
@@ -444,7 +446,10 @@ class Server:
             connection.start_draining()
 
     async def drain(self, deadline: float = math.inf) -> None:
-        """`start_draining`, then waits until all connections have ended; at `deadline` (Trio's clock) cancels what still runs."""
+        """`start_draining`, then waits until all connections have ended; at `deadline` (Trio's clock) cancels what still runs.
+
+        The clients whose calls are done have `goodbye_seconds` to close their side.
+        """
         self.start_draining()
         with trio.move_on_at(deadline):
             await self._wait_ended()

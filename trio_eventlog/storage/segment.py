@@ -17,6 +17,7 @@ from trio_eventlog.codec.segment import (
     SegmentFooter,
     decode_footer,
     decode_mark,
+    encode_mark,
     footer_bytes,
 )
 from trio_eventlog.codec.sparse_index import NO_TIMESTAMP_NS, SparseIndex
@@ -302,7 +303,7 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
     * each write ends with an append mark that says where it began. A mark after `position` whose write began after `position`
       proves that what stands at `position` was durable: damage;
     * a write goes over zeros (and the last mark): the file is cut before it is written again. A sector that did not make it to
-      the medium is all zeros, or still holds the last mark. A damaged frame without such a sector was not torn: damage.
+      the medium is all zeros, or still holds (a part of) the last mark. A damaged frame without such a sector was not torn: damage.
 
     Limits: a frame of the last write that is damaged *and* has a whole sector of zeros in it looks torn.
     """
@@ -326,7 +327,7 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
         end = later_mark.end - position
     elif later_frame is not None:
         end = later_frame
-    elif len(tail) < max(HEADER_BYTES, claimed_bytes) or content_bytes < claimed_bytes:
+    elif content_bytes < max(HEADER_BYTES, claimed_bytes):
         return torn  # the file ends inside the frame, or only zeros follow from some place inside it on, the mark missing too
     else:
         end = content_bytes
@@ -389,11 +390,25 @@ def find_frame(tail: bytes | bytearray | memoryview, start: int, next_index: int
 
 
 def _has_lost_sector(tail: bytes | bytearray, position: int, end: int) -> bool:
-    """Is a sector that overlaps the first `end` bytes of `tail` all zeros, as far as it is in `tail`?"""
+    """Does a sector that overlaps the first `end` bytes of `tail` still hold, as far as it is in `tail`, what was there before?"""
     start = 0
     while start < end:
         stop = start + SECTOR_BYTES - (position + start) % SECTOR_BYTES
-        if not any(tail[start:stop]):
+        if not any(tail[start:stop]) or (start < MARK_BYTES and _is_rest_of_mark(tail, position, start, stop)):
             return True
         start = stop
     return False
+
+
+def _is_rest_of_mark(tail: bytes | bytearray, position: int, start: int, stop: int) -> bool:
+    """Are the bytes start..stop of `tail` those of the mark that stood at `position`, and zeros?
+
+    A mark may lie across two sectors. Its checksum and start are not known, the rest is.
+    """
+    if any(tail[MARK_BYTES:stop]):
+        return False
+    known = encode_mark(0, max(position, 1))
+    return all(tail[at] == known[at] for at in range(start, min(stop, len(tail), MARK_BYTES)) if at not in _MARK_UNKNOWN)
+
+
+_MARK_UNKNOWN = frozenset((*range(8, 12), *range(16, 24)))
