@@ -323,6 +323,23 @@ async def test_idle_stream_is_closed_and_opened_again(autojump_clock: trio.testi
     assert cluster.topics["t"][0].values() == [b"a", b"b"]
 
 
+async def test_moves_to_the_leader_while_streaming(autojump_clock: trio.testing.MockClock) -> None:
+    """A node that forwards is not an error, so nothing says that there is a shorter way: the client looks now and then."""
+    async with open_fake() as (cluster, client):
+        await client.produce("t", b"0")
+        partition = cluster.topics["t"][0]
+        cluster.forwards = True
+        partition.leader = "n2"
+        for number in range(1, 200):
+            handles = [await client.submit_batch("t", 0, _batch(b"%d" % number)) for _ in range(3)]
+            for handle in handles:
+                await handle.wait()
+            await trio.sleep(0.1)
+    assert cluster.nodes["n1"].calls.count("ProduceStream") == 1
+    assert cluster.nodes["n2"].calls.count("ProduceStream") == 1
+    assert [int(value) for value in partition.values()] == sorted(list(range(200)) + 2 * list(range(1, 200)))
+
+
 async def test_application_errors_come_out_as_they_are(autojump_clock: trio.testing.MockClock) -> None:
     """Not inside a group: that the client has a nursery is no business of its user."""
     with pytest.RaisesGroup(ZeroDivisionError):  # The group of open_fake's own nursery, one level.

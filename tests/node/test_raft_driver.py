@@ -319,8 +319,8 @@ async def test_a_follower_far_behind_is_served_from_the_disk_in_order() -> None:
             await rig.settle()
             await rig.acknowledge()
         rig.take_sent()
-        # Node 3 answers for the first time: it has nothing.
-        rig.give(Message(type=MessageType.APPEND_RESPONSE, to=ME, sender=THREE, term=rig.term, index=0, reject=True))
+        # Node 3 answers for the first time: it has the first entry.
+        rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=1)
         await rig.settle()
         for _ in range(30):
             sent = [item for item in rig.take_sent(MessageType.APPEND) if item[0].to == THREE]

@@ -1,5 +1,6 @@
 """Calls that find the right node, and are repeated while that is safe and the time allows."""
 
+import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,11 @@ from trio_eventlog.client.channels import ChannelPool
 from trio_eventlog.client.routing import Routing
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.wire import GET_SERVERS, routing_of
-from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, Unavailable
+from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, TopicNotFound, Unavailable
 from trio_eventlog.rpc import Method
 from trio_eventlog.v1 import event_log_pb2
+
+logger = logging.getLogger(__name__)
 
 HINTS_MAX = 3
 """Leader hints followed without a wait; nodes that point at each other are not chased for ever."""
@@ -39,12 +42,14 @@ class Caller:
         addresses: Callable[[float], list[str]],
         *,
         on_uncertain: Callable[[], None] = lambda: None,
+        grace: "TopicGrace | None" = None,
     ) -> Any:
         """A unary call that may be repeated.
 
         Args:
             addresses: time -> where to try, the best first.
             on_uncertain: told when an attempt may have had its effect without an answer.
+            grace: for calls about a topic that may be new to the node.
 
         Raises:
             EventLogError: what the node said, or the last error once time or attempts have run out.
@@ -61,15 +66,16 @@ class Caller:
                     response = await self.call_once(address, method, request)
                 except NotLeader as error:
                     last = error
-                    if error.leader_address and error.leader_address != address and hints < HINTS_MAX:
+                    hinted = self.routing.hinted(error)
+                    if hinted and hinted != address and hints < HINTS_MAX:
                         hints += 1
-                        hinted = error.leader_address
                         continue
+                    hinted = ""
                 except EventLogError as error:
-                    if not error.retryable:
+                    if not error.retryable and not (grace is not None and grace.forgives(error)):
                         raise
                     last = error
-                    if not isinstance(error, Overloaded | QuotaExceeded):
+                    if not isinstance(error, Overloaded | QuotaExceeded | TopicNotFound):
                         on_uncertain()
                     if isinstance(error, Unavailable | ShuttingDown):
                         self.routing.avoid(address, trio.current_time())
@@ -95,11 +101,7 @@ class Caller:
         asked_seconds = error.retry_after_seconds if isinstance(error, Overloaded | QuotaExceeded) else 0.0
         await trio.sleep_until(min(trio.current_time() + backoff.next_seconds(asked_seconds), not_after))
         if not asked_seconds:
-            try:
-                await self.refresh(newer_than=failed_at)
-            except Unavailable:
-                # What is known stays; the next attempt tells what is wrong.
-                pass
+            await self.refresh_if_possible(newer_than=failed_at)
 
     async def refresh(self, newer_than: float | None = None) -> None:
         """Ask any node for nodes and leaders, unless somebody has since `newer_than` (default: routing_refresh_seconds ago).
@@ -130,6 +132,13 @@ class Caller:
                 return
             raise Unavailable("no node answers: " + "; ".join(reasons))
 
+    async def refresh_if_possible(self, newer_than: float | None = None) -> None:
+        """As `refresh`; when no node answers, what is known stays, and the call that needed it tells what is wrong."""
+        try:
+            await self.refresh(newer_than)
+        except Unavailable as error:
+            logger.debug("routing stays as it is: %s", error)
+
     async def know_topic(self, topic: str) -> int | None:
         """How many partitions the topic has; None when no node knows it. Asks when it is not known or was asked long ago.
 
@@ -137,12 +146,32 @@ class Caller:
             EventLogError: the topic is not known, and no node answered in time.
         """
         if self.routing.partitions(topic) is not None:
-            try:
-                await self.refresh()
-            except Unavailable:
-                # What was known may still be right; the call itself tells what is wrong.
-                pass
+            await self.refresh_if_possible()
         else:
             response = await self.call(GET_SERVERS, event_log_pb2.GetServersRequest(), self.routing.addresses)
             self.routing.update(*routing_of(response), trio.current_time())
         return self.routing.partitions(topic)
+
+
+class TopicGrace:
+    """A node may be asked for a topic before it has heard of it. That is no error, unless it goes on for long."""
+
+    def __init__(self, caller: Caller, topic: str, partition: int) -> None:
+        self._caller = caller
+        self._topic = topic
+        self._partition = partition
+        self._missing_since: float | None = None
+
+    def reset(self) -> None:
+        """A node knew the topic."""
+        self._missing_since = None
+
+    def forgives(self, error: EventLogError) -> bool:
+        """Whether to try again: other nodes know the topic, and attempt_timeout_seconds are not over yet."""
+        partitions = self._caller.routing.partitions(self._topic)
+        if not isinstance(error, TopicNotFound) or partitions is None or self._partition >= partitions:
+            return False
+        now = trio.current_time()
+        if self._missing_since is None:
+            self._missing_since = now
+        return now - self._missing_since < self._caller.settings.attempt_timeout_seconds

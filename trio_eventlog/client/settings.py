@@ -111,7 +111,7 @@ class ClientSettings:
     )
     routing_refresh_seconds: float = setting(
         DURATION,
-        30.0,
+        5.0,
         "Knowledge of leaders and nodes older than this is asked for again at the next call; errors refresh it at once.",
         group="Routing",
         minimum=0.01,

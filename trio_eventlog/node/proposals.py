@@ -1,7 +1,7 @@
 """What clients ask of a group's log, from the queue before the core to the answer."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -53,6 +53,8 @@ class Proposal:
 
     def reach(self, level: Acks, result: object) -> None:
         """It is now as safe as `level` says: everybody who asked for no more than that is answered."""
+        if self._reached is not None and self._reached <= level:
+            return
         self._reached, self._reached_result = level, result
         if self.acks >= level:
             self._decide(result, None)
@@ -263,13 +265,6 @@ class ProposalsUnderWay:
             if not under_way:
                 del self._by_producer[proposal.payload.producer_id]
         return proposal
-
-    def up_to(self, index: int) -> Iterator[Proposal]:
-        """Those at `index` and below, in order; they stay."""
-        for at, proposal in self._by_index.items():
-            if at > index:
-                return
-            yield proposal
 
     def abandon_above(self, index: int, why: str, error: EventLogError | None = None) -> None:
         """The node no longer leads: what is not known committed may or may not survive. `error`: it is known what became of it."""

@@ -15,7 +15,8 @@ What may leave when (docs/design/record-path.md):
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 import trio
@@ -65,6 +66,9 @@ class DriverSettings:
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
         catch_up_messages_max: APPENDs waiting for the disk, for each follower.
+        apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
+        commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
+            one with entries to carry it.
         read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer.
     """
 
@@ -76,6 +80,8 @@ class DriverSettings:
     append_bytes_max: int = 1 << 20
     apply_bytes_max: int = 4 << 20
     catch_up_messages_max: int = 256
+    apply_at_once_max: int = 256
+    commit_notice_seconds: float = 0.005
     read_retry_ticks: int = 5
 
 
@@ -141,18 +147,24 @@ class RaftDriver:
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
+        self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
         self._staged_end_offset = log.log_end_offset
         self._received: dict[tuple[int, int], EntryFrame] = {}
         """By term and index: the bytes of what this turn's APPENDs have brought."""
         self._writes: deque[_Write] = deque()
+        self._writes_waiting = 0
+        self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
         self._write_wanted = trio.Event()
         self._written: deque[_Write] = deque()
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
+        self._is_applying = False
         self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
+        self._commit_notices: dict[NodeId, Message] = {}
+        self._commit_notice_wanted = trio.Event()
         self._catch_up: dict[NodeId, deque[Message]] = {}
         self._catch_up_wanted: dict[NodeId, trio.Event] = {}
         self._accepts_from_index: int | None = None
@@ -166,6 +178,7 @@ class RaftDriver:
         self._ticks = 0
         self._closed_by: EventLogError | None = None
         self._leader_changed = trio.Event()
+        self._scopes: dict[trio.CancelScope, NodeId] = {}
         self._applied_moved = Watermark()
         self._counters = Counter[str]()
         self._nursery: trio.Nursery | None = None
@@ -204,6 +217,16 @@ class RaftDriver:
                 raise self._closed_by
             await self._leader_changed.wait()
         return self.leader_id
+
+    @contextmanager
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> Iterator[None]:
+        """Within the block, `scope` is cancelled when somebody else is known to lead (not when just nobody is), or when this is
+        closed."""
+        self._scopes[scope] = node_id
+        try:
+            yield
+        finally:
+            del self._scopes[scope]
 
     async def propose(self, payload: Batch | bytes, acks: Acks) -> Proposal:
         """Queue a batch, or a command of the catalog. Proposals of one task keep their order.
@@ -295,6 +318,7 @@ class RaftDriver:
                 self._nursery = nursery
                 nursery.start_soon(self._write_loop)
                 nursery.start_soon(self._apply_loop)
+                nursery.start_soon(self._commit_notice_loop)
                 task_status.started()
                 self._take_ready()
                 while True:
@@ -309,6 +333,8 @@ class RaftDriver:
             for read in [*self._reads_to_ask, *(read for together in self._reads_asked.values() for read in together)]:
                 read.fail(error)
             self._applied_moved.close(error)
+            for scope in self._scopes:
+                scope.cancel()
             self._leader_changed.set()
 
     def _turn(self) -> None:
@@ -422,6 +448,7 @@ class RaftDriver:
                 proposal.fail(NotLeader(f"{self.name}: this node is about to stop leading ({error}): try again shortly"))
             return
         assert indexes.start == first_index
+        self._wait_for_own_disk.extend(accepted)
         for proposal in accepted:
             if proposal.acks is Acks.NONE:
                 count = proposal.payload.record_count if isinstance(proposal.payload, Batch) else 0
@@ -485,11 +512,20 @@ class RaftDriver:
             for message in ready.messages:
                 self._send_message(message)
             if append is not None:
-                self._writes.append(_Write(append.hard_state if append.must_sync else None, frames, append.token, append.responses))
-                self._write_wanted.set()
+                hard_state = append.hard_state
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
+                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                    hard_state = None
+                if hard_state is not None:
+                    self._term_and_vote = (hard_state.term, hard_state.vote)
+                write = _Write(hard_state, frames, append.token, append.responses)
+                if append.must_sync or self._writes_waiting or self._written:
+                    self._write(write)
+                else:
+                    # A commit index alone is not worth a write, and with nothing before it, it is done.
+                    self._finish_write(write)
             if ready.committed:
-                self._to_apply.append(ready.committed)
-                self._apply_wanted.set()
+                self._apply_or_queue(ready.committed)
             for state in ready.read_states:
                 for read in self._reads_asked.pop(state.context, ()):
                     read.answer(state.index)
@@ -530,11 +566,15 @@ class RaftDriver:
                 self._accepts_from_index = self._core.last_index
         else:
             self._accepts_from_index = None
+            self._wait_for_own_disk.clear()
             self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
             if len(self._proposals):
                 self._take_proposals()
         if self._reads_asked and self._asked_of != (self._core.term, self._core.leader):
             self._ask_again()
+        for scope, node_id in self._scopes.items():
+            if self.leader_id not in (node_id, NOBODY):
+                scope.cancel()
         self._leader_changed.set()
         self._leader_changed = trio.Event()
 
@@ -547,11 +587,18 @@ class RaftDriver:
     # Sending
 
     def _send_message(self, message: Message) -> None:
-        if message.type is not MessageType.APPEND or message.last_index <= message.index:
+        if message.type is not MessageType.APPEND:
             self._send(self.group_id, message, ())
             return
         if not self._is_of_this_leadership(message):
             return  # it had to wait for the disk, and the log may hold other entries there now
+        if message.last_index == message.index:
+            # Half of all messages of a leader with one producer: each commit would be told to every follower, and answered.
+            self._commit_notices[message.to] = message
+            self._commit_notice_wanted.set()
+            return
+        # This one carries a newer commit index.
+        self._commit_notices.pop(message.to, None)
         behind = self._catch_up.get(message.to)
         if not behind:
             frames = self._log.cached(message.index + 1, message.last_index, _NO_BOUND)
@@ -569,6 +616,17 @@ class RaftDriver:
             return
         behind.append(message)
         self._catch_up_wanted[message.to].set()
+
+    async def _commit_notice_loop(self) -> None:
+        """Tell followers of the commit index when no entries came along to do so."""
+        while True:
+            await self._commit_notice_wanted.wait()
+            self._commit_notice_wanted = trio.Event()
+            await trio.sleep(self._settings.commit_notice_seconds)
+            notices, self._commit_notices = self._commit_notices, {}
+            for message in notices.values():
+                if self._is_of_this_leadership(message):
+                    self._send(self.group_id, message, ())
 
     async def _catch_up_loop(self, node_id: NodeId) -> None:
         """APPENDs to one follower that need the disk, in order; those that come meanwhile wait behind them."""
@@ -606,6 +664,11 @@ class RaftDriver:
 
     # The disk
 
+    def _write(self, write: _Write) -> None:
+        self._writes.append(write)
+        self._writes_waiting += 1
+        self._write_wanted.set()
+
     async def _write_loop(self) -> None:
         """Everything that waits becomes one write: hard state, then entries, then one notice to the core."""
         while True:
@@ -632,6 +695,7 @@ class RaftDriver:
                 self._counters["appended_entries"] += len(frames)
                 self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
             self._written.extend(batch)
+            self._writes_waiting -= len(batch)
             self._inbox.wake()
 
     def _finish_write(self, write: _Write) -> None:
@@ -645,12 +709,29 @@ class RaftDriver:
                 self._send_message(message)
         if write.token is not None:
             self._core.on_appended(write.token)
-        if write.frames and self.is_leader:
-            for proposal in self._under_way.up_to(write.frames[-1].index):
-                if isinstance(proposal.payload, Batch) and proposal.term == self._core.term:
-                    proposal.reach(Acks.LEADER, Appended(proposal.base_offset, proposal.payload.record_count))
+        while self._wait_for_own_disk and write.frames and self._wait_for_own_disk[0].index <= write.frames[-1].index:
+            proposal = self._wait_for_own_disk.popleft()
+            if isinstance(proposal.payload, Batch):
+                proposal.reach(Acks.LEADER, Appended(proposal.base_offset, proposal.payload.record_count))
 
     # The machine
+
+    def _apply_or_queue(self, indexes: range) -> None:
+        """Apply at once what is in memory, is not much and needs no disk; the rest in order behind what waits already."""
+        if not self._is_applying and not self._applied_notices and len(indexes) <= self._settings.apply_at_once_max:
+            frames = self._log.cached(indexes[0], indexes[-1], _NO_BOUND)
+            if (
+                frames is not None
+                and frames[-1].index == indexes[-1]
+                and all(frame.kind is EntryKind.DATA or frame.kind is EntryKind.NO_OP for frame in frames)
+            ):
+                for frame in frames:
+                    self._apply(frame)
+                self._core.on_applied(indexes[-1])
+                return
+        self._is_applying = True
+        self._to_apply.append(indexes)
+        self._apply_wanted.set()
 
     async def _apply_loop(self) -> None:
         """Committed entries, in order, to the machine; then the answers to who proposed them."""
@@ -669,6 +750,7 @@ class RaftDriver:
                         await self._persist_commit(frame.index)
                     self._apply(frame)
                 first = frames[-1].index + 1
+                self._is_applying = bool(self._to_apply) or first <= last
                 self._applied_notices.append((frames[-1].index, None))
                 self._inbox.wake()
                 if first <= last:
@@ -710,8 +792,7 @@ class RaftDriver:
             return
         done = trio.Event()
         state = self._core.status().hard_state
-        self._writes.append(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
-        self._write_wanted.set()
+        self._write(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         await done.wait()
 
 
@@ -740,3 +821,4 @@ def _proposed(payload: Batch | bytes) -> ProposedEntry:
 
 
 _NO_BOUND = 1 << 62
+_MADE_BY_CORES = frozenset({EntryKind.NO_OP, EntryKind.CONFIGURATION})

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 
 import attrs
 import trio
@@ -80,6 +80,10 @@ class Replica:
 
     async def propose_control(self, payload: bytes) -> Proposal:
         return await self.driver.propose(payload, Acks.QUORUM)
+
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
+        """A block within which `scope` is cancelled when somebody else than `node_id` is known to lead."""
+        return self.driver.while_led_by(node_id, scope)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
         """Until the leader this node knows of is another (or nobody)."""

@@ -1,7 +1,7 @@
 """The consensus core: Raft as a value machine, after etcd-io/raft, message for message.
 
-A `RaftNode` is one replica of one group. It does no I/O, reads no clock, starts no task, and holds no payload: messages, ticks and
-requests go in, `Ready` values come out.
+A `RaftNode` is one replica of one group. It does no I/O, reads no clock, starts no task, and holds no payload: messages,
+ticks and requests go in, `Ready` values come out.
 
 The caller's duties
 -------------------
@@ -11,21 +11,22 @@ The caller's duties
 3. **Messages in.** Hand every message of a peer to `step()`, with the metas of its entries (`Message.entries`) decoded from the
    frames and the frames kept, by index and term, until the entries come back in a `StorageAppend`. `ProtocolError`: drop that
    message, count it, go on. Hand over a SNAPSHOT message only when the snapshot's data is here.
-4. **Proposals.** Keep the payload of what you `propose()`, by index and term, for the same reason. No-ops and the entry that leaves
-   a joint configuration are made by the core; their payload, if any, is in the `Entry`.
+4. **Proposals.** Keep the payload of what you `propose()`, by index and term, for the same reason. No-ops and configuration
+   entries are made by the core; their payload, if any, is in the `Entry`.
 5. **Ready.** Whenever something went in, take `ready()` until it is None and carry it out:
    `messages` may leave at once, in order, in parallel with the disk; `append` goes to the disk, in order, one after the other;
    its `responses` leave only when it is durable, those addressed to this node go to its own `step()`, and then comes
    `on_appended(token)`; `committed` is applied in order, in parallel with both.
 6. **Durability.** Durable means: survives power loss. Appends whose `must_sync` is False (a new commit index, nothing else) may
-   be merged into the next one, but their responses still wait for all *earlier* appends. A failed write or fsync ends the process.
+   be merged into the next one, but their responses still wait for all *earlier* appends. A failed write or fsync ends the
+   process.
 7. **Replication.** An APPEND names a range of indexes. Fetch the frames and send them; if the node's term is no longer that of
    the message, or the frames are not to be had, drop the message and call `report_unreachable(to)`.
 8. **Applying.** Hand every CONFIGURATION entry to `apply_configuration()` in its turn (decoded by `decode_change`), then
    acknowledge with `on_applied()`. A change that is malformed or not legal is refused by every replica alike: log it, go on.
 9. **Snapshots.** After a SNAPSHOT message and the transfer of its data, call `report_snapshot()`, always.
-10. **The log.** What `LogView` shows changes by the appends above only, and by dropping a prefix that is applied and covered by a
-    snapshot.
+10. **The log.** What `LogView` shows changes by the appends above only, and by dropping a prefix that is applied and covered by
+    a snapshot.
 11. **Restart.** Build a new node from the last durable hard state, the log as it is, the configuration as of `applied_index`.
 
 The loop

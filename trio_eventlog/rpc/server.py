@@ -33,7 +33,7 @@ Handler = Callable[..., Awaitable[Any]]
 - bidirectional: `async def handler(requests, context, send) -> None`
 
 `requests` is a `Requests`; `await send(message)` waits for room under HTTP/2 flow control. A response is a message or
-`Encoded`. A handler ends its call with an error by raising an `EventLogError`; what else leaves it is logged and told as UNKNOWN.
+`Encoded`. A handler ends its call with an error by raising an `EventLogError`; anything else is logged and told as UNKNOWN.
 """
 
 
@@ -446,7 +446,10 @@ class Server:
             connection.start_draining()
 
     async def drain(self, deadline: float = math.inf) -> None:
-        """`start_draining`, then waits until all connections have ended; at `deadline` (Trio's clock) cancels what still runs."""
+        """`start_draining`, then waits until all connections have ended; at `deadline` (Trio's clock) cancels what still runs.
+
+        The clients whose calls are done have `goodbye_seconds` to close their side.
+        """
         self.start_draining()
         with trio.move_on_at(deadline):
             await self._wait_ended()

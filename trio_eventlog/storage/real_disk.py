@@ -255,7 +255,9 @@ class RealDisk:
             raise _translated(error, path) from error
 
 
-def _translated(error: OSError, path: str) -> EventLogError:
+def _translated(error: OSError, path: str) -> EventLogError | OSError:
+    if error.errno == errno.EROFS:
+        return PermissionError(error.errno, error.strerror, path)
     if error.errno in _FULL:
         return DiskFull(f"{path}: {error}. Free some room, or raise the quota.")
     return StorageFailed(f"{path}: {error}")

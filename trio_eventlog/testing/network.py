@@ -83,11 +83,11 @@ class MemoryNetwork:
         for connection in self._connections:
             connection.wake()
 
-    def reset(self, a: str, b: str) -> int:
-        """Break every connection between two hosts, both sides told. Returns how many."""
+    def reset(self, a: str, b: str, *, dialled_by: str | None = None) -> int:
+        """Break every connection between two hosts (dialled by one of them only), both sides told. Returns how many."""
         count = 0
         for connection in list(self._connections):
-            if {connection.dialler, connection.acceptor} == {a, b}:
+            if {connection.dialler, connection.acceptor} == {a, b} and dialled_by in (None, connection.dialler):
                 connection.break_now(None)
                 count += 1
         return count
@@ -121,9 +121,8 @@ class MemoryNetwork:
         owner = self._owners.get(address)
         while owner is not None and not (self.passes(dialler, owner) and self.passes(owner, dialler)):
             await self._healed.park()
-        if dialler in self._isolated:
-            while dialler in self._isolated:
-                await self._healed.park()
+        while dialler in self._isolated:  # whoever listens there, or nobody: from here it cannot be told
+            await self._healed.park()
         listener = self._listeners.get(address)
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{address}: nobody listens there")
