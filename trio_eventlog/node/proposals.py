@@ -47,6 +47,10 @@ class Proposal:
     def is_decided(self) -> bool:
         return self._done.is_set()
 
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
+
     def resolve(self, result: object) -> None:
         """The first decision counts: an acknowledged proposal may still be reported lost later, and that is no news."""
         if not self._done.is_set():
