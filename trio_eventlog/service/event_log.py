@@ -162,16 +162,32 @@ class EventLogService:
                     answered.set()
                     await send(response)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_in_order)
-            async with send_answer:
-                async for request in requests:
-                    begun: _Begun | EventLogError
-                    try:
-                        begun = last = await self._begin(request, is_forwarded=forwarded, may_propose=may_propose)
-                    except EventLogError as error:
-                        begun = error
-                    await send_answer.send(begun)
+        reading = trio.CancelScope()
+
+        async def stop_reading() -> None:
+            await self._stopping.wait()
+            reading.cancel()
+
+        async with trio.open_nursery() as stopper:
+            stopper.start_soon(stop_reading)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer_in_order)
+                async with send_answer:
+                    while not self._stopping.is_set():
+                        # A request that was taken is answered; only the wait for the next one is cut short.
+                        with trio.CancelScope() as reading:
+                            request = await requests.receive()
+                        if reading.cancelled_caught or request is None:
+                            break
+                        begun: _Begun | EventLogError
+                        try:
+                            begun = last = await self._begin(request, is_forwarded=forwarded, may_propose=may_propose)
+                        except EventLogError as error:
+                            begun = error
+                        await send_answer.send(begun)
+            stopper.cancel_scope.cancel()
+        if self._stopping.is_set():
+            raise ShuttingDown("this node is stopping: repeat what was not answered at another one")
 
     async def _begin(
         self,
