@@ -224,7 +224,8 @@ class Client:
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
         send, receive = trio.open_memory_channel[Item](buffered)
-        async with background() as nursery, receive:
+        # The readers end before what they send to is closed.
+        async with receive, background() as nursery:
             async with send:
                 for number, begin in starts.items():
                     reader = PartitionReader(
