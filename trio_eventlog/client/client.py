@@ -224,7 +224,7 @@ class Client:
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
         send, receive = trio.open_memory_channel[Item](buffered)
-        async with background() as nursery, receive:
+        async with receive, background() as nursery:
             async with send:
                 for number, begin in starts.items():
                     reader = PartitionReader(
@@ -321,9 +321,9 @@ class Client:
         return node_status(await self._caller.call(GET_STATUS, request, self._routing.addresses))
 
     async def servers(self) -> list[ServerInfo]:
-        """The nodes of the cluster, asked for now."""
+        """The nodes of the cluster, by name, asked for now."""
         await self._caller.refresh(newer_than=trio.current_time())
-        return list(self._routing.servers)
+        return sorted(self._routing.servers, key=lambda server: (server.name, server.id))
 
     async def placements(self) -> list[Placement]:
         """Leader and replicas of every partition, asked for now."""
