@@ -86,6 +86,7 @@ class Replicas:
         self._topics_changed = trio.Event()
         self._changes: deque[tuple[Command, Topic]] = deque()
         self._changes_wanted = trio.Event()
+        self._is_following = False
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -115,6 +116,11 @@ class Replicas:
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until the topic is open here (or gone)."""
         while (name in self._topics) is not present:
+            await self._topics_changed.wait()
+
+    async def wait_followed(self) -> None:
+        """Until every command of the catalog applied so far has taken effect here."""
+        while self._changes or self._is_following:
             await self._topics_changed.wait()
 
     def receive(self, group_id: GroupId, received: Received) -> None:
@@ -189,6 +195,7 @@ class Replicas:
                 self._changes_wanted = trio.Event()
                 await self._changes_wanted.wait()
             command, topic = self._changes.popleft()
+            self._is_following = True
             match command:
                 case CreateTopic():
                     # After a restart the whole history of the catalog comes by: what is deleted further on is not opened.
@@ -204,6 +211,7 @@ class Replicas:
                     self._topics.pop(topic.name, None)
                     for partition in topic.partitions:
                         await self._delete(topic, partition.group_id)
+            self._is_following = False
             self._topics_changed.set()
             self._topics_changed = trio.Event()
 

@@ -82,13 +82,20 @@ class TopicAdministration:
             return self._broker.topic(name)
         except TopicNotFound:
             if not create:
-                raise
+                return await self._find_surely(name)
         try:
             return await self.create(admin_pb2.CreateTopicRequest(name=name))
         except TopicExists:
             # Somebody else was quicker, or this node is behind: it will know soon.
             await self._wait(name, present=True)
             return self._broker.topic(name)
+
+    async def _find_surely(self, name: str) -> Topic:
+        """This node may only be behind one that has made the topic: it asks before it says no."""
+        with trio.move_on_after(self._visible_seconds_max):
+            await self._broker.wait_linearizable_topics()
+            return self._broker.topic(name)
+        raise NoQuorum(f"topic {name!r} is not known here, and no leader of the catalog could be asked for it: try again later")
 
     async def _wait(self, name: str, *, present: bool) -> None:
         with trio.move_on_after(self._visible_seconds_max) as scope:
