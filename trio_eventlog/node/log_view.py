@@ -1,6 +1,6 @@
 """A replica's log as its core sees it."""
 
-from trio_eventlog.raft import Compacted, OutOfLog, SnapshotMetadata
+from trio_eventlog.raft import Compacted, EntryKind, OutOfLog, SnapshotMetadata
 from trio_eventlog.storage.segmented_log import SegmentedLog
 
 
@@ -35,9 +35,16 @@ class SegmentedLogView:
         return self._log.last_index_not_after(index, term)
 
     def has_configuration(self, first: int, last: int) -> bool:
-        # The safe answer. It only puts off a campaign until what is committed is applied, which is moments after a start.
-        return True
+        frames = self._log.cached(first, last, _NO_BOUND)
+        if frames is None or frames[-1].index != last:
+            # The safe answer. It only puts off a campaign until what is committed is applied, which is moments after a start.
+            return True
+        # Never True for nothing here: a candidate learns the newest commit index from the votes, and would give up on it.
+        return any(frame.kind is EntryKind.CONFIGURATION for frame in frames)
 
     def snapshot(self) -> SnapshotMetadata | None:
         # Logs are never compacted yet, so nobody ever needs one.
         return None
+
+
+_NO_BOUND = 1 << 62
