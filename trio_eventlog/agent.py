@@ -18,7 +18,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, EventLogError, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, SettingsError
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 VERSION = importlib.metadata.version("trio-eventlog")
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
+RESPONSE_HEAD_BYTES = 64 * 1024
+"""Of a gRPC message to a consumer, kept free for what is around the records."""
 CANCELLED_STOP_SECONDS_MAX = 1.0
 """How long a stop may take when the embedding block was left by an exception."""
 
@@ -122,7 +124,12 @@ class Node:
             on_event=self._on_discovery_event,
         )
         self._replicas = Replicas(
-            node_id=self.node_id, directory=directory, send=self._send, settings=_replicas_settings(settings), rng=rng
+            node_id=self.node_id,
+            directory=directory,
+            send=self._send,
+            settings=_replicas_settings(settings),
+            rng=rng,
+            on_deleted=self._forget_group,
         )
         self.broker = Broker(self._replicas)
         rpc = RpcSettings(
@@ -135,11 +142,12 @@ class Node:
         )
         topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
         service_settings = _service_settings(settings)
+        self._lanes = Lanes(rng, service_settings.lanes_idle_max)
         self._event_log = EventLogService(
             self.broker,
             topics,
             self._forwarder,
-            Lanes(rng, service_settings.lanes_idle_max),
+            self._lanes,
             service_settings,
             now_ns=surroundings.now_ns,
             servers=self.servers,
@@ -363,6 +371,9 @@ class Node:
             return
         self._replicas.receive(group_id, Received(message, frames))
 
+    def _forget_group(self, group_id: GroupId) -> None:
+        self._lanes.forget(group_id)
+
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
             case PeerConnected(node_id=node_id, hello=hello):
@@ -374,8 +385,8 @@ class Node:
                 logger.info("the link with %s broke: %s", format_id(node_id), reason)
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
-            case PeerRefused():
-                logger.warning("%s refused the link: %s", event.address, event.text)
+            case PeerRefused(address=address) if address:  # our own refusals of inbound links are logged where they are made
+                logger.warning("%s refused the link: %s", address, event.text)
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged):
@@ -400,6 +411,11 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         new_node_id=lambda: new_node_id(surroundings.rng),
         now_seconds=lambda: surroundings.now_ns() / 1e9,
     ) as directory:
+        if directory.cluster_id != NO_CLUSTER and directory.cluster_name != settings.cluster_name:
+            raise DataDirectoryError(
+                f"{settings.data_dir}: holds data of the cluster named {directory.cluster_name!r}, and cluster_name is"
+                f" {settings.cluster_name!r}. Use the directory of that cluster, or set the name that belongs to this one."
+            )
         try:
             bound = await surroundings.network.listen(settings.listen)
         except OSError as error:
@@ -462,6 +478,7 @@ def _replicas_settings(settings: NodeSettings) -> ReplicasSettings:
                 inbox_messages_max=settings.inbox_messages_max,
                 inbox_bytes_max=settings.inbox_bytes_max,
                 proposal_bytes_max=settings.proposal_bytes_max,
+                proposals_max=settings.proposals_max,
                 under_way_max=settings.proposals_max,
                 append_bytes_max=settings.append_bytes_max,
             ),
@@ -482,7 +499,9 @@ def _service_settings(settings: NodeSettings) -> ServiceSettings:
         batch_bytes_max=settings.max_batch_bytes,
         fetch_bytes_max=settings.fetch_bytes_max,
         fetch_records_max=settings.fetch_records_max,
+        response_bytes_max=settings.max_message_bytes - RESPONSE_HEAD_BYTES,
         fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
+        linearizable_seconds_max=settings.forward_timeout_seconds,
         stream_requests_max=settings.produce_stream_requests_max,
         creates_topics=settings.creates_topics,
     )
