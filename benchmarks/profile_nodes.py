@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from common import wait_for
 from peer_trio_eventlog import TrioEventlog
 
 
@@ -86,7 +87,7 @@ def main():
 
         async def measure():
             await peer.connect()
-            leader = peer.leader()
+            leader = wait_for(peer.leader)
             follower = (leader + 1) % 3
             task = asyncio.create_task(load(peer, args))
             await asyncio.sleep(3.5 if args.scenario == "replay" else 0.5)

@@ -18,7 +18,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, EventLogError, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, SettingsError
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
@@ -385,8 +385,8 @@ class Node:
                 logger.info("the link with %s broke: %s", format_id(node_id), reason)
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
-            case PeerRefused():
-                logger.warning("%s refused the link: %s", event.address, event.text)
+            case PeerRefused(address=address) if address:  # our own refusals of inbound links are logged where they are made
+                logger.warning("%s refused the link: %s", address, event.text)
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged):
@@ -411,6 +411,11 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         new_node_id=lambda: new_node_id(surroundings.rng),
         now_seconds=lambda: surroundings.now_ns() / 1e9,
     ) as directory:
+        if directory.cluster_id != NO_CLUSTER and directory.cluster_name != settings.cluster_name:
+            raise DataDirectoryError(
+                f"{settings.data_dir}: holds data of the cluster named {directory.cluster_name!r}, and cluster_name is"
+                f" {settings.cluster_name!r}. Use the directory of that cluster, or set the name that belongs to this one."
+            )
         try:
             bound = await surroundings.network.listen(settings.listen)
         except OSError as error:

@@ -1,6 +1,7 @@
 """Fixtures of tests with real processes. Whatever was started is killed by its pid; logs are shown when a test fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
     if report.failed:
-        for daemon in item.stash.get(STARTED, []):
-            report.sections.append((f"log of {daemon.home.name}", daemon.log_tail(LOG_LINES_SHOWN)))
+        for node in item.listchain():
+            for daemon in node.stash.get(STARTED, []):
+                report.sections.append((f"log of {daemon.home.name}", daemon.log_tail(LOG_LINES_SHOWN)))
     return report
 
 
@@ -33,14 +35,30 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
     return Protocol(foreign.compile_protocol(ROOT, tmp_path_factory.mktemp("protocol")))
 
 
+@contextmanager
+def watched(node: pytest.Item | pytest.Collector, daemons: Sequence[Daemon]) -> Iterator[list[Daemon]]:
+    """Daemons that end with the block, and whose logs are shown when a test of `node` fails."""
+    started = node.stash[STARTED] = list(daemons)
+    try:
+        yield started
+    finally:
+        for daemon in started:
+            daemon.close()
+
+
 @pytest.fixture
 def started(request: pytest.FixtureRequest) -> Iterator[list[Daemon]]:
     """Daemons to end after the test."""
-    daemons: list[Daemon] = []
-    request.node.stash[STARTED] = daemons
-    yield daemons
-    for daemon in daemons:
-        daemon.close()
+    with watched(request.node, ()) as daemons:
+        yield daemons
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonCluster]:
+    """Three daemons for all tests of a module, with the flags in its SHARED_FLAGS."""
+    cluster = DaemonCluster(tmp_path_factory.mktemp("shared"), *getattr(request.module, "SHARED_FLAGS", ()))
+    with watched(request.node, cluster.nodes):
+        yield cluster.start()
 
 
 @pytest.fixture

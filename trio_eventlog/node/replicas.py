@@ -199,7 +199,6 @@ class Replicas:
                 self._changes_wanted = trio.Event()
                 await self._changes_wanted.wait()
             command, topic = self._changes.popleft()
-            self._is_following = True
             match command:
                 case CreateTopic():
                     # After a restart the whole history of the catalog comes by: what is deleted further on is not opened.
