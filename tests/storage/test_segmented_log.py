@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+import attrs
 import pytest
 import trio
 from log_frames import following, make_frames, raw
@@ -10,7 +11,7 @@ from trio.testing import MockClock
 
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entries, encode_entry
 from trio_eventlog.codec.segment import LogBase, encode_base
-from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, StorageFailed
+from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, SettingsError, StorageFailed
 from trio_eventlog.storage.segment import segment_name
 from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
 from trio_eventlog.testing.disk import CrashMode, Fault, Operation, SimDisk
@@ -47,6 +48,13 @@ async def read_all(log: SegmentedLog) -> list[bytes]:
 
 def segment_path(index: int) -> str:
     return f"/log/{segment_name(index)}"
+
+
+@pytest.mark.parametrize("name", [field.name for field in attrs.fields(LogSettings)])
+def test_settings_are_checked(name: str) -> None:
+    """Each has a least value, and the error names it."""
+    with pytest.raises(SettingsError, match=f"{name} is -1"):
+        LogSettings(**{name: -1})
 
 
 async def test_an_empty_log() -> None:
