@@ -384,9 +384,9 @@ class SegmentedLog:
                 await file.write_at(0, [data])
             finally:
                 await file.close()
-        except (DiskFull, StorageFailed):
+        except (DiskFull, StorageFailed) as error:
             # It is made again when it is missed. What must not be lost is written elsewhere, and fails there for itself.
-            logger.warning("the sparse index %s could not be written", segment.index_path, exc_info=True)
+            logger.warning("the sparse index %s could not be written: %s", segment.index_path, error)
 
     async def _locate(self, first: int) -> "_Cut":
         """Where to cut so that `first` is the first entry gone. The segment is acquired for the caller."""
