@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 VERSION = importlib.metadata.version("trio-eventlog")
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
+RESPONSE_HEAD_BYTES = 64 * 1024
+"""Of a gRPC message to a consumer, kept free for what is around the records."""
 CANCELLED_STOP_SECONDS_MAX = 1.0
 """How long a stop may take when the embedding block was left by an exception."""
 
@@ -122,7 +124,12 @@ class Node:
             on_event=self._on_discovery_event,
         )
         self._replicas = Replicas(
-            node_id=self.node_id, directory=directory, send=self._send, settings=_replicas_settings(settings), rng=rng
+            node_id=self.node_id,
+            directory=directory,
+            send=self._send,
+            settings=_replicas_settings(settings),
+            rng=rng,
+            on_deleted=self._forget_group,
         )
         self.broker = Broker(self._replicas)
         rpc = RpcSettings(
@@ -135,11 +142,12 @@ class Node:
         )
         topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
         service_settings = _service_settings(settings)
+        self._lanes = Lanes(rng, service_settings.lanes_idle_max)
         self._event_log = EventLogService(
             self.broker,
             topics,
             self._forwarder,
-            Lanes(rng, service_settings.lanes_idle_max),
+            self._lanes,
             service_settings,
             now_ns=surroundings.now_ns,
             servers=self.servers,
@@ -363,6 +371,9 @@ class Node:
             return
         self._replicas.receive(group_id, Received(message, frames))
 
+    def _forget_group(self, group_id: GroupId) -> None:
+        self._lanes.forget(group_id)
+
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
             case PeerConnected(node_id=node_id, hello=hello):
@@ -462,6 +473,7 @@ def _replicas_settings(settings: NodeSettings) -> ReplicasSettings:
                 inbox_messages_max=settings.inbox_messages_max,
                 inbox_bytes_max=settings.inbox_bytes_max,
                 proposal_bytes_max=settings.proposal_bytes_max,
+                proposals_max=settings.proposals_max,
                 under_way_max=settings.proposals_max,
                 append_bytes_max=settings.append_bytes_max,
             ),
@@ -482,7 +494,9 @@ def _service_settings(settings: NodeSettings) -> ServiceSettings:
         batch_bytes_max=settings.max_batch_bytes,
         fetch_bytes_max=settings.fetch_bytes_max,
         fetch_records_max=settings.fetch_records_max,
+        response_bytes_max=settings.max_message_bytes - RESPONSE_HEAD_BYTES,
         fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
+        linearizable_seconds_max=settings.forward_timeout_seconds,
         stream_requests_max=settings.produce_stream_requests_max,
         creates_topics=settings.creates_topics,
     )

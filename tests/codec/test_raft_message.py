@@ -99,8 +99,8 @@ def test_a_range_that_the_entries_do_not_fill_is_refused() -> None:
         decode_message(head + b"".join(bytes(frame.raw) for frame in frames[:2]))
     with pytest.raises(CodecError, match="follow"):
         decode_message(head + b"".join(bytes(frame.raw) for frame in entries(first=9)))
+    swapped = [frames[1], frames[0], frames[2]]
     with pytest.raises(CodecError, match="follow"):
-        swapped = [frames[1], frames[0], frames[2]]
         decode_message(head + b"".join(bytes(frame.raw) for frame in swapped))
 
 

@@ -91,8 +91,13 @@ class Caller:
         """One attempt at one node. Raises Unavailable when there is no answer in time."""
         timeout_seconds = self.settings.attempt_timeout_seconds
         with trio.move_on_after(timeout_seconds):
-            async with self.pool.use(address) as channel:
-                return await channel.unary(method, request)
+            try:
+                async with self.pool.use(address) as channel:
+                    return await channel.unary(method, request)
+            except Unavailable as error:
+                if address in str(error):
+                    raise
+                raise Unavailable(f"{address}: {error}") from error
         raise Unavailable(f"{address} did not answer within {timeout_seconds:g} s")
 
     async def before_retry(self, backoff: Backoff, error: EventLogError, not_after: float = float("inf")) -> None:
@@ -124,7 +129,7 @@ class Caller:
                     if not error.retryable:
                         raise
                     self.routing.avoid(address, trio.current_time())
-                    reasons.append(str(error) if address in str(error) else f"{address}: {error}")
+                    reasons.append(str(error))
                     continue
                 self.routing.worked(address)
                 servers, placements = routing_of(response)

@@ -123,6 +123,7 @@ class Client:
         """Queue a batch that is encoded already, waiting for room only; the handle tells the outcome of its first record."""
         outcome = OpenBatch(partition, 0.0)
         lane = self._lane(topic, partition)
+        await trio.lowlevel.checkpoint()
         outcome.pending = await lane.submit(batch, acks, lambda done: outcome.resolve(done.result, done.error))
         return Delivery(outcome, 0)
 

@@ -67,6 +67,10 @@ class Lane:
 
     async def submit(self, batch: Batch, acks: Acks, on_done: Callable[[PendingBatch], None]) -> PendingBatch:
         """Wait for room, first come first served, and queue the batch. Raises BatchTooLarge, or Unavailable after closing."""
+        if self.has_room(len(batch.payload)):
+            # Cancellable, but not a schedule point: whoever waits for the outcome gives way anyhow.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self.submit_nowait(batch, acks, on_done)
         async with self._entrance:
             size_bytes = len(batch.payload) + BATCH_OVERHEAD_BYTES
             while self._buffered_bytes and self._buffered_bytes + size_bytes > self._caller.settings.producer_buffer_bytes:

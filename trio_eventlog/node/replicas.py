@@ -3,7 +3,7 @@
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 import trio
@@ -31,7 +31,7 @@ class ReplicasSettings:
         replica: of every group.
         producer_window_batches, producers_max: see `machine.producers`; the same on every node.
         early_groups_max, early_messages_max: a peer may speak of a group before this node has heard of it from the catalog;
-            so many messages of so many groups wait, the oldest group is forgotten first.
+            so many messages without entries of so many groups wait, the oldest group is forgotten first.
         reset_stagger_seconds: when the leader's link breaks, the first of the other voters stands for election at once, the
             next one so much later, and so on. Longer than an election takes, or two would split the votes.
     """
@@ -59,6 +59,7 @@ class Replicas:
     Args:
         send: gives a message to the links.
         rng: each group's core gets a generator of its own, seeded from this one.
+        on_deleted: told of each group that is gone for good.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class Replicas:
         send: Send,
         settings: ReplicasSettings,
         rng: random.Random,
+        on_deleted: Callable[[GroupId], None] = lambda group_id: None,
     ) -> None:
+        self._on_deleted = on_deleted
         self._node_id = node_id
         self._directory = directory
         self._send = send
@@ -77,6 +80,8 @@ class Replicas:
         self._rng = rng
         self._open: dict[GroupId, _Open] = {}
         self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
+        self._known_groups_end = GroupId(CATALOG_GROUP + 1)
+        """Groups below are open here, or not any more, or live elsewhere."""
         self._topics: dict[str, Topic] = {}
         self._topics_changed = trio.Event()
         self._changes: deque[tuple[Command, Topic]] = deque()
@@ -117,6 +122,9 @@ class Replicas:
         item = self._open.get(group_id)
         if item is not None:
             item.replica.driver.receive(received)
+            return
+        if received.frames or group_id < self._known_groups_end:
+            # Entries come again, and would take room; a group known and not open was deleted.
             return
         early = self._early.get(group_id)
         if early is None:
@@ -183,14 +191,19 @@ class Replicas:
             command, topic = self._changes.popleft()
             match command:
                 case CreateTopic():
-                    for number, partition in enumerate(topic.partitions):
-                        if self._node_id in partition.replicas:
-                            await self._start_partition(topic, number)
-                    self._topics[topic.name] = topic
+                    # After a restart the whole history of the catalog comes by: what is deleted further on is not opened.
+                    if not any(isinstance(later, DeleteTopic) and gone is topic for later, gone in self._changes):
+                        for number, partition in enumerate(topic.partitions):
+                            if self._node_id in partition.replicas:
+                                await self._start_partition(topic, number)
+                        self._topics[topic.name] = topic
+                    self._known_groups_end = GroupId(topic.partitions[-1].group_id + 1)
+                    for group_id in [group_id for group_id in self._early if group_id < self._known_groups_end]:
+                        del self._early[group_id]
                 case DeleteTopic():
-                    del self._topics[topic.name]
+                    self._topics.pop(topic.name, None)
                     for partition in topic.partitions:
-                        await self._delete(partition.group_id)
+                        await self._delete(topic, partition.group_id)
             self._topics_changed.set()
             self._topics_changed = trio.Event()
 
@@ -258,10 +271,13 @@ class Replicas:
                 await trio.sleep_forever()
         closed.set()
 
-    async def _delete(self, group_id: GroupId) -> None:
+    async def _delete(self, topic: Topic, group_id: GroupId) -> None:
         item = self._open.pop(group_id, None)
-        if item is None:
-            return
-        item.scope.cancel()
-        await item.closed.wait()
-        await self._directory.remove_group(group_id)
+        if item is not None:
+            item.replica.close(TopicNotFound(f"topic {topic.name!r} was deleted"))
+            item.scope.cancel()
+            await item.closed.wait()
+            self._on_deleted(group_id)
+        # Files may have been left by a crash amid an earlier removal.
+        if await self._directory.disk.exists(self._directory.group_path(group_id)):
+            await self._directory.remove_group(group_id)

@@ -647,7 +647,7 @@ class RaftNode:
         kind = message.type
         self._check(message)
         term = message.term
-        if term != self._term and term:
+        if term != self._term and kind not in _WITHOUT_TERM:
             if term < self._term:
                 self._step_older_term(message)
                 return
@@ -696,7 +696,7 @@ class RaftNode:
             raise PeerNotFound(f"{kind.name} from {sender}, which is not in {self._configuration}")
         if sender == self.node_id and kind not in _TO_SELF:
             raise ProtocolError(f"{kind.name} from this node to itself")
-        if (message.term == 0) is not (kind in _WITHOUT_TERM):
+        if (message.term == 0) is not (kind in _WITHOUT_TERM) and not (kind is MessageType.PRE_VOTE_RESPONSE and message.reject):
             raise ProtocolError(f"{kind.name} of term {message.term}")
         check = _CHECKS.get(kind)
         if check is not None:

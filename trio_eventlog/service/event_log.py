@@ -12,6 +12,7 @@ from trio_eventlog.errors import (
     DamagedData,
     EventLogError,
     InvalidArgument,
+    NoQuorum,
     NotLeader,
     OutcomeUnknown,
     ShuttingDown,
@@ -45,7 +46,9 @@ class ServiceSettings:
         batch_bytes_max: payload of one batch.
         unpacked_bytes_max: the same, unpacked.
         fetch_bytes_max, fetch_records_max: of one answer; a request may ask for less.
+        response_bytes_max: of the records in one answer, unpacked: what gRPC lets through.
         fetch_wait_seconds_max: how long a Consume may wait.
+        linearizable_seconds_max: how long a linearizable read may look for a leader that has a quorum.
         stream_requests_max: produce requests of one stream not yet answered.
         lanes_idle_max: producer ids of this node kept for each partition (see `lanes`).
         creates_topics: a topic is made when it is first produced to.
@@ -55,7 +58,9 @@ class ServiceSettings:
     unpacked_bytes_max: int = 16 << 20
     fetch_bytes_max: int = 1 << 20
     fetch_records_max: int = 100_000
+    response_bytes_max: int = 4032 << 10
     fetch_wait_seconds_max: float = 60.0
+    linearizable_seconds_max: float = 30.0
     stream_requests_max: int = 32
     lanes_idle_max: int = 1024
     creates_topics: bool = False
@@ -233,56 +238,71 @@ class EventLogService:
 
     async def consume(self, request: messages.ConsumeRequest, context: Context) -> messages.ConsumeResponse | Encoded:
         _check_filter(request)
-        offset = await self._start_offset(request, context)
-        fetched = await self._fetch(request, offset)
+        replica, offset = await self._start(request)
+        fetched = await self._fetch(replica, request, offset)
         if not fetched.batches and request.HasField("max_wait"):
             wait_seconds = request.max_wait.seconds + request.max_wait.nanos / NANOSECONDS
             with trio.move_on_after(min(wait_seconds, self._settings.fetch_wait_seconds_max)):
-                await self._broker.replica(request.topic, request.partition).watermark.wait_above(offset)
-            fetched = await self._fetch(request, offset)
-        response, _ = _response(request, offset, fetched, self._settings.unpacked_bytes_max)
+                await replica.wait_readable(offset)
+            fetched = await self._fetch(replica, request, offset)
+        response, _ = _response(request, offset, fetched, self._settings)
         return response
 
     async def consume_stream(self, request: messages.ConsumeRequest, context: Context, send: Send) -> None:
         _check_filter(request)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stream_from, await self._start_offset(request, context), request, send)
+            nursery.start_soon(self._stream_from, request, send)
             # A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them.
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
         raise ShuttingDown("this node is stopping: go on from the next offset at another one")
 
-    async def _stream_from(self, offset: int, request: messages.ConsumeRequest, send: Send) -> None:
-        replica = self._broker.replica(request.topic, request.partition)
+    async def _stream_from(self, request: messages.ConsumeRequest, send: Send) -> None:
+        replica, offset = await self._start(request)
         while True:
-            fetched = await self._fetch(request, offset)
+            fetched = await self._fetch(replica, request, offset)
             if fetched.batches:
-                response, offset = _response(request, offset, fetched, self._settings.unpacked_bytes_max)
+                response, offset = _response(request, offset, fetched, self._settings)
                 await send(response)
             else:
                 await replica.wait_readable(offset)
 
-    async def _start_offset(self, request: messages.ConsumeRequest, context: Context) -> int:
-        """Where to begin. A linearizable request first waits until this node has everything acknowledged before the call."""
+    async def _start(self, request: messages.ConsumeRequest) -> tuple[Replica, int]:
+        """What to read from, and where to begin.
+
+        A linearizable request first waits until this node has everything acknowledged before the call. So does one for an
+        offset above the watermark: the node may only be behind, or just restarted.
+        """
         topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics)
         replica = self._broker.replica(topic.name, request.partition)
-        if request.consistency == messages.LINEARIZABLE:
-            await replica.wait_linearizable()
+        is_beyond = request.start == messages.OFFSET and request.offset > replica.watermark.value
+        if request.consistency == messages.LINEARIZABLE or is_beyond:
+            await self._wait_linearizable(replica)
         match request.start:
             case messages.OFFSET:
-                return request.offset
+                return replica, request.offset
             case messages.BEGINNING:
-                return replica.log.log_start_offset
+                return replica, replica.log.log_start_offset
             case messages.END:
-                return replica.watermark.value
+                return replica, replica.watermark.value
             case messages.TIMESTAMP:
                 timestamp_ns = request.start_timestamp.seconds * NANOSECONDS + request.start_timestamp.nanos
-                return await replica.offset_at_timestamp(timestamp_ns)
+                return replica, await replica.offset_at_timestamp(timestamp_ns)
         raise InvalidArgument(f"start {request.start} is none of OFFSET, BEGINNING, END, TIMESTAMP")
 
-    async def _fetch(self, request: messages.ConsumeRequest, offset: int) -> Fetched:
+    async def _wait_linearizable(self, replica: Replica) -> None:
+        with trio.move_on_after(self._settings.linearizable_seconds_max):
+            await replica.wait_linearizable()
+            return
+        raise NoQuorum(
+            f"no leader of {replica.name} could show within {self._settings.linearizable_seconds_max:g} s that it still leads:"
+            " fewer than a majority of its voters can be reached; try again later, or read what this node has (COMMITTED)"
+        )
+
+    async def _fetch(self, replica: Replica, request: messages.ConsumeRequest, offset: int) -> Fetched:
         settings = self._settings
-        return await self._broker.fetch(
+        return await self._broker.fetch_from(
+            replica,
             request.topic,
             request.partition,
             offset,
@@ -296,6 +316,8 @@ class EventLogService:
         return self._servers()
 
 
+_RECORD_OVERHEAD_BYTES = 6
+"""Tag and length of a record in its answer."""
 _Answer = Callable[[], Awaitable[messages.ProduceResponse]]
 _PRODUCE = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])["Produce"]
 
@@ -323,16 +345,17 @@ def _check_filter(request: messages.ConsumeRequest) -> None:
 
 
 def _response(
-    request: messages.ConsumeRequest, offset: int, fetched: Fetched, unpacked_bytes_max: int
+    request: messages.ConsumeRequest, offset: int, fetched: Fetched, settings: ServiceSettings
 ) -> tuple[messages.ConsumeResponse | Encoded, int]:
     """The answer, and the offset where the next one begins."""
     if request.batches:
         encoded = encode_batches(fetched.batches, high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
         return encoded, fetched.next_offset
     response = messages.ConsumeResponse(high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
+    room_bytes = settings.response_bytes_max
     for batch in fetched.batches:
         try:
-            records = decode_message(batch, unpacked_bytes_max).records
+            records = decode_message(batch, settings.unpacked_bytes_max).records
         except CodecError as error:
             raise DamagedData(f"the batch at offset {batch.base_offset} of {request.topic!r}: {error}") from error
         for at, record in enumerate(records, batch.base_offset):
@@ -341,5 +364,9 @@ def _response(
             if request.max_records and len(response.records) == request.max_records:
                 return response, at
             record.offset = at
+            # Records may take a multiple of their packed batch: the rest comes with the next answer.
+            room_bytes -= record.ByteSize() + _RECORD_OVERHEAD_BYTES
+            if room_bytes < 0 and response.records:
+                return response, at
             response.records.append(record)
     return response, fetched.next_offset

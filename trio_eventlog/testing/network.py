@@ -121,9 +121,8 @@ class MemoryNetwork:
         owner = self._owners.get(address)
         while owner is not None and not (self.passes(dialler, owner) and self.passes(owner, dialler)):
             await self._healed.park()
-        if dialler in self._isolated:
-            while dialler in self._isolated:
-                await self._healed.park()
+        while dialler in self._isolated:  # whoever listens there, or nobody: from here it cannot be told
+            await self._healed.park()
         listener = self._listeners.get(address)
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{address}: nobody listens there")
