@@ -19,7 +19,7 @@ from trio_eventlog.rpc._purerpc import MessageReceived, RequestEnded, StatusCode
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pairs, Peer, methods_of
 from trio_eventlog.rpc.protocol import CallFailed, CallReceived, PingAcknowledged, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, status_of
+from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, RpcFailed, status_of
 from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
 
 logger = logging.getLogger(__name__)
@@ -398,7 +398,7 @@ class _ServerConnection:
             # A handler with a nursery: its only error is what it means to say.
             error = error.exceptions[0]
         if isinstance(error, EventLogError):
-            if error.code == "INTERNAL":
+            if error.code == "INTERNAL" and not isinstance(error, RpcFailed):
                 logger.error("%s failed", call.bound.method.path, exc_info=error)
             return status_of(error)
         if isinstance(error, trio.BrokenResourceError) and not call.stream.entry.can_send:
