@@ -58,7 +58,7 @@ def test_table(received: bytes, expected: FirstBytes) -> None:
 
 def test_the_magic_is_what_links_were_built_with() -> None:
     """Changing it makes releases deaf to each other."""
-    assert PEER_PREFACE == bytes.fromhex("e1 76 6c 67 01")
+    assert bytes.fromhex("e1 76 6c 67 01") == PEER_PREFACE
 
 
 likely = st.sampled_from([HTTP2_PREFACE, PEER_MAGIC, b"", b"POST", b"\x16\x03"])

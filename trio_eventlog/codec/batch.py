@@ -28,8 +28,9 @@ import zstandard
 from google.protobuf.message import DecodeError
 
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
+from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.errors import CodecError
+from trio_eventlog.raft.messages import EntryKind
 from trio_eventlog.records import Batch, Compression, Header, Record
 from trio_eventlog.v1 import records_pb2
 
@@ -109,9 +110,7 @@ def unpack(data: bytes | memoryview, compression: Compression, max_bytes: int) -
         case Compression.ZSTD:
             try:
                 # read() on a stream stops at the bound whatever size the frame's header claims.
-                with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX).stream_reader(
-                    io.BytesIO(data)
-                ) as reader:
+                with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX).stream_reader(io.BytesIO(data)) as reader:
                     result = reader.read(max_bytes + 1)
             except zstandard.ZstdError as error:
                 raise CodecError(f"batch: not zstd: {error}") from error

@@ -237,6 +237,8 @@ class StaticDiscovery:
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
         self._heard(hello, hello.address)
+        if hello.node_id == self._identity().node_id:
+            return
         if hello.address and hello.address not in self._addresses and len(self._addresses) < self._settings.addresses_max:
             self._addresses.append(hello.address)
             if self._nursery is not None:
@@ -254,6 +256,14 @@ class StaticDiscovery:
         """`decide_bootstrap` of what is known now."""
         own = attrs.evolve(self._identity(), known_ids=self.known_ids())
         return decide_bootstrap(own, list(self._hellos.values()))
+
+    def hellos(self) -> Sequence[Hello]:
+        """The latest hello of each other node."""
+        return tuple(self._hellos.values())
+
+    async def wait_heard(self) -> None:
+        """Until any node has said anything."""
+        await self._changed.park()
 
     async def wait_decision(self) -> Bootstrap | Join | Refuse:
         """The first decision that is not to wait."""

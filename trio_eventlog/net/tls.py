@@ -42,6 +42,10 @@ class TlsSource(Protocol):
         """For dialling peers: offers the peer protocol, shows our certificate, checks theirs and the host dialled."""
         ...
 
+    def grpc_context(self) -> ssl.SSLContext:
+        """For dialling other nodes in the name of a client: offers h2, else as `peer_context`."""
+        ...
+
 
 def build_server_context(settings: TlsSettings) -> ssl.SSLContext:
     """Raises SettingsError naming the file that cannot be used, and why."""
@@ -116,13 +120,14 @@ class FileTls:
     def __init__(self, settings: TlsSettings) -> None:
         self.settings = settings
         self._server = build_server_context(settings)
-        self._peer = self._build_peer()
+        self._peer = self._build_client(ALPN_PEER)
+        self._grpc = self._build_client(ALPN_HTTP2)
 
     def reload(self) -> None:
         """Read the files again. When they cannot be used, SettingsError, and the contexts stay as they are."""
-        (server, peer) = (build_server_context(self.settings), self._build_peer())
-        self._server = server
-        self._peer = peer
+        server = build_server_context(self.settings)
+        (peer, grpc) = (self._build_client(ALPN_PEER), self._build_client(ALPN_HTTP2))
+        (self._server, self._peer, self._grpc) = (server, peer, grpc)
 
     def server_context(self) -> ssl.SSLContext:
         return self._server
@@ -130,7 +135,10 @@ class FileTls:
     def peer_context(self) -> ssl.SSLContext:
         return self._peer
 
-    def _build_peer(self) -> ssl.SSLContext:
+    def grpc_context(self) -> ssl.SSLContext:
+        return self._grpc
+
+    def _build_client(self, protocol: str) -> ssl.SSLContext:
         return build_client_context(
-            self.settings.authority, certificate=self.settings.certificate, key=self.settings.key, alpn=(ALPN_PEER,)
+            self.settings.authority, certificate=self.settings.certificate, key=self.settings.key, alpn=(protocol,)
         )

@@ -1,0 +1,375 @@
+"""A cluster as clients see it: real gRPC over a network in memory, and behind it plain lists that obey what tests tell them."""
+
+import random
+import ssl
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from trio_eventlog.client import Client, ClientSettings, open_client
+from trio_eventlog.errors import (
+    DuplicateOutOfWindow,
+    EventLogError,
+    NotLeader,
+    OffsetOutOfRange,
+    OutOfOrderSequence,
+    TopicExists,
+    TopicNotFound,
+    Unavailable,
+)
+from trio_eventlog.rpc import Context, Requests, Send, Server, Service
+from trio_eventlog.rpc.status import error_details, public_message
+from trio_eventlog.testing.network import MemoryNetwork
+from trio_eventlog.v1 import admin_pb2, event_log_pb2, records_pb2
+
+WINDOW = 5
+
+
+@attrs.define(eq=False)
+class FakePartition:
+    leader: str
+    batches: list[records_pb2.Batch] = attrs.field(factory=list)
+    log_start_offset: int = 0
+    known: dict[int, tuple[int, int]] = attrs.field(factory=dict)  # producer -> epoch, next sequence
+    recent: dict[int, deque[tuple[int, int]]] = attrs.field(factory=lambda: defaultdict(lambda: deque(maxlen=WINDOW)))
+    grown: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def end(self) -> int:
+        return self.batches[-1].base_offset + self.batches[-1].record_count if self.batches else self.log_start_offset
+
+    def values(self) -> list[bytes]:
+        return [record.value for batch in self.batches for record in records_pb2.RecordBatch.FromString(batch.payload).records]
+
+    def append(self, batch: records_pb2.Batch) -> tuple[int, bool]:
+        """Base offset, and whether the batch was there already."""
+        epoch, next_sequence = self.known.get(batch.producer_id, (-1, 0))
+        recent = self.recent[batch.producer_id]
+        if batch.producer_epoch == epoch:
+            if batch.base_sequence > next_sequence:
+                raise OutOfOrderSequence("a batch is missing", next_sequence)
+            if batch.base_sequence < next_sequence:
+                for base_sequence, base_offset in recent:
+                    if base_sequence == batch.base_sequence:
+                        return base_offset, True
+                raise DuplicateOutOfWindow("too old")
+        batch.base_offset = self.end
+        self.batches.append(batch)
+        self.known[batch.producer_id] = (batch.producer_epoch, batch.base_sequence + batch.record_count)
+        recent.append((batch.base_sequence, batch.base_offset))
+        self.grown.set()
+        self.grown = trio.Event()
+        return batch.base_offset, False
+
+
+class FakeNode:
+    """One node. `on_produce` and `on_consume` may wait, raise, or break the connection."""
+
+    def __init__(self, cluster: "FakeCluster", name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.address = f"{name}:8400"
+        self.calls: list[str] = []
+        self.open_produce_streams = 0
+        self.scope: trio.CancelScope | None = None
+        self.before_append: Callable[[records_pb2.Batch], Any] | None = None
+        self.after_append: Callable[[records_pb2.Batch], Any] | None = None
+        self.hears_of_topics_at = float("-inf")
+        self.visible_end: int | None = None  # A follower that lags.
+
+    def services(self) -> list[Service]:
+        log = event_log_pb2.DESCRIPTOR.services_by_name["EventLog"]
+        admin = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
+        return [
+            Service(
+                log,
+                {
+                    "Produce": self.produce,
+                    "ProduceStream": self.produce_stream,
+                    "Consume": self.consume,
+                    "ConsumeStream": self.consume_stream,
+                    "GetServers": self.get_servers,
+                },
+            ),
+            Service(
+                admin,
+                {
+                    "CreateTopic": self.create_topic,
+                    "DeleteTopic": self.delete_topic,
+                    "ListTopics": self.list_topics,
+                    "DescribeTopic": self.describe_topic,
+                    "GetStatus": self.get_status,
+                    "TransferLeadership": self.transfer_leadership,
+                },
+            ),
+        ]
+
+    def partition(self, topic: str, number: int) -> FakePartition:
+        found = self.cluster.topics.get(topic)
+        if trio.current_time() < self.hears_of_topics_at:
+            raise TopicNotFound(f"no topic {topic} here yet")
+        if found is None and self.cluster.auto_create:
+            self.cluster.add_topic(topic)
+            found = self.cluster.topics[topic]
+        if found is None or number >= len(found):
+            raise TopicNotFound(f"topic {topic} has no partition {number}")
+        return found[number]
+
+    def check_leads(self, leader: str) -> None:
+        if leader != self.name and not self.cluster.forwards:
+            hint = self.cluster.nodes[leader].address if self.cluster.gives_hints and leader else ""
+            raise NotLeader(f"{self.name} does not lead", 1 if hint else 0, hint)
+
+    async def append(self, request: event_log_pb2.ProduceRequest) -> event_log_pb2.ProduceResponse:
+        partition = self.partition(request.topic, request.partition)
+        if self.before_append is not None:
+            await self.before_append(request.batch)
+        self.check_leads(partition.leader)
+        offset, duplicate = partition.append(request.batch)
+        if self.after_append is not None:
+            await self.after_append(request.batch)
+        return event_log_pb2.ProduceResponse(
+            topic=request.topic,
+            partition=request.partition,
+            base_offset=offset,
+            record_count=request.batch.record_count,
+            duplicate=duplicate,
+        )
+
+    async def produce(self, request: event_log_pb2.ProduceRequest, context: Context) -> event_log_pb2.ProduceResponse:
+        self.calls.append("Produce")
+        return await self.append(request)
+
+    async def produce_stream(self, requests: Requests, context: Context, send: Send) -> None:
+        self.calls.append("ProduceStream")
+        self.open_produce_streams += 1
+        try:
+            async for request in requests:
+                try:
+                    await send(await self.append(request))
+                except EventLogError as error:
+                    answer = event_log_pb2.ProduceResponse(topic=request.topic, partition=request.partition)
+                    answer.error.code = error.code
+                    answer.error.message = public_message(error)
+                    for key, value in error_details(error).items():
+                        answer.error.details[key] = value
+                    await send(answer)
+        finally:
+            self.open_produce_streams -= 1
+
+    def start_of(self, request: event_log_pb2.ConsumeRequest, partition: FakePartition, end: int) -> int:
+        if request.start == event_log_pb2.BEGINNING:
+            return partition.log_start_offset
+        if request.start == event_log_pb2.END:
+            return end
+        if request.start == event_log_pb2.TIMESTAMP:
+            wanted = request.start_timestamp.ToNanoseconds()
+            later = [batch.base_offset for batch in partition.batches if batch.last_timestamp.ToNanoseconds() >= wanted]
+            return min(later, default=end)
+        if not partition.log_start_offset <= request.offset <= end:
+            raise OffsetOutOfRange(f"no offset {request.offset}", partition.log_start_offset, end)
+        return request.offset
+
+    def end_of(self, partition: FakePartition) -> int:
+        return partition.end if self.visible_end is None else min(self.visible_end, partition.end)
+
+    async def consume(self, request: event_log_pb2.ConsumeRequest, context: Context) -> event_log_pb2.ConsumeResponse:
+        self.calls.append("Consume")
+        partition = self.partition(request.topic, request.partition)
+        if request.consistency == event_log_pb2.LINEARIZABLE:
+            self.check_leads(partition.leader)
+        return event_log_pb2.ConsumeResponse(high_watermark=self.end_of(partition), log_start_offset=partition.log_start_offset)
+
+    async def consume_stream(self, request: event_log_pb2.ConsumeRequest, context: Context, send: Send) -> None:
+        self.calls.append("ConsumeStream")
+        partition = self.partition(request.topic, request.partition)
+        next_offset = self.start_of(request, partition, self.end_of(partition))
+        while True:
+            grown = partition.grown
+            end = self.end_of(partition)
+            for batch in list(partition.batches):
+                batch_end = batch.base_offset + batch.record_count
+                if next_offset < batch_end <= end:
+                    damaged = self.cluster.damage.get(self.name)
+                    sent = records_pb2.Batch.FromString(batch.SerializeToString())
+                    if damaged is not None:
+                        damaged(sent)
+                    await send(
+                        event_log_pb2.ConsumeResponse(
+                            batches=[sent], high_watermark=end, log_start_offset=partition.log_start_offset
+                        )
+                    )
+                    next_offset = batch_end
+            if grown is partition.grown:
+                await grown.wait()
+
+    async def get_servers(self, request: event_log_pb2.GetServersRequest, context: Context) -> event_log_pb2.GetServersResponse:
+        self.calls.append("GetServers")
+        nodes = list(self.cluster.nodes.values())
+        return event_log_pb2.GetServersResponse(
+            servers=[
+                event_log_pb2.Server(
+                    id=f"id-{node.name}",
+                    name=node.name,
+                    address=node.address,
+                    is_leader=node.name == self.cluster.catalog_leader,
+                )
+                for node in nodes
+            ],
+            partitions=[
+                event_log_pb2.PartitionPlacement(
+                    topic=topic,
+                    partition=number,
+                    leader_id=f"id-{partition.leader}" if partition.leader else "",
+                    replica_ids=[f"id-{node.name}" for node in nodes],
+                )
+                for topic, partitions in self.cluster.topics.items()
+                for number, partition in enumerate(partitions)
+            ],
+        )
+
+    async def create_topic(self, request: admin_pb2.CreateTopicRequest, context: Context) -> admin_pb2.CreateTopicResponse:
+        self.calls.append("CreateTopic")
+        self.check_leads(self.cluster.catalog_leader)
+        if request.name in self.cluster.topics:
+            raise TopicExists(f"topic {request.name} exists")
+        self.cluster.add_topic(request.name, request.partitions or 1)
+        if self.cluster.lose_next_admin_answer:
+            self.cluster.lose_next_admin_answer = False
+            raise Unavailable("lost")
+        return admin_pb2.CreateTopicResponse(topic=self.topic(request.name))
+
+    async def delete_topic(self, request: admin_pb2.DeleteTopicRequest, context: Context) -> admin_pb2.DeleteTopicResponse:
+        self.calls.append("DeleteTopic")
+        self.check_leads(self.cluster.catalog_leader)
+        if self.cluster.topics.pop(request.name, None) is None:
+            raise TopicNotFound(f"no topic {request.name}")
+        if self.cluster.lose_next_admin_answer:
+            self.cluster.lose_next_admin_answer = False
+            raise Unavailable("lost")
+        return admin_pb2.DeleteTopicResponse()
+
+    async def list_topics(self, request: admin_pb2.ListTopicsRequest, context: Context) -> admin_pb2.ListTopicsResponse:
+        return admin_pb2.ListTopicsResponse(topics=[self.topic(name) for name in sorted(self.cluster.topics)])
+
+    async def describe_topic(self, request: admin_pb2.DescribeTopicRequest, context: Context) -> admin_pb2.DescribeTopicResponse:
+        if request.name not in self.cluster.topics:
+            raise TopicNotFound(f"no topic {request.name}")
+        return admin_pb2.DescribeTopicResponse(
+            topic=self.topic(request.name),
+            partitions=[
+                admin_pb2.PartitionDescription(
+                    partition=number,
+                    group_id=number + 1,
+                    leader_id=f"id-{partition.leader}",
+                    replica_ids=[f"id-{name}" for name in self.cluster.nodes],
+                    log_start_offset=partition.log_start_offset,
+                    high_watermark=partition.end,
+                )
+                for number, partition in enumerate(self.cluster.topics[request.name])
+            ],
+        )
+
+    async def get_status(self, request: admin_pb2.GetStatusRequest, context: Context) -> admin_pb2.GetStatusResponse:
+        group = admin_pb2.GroupStatus(
+            group_id=0, role="leader" if self.name == self.cluster.catalog_leader else "follower", term=2, commit_index=9
+        )
+        return admin_pb2.GetStatusResponse(
+            id=f"id-{self.name}", name=self.name, address=self.address, cluster_name="c", version="1", groups=[group]
+        )
+
+    async def transfer_leadership(
+        self, request: admin_pb2.TransferLeadershipRequest, context: Context
+    ) -> admin_pb2.TransferLeadershipResponse:
+        to = request.to_id.removeprefix("id-") or next(name for name in self.cluster.nodes if name != self.name)
+        if request.group_id == 0:
+            self.check_leads(self.cluster.catalog_leader)
+            self.cluster.catalog_leader = to
+        else:
+            partition = self.cluster.topics["t"][request.group_id - 1]
+            self.check_leads(partition.leader)
+            partition.leader = to
+        return admin_pb2.TransferLeadershipResponse(leader_id=f"id-{to}")
+
+    def topic(self, name: str) -> admin_pb2.Topic:
+        return admin_pb2.Topic(name=name, partitions=len(self.cluster.topics[name]), replicas=len(self.cluster.nodes))
+
+
+class FakeCluster:
+    def __init__(self, names: tuple[str, ...] = ("n1", "n2", "n3")) -> None:
+        self.network = MemoryNetwork(random.Random(1))
+        self.nodes = {name: FakeNode(self, name) for name in names}
+        self.topics: dict[str, list[FakePartition]] = {}
+        self.catalog_leader = names[0]
+        self.auto_create = False
+        self.gives_hints = True
+        self.forwards = False
+        self.tls: ssl.SSLContext | None = None
+        self.lose_next_admin_answer = False
+        self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
+
+    def add_topic(self, name: str, partitions: int = 1) -> None:
+        names = list(self.nodes)
+        self.topics[name] = [FakePartition(names[number % len(names)]) for number in range(partitions)]
+
+    def lead(self, topic: str, partition: int, name: str) -> None:
+        self.topics[topic][partition].leader = name
+
+    async def run_node(self, name: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        node = self.nodes[name]
+        bound = await self.network.host(name).listen(node.address)
+        server = Server(node.services())
+        with trio.CancelScope() as node.scope:
+            async with bound.listener, trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    nursery.start_soon(self.serve_connection, server, await bound.listener.accept())
+
+    async def serve_connection(self, server: Server, stream: trio.abc.Stream) -> None:
+        try:
+            if self.tls is not None:
+                secured = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+                await secured.do_handshake()
+                stream = secured
+            await server.serve(stream)
+        except trio.BrokenResourceError:
+            pass  # The handshake failed, or the connection was reset: the client is told, and tests look there.
+
+    def kill(self, name: str) -> None:
+        """As kill -9: connections break, nobody listens."""
+        scope = self.nodes[name].scope
+        assert scope is not None
+        scope.cancel()
+        self.network.crash(name)
+
+    def break_connections(self, name: str) -> None:
+        """Every connection of the client to the node is reset."""
+        assert self.network.reset("client", name)
+
+
+@asynccontextmanager
+async def open_fake(
+    cluster: FakeCluster | None = None, settings: ClientSettings | None = None, target: str = "n1:8400,n2:8400,n3:8400"
+) -> AsyncIterator[tuple[FakeCluster, Client]]:
+    """A running cluster with topic `t` of one partition, led by n1, and a client of it."""
+    cluster = cluster or FakeCluster()
+    if "t" not in cluster.topics:
+        cluster.add_topic("t")
+    # A test that waits for ever fails at once, since its clock jumps.
+    with trio.fail_after(3600):
+        async with trio.open_nursery() as nursery:
+            for name in cluster.nodes:
+                await nursery.start(cluster.run_node, name)
+            async with open_client(
+                target,
+                settings=settings or ClientSettings(),
+                network=cluster.network.host("client"),
+                rng=random.Random(7),
+                now_ns=lambda: 1_700_000_000_000_000_000,
+            ) as client:
+                yield cluster, client
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,296 @@
+"""The network in memory keeps the promises of the real one, and its faults do what they say."""
+
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from trio_eventlog.net.network import Network
+from trio_eventlog.net.peeked_stream import PeekedStream
+from trio_eventlog.net.real_network import RealNetwork
+from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+
+Pair = tuple[trio.abc.Stream, trio.abc.Stream]
+SMALL_BYTES = 16 * 1024
+
+
+async def pair_over(network: Network, address: str) -> Pair:
+    bound = await network.listen(address)
+    async with bound.listener:
+        dialled: list[trio.abc.Stream] = []
+
+        async def dial() -> None:
+            dialled.append(await network.open_stream(bound.address))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dial)
+            accepted = await bound.listener.accept()
+    return dialled[0], accepted
+
+
+async def memory_pair() -> Pair:
+    return await pair_over(MemoryNetwork(random.Random(1)).host("a"), "a:1")
+
+
+async def slow_memory_pair() -> Pair:
+    settings = MemoryNetworkSettings(latency_seconds_min=0.0001, latency_seconds_max=0.001)
+    return await pair_over(MemoryNetwork(random.Random(1), settings).host("a"), "a:1")
+
+
+async def small_memory_pair() -> Pair:
+    return await pair_over(MemoryNetwork(random.Random(1), MemoryNetworkSettings(buffer_bytes_max=SMALL_BYTES)).host("a"), "a:1")
+
+
+async def real_pair() -> Pair:
+    return await pair_over(RealNetwork(), "127.0.0.1:0")
+
+
+async def peeked_pair() -> Pair:
+    (one, other) = await memory_pair()
+    return PeekedStream(one), PeekedStream(other)
+
+
+async def clogged_memory_pair() -> Pair:
+    (one, other) = await small_memory_pair()
+    await one.send_all(b"x" * SMALL_BYTES)
+    await other.send_all(b"x" * SMALL_BYTES)
+    return one, other
+
+
+@pytest.mark.parametrize("make_pair", [memory_pair, slow_memory_pair, real_pair, peeked_pair], ids=lambda make: make.__name__)
+async def test_two_way_stream(make_pair: Callable[[], Awaitable[Pair]]) -> None:
+    """The same suite for the fake, the real one and what wraps them."""
+    await trio.testing.check_half_closeable_stream(make_pair, None)
+
+
+async def test_two_way_stream_that_clogs() -> None:
+    await trio.testing.check_half_closeable_stream(small_memory_pair, clogged_memory_pair)
+
+
+async def both_networks_listen(network: Network, address: str) -> None:
+    bound = await network.listen(address)
+    assert not bound.address.endswith(":0")
+    async with bound.listener:
+        with pytest.raises(OSError, match=f"cannot listen on {bound.address}: [Aa]ddress already in use"):
+            await network.listen(bound.address)
+    with pytest.raises(OSError, match=bound.address.rpartition(":")[2]):
+        await network.open_stream(bound.address)
+    again = await network.listen(bound.address)
+    await again.listener.aclose()
+
+
+async def test_listening_in_memory() -> None:
+    await both_networks_listen(MemoryNetwork(random.Random(1)).host("a"), "a:0")
+
+
+async def test_listening_for_real() -> None:
+    await both_networks_listen(RealNetwork(), "127.0.0.1:0")
+
+
+async def test_an_address_that_is_not_ours_is_named() -> None:
+    with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:0: .*[Cc]annot assign"):
+        await RealNetwork().listen("192.0.2.1:0")
+
+
+class Two:
+    """Hosts a and b, one connection from a to b."""
+
+    def __init__(self, settings: MemoryNetworkSettings | None = None) -> None:
+        self.network = MemoryNetwork(random.Random(1), settings)
+        self.a = self.network.host("a")
+        self.b = self.network.host("b")
+
+    async def connect(self) -> Pair:
+        self.bound = await self.b.listen("b:1")
+        stream = await self.a.open_stream("b:1")
+        return stream, await self.bound.listener.accept()
+
+
+async def test_latency_is_virtual_and_keeps_the_order(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two(MemoryNetworkSettings(latency_seconds_min=0.01, latency_seconds_max=0.5))
+    (at_a, at_b) = await two.connect()
+    began = trio.current_time()
+    for number in range(50):
+        await at_a.send_all(bytes([number]))
+    got = b""
+    while len(got) < 50:
+        got += await at_b.receive_some(7)
+    assert got == bytes(range(50))
+    assert 0.01 <= trio.current_time() - began <= 0.5
+
+
+async def test_the_same_seed_gives_the_same_latencies(autojump_clock: trio.testing.MockClock) -> None:
+    async def arrival() -> float:
+        two = Two(MemoryNetworkSettings(latency_seconds_max=0.5))
+        (at_a, at_b) = await two.connect()
+        began = trio.current_time()
+        await at_a.send_all(b"x")
+        await at_b.receive_some()
+        return trio.current_time() - began
+
+    assert abs(await arrival() - await arrival()) < 1e-9
+
+
+async def test_behind_a_cut_bytes_wait(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two()
+    (at_a, at_b) = await two.connect()
+    two.network.cut("a", "b")
+    await at_a.send_all(b"held")
+    await at_a.aclose()
+    with trio.move_on_after(100) as scope:
+        await at_b.receive_some()
+    assert scope.cancelled_caught
+    two.network.heal()
+    assert await at_b.receive_some() == b"held"
+    assert await at_b.receive_some() == b""
+
+
+async def test_a_one_way_cut(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two()
+    (at_a, at_b) = await two.connect()
+    two.network.cut("a", "b", both_ways=False)
+    await at_b.send_all(b"back")
+    assert await at_a.receive_some() == b"back"
+    await at_a.send_all(b"forth")
+    with trio.move_on_after(1) as scope:
+        await at_b.receive_some()
+    assert scope.cancelled_caught
+
+
+async def test_a_dial_behind_a_cut_hangs_until_healed(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two()
+    await two.connect()
+    for sever in (lambda: two.network.cut("a", "b"), lambda: two.network.isolate("b"), lambda: two.network.isolate("a")):
+        sever()
+        with trio.move_on_after(100) as scope:
+            await two.a.open_stream("b:1")
+        assert scope.cancelled_caught
+        two.network.heal()
+        await two.a.open_stream("b:1")
+
+
+async def test_a_dial_that_waited_behind_a_cut_is_refused_when_nobody_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two()
+    await two.connect()
+    two.network.cut("a", "b")
+    two.network.crash("b")
+    async with trio.open_nursery() as nursery:
+
+        async def dial() -> None:
+            with pytest.raises(ConnectionRefusedError):
+                await two.a.open_stream("b:1")
+            assert trio.current_time() >= 10
+
+        nursery.start_soon(dial)
+        await trio.sleep(10)
+        two.network.heal()
+
+
+async def test_reset_tells_both_sides_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two()
+    (at_a, at_b) = await two.connect()
+    await at_a.send_all(b"lost")
+    assert two.network.reset("a", "b") == 1
+    for stream in (at_a, at_b):
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x")
+
+
+async def test_a_crash_resets_and_nobody_listens_any_more(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two()
+    (at_a, _) = await two.connect()
+    two.network.crash("b")
+    with pytest.raises(trio.BrokenResourceError):
+        await at_a.receive_some()
+    with pytest.raises(ConnectionRefusedError):
+        await two.a.open_stream("b:1")
+    with pytest.raises(trio.ClosedResourceError):
+        await two.bound.listener.accept()
+    await two.b.listen("b:1")
+    await two.a.open_stream("b:1")
+
+
+async def test_a_crash_behind_a_cut_is_not_told_until_healed(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two()
+    (at_a, _) = await two.connect()
+    two.network.isolate("b")
+    two.network.crash("b")
+    await at_a.send_all(b"into the void")
+    with trio.move_on_after(100) as scope:
+        await at_a.receive_some()
+    assert scope.cancelled_caught
+    two.network.heal()
+    with pytest.raises(trio.BrokenResourceError):
+        await at_a.receive_some()
+
+
+async def test_a_writer_waits_at_the_limit_of_the_buffer(autojump_clock: trio.testing.MockClock) -> None:
+    two = Two(MemoryNetworkSettings(buffer_bytes_max=100))
+    (at_a, at_b) = await two.connect()
+    await at_a.send_all(b"x" * 100)
+    with trio.move_on_after(1) as scope:
+        await at_a.send_all(b"y")
+    assert scope.cancelled_caught
+    assert len(await at_b.receive_some(10)) == 10
+    await at_a.send_all(b"z" * 10)
+
+
+async def test_the_limit_of_the_backlog(autojump_clock: trio.testing.MockClock) -> None:
+    network = MemoryNetwork(random.Random(1), MemoryNetworkSettings(backlog_max=2))
+    bound = await network.host("b").listen("b:1")
+    for _ in range(2):
+        await network.host("a").open_stream("b:1")
+    with pytest.raises(ConnectionRefusedError, match="too many"):
+        await network.host("a").open_stream("b:1")
+    await bound.listener.accept()
+    await network.host("a").open_stream("b:1")
+
+
+async def test_closing_a_listener_resets_what_it_has_not_accepted() -> None:
+    two = Two()
+    bound = await two.b.listen("b:1")
+    stream = await two.a.open_stream("b:1")
+    await bound.listener.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.receive_some()
+
+
+async def test_connections_are_forgotten() -> None:
+    two = Two()
+    for stream in await two.connect():
+        await stream.aclose()
+    assert two.network.reset("a", "b") == 0
+
+
+async def test_peeking_takes_nothing() -> None:
+    (one, other) = await memory_pair()
+    peeked = PeekedStream(other)
+    await one.send_all(b"abc")
+    assert await peeked.peek_more(2)
+    assert peeked.peeked == b"ab"
+    await one.send_all(b"def")
+    await one.aclose()
+    assert await peeked.receive_some(1) == b"a"
+    assert await peeked.receive_some() == b"b"
+    assert await peeked.receive_some() == b"cdef"
+    assert not await peeked.peek_more()
+    assert await peeked.receive_some() == b""
+
+
+async def test_half_closing_what_cannot_be_says_so() -> None:
+    class Whole(trio.abc.Stream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+
+        async def wait_send_all_might_not_block(self) -> None: ...
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            return b""
+
+        async def aclose(self) -> None: ...
+
+    with pytest.raises(TypeError, match="Whole cannot close one direction only"):
+        await PeekedStream(Whole()).send_eof()

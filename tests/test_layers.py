@@ -1,0 +1,99 @@
+"""The layers are as docs/design/architecture says: imports go downward only, and the cores do no I/O."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "trio_eventlog"
+
+LAYERS = {
+    "ids": 0, "records": 0, "errors": 0, "setting_fields": 0, "v1": 0,
+    "raft": 1, "gossip": 1, "machine": 1, "codec": 1,
+    "storage": 2, "net": 2, "rpc": 2,
+    "node": 3,
+    "service": 4, "http": 4, "client": 4,
+    "settings": 5, "agent": 5,
+    "logs": 6, "daemon": 6, "cli": 6,
+}  # fmt: skip
+
+CORES = ("raft", "machine", "codec")
+NOT_IN_CORES = {"trio", "os", "time", "logging", "asyncio", "threading", "socket", "secrets", "uuid", "datetime", "pathlib"}
+SHELL_CALLS = {"time.time", "time.monotonic", "time.perf_counter", "uuid.uuid4", "os.urandom", "os.fsync", "os.fdatasync"}
+SHELLS = {"storage/real_disk.py", "net/real_network.py", "agent.py", "daemon.py"}
+
+
+def modules() -> list[Path]:
+    found = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "v1"]
+    assert len(found) > 20
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for item in ast.walk(ast.parse(path.read_text())):
+        if isinstance(item, ast.Import):
+            names |= {alias.name for alias in item.names}
+        elif isinstance(item, ast.ImportFrom) and item.module:
+            assert item.level == 0, f"{path}: relative imports hide the layer"
+            names.add(item.module)
+            names |= {f"{item.module}.{alias.name}" for alias in item.names}
+    return names
+
+
+def rooms_used(path: Path) -> set[str]:
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("trio_eventlog.")}
+    return {name for name in own if name in LAYERS or (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downward(path: Path) -> None:
+    """A module uses its own room and rooms of lower layers; `testing` uses anything and nothing uses it."""
+    here = room(path)
+    if here in {"testing", "__init__", "__main__"}:
+        return
+    assert here in LAYERS, f"{here} has no layer yet: give it one"
+    for used in rooms_used(path) - {here}:
+        assert used != "testing", f"{path}: the package does not use its test kit"
+        assert used in LAYERS, f"{path} uses {used}, which has no layer"
+        both_low = LAYERS[used] == LAYERS[here] and (LAYERS[here] == 0 or (here, used) in SIDEWAYS)
+        assert LAYERS[used] < LAYERS[here] or both_low, f"{path}: {here} (layer {LAYERS[here]}) uses {used}"
+
+
+SIDEWAYS = {
+    ("codec", "raft"),  # the codec knows the cores' messages, the cores do not know it
+    ("codec", "machine"),
+    ("codec", "gossip"),
+    ("agent", "settings"),
+    ("service", "client"),  # a misdirected call is forwarded by a client
+    ("daemon", "logs"),
+    ("cli", "logs"),
+    ("cli", "daemon"),
+}
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_cores_do_no_input_or_output(core: str) -> None:
+    """Values in, values out: a core imports nothing that waits, measures time, or touches the machine."""
+    files = sorted((PACKAGE / core).rglob("*.py"))
+    assert files
+    for path in files:
+        top = {name.split(".")[0] for name in imports(path)}
+        assert not top & NOT_IN_CORES, f"{path} imports {top & NOT_IN_CORES}"
+        assert "random" not in top or "random.Random" in path.read_text(), f"{path}: randomness is handed in"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_seams_are_kept(path: Path) -> None:
+    """Clock, disk and randomness are touched in the real shells only (the command line measures for people)."""
+    if str(path.relative_to(PACKAGE)) in SHELLS or room(path) == "cli":
+        return
+    for item in ast.walk(ast.parse(path.read_text())):
+        if isinstance(item, ast.Attribute) and isinstance(item.value, ast.Name):
+            call = f"{item.value.id}.{item.attr}"
+            assert call not in SHELL_CALLS, f"{path}:{item.lineno} {call}"
+            assert item.value.id != "random" or item.attr in {"Random", "SystemRandom"}, f"{path}:{item.lineno} {call}"

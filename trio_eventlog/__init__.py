@@ -1,0 +1,106 @@
+"""A replicated, append-only event log on Trio.
+
+    async with open_node(NodeSettings(data_dir="data")) as node:         # embedded
+        await node.produce("orders", [Record(value=b"...")])
+
+    async with open_client("eventlog://127.0.0.1:8400") as client:       # over the network
+        await client.produce("orders", Record(key=b"42", value=b"..."))
+
+Everything an application needs is here; the packages below are the inside.
+"""
+
+from trio_eventlog.agent import Node, Surroundings, open_node
+from trio_eventlog.client import (
+    BEGINNING,
+    END,
+    Client,
+    ClientSettings,
+    ConsumedBatch,
+    Delivery,
+    NodeStatus,
+    Producer,
+    ProduceResult,
+    TopicDescription,
+    TopicInfo,
+    open_client,
+)
+from trio_eventlog.errors import (
+    BatchTooLarge,
+    CodecError,
+    CorruptBatch,
+    DamagedData,
+    DataDirectoryError,
+    DiskFull,
+    DuplicateOutOfWindow,
+    EventLogError,
+    InvalidArgument,
+    NoQuorum,
+    NotLeader,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    OutOfOrderSequence,
+    Overloaded,
+    PermissionDenied,
+    ProducerFenced,
+    QuotaExceeded,
+    SettingsError,
+    ShuttingDown,
+    StorageFailed,
+    TopicExists,
+    TopicNotFound,
+    Unauthenticated,
+    Unavailable,
+    WrongExpectedVersion,
+)
+from trio_eventlog.records import Acks, Batch, Compression, Header, Record
+from trio_eventlog.settings import NodeSettings
+
+__all__ = [
+    "BEGINNING",
+    "END",
+    "Acks",
+    "Batch",
+    "BatchTooLarge",
+    "Client",
+    "ClientSettings",
+    "CodecError",
+    "Compression",
+    "ConsumedBatch",
+    "CorruptBatch",
+    "DamagedData",
+    "DataDirectoryError",
+    "Delivery",
+    "DiskFull",
+    "DuplicateOutOfWindow",
+    "EventLogError",
+    "Header",
+    "InvalidArgument",
+    "NoQuorum",
+    "Node",
+    "NodeSettings",
+    "NodeStatus",
+    "NotLeader",
+    "OffsetOutOfRange",
+    "OutOfOrderSequence",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PermissionDenied",
+    "ProduceResult",
+    "Producer",
+    "ProducerFenced",
+    "QuotaExceeded",
+    "Record",
+    "SettingsError",
+    "ShuttingDown",
+    "StorageFailed",
+    "Surroundings",
+    "TopicDescription",
+    "TopicExists",
+    "TopicInfo",
+    "TopicNotFound",
+    "Unauthenticated",
+    "Unavailable",
+    "WrongExpectedVersion",
+    "open_client",
+    "open_node",
+]

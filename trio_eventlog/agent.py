@@ -1,0 +1,502 @@
+"""A whole node, put together: the one place that knows every part.
+
+Started inside out, so that "started" means "listening and able to work"; stopped outside in, so that nobody is cut off who could
+have been served. docs/design/architecture.md has the picture of the nurseries.
+"""
+
+import importlib.metadata
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from trio_eventlog.client.producer_core import ProduceResult
+from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
+from trio_eventlog.codec.raft_message import decode_message, encode_message
+from trio_eventlog.errors import CodecError, EventLogError, SettingsError
+from trio_eventlog.http.server import health_handler, serve_http
+from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
+from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
+from trio_eventlog.net.links import Lane, LinkSettings
+from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
+from trio_eventlog.net.network import BoundListener, Network, split_address
+from trio_eventlog.net.real_network import RealNetwork
+from trio_eventlog.net.tls import FileTls, TlsSettings
+from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
+from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
+from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.inbox import Received
+from trio_eventlog.node.raft_driver import DriverSettings
+from trio_eventlog.node.replica import Replica, ReplicaSettings
+from trio_eventlog.node.replicas import Replicas, ReplicasSettings
+from trio_eventlog.raft import Message, MessageType, RaftSettings
+from trio_eventlog.records import Acks, Record
+from trio_eventlog.rpc import Peer, RpcSettings, Server
+from trio_eventlog.service.admin import AdminService, group_status, id_text
+from trio_eventlog.service.event_log import EventLogService, ServiceSettings
+from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.settings import NodeSettings
+from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.disk import Disk
+from trio_eventlog.storage.real_disk import RealDisk
+from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
+
+logger = logging.getLogger(__name__)
+
+VERSION = importlib.metadata.version("trio-eventlog")
+HAND_OVER_SECONDS_MAX = 2.0
+"""How long a stopping leader waits for another to take over."""
+RESPONSE_HEAD_BYTES = 64 * 1024
+"""Of a gRPC message to a consumer, kept free for what is around the records."""
+CANCELLED_STOP_SECONDS_MAX = 1.0
+"""How long a stop may take when the embedding block was left by an exception."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Surroundings:
+    """The four seams: what a node is given of the world. The defaults are the real ones.
+
+    Attributes:
+        network: where it dials and listens.
+        disk: where its data directory is.
+        rng: for ids, jitter and election timeouts.
+        now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
+    """
+
+    network: Network = attrs.field(factory=RealNetwork)
+    disk: Disk | None = None
+    rng: random.Random = attrs.field(factory=random.SystemRandom)
+    now_ns: Callable[[], int] = time.time_ns
+
+
+class Node:
+    """A running node, as an embedding application and the daemon see it. Made by `open_node`.
+
+    Attributes:
+        node_id: made at first start, kept for ever.
+        name: for people.
+        listening_on: the bound "host:port", with the real port when 0 was asked for.
+        address: the "host:port" that others are told.
+        broker: produce and consume on this very node; other nodes' partitions are not reached through it.
+    """
+
+    def __init__(self, settings: NodeSettings, surroundings: Surroundings, directory: DataDirectory, bound: BoundListener) -> None:
+        self.node_id = directory.node_id
+        self.listening_on = bound.address
+        self.address = settings.advertised(split_address(bound.address)[1])
+        self.name = settings.node_name or format_id(self.node_id)
+        self._settings = settings
+        self._surroundings = surroundings
+        self._directory = directory
+        self._bound = bound
+        self._voters: tuple[NodeId, ...] = ()
+        self._ready = trio.Event()
+        self._stopping = trio.Event()
+        self._core_scope = trio.CancelScope()
+        self._edge_scope = trio.CancelScope()
+        self._stop_scope = trio.CancelScope()
+        self._is_over = False
+        rng = surroundings.rng
+        self._tls = _tls_source(settings)
+        self._transport = Transport(
+            identity=self._hello,
+            network=surroundings.network,
+            settings=_link_settings(settings),
+            rng=rng,
+            receive=self._receive,
+            on_event=self._on_link_event,
+            tls=self._tls,
+        )
+        self._discovery = StaticDiscovery(
+            settings.join,
+            probe=self._transport.probe,
+            identity=self._identity,
+            settings=DiscoverySettings(),
+            rng=rng,
+            on_event=self._on_discovery_event,
+        )
+        self._replicas = Replicas(
+            node_id=self.node_id,
+            directory=directory,
+            send=self._send,
+            settings=_replicas_settings(settings),
+            rng=rng,
+            on_deleted=self._forget_group,
+        )
+        self.broker = Broker(self._replicas)
+        rpc = RpcSettings(
+            message_bytes_max=settings.max_message_bytes,
+            concurrent_calls_max=settings.streams_per_connection_max,
+            idle_timeout_seconds=settings.idle_timeout_seconds,
+        )
+        self._forwarder = Forwarder(
+            self.node_id, self._connect, ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds), rpc, rng
+        )
+        topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
+        service_settings = _service_settings(settings)
+        self._lanes = Lanes(rng, service_settings.lanes_idle_max)
+        self._event_log = EventLogService(
+            self.broker,
+            topics,
+            self._forwarder,
+            self._lanes,
+            service_settings,
+            now_ns=surroundings.now_ns,
+            servers=self.servers,
+            stopping=self._stopping,
+        )
+        admin = AdminService(self.broker, topics, self._forwarder, status=self.status, transfer_seconds_max=HAND_OVER_SECONDS_MAX)
+        services = [self._event_log.service(), admin.service()]
+        self._server = Server(services, rpc)
+        self._mux = Mux(
+            MuxSettings(
+                unidentified_connections_max=settings.max_unidentified_connections,
+                identify_seconds_max=settings.peek_timeout_seconds,
+                tls_required=settings.has_tls,
+            ),
+            grpc=self._serve_grpc,
+            http=self._serve_http,
+            peer=self._transport.handle_inbound,
+            tls=self._tls,
+        )
+
+    # For embedding applications
+
+    async def wait_ready(self) -> None:
+        """Until the node belongs to a cluster and knows who leads its catalog."""
+        await self._ready.wait()
+
+    async def produce(
+        self, topic: str, records: Sequence[Record], *, partition: int | None = None, acks: Acks = Acks.QUORUM
+    ) -> ProduceResult:
+        """Append `records` as one batch to one partition and wait for the acknowledgement, wherever the partition's leader is.
+
+        Raises:
+            EventLogError: as a remote client would see it.
+        """
+        await self._ready.wait()
+        response = await self._event_log.produce_records(topic, records, partition=partition, acks=acks)
+        return ProduceResult(
+            topic=response.topic,
+            partition=response.partition,
+            base_offset=response.base_offset,
+            record_count=response.record_count,
+            duplicate=response.duplicate,
+        )
+
+    def status(self) -> admin_pb2.GetStatusResponse:
+        """This node as `trio-eventlog status` shows it."""
+        response = admin_pb2.GetStatusResponse(
+            id=format_id(self.node_id),
+            name=self.name,
+            address=self.address,
+            cluster_id=format_id(self._directory.cluster_id),
+            cluster_name=self._settings.cluster_name,
+            version=VERSION,
+        )
+        places = {CATALOG_GROUP: ("", 0)} | {
+            partition.group_id: (topic.name, number)
+            for topic in self.broker.topics()
+            for number, partition in enumerate(topic.partitions)
+        }
+        response.groups.extend(
+            group_status(replica, *places[replica.group_id]) for replica in self._replicas.all() if replica.group_id in places
+        )
+        return response
+
+    def servers(self) -> event_log_pb2.GetServersResponse:
+        """The cluster as clients should see it."""
+        response = event_log_pb2.GetServersResponse(cluster_id=format_id(self._directory.cluster_id))
+        catalog = self._replicas.find(CATALOG_GROUP)
+        leader_id = catalog.leader_id if catalog is not None else NOBODY
+        known = [(self.node_id, self.name, self.address)]
+        known += [(member.node_id, member.name, member.address) for member in self._discovery.members().values()]
+        for node_id, name, address in sorted(known):
+            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id)
+        for topic in self.broker.topics():
+            for number, partition in enumerate(topic.partitions):
+                response.partitions.add(
+                    topic=topic.name,
+                    partition=number,
+                    leader_id=id_text(self.broker.leader_of(topic, number)),
+                    replica_ids=map(format_id, partition.replicas),
+                )
+        return response
+
+    # Life
+
+    async def _live(self, bound: BoundListener, *, task_status: trio.TaskStatus[None]) -> None:
+        """All of the node's tasks, until `_stop` ends them.
+
+        Shielded: when the embedding block is cancelled, the block ends first, then these, so that leadership can still be handed
+        over and calls be answered. `_stop` bounds how long that takes.
+        """
+        try:
+            with self._core_scope:
+                async with trio.open_nursery() as core:
+                    await core.start(self._run)
+                    with self._edge_scope:
+                        async with trio.open_nursery() as edge:
+                            await edge.start(self._mux.serve, bound.listener)
+                            self._core_scope.shield = True
+                            task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self._is_over = True
+            # Nothing is left to be stopped.
+            self._stop_scope.cancel()
+
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Everything but the port's door, until cancelled."""
+        self._voters = await load_voters(self._directory)
+        async with self._forwarder.running(), trio.open_nursery() as nursery:
+            await nursery.start(self._transport.run)
+            nursery.start_soon(self._discovery.run)
+            nursery.start_soon(self._join_cluster, nursery)
+            task_status.started()
+
+    async def _join_cluster(self, nursery: trio.Nursery) -> None:
+        if not self._voters:
+            found = await find_cluster(self._discovery, self.node_id, self._settings.cluster_name)
+            await save_voters(self._directory, found.cluster_id, self._settings.cluster_name, found.voters)
+            self._voters = found.voters
+            logger.info(
+                "cluster %s (%s) begins with %s",
+                format_id(found.cluster_id),
+                self._settings.cluster_name,
+                ", ".join(map(format_id, found.voters)),
+            )
+        await nursery.start(self._replicas.run, self._voters)
+        nursery.start_soon(self._tick)
+        await self._replicas.catalog.wait_leader_other_than(NOBODY)
+        self._ready.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(self._settings.tick_seconds)
+            self._replicas.tick()
+
+    async def _stop(self, seconds_max: float) -> None:
+        """Outside in: nobody new, leadership away, calls to their end, then everything else."""
+        self._stopping.set()
+        self._mux.stop_accepting()
+        deadline = self._stop_scope.deadline = trio.current_time() + seconds_max
+        if not self._is_over:
+            with self._stop_scope:
+                async with trio.open_nursery() as nursery:
+                    for replica in self._replicas.all():
+                        if replica.is_leader and len(replica.status().configuration.voters) > 1:
+                            nursery.start_soon(self._hand_over, replica)
+                await self._server.drain(deadline)
+        self._edge_scope.cancel()
+        self._core_scope.cancel()
+
+    async def _hand_over(self, replica: Replica) -> None:
+        try:
+            leader_id = await replica.transfer_leadership(None, HAND_OVER_SECONDS_MAX)
+        except EventLogError as error:
+            logger.warning("%s could not be handed over: %s", replica.name, error)
+        else:
+            logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
+
+    # The edge
+
+    async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+        # A node that still looks for its cluster has nothing to answer with; callers wait under their own deadlines.
+        await self._ready.wait()
+        peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
+        await self._server.serve(stream, peer)
+
+    async def _serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+        await serve_http(stream, info, health_handler)
+
+    async def _connect(self, node_id: NodeId) -> trio.abc.Stream:
+        member = self._discovery.members().get(node_id)
+        if member is None:
+            raise OSError("its address is not known")
+        with trio.move_on_after(self._settings.connect_timeout_seconds):
+            stream = await self._surroundings.network.open_stream(member.address)
+            if self._tls is None:
+                return stream
+            host, _ = split_address(member.address)
+            return trio.SSLStream(stream, self._tls.grpc_context(), server_hostname=host, https_compatible=True)
+        raise TimeoutError(f"{member.address} did not answer within {self._settings.connect_timeout_seconds:g} s")
+
+    # Peers
+
+    def _hello(self) -> Hello:
+        """What peers are told: with the first voters once they are known, with the candidates heard of before."""
+        return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.known_ids())
+
+    def _identity(self) -> Hello:
+        return Hello(
+            node_id=self.node_id,
+            cluster_name=self._settings.cluster_name,
+            node_name=self.name,
+            address=self.address,
+            cluster_id=self._directory.cluster_id,
+            bootstrap_expect=self._settings.bootstraps,
+            has_data=self._directory.cluster_id != NO_CLUSTER,
+        )
+
+    def _send(self, group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
+        kind = FrameKind.APPEND if message.type is MessageType.APPEND else FrameKind.RAFT
+        buffers = encode_frame(kind, group_id, encode_message(message), [frame.raw for frame in frames])
+        # Every APPEND keeps to one lane: one that overtakes another is refused and slows the follower down.
+        return self._transport.send(message.to, buffers, Lane.BULK if kind is FrameKind.APPEND else Lane.URGENT)
+
+    def _receive(self, node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
+        if kind not in (FrameKind.RAFT, FrameKind.APPEND):
+            return
+        try:
+            message, frames = decode_message(body)
+        except CodecError as error:
+            logger.warning("a message of %s was dropped: %s", format_id(node_id), error)
+            return
+        if message.sender != node_id or message.to != self.node_id:
+            logger.warning(
+                "a message from %s to %s came on the link of %s: dropped",
+                format_id(message.sender),
+                format_id(message.to),
+                format_id(node_id),
+            )
+            return
+        self._replicas.receive(group_id, Received(message, frames))
+
+    def _forget_group(self, group_id: GroupId) -> None:
+        self._lanes.forget(group_id)
+
+    def _on_link_event(self, event: LinkEvent) -> None:
+        match event:
+            case PeerConnected(node_id=node_id, hello=hello):
+                logger.info("linked to %s (%s) at %s", hello.node_name, format_id(node_id), hello.address)
+                self._discovery.introduce(hello)
+            case PeerIntroduced(hello=hello):
+                self._discovery.introduce(hello)
+            case PeerReset(node_id=node_id, reason=reason):
+                logger.info("the link with %s broke: %s", format_id(node_id), reason)
+                self._replicas.report_unreachable(node_id)
+                self._replicas.peer_reset(node_id)
+            case PeerRefused():
+                logger.warning("%s refused the link: %s", event.address, event.text)
+
+    def _on_discovery_event(self, event: DiscoveryEvent) -> None:
+        if isinstance(event, MemberAppeared | MemberChanged):
+            self._transport.set_peer(event.member.node_id, event.member.address)
+
+
+@asynccontextmanager
+async def open_node(settings: NodeSettings, surroundings: Surroundings | None = None) -> AsyncIterator[Node]:
+    """A node for the length of the block: listening when the block begins, stopped gracefully when it ends.
+
+    No signal handlers, no logging set-up, no global state: several nodes live in one process.
+
+    Raises:
+        EventLogError: settings, data directory, port or certificates cannot be used; the text says which and what to do.
+        A failure of the node while it runs cancels the block and is raised from it.
+    """
+    surroundings = surroundings or Surroundings()
+    disk = surroundings.disk if surroundings.disk is not None else RealDisk(trio.CapacityLimiter(settings.disk_threads))
+    async with DataDirectory.open(
+        disk,
+        settings.data_dir,
+        new_node_id=lambda: new_node_id(surroundings.rng),
+        now_seconds=lambda: surroundings.now_ns() / 1e9,
+    ) as directory:
+        try:
+            bound = await surroundings.network.listen(settings.listen)
+        except OSError as error:
+            raise SettingsError(f"{error}: choose another --listen address, or stop what uses it") from error
+        node = Node(settings, surroundings, directory, bound)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node._live, bound)
+            is_orderly = False
+            try:
+                yield node
+                is_orderly = True
+            finally:
+                with trio.CancelScope(shield=True):
+                    await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
+
+
+async def run_node(settings: NodeSettings, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
+    """`open_node` as a task: runs until cancelled, then stops gracefully."""
+    async with open_node(settings) as node:
+        task_status.started(node)
+        await trio.sleep_forever()
+
+
+def _tls_source(settings: NodeSettings) -> FileTls | None:
+    if not settings.has_tls:
+        return None
+    return FileTls(
+        TlsSettings(
+            certificate=settings.tls_cert,
+            key=settings.tls_key,
+            authority=settings.tls_ca,
+            require_client_certificate=settings.tls_require_client_cert,
+        )
+    )
+
+
+def _link_settings(settings: NodeSettings) -> LinkSettings:
+    return LinkSettings(
+        queue_bytes_max=settings.link_queue_bytes_max,
+        queue_sends_max=settings.link_queue_messages_max,
+        body_bytes_max=settings.max_frame_bytes,
+        connect_seconds_max=settings.connect_timeout_seconds,
+        redial_seconds_min=settings.reconnect_backoff_seconds_min,
+        redial_seconds_max=settings.reconnect_backoff_seconds_max,
+    )
+
+
+def _replicas_settings(settings: NodeSettings) -> ReplicasSettings:
+    return ReplicasSettings(
+        replica=ReplicaSettings(
+            raft=RaftSettings(
+                election_timeout_ticks=settings.election_timeout_ticks,
+                heartbeat_ticks=settings.heartbeat_ticks,
+                max_append_bytes=settings.append_bytes_max,
+                max_inflight_messages=settings.inflight_messages_max,
+                max_inflight_bytes=settings.inflight_bytes_max,
+                max_uncommitted_bytes=settings.uncommitted_bytes_max,
+            ),
+            driver=DriverSettings(
+                inbox_messages_max=settings.inbox_messages_max,
+                inbox_bytes_max=settings.inbox_bytes_max,
+                proposal_bytes_max=settings.proposal_bytes_max,
+                proposals_max=settings.proposals_max,
+                under_way_max=settings.proposals_max,
+                append_bytes_max=settings.append_bytes_max,
+            ),
+            log=LogSettings(
+                segment_bytes=settings.segment_bytes,
+                preallocate_bytes=settings.preallocate_bytes,
+                index_interval_bytes=settings.index_interval_bytes,
+                tail_cache_bytes=settings.tail_cache_bytes,
+            ),
+        ),
+        producer_window_batches=settings.producer_window_batches,
+        producers_max=settings.producers_max,
+    )
+
+
+def _service_settings(settings: NodeSettings) -> ServiceSettings:
+    return ServiceSettings(
+        batch_bytes_max=settings.max_batch_bytes,
+        fetch_bytes_max=settings.fetch_bytes_max,
+        fetch_records_max=settings.fetch_records_max,
+        response_bytes_max=settings.max_message_bytes - RESPONSE_HEAD_BYTES,
+        fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
+        linearizable_seconds_max=settings.forward_timeout_seconds,
+        stream_requests_max=settings.produce_stream_requests_max,
+        creates_topics=settings.creates_topics,
+    )

@@ -1,0 +1,436 @@
+"""The client: what an application holds."""
+
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_eventlog.client.background import background
+from trio_eventlog.client.calls import Caller
+from trio_eventlog.client.channels import ChannelPool, Connect, connect_over
+from trio_eventlog.client.consumer import (
+    BatchReceiver,
+    Item,
+    PartitionReader,
+    RecordReceiver,
+    ask_offsets,
+    check_start,
+    earliest_ns,
+)
+from trio_eventlog.client.lane import Lane
+from trio_eventlog.client.producer import Delivery, OpenBatch, Producer
+from trio_eventlog.client.producer_core import PendingBatch, ProduceResult
+from trio_eventlog.client.routing import Placement, Routing, ServerInfo
+from trio_eventlog.client.settings import ClientSettings
+from trio_eventlog.client.target import parse_target
+from trio_eventlog.client.values import NodeStatus, TopicDescription, TopicInfo, node_status, topic_description, topic_info
+from trio_eventlog.client.wire import (
+    BEGINNING,
+    CREATE_TOPIC,
+    DELETE_TOPIC,
+    DESCRIBE_TOPIC,
+    END,
+    GET_STATUS,
+    LIST_TOPICS,
+    NANOSECONDS,
+    TRANSFER_LEADERSHIP,
+    Start,
+)
+from trio_eventlog.codec.batch import encode_records
+from trio_eventlog.codec.partitioner import partition_of
+from trio_eventlog.errors import InvalidArgument, OutcomeUnknown, TopicExists, TopicNotFound, Unavailable
+from trio_eventlog.ids import CATALOG_GROUP
+from trio_eventlog.net.network import Network
+from trio_eventlog.net.real_network import RealNetwork
+from trio_eventlog.records import Acks, Batch, Compression, Record
+from trio_eventlog.rpc import RpcSettings
+from trio_eventlog.v1 import admin_pb2
+
+_COMPRESSIONS = {compression.name.lower(): compression for compression in Compression}
+
+
+class Client:
+    """Made by `open_client`. Any number of tasks may use it at once.
+
+    A call cancelled after it was sent has an unknown outcome. A produce call then goes on in the background until its outcome
+    is known, since later batches of the same partition depend on it; whether its records are in the log shows when reading.
+    """
+
+    def __init__(
+        self,
+        *,
+        nursery: trio.Nursery,
+        caller: Caller,
+        settings: ClientSettings,
+        rng: random.Random,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._nursery = nursery
+        self._caller = caller
+        self._routing = caller.routing
+        self._rng = rng
+        self._now_ns = now_ns
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._sticky: dict[str, int] = {}
+        self.settings = settings
+        self.producer_id = rng.randrange(1, 1 << 64)
+
+    # Producing
+
+    async def produce(
+        self, topic: str, *records: Record | bytes, partition: int | None = None, acks: Acks = Acks.QUORUM
+    ) -> ProduceResult:
+        """Append `records`, together and in order, to one partition; returns once they are acknowledged.
+
+        Repetitions after lost answers are recognised by the log: each record is in it at most once.
+
+        Args:
+            records: at least one; bytes stand for a record with that value.
+            partition: where to; None: by the first record's key, and in turn when it has none.
+            acks: what to wait for.
+
+        Raises:
+            BatchTooLarge: together they are over max_batch_bytes.
+            OutcomeUnknown: no answer in time; they may be in the log or not.
+            EventLogError: as the node says; then they are not in the log.
+        """
+        if not records:
+            raise InvalidArgument("produce needs at least one record")
+        values = [record if isinstance(record, Record) else Record(value=record) for record in records]
+        if partition is None:
+            partition = await self._partition_for(topic, values[0].key)
+        batch = encode_records(values, _COMPRESSIONS[self.settings.compression], self._now_ns())
+        return await self.produce_batch(topic, partition, batch, acks=acks)
+
+    async def produce_batch(self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM) -> ProduceResult:
+        """Append a batch that is encoded already. As `produce`; several tasks doing so fill the pipeline."""
+        outcome = OpenBatch(partition, 0.0)
+        lane = self._lane(topic, partition)
+        try:
+            with trio.move_on_after(self.settings.request_timeout_seconds):
+                outcome.pending = await lane.submit(batch, acks, lambda done: outcome.resolve(done.result, done.error))
+                return await outcome.wait()
+        finally:
+            was_withdrawn = outcome.pending is None or lane.withdraw(outcome.pending)
+        if outcome.is_done:
+            return await outcome.wait()
+        raise self._late(outcome.pending, was_withdrawn)
+
+    async def submit_batch(self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM) -> Delivery:
+        """Queue a batch that is encoded already, waiting for room only; the handle tells the outcome of its first record."""
+        outcome = OpenBatch(partition, 0.0)
+        lane = self._lane(topic, partition)
+        await trio.lowlevel.checkpoint()
+        outcome.pending = await lane.submit(batch, acks, lambda done: outcome.resolve(done.result, done.error))
+        return Delivery(outcome, 0)
+
+    @asynccontextmanager
+    async def producer(
+        self,
+        topic: str,
+        *,
+        linger: float | None = None,
+        acks: Acks = Acks.QUORUM,
+        batch_bytes: int | None = None,
+        batch_records: int | None = None,
+        compression: Compression | None = None,
+    ) -> AsyncIterator[Producer]:
+        """A batching producer for the block. Its end waits until everything is acknowledged (unless an exception ends it).
+
+        Args:
+            linger: seconds that a batch waits for more records. The other arguments likewise replace settings.
+
+        Raises:
+            EventLogError: at the end of the block, the first failure that nobody has been told of.
+        """
+        settings = self.settings
+        partitions = await self._caller.know_topic(topic) or 1
+        producer = Producer(
+            topic=topic,
+            partitions=partitions,
+            lane_of=lambda partition: self._lane(topic, partition),
+            rng=self._rng,
+            now_ns=self._now_ns,
+            acks=acks,
+            compression=compression if compression is not None else _COMPRESSIONS[settings.compression],
+            linger_seconds=settings.producer_linger_seconds if linger is None else linger,
+            batch_bytes=min(batch_bytes or settings.producer_batch_bytes, settings.max_batch_bytes),
+            batch_records=batch_records or settings.producer_batch_records,
+            max_batch_bytes=settings.max_batch_bytes,
+        )
+        async with background() as nursery:
+            nursery.start_soon(producer.run_linger)
+            try:
+                yield producer
+                await producer.flush()
+            finally:
+                producer.close()
+
+    # Consuming
+
+    @asynccontextmanager
+    async def consume(
+        self,
+        topic: str,
+        *,
+        start: Start = BEGINNING,
+        partition: int | None = None,
+        buffer_batches: int | None = None,
+        fetch_bytes: int | None = None,
+    ) -> AsyncIterator[RecordReceiver]:
+        """The records of one partition, or of all of them (None), from `start` on, for ever.
+
+        The order within a partition is kept; leaders and connections may change meanwhile. Batches fetched ahead are bounded:
+        a slow reader makes the nodes wait.
+
+        Args:
+            start: BEGINNING, END (nothing acknowledged before the call), an offset (of one partition), or a datetime with zone.
+
+        Raises:
+            InvalidArgument: `start` cannot be.
+            TopicNotFound, OffsetOutOfRange, ...: when receiving.
+        """
+        async with self.consume_batches(
+            topic, start=start, partition=partition, buffer_batches=buffer_batches, fetch_bytes=fetch_bytes
+        ) as batches:
+            yield RecordReceiver(batches, self.settings.max_unpacked_bytes, earliest_ns(start))
+
+    @asynccontextmanager
+    async def consume_batches(
+        self,
+        topic: str,
+        *,
+        start: Start = BEGINNING,
+        partition: int | None = None,
+        buffer_batches: int | None = None,
+        fetch_bytes: int | None = None,
+    ) -> AsyncIterator[BatchReceiver]:
+        """As `consume`, whole opaque batches: the first one may begin before `start`. The fastest way to read."""
+        partitions = await self._caller.know_topic(topic) or 1
+        try:
+            check_start(start, partitions if partition is None else 1)
+        except ValueError as error:
+            raise InvalidArgument(f"start {start!r}: {error}") from None
+        if partition is not None and partition < 0:
+            raise InvalidArgument(f"partition {partition}: partitions count from 0")
+        starts = dict.fromkeys(range(partitions) if partition is None else (partition,), start)
+        if start is END:
+            for number in starts:
+                _, starts[number] = await self.offsets(topic, number)
+        buffered = self.settings.consumer_buffer_batches if buffer_batches is None else buffer_batches
+        send: trio.MemorySendChannel[Item]
+        receive: trio.MemoryReceiveChannel[Item]
+        send, receive = trio.open_memory_channel[Item](buffered)
+        async with background() as nursery, receive:
+            async with send:
+                for number, begin in starts.items():
+                    reader = PartitionReader(
+                        topic,
+                        number,
+                        begin,
+                        self._caller,
+                        send.clone(),
+                        max_bytes=fetch_bytes or self.settings.consumer_fetch_bytes,
+                        is_earned=start is END,
+                    )
+                    nursery.start_soon(reader.run)
+            yield BatchReceiver(receive)
+
+    async def offsets(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """The partition's log start offset and its end: one past the last offset, of everything acknowledged before the call.
+
+        Raises:
+            TopicNotFound: no such topic or partition.
+        """
+        return await ask_offsets(self._caller, topic, partition)
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises TopicNotFound; a topic that is made on first use is not made."""
+        known = await self._caller.know_topic(topic)
+        if known is None:
+            raise TopicNotFound(f"there is no topic {topic!r}: `trio-eventlog topics list` shows those there are")
+        return known
+
+    # Topics and the cluster
+
+    async def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = 1,
+        replicas: int = 0,
+        retention_bytes: int = 0,
+        retention_seconds: float = 0.0,
+    ) -> TopicInfo:
+        """Make a topic. `replicas` 0: one on every voter; retention 0: no limit.
+
+        Raises:
+            TopicExists: there is one of this name already.
+        """
+        request = admin_pb2.CreateTopicRequest(name=name, partitions=partitions, replicas=replicas)
+        request.retention.bytes = retention_bytes
+        if retention_seconds:
+            seconds, nanos = divmod(round(retention_seconds * NANOSECONDS), NANOSECONDS)
+            request.retention.time.seconds, request.retention.time.nanos = seconds, nanos
+        uncertain: list[bool] = []
+        try:
+            response = await self._caller.call(
+                CREATE_TOPIC, request, self._routing.for_catalog, on_uncertain=lambda: uncertain.append(True)
+            )
+        except TopicExists:
+            if not uncertain:
+                raise
+            # An attempt of ours whose answer was lost has made it, unless somebody else did in the same moment.
+            return (await self.describe_topic(name)).topic
+        await self._caller.refresh(newer_than=trio.current_time())
+        return topic_info(response.topic)
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic and its records. Raises TopicNotFound."""
+        uncertain: list[bool] = []
+        try:
+            await self._caller.call(
+                DELETE_TOPIC,
+                admin_pb2.DeleteTopicRequest(name=name),
+                self._routing.for_catalog,
+                on_uncertain=lambda: uncertain.append(True),
+            )
+        except TopicNotFound:
+            if not uncertain:
+                raise
+        await self._caller.refresh(newer_than=trio.current_time())
+
+    async def list_topics(self) -> list[TopicInfo]:
+        """Every topic."""
+        response = await self._caller.call(LIST_TOPICS, admin_pb2.ListTopicsRequest(), self._routing.addresses)
+        return [topic_info(topic) for topic in response.topics]
+
+    async def describe_topic(self, name: str) -> TopicDescription:
+        """A topic with its partitions. Raises TopicNotFound."""
+        response = await self._caller.call(DESCRIBE_TOPIC, admin_pb2.DescribeTopicRequest(name=name), self._routing.for_catalog)
+        return topic_description(response)
+
+    async def status(self, address: str | None = None) -> NodeStatus:
+        """How the node at `address` sees itself; None: any node."""
+        request = admin_pb2.GetStatusRequest()
+        if address is not None:
+            return node_status(await self._caller.call_once(address, GET_STATUS, request))
+        return node_status(await self._caller.call(GET_STATUS, request, self._routing.addresses))
+
+    async def servers(self) -> list[ServerInfo]:
+        """The nodes of the cluster, asked for now."""
+        await self._caller.refresh(newer_than=trio.current_time())
+        return list(self._routing.servers)
+
+    async def placements(self) -> list[Placement]:
+        """Leader and replicas of every partition, asked for now."""
+        await self._caller.refresh(newer_than=trio.current_time())
+        return list(self._routing.placements)
+
+    async def transfer_leadership(self, topic: str = "", partition: int = 0, *, to: str = "") -> str:
+        """Hand over the leadership of a partition ("": of the catalog) to a node id ("": the best follower).
+
+        Returns:
+            The id of the new leader.
+        """
+        group_id: int = CATALOG_GROUP
+        if topic:
+            described = await self.describe_topic(topic)
+            found = [item.group_id for item in described.partitions if item.partition == partition]
+            if not found:
+                raise TopicNotFound(f"topic {topic} has no partition {partition}: it has {len(described.partitions)}")
+            group_id = found[0]
+        response = await self._caller.call(
+            TRANSFER_LEADERSHIP,
+            admin_pb2.TransferLeadershipRequest(group_id=group_id, to_id=to),
+            lambda now: self._routing.for_write(topic, partition, now) if topic else self._routing.for_catalog(now),
+        )
+        await self._caller.refresh(newer_than=trio.current_time())
+        leader_id: str = response.leader_id
+        return leader_id
+
+    async def _keep_routing_fresh(self) -> None:
+        """While there is work on a stream, nobody asks where the leader is, so this does."""
+        seen = 0
+        while True:
+            await trio.sleep(self.settings.routing_refresh_seconds)
+            activity = sum(lane.activity for lane in self._lanes.values())
+            if activity != seen:
+                seen = activity
+                await self._caller.refresh_if_possible()
+
+    async def _partition_for(self, topic: str, key: bytes) -> int:
+        # A topic that nobody knows may be made on first use, with one partition; the node refuses if not.
+        partitions = await self._caller.know_topic(topic) or 1
+        if key:
+            return partition_of(key, partitions)
+        turn = self._sticky.get(topic, self._rng.randrange(partitions))
+        self._sticky[topic] = turn + 1
+        return turn % partitions
+
+    def _lane(self, topic: str, partition: int) -> Lane:
+        lane = self._lanes.get((topic, partition))
+        if lane is None:
+            lane = self._lanes[topic, partition] = Lane(topic, partition, self.producer_id, self._caller)
+            self._nursery.start_soon(lane.run, name=f"lane of {topic}/{partition}")
+        return lane
+
+    def _late(self, pending: PendingBatch | None, was_withdrawn: bool) -> Exception:
+        within = f"within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)"
+        if was_withdrawn:
+            last = pending.last_error if pending is not None else None
+            return last or Unavailable(f"the records were not sent {within}: the partition's buffer is full, or no leader is known")
+        return OutcomeUnknown(f"no acknowledgement {within}: the records may be in the log, or get there still")
+
+
+@asynccontextmanager
+async def open_client(
+    target: str,
+    *,
+    settings: ClientSettings | None = None,
+    network: Network | None = None,
+    tls: ssl.SSLContext | None = None,
+    rng: random.Random | None = None,
+    now_ns: Callable[[], int] = time.time_ns,
+    connect: Connect | None = None,
+) -> AsyncIterator[Client]:
+    """A client of the cluster that `target` names, for the block.
+
+    Opening does not connect: the first call does. At the end, connections are closed and calls still open in the background are
+    given up; a batching producer's own block waits for its records.
+
+    Args:
+        target: `eventlog://host:port[,host:port...]`: any nodes of the cluster; the others are learned from them.
+        settings: limits and timeouts.
+        network: where to dial; the operating system's by default.
+        tls: a context with ALPN `h2`, as `build_client_context` makes it; None: no TLS.
+        rng: for the producer id, jitter and turns; the operating system's by default.
+        now_ns: the wall clock, nanoseconds since 1970 UTC: stamps records.
+        connect: how to open a channel, in place of `network` and `tls`.
+
+    Raises:
+        InvalidArgument: the target is malformed.
+    """
+    settings = settings or ClientSettings()
+    rng = rng or random.SystemRandom()
+    if connect is None:
+        rpc_settings = RpcSettings(
+            message_bytes_max=settings.max_message_bytes,
+            keepalive_seconds=settings.keepalive_seconds,
+            keepalive_timeout_seconds=settings.keepalive_timeout_seconds,
+        )
+        connect = connect_over(network or RealNetwork(), tls, rpc_settings)
+    routing = Routing(parse_target(target))
+    async with background() as nursery:
+        pool = ChannelPool(
+            nursery,
+            connect,
+            channels_max=settings.channels_max,
+            connect_timeout_seconds=settings.connect_timeout_seconds,
+        )
+        client = Client(nursery=nursery, caller=Caller(routing, pool, settings, rng), settings=settings, rng=rng, now_ns=now_ns)
+        nursery.start_soon(client._keep_routing_fresh)
+        yield client

@@ -1,0 +1,249 @@
+"""The way of one producer's batches into one partition: a produce stream to the leader, kept open while there is work."""
+
+from collections.abc import Callable
+
+import trio
+
+from trio_eventlog.client.calls import HINTS_MAX, Caller, TopicGrace
+from trio_eventlog.client.channels import ClientCall
+from trio_eventlog.client.producer_core import PendingBatch, ProducerCore
+from trio_eventlog.client.wire import PRODUCE_STREAM, produce_head, produce_request, produce_result, stream_error
+from trio_eventlog.errors import (
+    BatchTooLarge,
+    EventLogError,
+    NotLeader,
+    OutOfOrderSequence,
+    ShuttingDown,
+    Unavailable,
+)
+from trio_eventlog.records import Acks, Batch
+
+LEADER_UNKNOWN_SECONDS = 0.5
+"""How long the answer "nobody leads" is believed."""
+BATCH_OVERHEAD_BYTES = 256
+"""What a batch counts for in a buffer beside its payload."""
+
+
+class Lane:
+    """Everything that one client produces to one partition, in order.
+
+    `run` is the one task that owns the core and the stream; producers hand batches in and wait for their outcome. A batch that
+    was sent is carried on with even when nobody waits for it any more, since those behind it depend on its outcome.
+    """
+
+    def __init__(self, topic: str, partition: int, producer_id: int, caller: Caller) -> None:
+        settings = caller.settings
+        self.topic = topic
+        self.partition = partition
+        self._producer_id = producer_id
+        self._caller = caller
+        self._core = ProducerCore(producer_id, settings.producer_in_flight_batches)
+        self._heads = {acks: produce_head(topic, partition, acks) for acks in Acks}
+        self._buffered_bytes = 0
+        self._entrance = trio.StrictFIFOLock()
+        self._room = trio.Event()
+        self._work = trio.Event()
+        self._closed_by: EventLogError | None = None
+        self._done_batches = 0
+        # Of the present stream:
+        self._scope = trio.CancelScope()
+        self._error: EventLogError | None = None
+        self._is_leaving = False
+        self._grace = TopicGrace(caller, topic, partition)
+
+    @property
+    def activity(self) -> int:
+        """Grows while there is something to do."""
+        return self._done_batches + self._core.in_flight_batches
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether `submit_nowait` takes a batch of this payload now. An empty lane takes any."""
+        if self._closed_by is not None:
+            return True  # To be told so.
+        if self._entrance.locked():
+            return False  # Others were here before.
+        room_bytes = self._caller.settings.producer_buffer_bytes - self._buffered_bytes
+        return not self._buffered_bytes or size_bytes + BATCH_OVERHEAD_BYTES <= room_bytes
+
+    async def submit(self, batch: Batch, acks: Acks, on_done: Callable[[PendingBatch], None]) -> PendingBatch:
+        """Wait for room, first come first served, and queue the batch. Raises BatchTooLarge, or Unavailable after closing."""
+        if self.has_room(len(batch.payload)):
+            # Cancellable, but not a schedule point: whoever waits for the outcome gives way anyhow.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self.submit_nowait(batch, acks, on_done)
+        async with self._entrance:
+            size_bytes = len(batch.payload) + BATCH_OVERHEAD_BYTES
+            while self._buffered_bytes and self._buffered_bytes + size_bytes > self._caller.settings.producer_buffer_bytes:
+                if self._closed_by is not None:
+                    break
+                self._room = trio.Event()
+                await self._room.wait()
+            return self.submit_nowait(batch, acks, on_done)
+
+    def submit_nowait(self, batch: Batch, acks: Acks, on_done: Callable[[PendingBatch], None]) -> PendingBatch:
+        """Queue the batch. `has_room` must have said yes."""
+        settings = self._caller.settings
+        if len(batch.payload) > settings.max_batch_bytes:
+            raise BatchTooLarge(
+                f"the batch has {len(batch.payload)} bytes, the limit is {settings.max_batch_bytes} (max_batch_bytes):"
+                " send fewer records at once",
+                limit_bytes=settings.max_batch_bytes,
+            )
+        if self._closed_by is not None:
+            raise self._closed_by
+
+        def done(pending: PendingBatch) -> None:
+            self._buffered_bytes -= pending.size_bytes
+            self._room.set()
+            on_done(pending)
+
+        pending = PendingBatch(
+            batch=batch,
+            acks=acks,
+            expires_at=trio.current_time() + settings.delivery_timeout_seconds,
+            size_bytes=len(batch.payload) + BATCH_OVERHEAD_BYTES,
+            on_done=done,
+        )
+        self._buffered_bytes += pending.size_bytes
+        self._core.add(pending)
+        self._work.set()
+        return pending
+
+    def withdraw(self, pending: PendingBatch) -> bool:
+        """Nobody waits for it any more. True when it was never sent, and never will be."""
+        if not self._core.withdraw(pending):
+            return False
+        self._buffered_bytes -= pending.size_bytes
+        self._room.set()
+        return True
+
+    async def run(self) -> None:
+        """Carry batches to the leader until cancelled; then fail what is left."""
+        try:
+            await self._run()
+        finally:
+            self._closed_by = Unavailable("the client was closed before the batch was acknowledged")
+            self._core.fail_all(self._closed_by)
+            self._room.set()
+
+    async def _run(self) -> None:
+        backoff = self._caller.backoff()
+        routing = self._caller.routing
+        hints = 0
+        while True:
+            while not self._core.has_work:
+                self._work = trio.Event()
+                await self._work.wait()
+            if routing.leader(self.topic, self.partition) is None:
+                await self._caller.refresh_if_possible(newer_than=trio.current_time() - LEADER_UNKNOWN_SECONDS)
+            address = routing.for_write(self.topic, self.partition, trio.current_time())[0]
+            done_before = self._done_batches
+            self._error = None
+            self._is_leaving = False
+            try:
+                async with self._caller.pool.use(address) as channel, channel.stream(PRODUCE_STREAM) as call:
+                    await self._carry(call, address)
+            except EventLogError as failure:
+                self._error = failure
+            error: EventLogError | None = self._error
+            self._core.on_stream_lost(error or Unavailable(f"the stream to {address} ended"))
+            if self._done_batches > done_before:
+                backoff.reset()
+                hints = 0
+            if error is None:
+                continue
+            if isinstance(error, Unavailable | ShuttingDown):
+                routing.avoid(address, trio.current_time())
+            if isinstance(error, NotLeader):
+                hinted = routing.hinted(error)
+                if hinted and hinted != address and hints < HINTS_MAX:
+                    hints += 1
+                    routing.set_leader(self.topic, self.partition, hinted)
+                    continue
+                routing.forget_leader(self.topic, self.partition, address)
+            hints = 0
+            self._core.expire(trio.current_time())
+            if self._core.has_work:
+                await self._caller.before_retry(backoff, error, self._core.next_expiry())
+                self._core.expire(trio.current_time())
+
+    async def _carry(self, call: ClientCall, address: str) -> None:
+        """Send and receive until the stream is of no more use; `_error` says why, None after idling."""
+        settings = self._caller.settings
+        async with trio.open_nursery() as nursery:
+            self._scope = trio.CancelScope()
+            self._progress()
+            nursery.start_soon(self._send, call, address)
+            with self._scope:
+                await self._receive(call, address)
+            if self._scope.cancelled_caught and self._core.in_flight_batches:
+                self._error = Unavailable(f"{address} did not acknowledge within {settings.attempt_timeout_seconds:g} s")
+            nursery.cancel_scope.cancel()
+
+    def _check_leader(self, address: str) -> None:
+        """A node that leads no more still forwards, but the way round costs time: go where the leader is."""
+        routing = self._caller.routing
+        leader = routing.leader(self.topic, self.partition)
+        if leader is not None and leader != address and not routing.is_avoided(leader, trio.current_time()):
+            self._is_leaving = True
+
+    def _progress(self) -> None:
+        """Something happened: the time for the next thing begins."""
+        settings = self._caller.settings
+        waits = settings.attempt_timeout_seconds if self._core.in_flight_batches else settings.producer_idle_seconds
+        self._scope.deadline = trio.current_time() + waits
+
+    async def _send(self, call: ClientCall, address: str) -> None:
+        core = self._core
+        while True:
+            if core.has_work:
+                self._check_leader(address)
+            if self._is_leaving and not core.in_flight_batches:
+                self._scope.cancel()
+                return
+            pending = None if self._is_leaving else core.next_to_send()
+            if pending is None:
+                self._work = trio.Event()
+                await self._work.wait()
+                continue
+            self._progress()
+            try:
+                await call.send(produce_request(self._heads[pending.acks], pending, self._producer_id))
+            except EventLogError:
+                # The call is over; the receiving side is told why.
+                return
+            self._progress()
+
+    async def _receive(self, call: ClientCall, address: str) -> None:
+        core = self._core
+        while True:
+            try:
+                response = await call.receive()
+            except EventLogError as error:
+                self._error = error
+                return
+            if response is None:
+                self._error = Unavailable(f"{address} ended the stream")
+                return
+            if not core.in_flight_batches:
+                self._error = Unavailable(f"{address} answered a request that nobody made")
+                return
+            if response.HasField("error"):
+                self._hear_error(stream_error(response.error))
+            else:
+                self._grace.reset()
+                self._caller.routing.worked(address)
+                self._done_batches += 1
+                core.on_result(produce_result(response, core.oldest_in_flight, self.topic, self.partition))
+            self._progress()
+            self._work.set()
+            if (self._error is not None or self._is_leaving) and not core.in_flight_batches:
+                return
+
+    def _hear_error(self, error: EventLogError) -> None:
+        if self._grace.forgives(error):
+            error = NotLeader(f"{error} (yet)")
+        self._core.on_error(error)
+        if error.retryable or isinstance(error, OutOfOrderSequence) or type(error).code == EventLogError.code:
+            # Once the rest is answered, a fresh stream, after a wait.
+            self._error = self._error or error

@@ -1,0 +1,300 @@
+"""The batching producer: records come one by one, leave in batches, and each has a handle that tells where it is."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.client.lane import Lane
+from trio_eventlog.client.producer_core import OFFSET_UNKNOWN, PendingBatch, ProduceResult
+from trio_eventlog.codec.batch import encode_records
+from trio_eventlog.codec.partitioner import partition_of
+from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument, Unavailable
+from trio_eventlog.records import Acks, Batch, Compression, Header, Record
+
+RECORD_OVERHEAD_BYTES = 24
+"""What a record's tags, lengths and timestamp take in a batch, at most."""
+
+
+class OpenBatch:
+    """Records of one partition that wait to be sent together, and what became of them."""
+
+    __slots__ = ("_done", "error", "is_observed", "partition", "pending", "records", "result", "seal_at", "size_bytes")
+
+    def __init__(self, partition: int, seal_at: float) -> None:
+        self.partition = partition
+        self.seal_at = seal_at
+        self.records: list[Record] = []
+        self.size_bytes = 0
+        self.pending: PendingBatch | None = None
+        self.result: ProduceResult | None = None
+        self.error: EventLogError | None = None
+        self.is_observed = False
+        self._done = trio.Event()
+
+    def resolve(self, result: ProduceResult | None, error: EventLogError | None) -> None:
+        self.records = []
+        self.result = result
+        self.error = error
+        self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        return self._done.is_set()
+
+    async def wait_done(self) -> None:
+        await self._done.wait()
+
+    async def wait(self) -> ProduceResult:
+        await self._done.wait()
+        if self.error is not None:
+            self.is_observed = True
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+
+class Delivery:
+    """A record on its way."""
+
+    __slots__ = ("_batch", "_place")
+
+    def __init__(self, batch: OpenBatch, place: int) -> None:
+        self._batch = batch
+        self._place = place
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `wait` returns or raises at once."""
+        return self._batch.is_done
+
+    async def wait(self) -> ProduceResult:
+        """Where the record is, `base_offset` being its own offset.
+
+        Raises:
+            EventLogError: it was refused, or (OutcomeUnknown) nobody knows whether it is in the log.
+        """
+        result = await self._batch.wait()
+        offset = result.base_offset if result.base_offset == OFFSET_UNKNOWN else result.base_offset + self._place
+        return attrs.evolve(result, base_offset=offset, record_count=1)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ProducedRange:
+    """What a producer has put into one partition. Offsets are inclusive, and -1 with `Acks.NONE`.
+
+    Records of other producers may stand in between.
+    """
+
+    partition: int
+    records: int
+    first_offset: int
+    last_offset: int
+
+
+class Producer:
+    """Made by `Client.producer`.
+
+    Records with a key go to the key's partition; those without stick to one partition until its batch is sent, then go on
+    to the next, so that batches are large. Within a partition the order of `send` is the order of the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        partitions: int,
+        lane_of: Callable[[int], Lane],
+        rng: random.Random,
+        now_ns: Callable[[], int],
+        acks: Acks,
+        compression: Compression,
+        linger_seconds: float,
+        batch_bytes: int,
+        batch_records: int,
+        max_batch_bytes: int,
+    ) -> None:
+        self._topic = topic
+        self._partitions = partitions
+        self._lane_of = lane_of
+        self._now_ns = now_ns
+        self._acks = acks
+        self._compression = compression
+        self._linger_seconds = linger_seconds
+        self._batch_bytes = batch_bytes
+        self._batch_records = batch_records
+        self._max_batch_bytes = max_batch_bytes
+        self._open: dict[int, OpenBatch] = {}
+        self._unfinished: set[OpenBatch] = set()
+        self._failed: list[OpenBatch] = []
+        self._ranges: dict[int, ProducedRange] = {}
+        self._change = trio.Event()
+        self._sticky = rng.randrange(partitions)
+        self._is_closed = False
+
+    async def send(
+        self, value: bytes | Record, *, key: bytes = b"", headers: Sequence[Header] = (), partition: int | None = None
+    ) -> Delivery:
+        """Hand in one record; waits while the partition's buffer is full.
+
+        Args:
+            value: the message, or a whole Record (the other arguments are not given then).
+            partition: where to put it, whatever its key.
+
+        Raises:
+            BatchTooLarge: the record alone is over the limit.
+            Unavailable: the producer is closed.
+        """
+        if isinstance(value, Record):
+            if key or headers:
+                raise InvalidArgument("key and headers stand in the Record already: give one or the other")
+            record = value
+        else:
+            record = Record(value=value, key=key, headers=tuple(headers))
+        await trio.lowlevel.checkpoint()
+        delivery, full = self._add(record, partition)
+        for batch in full:
+            await self._submit(batch)
+        return delivery
+
+    async def send_many(self, records: Iterable[bytes | Record], *, partition: int | None = None) -> list[Delivery]:
+        """As `send` for each, at a fraction of the cost: others run once per call and once per full batch."""
+        await trio.lowlevel.checkpoint()
+        deliveries: list[Delivery] = []
+        for item in records:
+            delivery, full = self._add(item if isinstance(item, Record) else Record(value=item), partition)
+            deliveries.append(delivery)
+            for batch in full:
+                await self._submit(batch)
+        return deliveries
+
+    async def flush(self) -> None:
+        """Send what waits, and wait until everything handed in before has an outcome.
+
+        Raises:
+            EventLogError: the first failure that no `Delivery.wait` has raised yet.
+        """
+        await trio.lowlevel.checkpoint()
+        for partition in list(self._open):
+            batch = self._open.pop(partition, None)
+            if batch is not None:
+                await self._submit(batch)
+        for batch in list(self._unfinished):
+            await batch.wait_done()
+        failed, self._failed = self._failed, []
+        for batch in failed:
+            if not batch.is_observed and batch.error is not None:
+                raise batch.error
+
+    def ranges(self) -> list[ProducedRange]:
+        """What has been acknowledged so far, by partition."""
+        return [self._ranges[partition] for partition in sorted(self._ranges)]
+
+    async def run_linger(self) -> None:
+        """Send batches that have waited long enough, until cancelled."""
+        while True:
+            self._change = trio.Event()
+            now = trio.current_time()
+            for batch in [batch for batch in self._open.values() if batch.seal_at <= now]:
+                if self._lane_of(batch.partition).has_room(batch.size_bytes):
+                    del self._open[batch.partition]
+                    self._submit_nowait(batch)
+                else:
+                    # It fills up meanwhile; whoever fills it waits for room.
+                    batch.seal_at = now + max(self._linger_seconds, 0.001)
+            next_at = min((batch.seal_at for batch in self._open.values()), default=float("inf"))
+            with trio.move_on_at(next_at):
+                await self._change.wait()
+
+    def close(self) -> None:
+        """Take nothing any more; what was never sent fails."""
+        self._is_closed = True
+        error = Unavailable("the producer was closed before the record was sent")
+        for batch in list(self._unfinished):
+            if batch.pending is None or self._lane_of(batch.partition).withdraw(batch.pending):
+                self._finish(batch, None, error)
+        self._open.clear()
+
+    def _add(self, record: Record, partition: int | None) -> tuple[Delivery, list[OpenBatch]]:
+        """Put the record into an open batch; the batches that are full now are the caller's to submit, in order."""
+        if self._is_closed:
+            raise Unavailable("the producer is closed: its block has ended")
+        size_bytes = len(record.value) + len(record.key) + RECORD_OVERHEAD_BYTES
+        for header in record.headers:
+            size_bytes += len(header.key) * 4 + len(header.value) + RECORD_OVERHEAD_BYTES
+        if size_bytes > self._max_batch_bytes:
+            raise BatchTooLarge(
+                f"the record has {size_bytes} bytes, the limit of a batch is {self._max_batch_bytes} (max_batch_bytes)",
+                limit_bytes=self._max_batch_bytes,
+            )
+        if partition is None:
+            partition = partition_of(record.key, self._partitions) if record.key else self._sticky
+        elif not 0 <= partition < self._partitions:
+            raise InvalidArgument(f"topic {self._topic} has partitions 0 to {self._partitions - 1}, not {partition}")
+        full: list[OpenBatch] = []
+        batch = self._open.get(partition)
+        if batch is not None and batch.size_bytes + size_bytes > self._max_batch_bytes:
+            full.append(self._open.pop(partition))
+            batch = None
+        if batch is None:
+            batch = OpenBatch(partition, trio.current_time() + self._linger_seconds)
+            self._open[partition] = batch
+            self._unfinished.add(batch)
+            self._change.set()
+        delivery = Delivery(batch, len(batch.records))
+        batch.records.append(record)
+        batch.size_bytes += size_bytes
+        if batch.size_bytes >= self._batch_bytes or len(batch.records) >= self._batch_records:
+            full.append(self._open.pop(partition))
+        return delivery, full
+
+    async def _submit(self, batch: OpenBatch) -> None:
+        self._move_on(batch)
+        try:
+            batch.pending = await self._lane_of(batch.partition).submit(self._encode(batch), self._acks, self._on_done(batch))
+        except EventLogError as error:
+            self._finish(batch, None, error)
+        except trio.Cancelled:
+            self._finish(batch, None, Unavailable("sending was cancelled before there was room for the record"))
+            raise
+
+    def _submit_nowait(self, batch: OpenBatch) -> None:
+        self._move_on(batch)
+        try:
+            batch.pending = self._lane_of(batch.partition).submit_nowait(self._encode(batch), self._acks, self._on_done(batch))
+        except EventLogError as error:
+            self._finish(batch, None, error)
+
+    def _move_on(self, batch: OpenBatch) -> None:
+        if batch.partition == self._sticky:
+            self._sticky = (self._sticky + 1) % self._partitions
+
+    def _encode(self, batch: OpenBatch) -> Batch:
+        return encode_records(batch.records, self._compression, self._now_ns())
+
+    def _on_done(self, batch: OpenBatch) -> Callable[[PendingBatch], None]:
+        return lambda pending: self._finish(batch, pending.result, pending.error)
+
+    def _finish(self, batch: OpenBatch, result: ProduceResult | None, error: EventLogError | None) -> None:
+        if batch.is_done:
+            return
+        batch.resolve(result, error)
+        self._unfinished.discard(batch)
+        if result is not None:
+            last_offset = OFFSET_UNKNOWN
+            if result.base_offset != OFFSET_UNKNOWN:
+                last_offset = result.base_offset + result.record_count - 1
+            before = self._ranges.get(batch.partition)
+            self._ranges[batch.partition] = ProducedRange(
+                partition=batch.partition,
+                records=result.record_count + (before.records if before is not None else 0),
+                first_offset=before.first_offset if before is not None else result.base_offset,
+                last_offset=last_offset,
+            )
+        if error is not None and len(self._failed) < FAILED_BATCHES_KEPT:
+            self._failed.append(batch)
+
+
+FAILED_BATCHES_KEPT = 100
+"""`flush` raises the first failure nobody has seen; more than these are not looked at."""

@@ -1,0 +1,125 @@
+"""What admin calls answer, as plain values."""
+
+import attrs
+
+from trio_eventlog.v1 import admin_pb2
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class TopicInfo:
+    """A topic. `retention_bytes` and `retention_seconds` are 0 when there is no limit."""
+
+    name: str
+    partitions: int
+    replicas: int
+    retention_bytes: int = 0
+    retention_seconds: float = 0.0
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PartitionInfo:
+    """A partition as the answering node knows it; `leader_id` is "" while nobody leads."""
+
+    partition: int
+    group_id: int
+    leader_id: str
+    replica_ids: tuple[str, ...]
+    log_start_offset: int
+    high_watermark: int
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class TopicDescription:
+    """A topic with its partitions."""
+
+    topic: TopicInfo
+    partitions: tuple[PartitionInfo, ...]
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class GroupInfo:
+    """A Raft group as one of its nodes sees it. `topic` is "" for the catalog."""
+
+    group_id: int
+    topic: str
+    partition: int
+    role: str
+    leader_id: str
+    term: int
+    first_index: int
+    last_index: int
+    commit_index: int
+    applied_index: int
+    high_watermark: int
+    voter_ids: tuple[str, ...]
+    learner_ids: tuple[str, ...]
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class NodeStatus:
+    """A node as it sees itself."""
+
+    id: str
+    name: str
+    address: str
+    cluster_id: str
+    cluster_name: str
+    version: str
+    groups: tuple[GroupInfo, ...]
+
+
+def topic_info(message: admin_pb2.Topic) -> TopicInfo:
+    retention = message.retention
+    return TopicInfo(
+        name=message.name,
+        partitions=message.partitions,
+        replicas=message.replicas,
+        retention_bytes=retention.bytes,
+        retention_seconds=retention.time.seconds + retention.time.nanos / 1e9,
+    )
+
+
+def topic_description(message: admin_pb2.DescribeTopicResponse) -> TopicDescription:
+    return TopicDescription(
+        topic=topic_info(message.topic),
+        partitions=tuple(
+            PartitionInfo(
+                partition=item.partition,
+                group_id=item.group_id,
+                leader_id=item.leader_id,
+                replica_ids=tuple(item.replica_ids),
+                log_start_offset=item.log_start_offset,
+                high_watermark=item.high_watermark,
+            )
+            for item in message.partitions
+        ),
+    )
+
+
+def node_status(message: admin_pb2.GetStatusResponse) -> NodeStatus:
+    return NodeStatus(
+        id=message.id,
+        name=message.name,
+        address=message.address,
+        cluster_id=message.cluster_id,
+        cluster_name=message.cluster_name,
+        version=message.version,
+        groups=tuple(
+            GroupInfo(
+                group_id=item.group_id,
+                topic=item.topic,
+                partition=item.partition,
+                role=item.role,
+                leader_id=item.leader_id,
+                term=item.term,
+                first_index=item.first_index,
+                last_index=item.last_index,
+                commit_index=item.commit_index,
+                applied_index=item.applied_index,
+                high_watermark=item.high_watermark,
+                voter_ids=tuple(item.voter_ids),
+                learner_ids=tuple(item.learner_ids),
+            )
+            for item in message.groups
+        ),
+    )

@@ -1,0 +1,103 @@
+"""Which batches of which producer are in the log: the memory that turns a repeated batch into the original answer.
+
+A producer numbers the records it sends to a partition. A batch is accepted when its base sequence continues where the last one
+ended, answered with the original offset when it is one of the last `window_batches`, and refused otherwise. The first batch of
+a producer may begin anywhere.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+
+import attrs
+
+from trio_eventlog.errors import DuplicateOutOfWindow, OutOfOrderSequence, ProducerFenced
+
+
+@attrs.frozen(slots=True)
+class Remembered:
+    """A batch in the log. Sequences are half-open: `base_sequence <= s < base_sequence + record_count`."""
+
+    base_sequence: int
+    record_count: int
+    base_offset: int
+
+
+@attrs.define(slots=True)
+class ProducerState:
+    """One producer in one partition. Invariant: `recent` is contiguous and ends at `next_sequence`."""
+
+    epoch: int
+    next_sequence: int
+    recent: deque[Remembered]
+
+
+class ProducerTable:
+    """The producers of one partition, the least recently heard forgotten first.
+
+    Forgetting goes by the order of applied entries, never by time, so that every replica forgets the same ones.
+
+    Args:
+        window_batches: how many batches of a producer are remembered. A client keeps fewer than that in flight.
+        producers_max: how many producers are remembered.
+    """
+
+    def __init__(self, window_batches: int, producers_max: int) -> None:
+        self._window_batches = window_batches
+        self._producers_max = producers_max
+        self._producers: OrderedDict[int, ProducerState] = OrderedDict()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProducerTable) and list(self._producers.items()) == list(other._producers.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return len(self._producers)
+
+    def get(self, producer_id: int) -> ProducerState | None:
+        return self._producers.get(producer_id)
+
+    def record(self, producer_id: int, epoch: int, batch: Remembered) -> None:
+        """The batch is in the log. Out-of-order sequences are taken as they are: what is in the log is the truth."""
+        state = self._producers.get(producer_id)
+        if state is None or state.epoch != epoch or state.next_sequence != batch.base_sequence:
+            state = ProducerState(epoch, batch.base_sequence, deque(maxlen=self._window_batches))
+            self._producers[producer_id] = state
+        state.recent.append(batch)
+        state.next_sequence = batch.base_sequence + batch.record_count
+        self._producers.move_to_end(producer_id)
+        if len(self._producers) > self._producers_max:
+            self._producers.popitem(last=False)
+
+
+def find_duplicate(
+    epoch: int, base_sequence: int, record_count: int, known_epoch: int, next_sequence: int, recent: Iterable[Remembered]
+) -> Remembered | None:
+    """Judge a batch against what is known of its producer.
+
+    Returns:
+        None when the batch is new and continues the sequence; the remembered batch when it is a repetition.
+
+    Raises:
+        ProducerFenced: a newer epoch has written.
+        DuplicateOutOfWindow: it repeats a batch no longer remembered, or part of one.
+        OutOfOrderSequence: a batch before it is missing.
+    """
+    if epoch < known_epoch:
+        raise ProducerFenced(
+            f"epoch {epoch} of this producer id was replaced by epoch {known_epoch}: another producer has taken it over; stop"
+        )
+    if epoch > known_epoch or base_sequence == next_sequence:
+        return None
+    if base_sequence > next_sequence:
+        raise OutOfOrderSequence(
+            f"the batch begins at sequence {base_sequence}, but {next_sequence} is the next one: send what is missing first",
+            expected_sequence=next_sequence,
+        )
+    for batch in recent:
+        if batch.base_sequence == base_sequence and batch.record_count == record_count:
+            return batch
+    raise DuplicateOutOfWindow(
+        f"sequence {base_sequence} is below {next_sequence} and no longer remembered: the batch was taken before, its offset is"
+        " not known any more; keep fewer batches in flight"
+    )

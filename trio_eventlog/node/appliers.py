@@ -1,0 +1,90 @@
+"""From committed entry frames to the state machines, and from there to who waits."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from trio_eventlog.codec.batch import entry_batch
+from trio_eventlog.codec.catalog import decode_command
+from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome
+from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine
+from trio_eventlog.machine.producers import ProducerTable
+from trio_eventlog.node.proposals import Appended
+from trio_eventlog.node.watermark import Watermark
+from trio_eventlog.raft import EntryKind
+
+
+class Applier(Protocol):
+    """A group's machine as its driver sees it."""
+
+    @property
+    def producers(self) -> ProducerTable | None:
+        """What is known of idempotent producers, when the machine keeps it."""
+        ...
+
+    def apply(self, frame: EntryFrame) -> object:
+        """Take the next committed entry. Returns what its proposer is to be told: a result or an EventLogError."""
+        ...
+
+
+class PartitionApplier:
+    """A partition: batches move the high watermark."""
+
+    def __init__(self, machine: PartitionMachine, watermark: Watermark) -> None:
+        self._machine = machine
+        self._watermark = watermark
+
+    @property
+    def producers(self) -> ProducerTable:
+        return self._machine.producers
+
+    def apply(self, frame: EntryFrame) -> Appended | None:
+        if frame.kind is not EntryKind.DATA:
+            self._machine.skip(frame.index)
+            return None
+        try:
+            batch = entry_batch(frame)
+        except CodecError as error:
+            raise DamagedData(f"committed entry {frame.index} holds no batch: {error}") from error
+        self._machine.apply_batch(
+            AppliedBatch(
+                frame.index,
+                frame.base_offset,
+                frame.record_count,
+                batch.producer_id,
+                batch.producer_epoch,
+                batch.base_sequence,
+            )
+        )
+        self._watermark.advance(self._machine.high_watermark)
+        return Appended(frame.base_offset, frame.record_count)
+
+
+class CatalogApplier:
+    """The catalog: each command changes what the node carries.
+
+    Args:
+        on_applied: told of every command and its outcome, in order, on every replica.
+    """
+
+    def __init__(self, machine: CatalogMachine, on_applied: Callable[[Command, Outcome], None]) -> None:
+        self._machine = machine
+        self._on_applied = on_applied
+
+    @property
+    def producers(self) -> None:
+        return None
+
+    def apply(self, frame: EntryFrame) -> Outcome | None:
+        if frame.kind is not EntryKind.CONTROL:
+            self._machine.skip(frame.index)
+            return None
+        try:
+            command = decode_command(frame.payload)
+        except CodecError as error:
+            # A newer release may have written it: going on without it would make this replica differ from the others.
+            raise DamagedData(f"committed catalog entry {frame.index} is not understood: {error}") from error
+        outcome = self._machine.apply(frame.index, command)
+        self._on_applied(command, outcome)
+        return outcome

@@ -1,0 +1,105 @@
+"""How a node without data comes into a cluster: by beginning one with others, or by being told of one.
+
+The first voters of a cluster are written down before the cluster id is, and are told to everybody in the hello from then on. So a
+node that was among them and stopped before it could write them itself learns them from any other: the cluster id is derived
+from the voters, which proves them.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from trio_eventlog.codec.peer_frame import Hello
+from trio_eventlog.errors import CodecError, DataDirectoryError, SettingsError
+from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, ClusterId, NodeId, format_id
+from trio_eventlog.net.discovery import Bootstrap, Join, Refuse, StaticDiscovery, derive_cluster_id
+from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.disk import join_path, read_whole, write_atomically
+
+logger = logging.getLogger(__name__)
+
+VOTERS_FILE = "first_voters"
+VOTERS_FILE_BYTES_MAX = 64 * 1024
+
+
+async def load_voters(directory: DataDirectory) -> tuple[NodeId, ...]:
+    """The first voters of this node's cluster; empty when it belongs to none yet.
+
+    Raises:
+        DataDirectoryError: the file is missing or damaged although the node belongs to a cluster.
+    """
+    if directory.cluster_id == NO_CLUSTER:
+        return ()
+    path = _voters_path(directory)
+    try:
+        voters = decode_voters(await read_whole(directory.disk, path, VOTERS_FILE_BYTES_MAX))
+        if derive_cluster_id(directory.cluster_name, voters) != directory.cluster_id:
+            raise CodecError(f"they are not the voters that cluster {format_id(directory.cluster_id)} began with")
+    except (OSError, CodecError) as error:
+        raise DataDirectoryError(
+            f"{path}: cannot be used: {error}. Restore it from a backup, or copy it from another node of the cluster."
+        ) from error
+    return voters
+
+
+async def save_voters(directory: DataDirectory, cluster_id: ClusterId, cluster_name: str, voters: Sequence[NodeId]) -> None:
+    """Bind the node to the cluster that begins with `voters`: they are durable before the cluster id is."""
+    await directory.group_directory(CATALOG_GROUP)
+    await write_atomically(directory.disk, _voters_path(directory), encode_voters(voters))
+    await directory.set_cluster(cluster_id, cluster_name)
+
+
+async def find_cluster(discovery: StaticDiscovery, node_id: NodeId, cluster_name: str) -> Bootstrap:
+    """Wait until it is certain which voters this node's cluster begins with, itself among them.
+
+    Raises:
+        SettingsError: the nodes' settings contradict each other; both values are named.
+    """
+    told = ""
+    while True:
+        decision = discovery.decision()
+        match decision:
+            case Bootstrap():
+                return decision
+            case Refuse(reason):
+                raise SettingsError(f"this node cannot join: {reason}")
+            case Join(cluster_id):
+                founded = _founded(discovery.hellos(), cluster_id, cluster_name)
+                if node_id in founded:
+                    return Bootstrap(cluster_id=cluster_id, voters=founded)
+                reason = f"cluster {format_id(cluster_id)} exists already and has not added this node ({format_id(node_id)}) yet"
+            case _:
+                reason = decision.reason
+        if reason != told:
+            logger.info("waiting for a cluster: %s", reason)
+            told = reason
+        await discovery.wait_heard()
+
+
+def _founded(hellos: Sequence[Hello], cluster_id: ClusterId, cluster_name: str) -> tuple[NodeId, ...]:
+    """The voters that `cluster_id` began with, as any of its nodes says and the id proves; empty when nobody says."""
+    for hello in hellos:
+        if hello.cluster_id == cluster_id and derive_cluster_id(cluster_name, hello.known_ids) == cluster_id:
+            return tuple(sorted(hello.known_ids))
+    return ()
+
+
+def encode_voters(voters: Sequence[NodeId]) -> bytes:
+    return json.dumps({"format": 1, "voters": [format_id(node_id) for node_id in sorted(voters)]}).encode() + b"\n"
+
+
+def decode_voters(data: bytes) -> tuple[NodeId, ...]:
+    """Raises CodecError for anything `encode_voters` does not make."""
+    try:
+        match json.loads(data):
+            case {"format": 1, "voters": [*voters]} if voters:
+                ids = tuple(NodeId(int(text, 16)) for text in voters)
+                if encode_voters(ids) == data:
+                    return ids
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CodecError(f"first voters: {error}") from error
+    raise CodecError("first voters: not a file that this release wrote")
+
+
+def _voters_path(directory: DataDirectory) -> str:
+    return join_path(directory.group_path(CATALOG_GROUP), VOTERS_FILE)

@@ -1,0 +1,172 @@
+"""What produce, consume and admin calls reach in a node, as plain Python.
+
+Everything here is about this node: a call that needs another one raises `NotLeader` and says which. Carrying it there is the
+business of the edge (`service/forwarding.py`).
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from trio_eventlog.codec.batch import entry_batch
+from trio_eventlog.codec.catalog import encode_command
+from trio_eventlog.errors import EventLogError, InvalidArgument, OffsetOutOfRange, TopicNotFound
+from trio_eventlog.ids import NOBODY, GroupId, NodeId
+from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic, check_topic
+from trio_eventlog.node.proposals import Appended
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.node.replicas import Replicas
+from trio_eventlog.records import Acks, Batch
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Fetched:
+    """Whole batches; the first one holds the offset asked for. Empty at the end of the log.
+
+    Attributes:
+        next_offset: where to go on.
+        high_watermark: one past the last readable offset, when this was read.
+        log_start_offset: the smallest readable offset.
+    """
+
+    batches: Sequence[Batch]
+    next_offset: int
+    high_watermark: int
+    log_start_offset: int
+
+
+class Broker:
+    """Topics and records of one node."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+
+    @property
+    def catalog(self) -> Replica:
+        return self._replicas.catalog
+
+    def group(self, group_id: GroupId) -> Replica:
+        """This node's replica of a group. Raises TopicNotFound."""
+        return self._replicas.get(group_id)
+
+    def topic(self, name: str) -> Topic:
+        """Raises TopicNotFound."""
+        topic = self._replicas.topics.get(name)
+        if topic is None:
+            raise TopicNotFound(f"there is no topic {name!r}: create it, or let a producer create it (auto_create_topics)")
+        return topic
+
+    def topics(self) -> Sequence[Topic]:
+        return tuple(self._replicas.topics.values())
+
+    async def wait_topic(self, name: str, *, present: bool) -> None:
+        """Until this node carries the topic (or no longer does)."""
+        await self._replicas.wait_topic(name, present=present)
+
+    def replica(self, topic_name: str, partition: int) -> Replica:
+        """This node's replica of a partition. Raises TopicNotFound."""
+        topic = self.topic(topic_name)
+        if partition >= len(topic.partitions):
+            raise TopicNotFound(
+                f"topic {topic_name!r} has {len(topic.partitions)} partitions, numbered from 0: there is no partition {partition}"
+            )
+        return self._replicas.get(topic.partitions[partition].group_id)
+
+    async def produce(self, topic_name: str, partition: int, batch: Batch, acks: Acks) -> Appended:
+        """Append one batch and wait for the acknowledgement asked for.
+
+        Raises:
+            TopicNotFound, NotLeader, Overloaded, OutcomeUnknown, ShuttingDown;
+            OutOfOrderSequence, DuplicateOutOfWindow, ProducerFenced for idempotent producers.
+        """
+        proposal = await self.replica(topic_name, partition).propose_batch(batch, acks)
+        result = await proposal.outcome()
+        assert isinstance(result, Appended)
+        return result
+
+    async def fetch(self, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0) -> Fetched:
+        """Committed batches from `offset` on: as many as fit `max_bytes` and `max_records`, but at least one if there is one.
+
+        Raises:
+            TopicNotFound; OffsetOutOfRange below the log's start or above the high watermark.
+        """
+        return await self.fetch_from(
+            self.replica(topic_name, partition), topic_name, partition, offset, max_bytes=max_bytes, max_records=max_records
+        )
+
+    async def fetch_from(
+        self, replica: Replica, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0
+    ) -> Fetched:
+        """As `fetch`, of a replica in hand: a topic of the same name made later has other records at the same offsets.
+
+        Raises:
+            TopicNotFound: the replica was closed, since its topic was deleted.
+        """
+        try:
+            return await self._fetch(replica, topic_name, partition, offset, max_bytes, max_records)
+        except (EventLogError, OSError, IndexError) as error:
+            if self._replicas.find(replica.group_id) is not replica:
+                raise TopicNotFound(f"topic {topic_name!r} was deleted") from error
+            raise
+
+    async def _fetch(
+        self, replica: Replica, topic_name: str, partition: int, offset: int, max_bytes: int, max_records: int
+    ) -> Fetched:
+        self._replicas.get(replica.group_id)
+        high_watermark = replica.watermark.value
+        log_start_offset = replica.log.log_start_offset
+        if not log_start_offset <= offset <= high_watermark:
+            raise OffsetOutOfRange(
+                f"offset {offset} of {topic_name!r} partition {partition}: readable are {log_start_offset} up to"
+                f" {high_watermark} (exclusive)",
+                log_start_offset,
+                high_watermark,
+            )
+        batches: list[Batch] = []
+        next_offset = offset
+        if offset < high_watermark:
+            records = 0
+            for frame in await replica.log.read_by_offset(offset, high_watermark, max_bytes):
+                if not frame.record_count:
+                    continue
+                if batches and max_records and records + frame.record_count > max_records:
+                    break
+                batches.append(entry_batch(frame))
+                records += frame.record_count
+                next_offset = frame.end_offset
+        return Fetched(batches=batches, next_offset=next_offset, high_watermark=high_watermark, log_start_offset=log_start_offset)
+
+    async def create_topic(
+        self, name: str, partition_count: int, *, replica_count: int = 0, retention_bytes: int = 0, retention_seconds: int = 0
+    ) -> Topic:
+        """Create a topic on every voter of the catalog. Raises TopicExists, InvalidArgument, NotLeader, OutcomeUnknown."""
+        check_topic(name, partition_count)
+        catalog = self._replicas.catalog
+        voters = frozenset(catalog.voters())
+        if replica_count > len(voters):
+            raise InvalidArgument(f"{replica_count} replicas asked for, but the cluster has {len(voters)} voters")
+        return await self._command(
+            CreateTopic(
+                name=name,
+                partition_count=partition_count,
+                replicas=tuple(sorted(voters)),
+                replica_count=replica_count,
+                retention_bytes=retention_bytes,
+                retention_seconds=retention_seconds,
+            )
+        )
+
+    async def delete_topic(self, name: str) -> Topic:
+        """Raises TopicNotFound, NotLeader, OutcomeUnknown."""
+        return await self._command(DeleteTopic(name=name))
+
+    async def _command(self, command: CreateTopic | DeleteTopic) -> Topic:
+        proposal = await self._replicas.catalog.propose_control(encode_command(command))
+        result = await proposal.outcome()
+        assert isinstance(result, Topic)
+        return result
+
+    def leader_of(self, topic: Topic, partition: int) -> NodeId:
+        """Who leads the partition, as far as this node knows; NOBODY when it does not."""
+        replica = self._replicas.find(topic.partitions[partition].group_id)
+        return replica.leader_id if replica is not None else NOBODY

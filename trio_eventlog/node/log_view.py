@@ -1,0 +1,43 @@
+"""A replica's log as its core sees it."""
+
+from trio_eventlog.raft import Compacted, OutOfLog, SnapshotMetadata
+from trio_eventlog.storage.segmented_log import SegmentedLog
+
+
+class SegmentedLogView:
+    """`raft.LogView` over a `SegmentedLog`: everything from memory."""
+
+    def __init__(self, log: SegmentedLog) -> None:
+        self._log = log
+
+    @property
+    def first_index(self) -> int:
+        return self._log.first_index
+
+    @property
+    def last_index(self) -> int:
+        return self._log.last_index
+
+    def term(self, index: int) -> int:
+        if index + 1 < self._log.first_index:
+            raise Compacted(f"index {index} is below the log, which begins at {self._log.first_index}")
+        if index > self._log.last_index:
+            raise OutOfLog(f"index {index} is beyond the log, which ends at {self._log.last_index}")
+        return self._log.term(index)
+
+    def fit(self, first: int, last: int, max_bytes: int) -> tuple[int, int]:
+        fitting = self._log.last_index_within(first, last, max_bytes)
+        frames = self._log.cached(first, fitting, max_bytes)
+        # Below the tail cache only the bound is known, and an upper bound is what the core wants.
+        return fitting, sum(frame.size_bytes for frame in frames) if frames is not None else max(max_bytes, 1)
+
+    def last_index_not_after(self, index: int, term: int) -> int:
+        return self._log.last_index_not_after(index, term)
+
+    def has_configuration(self, first: int, last: int) -> bool:
+        # The safe answer. It only puts off a campaign until what is committed is applied, which is moments after a start.
+        return True
+
+    def snapshot(self) -> SnapshotMetadata | None:
+        # Logs are never compacted yet, so nobody ever needs one.
+        return None

@@ -1,0 +1,283 @@
+"""All groups of a node: the catalog, and the partitions that the catalog places here."""
+
+import logging
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+
+import attrs
+import trio
+
+from trio_eventlog.errors import EventLogError, TopicNotFound
+from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
+from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, DeleteTopic, Outcome, Topic
+from trio_eventlog.machine.partition import PartitionMachine
+from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
+from trio_eventlog.node.inbox import Received
+from trio_eventlog.node.raft_driver import Send
+from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
+from trio_eventlog.node.watermark import Watermark
+from trio_eventlog.raft import Configuration
+from trio_eventlog.storage.data_directory import DataDirectory
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ReplicasSettings:
+    """Settings of a node's groups.
+
+    Attributes:
+        replica: of every group.
+        producer_window_batches, producers_max: see `machine.producers`; the same on every node.
+        early_groups_max, early_messages_max: a peer may speak of a group before this node has heard of it from the catalog;
+            so many messages without entries of so many groups wait, the oldest group is forgotten first.
+        reset_stagger_seconds: when the leader's link breaks, the first of the other voters stands for election at once, the
+            next one so much later, and so on. Longer than an election takes, or two would split the votes.
+    """
+
+    replica: ReplicaSettings
+    producer_window_batches: int = 5
+    producers_max: int = 10_000
+    early_groups_max: int = 256
+    early_messages_max: int = 16
+    reset_stagger_seconds: float = 0.04
+
+
+@attrs.define(slots=True, eq=False)
+class _Open:
+    """A replica's task: cancelled to close it."""
+
+    replica: Replica
+    scope: trio.CancelScope
+    closed: trio.Event
+
+
+class Replicas:
+    """The groups of one node. `run` owns the task of each; the rest may be called from any task.
+
+    Args:
+        send: gives a message to the links.
+        rng: each group's core gets a generator of its own, seeded from this one.
+        on_deleted: told of each group that is gone for good.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        directory: DataDirectory,
+        send: Send,
+        settings: ReplicasSettings,
+        rng: random.Random,
+        on_deleted: Callable[[GroupId], None] = lambda group_id: None,
+    ) -> None:
+        self._on_deleted = on_deleted
+        self._node_id = node_id
+        self._directory = directory
+        self._send = send
+        self._settings = settings
+        self._rng = rng
+        self._open: dict[GroupId, _Open] = {}
+        self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
+        self._known_groups_end = GroupId(CATALOG_GROUP + 1)
+        """Groups below are open here, or not any more, or live elsewhere."""
+        self._topics: dict[str, Topic] = {}
+        self._topics_changed = trio.Event()
+        self._changes: deque[tuple[Command, Topic]] = deque()
+        self._changes_wanted = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def catalog(self) -> Replica:
+        return self._open[CATALOG_GROUP].replica
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        """Topics whose partitions are open on this node, as far as they live here."""
+        return self._topics
+
+    def all(self) -> list[Replica]:
+        """Every open replica, the catalog first."""
+        return [item.replica for _, item in sorted(self._open.items())]
+
+    def find(self, group_id: GroupId) -> Replica | None:
+        item = self._open.get(group_id)
+        return item.replica if item is not None else None
+
+    def get(self, group_id: GroupId) -> Replica:
+        """Raises TopicNotFound when the group was closed just now, NotLeader when it does not live here."""
+        item = self._open.get(group_id)
+        if item is None:
+            raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted, or lives elsewhere")
+        return item.replica
+
+    async def wait_topic(self, name: str, *, present: bool) -> None:
+        """Until the topic is open here (or gone)."""
+        while (name in self._topics) is not present:
+            await self._topics_changed.wait()
+
+    def receive(self, group_id: GroupId, received: Received) -> None:
+        """A peer's message for a group."""
+        item = self._open.get(group_id)
+        if item is not None:
+            item.replica.driver.receive(received)
+            return
+        if received.frames or group_id < self._known_groups_end:
+            # Entries come again, and would take room; a group known and not open was deleted.
+            return
+        early = self._early.get(group_id)
+        if early is None:
+            early = self._early[group_id] = deque(maxlen=self._settings.early_messages_max)
+            if len(self._early) > self._settings.early_groups_max:
+                self._early.popitem(last=False)
+        early.append(received)
+
+    def tick(self) -> None:
+        """Another tick has passed, for every group."""
+        for item in self._open.values():
+            item.replica.driver.tick()
+
+    def report_unreachable(self, node_id: NodeId) -> None:
+        for item in self._open.values():
+            item.replica.driver.report_unreachable(node_id)
+
+    def peer_reset(self, node_id: NodeId) -> None:
+        """A peer's process is gone: each group that it led looks for another leader at once."""
+        if self._nursery is None:
+            return
+        for item in self._open.values():
+            if item.replica.leader_id == node_id:
+                item.replica.driver.peer_reset(node_id)
+                self._nursery.start_soon(self._campaign_in_turn, item.replica, node_id)
+
+    async def _campaign_in_turn(self, replica: Replica, node_id: NodeId) -> None:
+        """All followers lose the leader at the same moment. In turn, not by chance: two at a time would split the votes."""
+        status = replica.status()
+        others = sorted(status.configuration.voters - {node_id})
+        if self._node_id not in others:
+            return
+        # Turned by the term, so that it is not always the same node; the term is the same for all that followed the leader.
+        turn = (others.index(self._node_id) + status.hard_state.term) % len(others)
+        await trio.sleep(turn * self._settings.reset_stagger_seconds * self._rng.uniform(1.0, 1.25))
+        replica.driver.campaign_if_leader_lost(node_id)
+
+    async def run(
+        self, catalog_voters: tuple[NodeId, ...], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Open the catalog, whose first voters are given, and what it says; started once the catalog is open."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                applier = CatalogApplier(CatalogMachine(), self._on_catalog_applied)
+                await self._start(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0], applier, Watermark())
+                nursery.start_soon(self._follow_catalog)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def _on_catalog_applied(self, command: Command, outcome: Outcome) -> None:
+        if not isinstance(outcome, EventLogError):
+            self._changes.append((command, outcome))
+            self._changes_wanted.set()
+
+    async def _follow_catalog(self) -> None:
+        """Open and close partitions in the order of the catalog's entries."""
+        while True:
+            while not self._changes:
+                self._changes_wanted = trio.Event()
+                await self._changes_wanted.wait()
+            command, topic = self._changes.popleft()
+            match command:
+                case CreateTopic():
+                    # After a restart the whole history of the catalog comes by: what is deleted further on is not opened.
+                    if not any(isinstance(later, DeleteTopic) and gone is topic for later, gone in self._changes):
+                        for number, partition in enumerate(topic.partitions):
+                            if self._node_id in partition.replicas:
+                                await self._start_partition(topic, number)
+                        self._topics[topic.name] = topic
+                    self._known_groups_end = GroupId(topic.partitions[-1].group_id + 1)
+                    for group_id in [group_id for group_id in self._early if group_id < self._known_groups_end]:
+                        del self._early[group_id]
+                case DeleteTopic():
+                    self._topics.pop(topic.name, None)
+                    for partition in topic.partitions:
+                        await self._delete(topic, partition.group_id)
+            self._topics_changed.set()
+            self._topics_changed = trio.Event()
+
+    async def _start_partition(self, topic: Topic, number: int) -> None:
+        partition = topic.partitions[number]
+        machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
+        watermark = Watermark()
+        # Leaders are spread by group id, so that a topic's partitions do not all begin on one node.
+        first_leader = partition.replicas[partition.group_id % len(partition.replicas)]
+        await self._start(
+            partition.group_id,
+            f"{topic.name}/{number}",
+            partition.replicas,
+            first_leader,
+            PartitionApplier(machine, watermark),
+            watermark,
+        )
+
+    async def _start(
+        self,
+        group_id: GroupId,
+        name: str,
+        voters: tuple[NodeId, ...],
+        first_leader: NodeId,
+        applier: Applier,
+        watermark: Watermark,
+    ) -> None:
+        assert self._nursery is not None
+        item: _Open = await self._nursery.start(self._keep_open, group_id, name, voters, applier, watermark)
+        self._open[group_id] = item
+        for received in self._early.pop(group_id, ()):
+            item.replica.driver.receive(received)
+        status = item.replica.status()
+        is_new = status.hard_state.term == 0 and status.last_index == 0
+        if voters == (self._node_id,) or (is_new and first_leader == self._node_id):
+            # A group of one needs nobody's silence to pass; a new group has an appointed candidate.
+            item.replica.driver.campaign()
+
+    async def _keep_open(
+        self,
+        group_id: GroupId,
+        name: str,
+        voters: tuple[NodeId, ...],
+        applier: Applier,
+        watermark: Watermark,
+        *,
+        task_status: trio.TaskStatus[_Open],
+    ) -> None:
+        closed = trio.Event()
+        with trio.CancelScope() as scope:
+            async with open_replica(
+                node_id=self._node_id,
+                group_id=group_id,
+                name=name,
+                disk=self._directory.disk,
+                directory=self._directory.group_path(group_id),
+                configuration=Configuration(voters=frozenset(voters)),
+                applier=applier,
+                watermark=watermark,
+                send=self._send,
+                settings=self._settings.replica,
+                rng=random.Random(self._rng.getrandbits(64)),
+            ) as replica:
+                task_status.started(_Open(replica, scope, closed))
+                await trio.sleep_forever()
+        closed.set()
+
+    async def _delete(self, topic: Topic, group_id: GroupId) -> None:
+        item = self._open.pop(group_id, None)
+        if item is not None:
+            item.replica.close(TopicNotFound(f"topic {topic.name!r} was deleted"))
+            item.scope.cancel()
+            await item.closed.wait()
+            self._on_deleted(group_id)
+        # Files may have been left by a crash amid an earlier removal.
+        if await self._directory.disk.exists(self._directory.group_path(group_id)):
+            await self._directory.remove_group(group_id)

@@ -1,0 +1,53 @@
+"""Every bound of the gRPC engine, in one frozen value."""
+
+import attrs
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class RpcSettings:
+    """Limits of one gRPC connection, either side. The defaults are what the daemon runs with.
+
+    Attributes:
+        message_bytes_max: largest message taken or sent, after inflation. Over it: RESOURCE_EXHAUSTED with
+            `BATCH_TOO_LARGE`, on that call only.
+        stream_window_bytes: what a peer may send on one call before the handler has read it.
+        connection_window_bytes: the same for all calls of the connection together.
+        frame_bytes_max: largest inbound frame.
+        receive_bytes: how much is asked of the socket at once.
+        send_buffer_bytes: how much output may be queued before senders wait for the socket.
+        concurrent_calls_max: calls open at once; further ones are refused and may be repeated elsewhere.
+        header_bytes_max: largest header list taken, decoded, as HTTP/2 counts it (32 bytes more per header).
+        header_block_bytes_max: largest encoded header block that reaches the HPACK decoder.
+        control_frames_max: frames without payload progress (PING, SETTINGS, RST_STREAM, PRIORITY, empty DATA, ...) a
+            peer may send per `control_seconds`; over it the connection ends.
+        control_seconds: the period of `control_frames_max`.
+        control_bytes_max: unsent answers to control frames; over it the connection ends.
+        preface_timeout_seconds: how long the peer may take from the first byte to its SETTINGS.
+        idle_timeout_seconds: a connection without calls is closed after this (server side); inf: never.
+        keepalive_seconds: PING after this long without a byte from the peer; inf: never.
+        keepalive_timeout_seconds: the connection is lost when nothing comes within this time after the PING.
+        goodbye_seconds: how long a connection that ends waits for its last bytes to leave, and a drained one for the client to
+            close it.
+        messages_per_checkpoint: a sender that never has to wait lets others run after this many messages...
+        bytes_per_checkpoint: ...or this many bytes.
+    """
+
+    message_bytes_max: int = 4 * 1024 * 1024
+    stream_window_bytes: int = 1024 * 1024
+    connection_window_bytes: int = 16 * 1024 * 1024
+    frame_bytes_max: int = 1024 * 1024
+    receive_bytes: int = 256 * 1024
+    send_buffer_bytes: int = 1024 * 1024
+    concurrent_calls_max: int = 1024
+    header_bytes_max: int = 16 * 1024
+    header_block_bytes_max: int = 32 * 1024
+    control_frames_max: int = 10_000
+    control_seconds: float = 10.0
+    control_bytes_max: int = 256 * 1024
+    preface_timeout_seconds: float = 10.0
+    idle_timeout_seconds: float = float("inf")
+    keepalive_seconds: float = 60.0
+    keepalive_timeout_seconds: float = 20.0
+    goodbye_seconds: float = 1.0
+    messages_per_checkpoint: int = 64
+    bytes_per_checkpoint: int = 256 * 1024

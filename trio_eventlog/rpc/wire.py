@@ -1,0 +1,368 @@
+"""What both sides share above the protocol: the loops that read and write a stream, and one call's two directions.
+
+The reader turns bytes into events and hands them on; the writer takes whatever has queued and sends it in one piece. Nobody
+else touches the stream. Tasks wake each other through `Signal`s, whose cost is a fraction of an event's. When a batch of tasks
+has run, the writer's turn comes after all of them, so answers that are ready together leave together.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import Any
+
+import trio
+
+from trio_eventlog.errors import BatchTooLarge
+from trio_eventlog.rpc._purerpc import ErrorCodes
+from trio_eventlog.rpc.methods import Encoded
+from trio_eventlog.rpc.protocol import Buffer, RpcConnection, StreamEntry
+from trio_eventlog.rpc.settings import RpcSettings
+
+_MESSAGE_HEADER = Struct(">BL")
+
+
+class Signal:
+    """Wakes the one task that waits; remembered once when none does. `set` may be called from anywhere in the Trio thread."""
+
+    __slots__ = ("_is_set", "_task")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._is_set = False
+
+    def set(self) -> None:
+        task = self._task
+        if task is None:
+            self._is_set = True
+        else:
+            self._task = None
+            trio.lowlevel.reschedule(task)
+
+    async def wait(self) -> None:
+        """Returns at once when it was set since the last wait (then without a checkpoint)."""
+        if self._is_set:
+            self._is_set = False
+            return
+        if self._task is not None:
+            raise trio.BusyResourceError("another task is in this method already")
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+_JOINED_BYTES_MAX = 32 * 1024
+_BUFFERS_AT_ONCE = 512
+
+
+async def send_buffers(stream: trio.abc.SendStream, buffers: list[Buffer]) -> int:
+    """Sends `buffers` as one, and says how many bytes they were. Raises as `send_all`.
+
+    On a plain socket, payload goes to the kernel from where it lies; joining it first would cost as much as making it. A stream
+    that only passes on what it is given may say so by an attribute `sends_to`, the stream below it.
+    """
+    while (below := getattr(stream, "sends_to", None)) is not None:
+        stream = below
+    size = sum(map(len, buffers))
+    if size <= _JOINED_BYTES_MAX or type(stream) is not trio.SocketStream:
+        await stream.send_all(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        return size
+    first = 0
+    try:
+        while first < len(buffers):
+            sent = await stream.socket.sendmsg(buffers[first : first + _BUFFERS_AT_ONCE])
+            while first < len(buffers) and sent >= len(buffers[first]):
+                sent -= len(buffers[first])
+                first += 1
+            if sent:
+                buffers[first] = memoryview(buffers[first])[sent:]
+    except OSError as error:
+        raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+    return size
+
+
+class Wire:
+    """A stream, its protocol, and the two loops between them."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        protocol: RpcConnection,
+        settings: RpcSettings,
+        dispatch: Callable[[list[Any]], None],
+    ) -> None:
+        self.stream = stream
+        self.protocol = protocol
+        self.settings = settings
+        self.calls: dict[int, CallStream] = {}
+        self.blocked: dict[CallStream, None] = {}
+        self.last_receive_time = trio.current_time()
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self._dispatch = dispatch
+        self._writable = Signal()
+        self._flushed: trio.Event | None = None
+        self._is_writing = False
+        self._ping_time = float("inf")
+
+    def flush(self) -> None:
+        """Lets the writer send what has queued."""
+        if self.protocol.h2_connection.output:
+            self._writable.set()
+
+    async def wait_flushed(self) -> None:
+        """Returns when everything queued has been handed to the stream."""
+        if self.protocol.output_bytes or self._is_writing:
+            self._flushed = trio.Event()
+            self._writable.set()
+            await self._flushed.wait()
+
+    async def read(self) -> str:
+        """Until the connection ends; says why, for people."""
+        protocol = self.protocol
+        stream = self.stream
+        receive_bytes = self.settings.receive_bytes
+        renewal_time = trio.current_time() + self.settings.control_seconds
+        while True:
+            try:
+                data = await stream.receive_some(receive_bytes)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                return f"the connection broke ({error})" if str(error) else "the connection broke"
+            if not data:
+                return "the connection was closed by the other side"
+            self.received_bytes += len(data)
+            now = self.last_receive_time = trio.current_time()
+            if now >= renewal_time:
+                protocol.renew_budget()
+                renewal_time = now + self.settings.control_seconds
+            events = protocol.receive_data(data)
+            while True:
+                self._dispatch(events)
+                self.flush()
+                if protocol.failure is not None:
+                    return f"the other side broke HTTP/2: {protocol.failure}"
+                if not protocol.has_pending:
+                    break
+                # Very many small frames: others run in between.
+                await trio.lowlevel.checkpoint()
+                events = protocol.receive_data(b"")
+
+    async def write(self) -> None:
+        """For ever; a stream that breaks is for the reader to notice."""
+        protocol = self.protocol
+        while True:
+            await self._writable.wait()
+            while output := protocol.take_output():
+                self._is_writing = True
+                if self.blocked:
+                    self.wake_senders()  # They queue the next piece while this one is under way.
+                try:
+                    self.sent_bytes += await send_buffers(self.stream, output)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    # What cannot be sent is thrown away, or it would pile up until the reader has seen the end.
+                    while True:
+                        protocol.take_output()
+                        self._is_writing = False
+                        self._set_flushed()
+                        await self._writable.wait()
+                self._is_writing = False
+            self._set_flushed()
+
+    def _set_flushed(self) -> None:
+        if self._flushed is not None:
+            self._flushed.set()
+            self._flushed = None
+
+    def wake_senders(self) -> None:
+        """Room has appeared for everybody: every sender that waits looks again."""
+        for call in self.blocked:
+            call.sendable.set()
+
+    def next_check_time(self, started_at: float) -> float:
+        """When `check` should be called next."""
+        settings = self.settings
+        if not self.protocol.has_settings:
+            return started_at + settings.preface_timeout_seconds
+        if self._ping_time != float("inf"):
+            return self._ping_time + settings.keepalive_timeout_seconds
+        return self.last_receive_time + settings.keepalive_seconds
+
+    def check(self, started_at: float) -> str:
+        """Sends a PING when it is due. Says why the connection must end, or "" when it need not."""
+        settings = self.settings
+        now = trio.current_time()
+        if not self.protocol.has_settings:
+            return "no HTTP/2 settings came in time" if now >= started_at + settings.preface_timeout_seconds else ""
+        if self._ping_time != float("inf"):
+            if self.last_receive_time >= self._ping_time:
+                self._ping_time = float("inf")
+            elif now >= self._ping_time + settings.keepalive_timeout_seconds:
+                return "the other side does not answer"
+        elif now >= self.last_receive_time + settings.keepalive_seconds:
+            self.protocol.ping(b"keepaliv")
+            self._ping_time = now
+            self.flush()
+        return ""
+
+
+class CallStream:
+    """One call's two directions on a wire, used by one sender and one receiver at a time."""
+
+    __slots__ = (
+        "_bytes_since_checkpoint",
+        "_is_sending",
+        "_messages_since_checkpoint",
+        "_received_bytes",
+        "_received_messages",
+        "entry",
+        "is_ended",
+        "queue",
+        "readable",
+        "sendable",
+        "wire",
+    )
+
+    def __init__(self, wire: Wire, entry: StreamEntry) -> None:
+        self.wire = wire
+        self.entry = entry
+        self.queue: deque[tuple[bytes, int]] = deque()
+        self.readable = Signal()
+        self.sendable = Signal()
+        self.is_ended = False
+        """Nothing further will come into the queue."""
+        self._is_sending = False
+        self._messages_since_checkpoint = 0
+        self._bytes_since_checkpoint = 0
+        self._received_messages = 0
+        self._received_bytes = 0
+
+    def put(self, data: bytes, flow_controlled_length: int) -> None:
+        self.queue.append((data, flow_controlled_length))
+        self.readable.set()
+
+    def end(self) -> None:
+        self.is_ended = True
+        self.readable.set()
+        self.sendable.set()
+
+    async def receive(self) -> bytes | None:
+        """The next message; None when there will be none. Always checks for cancellation, and lets others run at intervals."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        queue = self.queue
+        while not queue:
+            if self.is_ended:
+                return None
+            await self.readable.wait()
+            self._received_messages = self._received_bytes = 0
+        data, flow_controlled_length = queue.popleft()
+        wire = self.wire
+        wire.protocol.acknowledge(self.entry, flow_controlled_length)
+        wire.flush()
+        self._received_messages += 1
+        self._received_bytes += len(data)
+        settings = wire.settings
+        if self._received_messages >= settings.messages_per_checkpoint or self._received_bytes >= settings.bytes_per_checkpoint:
+            self._received_messages = self._received_bytes = 0
+            # The message is out of the queue already: it must not get lost in a cancellation.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    async def send(self, buffers: tuple[Buffer, ...], *, ends: bool = False) -> None:
+        """Sends one message; with `ends`, the last one.
+
+        Waits for the peer's windows and for the writer. Always checks for cancellation, and lets others run at intervals. A
+        message that was cut in the middle by a cancellation resets the stream.
+
+        Raises:
+            BatchTooLarge: the message is over the limit; nothing was sent.
+            trio.BrokenResourceError: the stream takes no more.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        wire = self.wire
+        protocol = wire.protocol
+        entry = self.entry
+        settings = wire.settings
+        size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        if size > settings.message_bytes_max:
+            raise BatchTooLarge(
+                f"a message of {size} bytes; the limit is {settings.message_bytes_max}: send smaller batches",
+                settings.message_bytes_max,
+            )
+        if self._is_sending:
+            raise trio.BusyResourceError("another task is sending on this call already")
+        if not entry.can_send:
+            raise trio.BrokenResourceError("the call is over")
+        total = size + 5
+        if protocol.output_bytes < settings.send_buffer_bytes and total <= protocol.room(entry):
+            protocol.put_data(entry, (_MESSAGE_HEADER.pack(0, size), *buffers), total, ends=ends)
+            wire.flush()
+        else:
+            self._is_sending = True
+            try:
+                await self._send_in_pieces(buffers, size, ends)
+            finally:
+                self._is_sending = False
+        self._messages_since_checkpoint += 1
+        self._bytes_since_checkpoint += total
+        if (
+            self._messages_since_checkpoint >= settings.messages_per_checkpoint
+            or self._bytes_since_checkpoint >= settings.bytes_per_checkpoint
+        ):
+            self._messages_since_checkpoint = self._bytes_since_checkpoint = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _send_in_pieces(self, buffers: tuple[Buffer, ...], size: int, ends: bool) -> None:
+        wire = self.wire
+        protocol = wire.protocol
+        entry = self.entry
+        pieces: deque[memoryview] = deque([memoryview(_MESSAGE_HEADER.pack(0, size)), *(memoryview(b).cast("B") for b in buffers)])
+        left = size + 5
+        try:
+            while left:
+                room = protocol.room(entry)
+                if room <= 0 or protocol.output_bytes >= wire.settings.send_buffer_bytes:
+                    wire.blocked[self] = None
+                    try:
+                        await self.sendable.wait()
+                    finally:
+                        del wire.blocked[self]
+                    if not entry.can_send:
+                        raise trio.BrokenResourceError("the call is over")
+                    continue
+                take = min(room, left)
+                left -= take
+                protocol.put_data(entry, _split(pieces, take), take, ends=ends and not left)
+                wire.flush()
+        except BaseException:
+            if left < size + 5 and entry.can_send:
+                # Half a message is out; nothing sensible can follow it.
+                protocol.reset_stream(entry.stream_id, ErrorCodes.CANCEL)
+                wire.flush()
+            raise
+
+    def abandon(self) -> None:
+        """Nobody will read what is left."""
+        self.wire.calls.pop(self.entry.stream_id, None)
+        self.wire.protocol.release(self.entry)
+        self.queue.clear()
+
+
+def _split(pieces: deque[memoryview], size: int) -> list[Buffer]:
+    """Takes `size` bytes from the front of `pieces`, without copying."""
+    taken: list[Buffer] = []
+    while size:
+        piece = pieces.popleft()
+        if len(piece) > size:
+            pieces.appendleft(piece[size:])
+            piece = piece[:size]
+        size -= len(piece)
+        taken.append(piece)
+    return taken
+
+
+def buffers_of(message: Any) -> tuple[Buffer, ...]:
+    """The wire form of a message or of `Encoded`."""
+    return message.buffers if type(message) is Encoded else (message.SerializeToString(),)

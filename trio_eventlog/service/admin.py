@@ -1,0 +1,131 @@
+"""The `Admin` service: topics, status, leadership."""
+
+from collections.abc import Callable
+
+from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
+from trio_eventlog.machine.catalog import Topic
+from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.rpc import Channel, Context, Service, methods_of
+from trio_eventlog.service.event_log import is_forwarded
+from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.v1 import admin_pb2 as messages
+
+
+class AdminService:
+    """Handlers of the `Admin` service, for one node."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        topics: TopicAdministration,
+        forwarder: Forwarder,
+        *,
+        status: Callable[[], messages.GetStatusResponse],
+        transfer_seconds_max: float,
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._forwarder = forwarder
+        self._status = status
+        self._transfer_seconds_max = transfer_seconds_max
+
+    def service(self) -> Service:
+        return Service(
+            messages.DESCRIPTOR.services_by_name["Admin"],
+            {
+                "CreateTopic": self.create_topic,
+                "DeleteTopic": self.delete_topic,
+                "ListTopics": self.list_topics,
+                "DescribeTopic": self.describe_topic,
+                "GetStatus": self.get_status,
+                "TransferLeadership": self.transfer_leadership,
+            },
+        )
+
+    async def create_topic(self, request: messages.CreateTopicRequest, context: Context) -> messages.CreateTopicResponse:
+        topic = await self._topics.create(request, is_forwarded=is_forwarded(context))
+        return messages.CreateTopicResponse(topic=topic_message(topic))
+
+    async def delete_topic(self, request: messages.DeleteTopicRequest, context: Context) -> messages.DeleteTopicResponse:
+        await self._topics.delete(request, is_forwarded=is_forwarded(context))
+        return messages.DeleteTopicResponse()
+
+    async def list_topics(self, request: messages.ListTopicsRequest, context: Context) -> messages.ListTopicsResponse:
+        return messages.ListTopicsResponse(topics=map(topic_message, self._broker.topics()))
+
+    async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
+        topic = self._broker.topic(request.name)
+        response = messages.DescribeTopicResponse(topic=topic_message(topic))
+        for number, partition in enumerate(topic.partitions):
+            replica = self._broker.replica(topic.name, number)
+            response.partitions.add(
+                partition=number,
+                group_id=partition.group_id,
+                leader_id=id_text(replica.leader_id),
+                replica_ids=map(format_id, partition.replicas),
+                log_start_offset=replica.log.log_start_offset,
+                high_watermark=replica.watermark.value,
+            )
+        return response
+
+    async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
+        return self._status()
+
+    async def transfer_leadership(
+        self, request: messages.TransferLeadershipRequest, context: Context
+    ) -> messages.TransferLeadershipResponse:
+        replica = self._broker.group(GroupId(request.group_id))
+        try:
+            to = NodeId(parse_id(request.to_id)) if request.to_id else None
+        except ValueError as error:
+            raise InvalidArgument(f"to_id: {error}") from error
+
+        async def local() -> str:
+            return format_id(await replica.transfer_leadership(to, self._transfer_seconds_max))
+
+        async def remote(channel: Channel) -> str:
+            response = await forward(channel, _METHODS["TransferLeadership"], request)
+            leader_id: str = response.leader_id
+            return leader_id
+
+        leader_id = await (local() if is_forwarded(context) else self._forwarder.at_leader(replica, local, remote))
+        return messages.TransferLeadershipResponse(leader_id=leader_id)
+
+
+_METHODS = methods_of(messages.DESCRIPTOR.services_by_name["Admin"])
+
+
+def id_text(node_id: NodeId) -> str:
+    """As the outward contract has it: "" for nobody."""
+    return format_id(node_id) if node_id else ""
+
+
+def topic_message(topic: Topic) -> messages.Topic:
+    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].replicas))
+    if topic.retention_bytes or topic.retention_seconds:
+        message.retention.bytes = topic.retention_bytes
+        message.retention.time.seconds = topic.retention_seconds
+    return message
+
+
+def group_status(replica: Replica, topic: str, partition: int) -> messages.GroupStatus:
+    """`topic` is "" for the catalog."""
+    status = replica.status()
+    return messages.GroupStatus(
+        group_id=replica.group_id,
+        topic=topic,
+        partition=partition,
+        role=status.role.name.lower().replace("_", "-"),
+        leader_id=id_text(status.leader),
+        term=status.hard_state.term,
+        first_index=status.first_index,
+        last_index=status.last_index,
+        commit_index=status.hard_state.commit,
+        applied_index=status.applied_index,
+        high_watermark=replica.watermark.value,
+        voter_ids=map(format_id, sorted(status.configuration.voters)),
+        learner_ids=map(format_id, sorted(status.configuration.learners)),
+    )

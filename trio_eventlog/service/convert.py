@@ -1,0 +1,160 @@
+"""Protobuf messages of the outward contract <-> values of this package."""
+
+from collections.abc import Iterable
+
+from trio_eventlog.codec.batch import NANOSECONDS, decode_message
+from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.errors import BatchTooLarge, CodecError, CorruptBatch, InvalidArgument
+from trio_eventlog.records import Acks, Batch, Compression
+from trio_eventlog.rpc import Encoded
+from trio_eventlog.v1 import event_log_pb2, records_pb2
+
+_COMPRESSIONS = {int(compression): compression for compression in Compression}
+_ACKS = {int(acks): acks for acks in Acks}
+
+
+def requested_acks(request: event_log_pb2.ProduceRequest) -> Acks:
+    acks = _ACKS.get(request.acks)
+    if acks is None:
+        raise InvalidArgument(f"acks {request.acks} is none of QUORUM, LEADER, ACCEPTED")
+    return acks
+
+
+def requested_batch(request: event_log_pb2.ProduceRequest, *, max_bytes: int, now_ns: int) -> Batch:
+    """The batch that a request carries, or that its records make.
+
+    Raises:
+        InvalidArgument: neither records nor a batch, or both.
+        BatchTooLarge: over `max_bytes`, packed or unpacked.
+        CorruptBatch: checksum or record count do not agree with the payload.
+    """
+    if request.HasField("batch"):
+        if request.records:
+            raise InvalidArgument("the request carries records and a batch: send one of them")
+        batch = _given_batch(request.batch)
+    elif request.records:
+        batch = _batch_of(request.records, now_ns)
+    else:
+        raise InvalidArgument("the request carries no records: send records or a batch")
+    if len(batch.payload) > max_bytes:
+        raise BatchTooLarge(
+            f"the batch has {len(batch.payload)} bytes, the limit is {max_bytes}: send smaller batches", limit_bytes=max_bytes
+        )
+    return batch
+
+
+def check_batch(batch: Batch, max_unpacked_bytes: int) -> None:
+    """Raises CorruptBatch unless checksum and record count agree with the payload.
+
+    The count is looked at because offsets are dense: a batch that announces more records than it has would leave a hole for ever.
+    """
+    try:
+        decode_message(batch, max_unpacked_bytes)
+    except CodecError as error:
+        raise CorruptBatch(f"{error}; nothing was appended: build the batch again") from error
+
+
+def _given_batch(message: records_pb2.Batch) -> Batch:
+    compression = _COMPRESSIONS.get(message.compression)
+    if compression is None:
+        raise InvalidArgument(f"compression {message.compression} is none of NONE, ZSTD, GZIP")
+    if not message.record_count:
+        raise InvalidArgument("the batch announces no records: record_count is at least 1")
+    return Batch(
+        record_count=message.record_count,
+        payload=message.payload,
+        crc32c=message.crc32c,
+        compression=compression,
+        producer_id=message.producer_id,
+        producer_epoch=message.producer_epoch,
+        base_sequence=message.base_sequence,
+        first_timestamp_ns=message.first_timestamp.seconds * NANOSECONDS + message.first_timestamp.nanos,
+        last_timestamp_ns=message.last_timestamp.seconds * NANOSECONDS + message.last_timestamp.nanos,
+    )
+
+
+def _batch_of(records: Iterable[records_pb2.Record], now_ns: int) -> Batch:
+    message = records_pb2.RecordBatch(records=records)
+    first = last = 0
+    seconds, nanos = divmod(now_ns, NANOSECONDS)
+    for record in message.records:
+        record.ClearField("offset")
+        if not record.HasField("timestamp"):
+            record.timestamp.seconds, record.timestamp.nanos = seconds, nanos
+        timestamp_ns = record.timestamp.seconds * NANOSECONDS + record.timestamp.nanos
+        first = min(first or timestamp_ns, timestamp_ns)
+        last = max(last, timestamp_ns)
+    payload = message.SerializeToString()
+    return Batch(
+        record_count=len(message.records),
+        payload=payload,
+        crc32c=crc32c(payload),
+        first_timestamp_ns=first,
+        last_timestamp_ns=last,
+    )
+
+
+def batch_message(batch: Batch) -> records_pb2.Batch:
+    """Without its payload, which may be large: see `encode_batches` and `with_payload`."""
+    message = records_pb2.Batch(
+        base_offset=batch.base_offset,
+        record_count=batch.record_count,
+        compression=int(batch.compression),  # type: ignore[arg-type]
+        crc32c=batch.crc32c,
+        producer_id=batch.producer_id,
+        producer_epoch=batch.producer_epoch,
+        base_sequence=batch.base_sequence,
+    )
+    for field, timestamp_ns in (
+        (message.first_timestamp, batch.first_timestamp_ns),
+        (message.last_timestamp, batch.last_timestamp_ns),
+    ):
+        if timestamp_ns:
+            field.seconds, field.nanos = divmod(timestamp_ns, NANOSECONDS)
+    return message
+
+
+def encode_batches(batches: Iterable[Batch], *, high_watermark: int, log_start_offset: int) -> Encoded:
+    """A ConsumeResponse of opaque batches, with their payloads moved rather than copied through protobuf.
+
+    A length-delimited field is its tag, its length and its bytes, in any order among the others, so the payload can be put
+    behind the fields that protobuf encodes.
+    """
+    buffers: list[bytes | memoryview] = []
+    for batch in batches:
+        fields = batch_message(batch).SerializeToString()
+        payload_head = _PAYLOAD_TAG + _varint(len(batch.payload))
+        size = len(fields) + len(payload_head) + len(batch.payload)
+        buffers += (_BATCHES_TAG + _varint(size) + fields + payload_head, batch.payload)
+    buffers.append(
+        event_log_pb2.ConsumeResponse(high_watermark=high_watermark, log_start_offset=log_start_offset).SerializeToString()
+    )
+    return Encoded(*buffers)
+
+
+def encode_produce_request(topic: str, partition: int, batch: Batch, acks: Acks) -> Encoded:
+    """A ProduceRequest with its payload moved, for forwarding."""
+    head = event_log_pb2.ProduceRequest(topic=topic, partition=partition, acks=int(acks))  # type: ignore[arg-type]
+    fields = batch_message(batch).SerializeToString()
+    payload_head = _PAYLOAD_TAG + _varint(len(batch.payload))
+    size = len(fields) + len(payload_head) + len(batch.payload)
+    return Encoded(head.SerializeToString(), _BATCH_TAG + _varint(size) + fields + payload_head, batch.payload)
+
+
+def _tag(message: type, field: str) -> bytes:
+    number: int = message.DESCRIPTOR.fields_by_name[field].number  # type: ignore[attr-defined]
+    return _varint(number << 3 | 2)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_PAYLOAD_TAG = _tag(records_pb2.Batch, "payload")
+_BATCHES_TAG = _tag(event_log_pb2.ConsumeResponse, "batches")
+_BATCH_TAG = _tag(event_log_pb2.ProduceRequest, "batch")

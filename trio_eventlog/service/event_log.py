@@ -1,0 +1,372 @@
+"""The `EventLog` service: protobuf in, broker or another node, protobuf out."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.codec.batch import NANOSECONDS, decode_message
+from trio_eventlog.codec.partitioner import partition_of
+from trio_eventlog.errors import (
+    CodecError,
+    DamagedData,
+    EventLogError,
+    InvalidArgument,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    ShuttingDown,
+    TopicNotFound,
+)
+from trio_eventlog.machine.catalog import Topic
+from trio_eventlog.node.broker import Broker, Fetched
+from trio_eventlog.node.proposals import Appended, Proposal
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.records import Acks, Batch, Record
+from trio_eventlog.rpc import Channel, Context, Encoded, Requests, Send, Service, methods_of
+from trio_eventlog.rpc.status import error_details
+from trio_eventlog.service.convert import (
+    check_batch,
+    encode_batches,
+    encode_produce_request,
+    requested_acks,
+    requested_batch,
+)
+from trio_eventlog.service.forwarding import FORWARDED, Forwarder, forward
+from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.v1 import event_log_pb2 as messages
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ServiceSettings:
+    """Bounds of one call.
+
+    Attributes:
+        batch_bytes_max: payload of one batch.
+        unpacked_bytes_max: the same, unpacked.
+        fetch_bytes_max, fetch_records_max: of one answer; a request may ask for less.
+        response_bytes_max: of the records in one answer, unpacked: what gRPC lets through.
+        fetch_wait_seconds_max: how long a Consume may wait.
+        linearizable_seconds_max: how long a linearizable read may look for a leader that has a quorum.
+        stream_requests_max: produce requests of one stream not yet answered.
+        lanes_idle_max: producer ids of this node kept for each partition (see `lanes`).
+        creates_topics: a topic is made when it is first produced to.
+    """
+
+    batch_bytes_max: int = 1 << 20
+    unpacked_bytes_max: int = 16 << 20
+    fetch_bytes_max: int = 1 << 20
+    fetch_records_max: int = 100_000
+    response_bytes_max: int = 4032 << 10
+    fetch_wait_seconds_max: float = 60.0
+    linearizable_seconds_max: float = 30.0
+    stream_requests_max: int = 32
+    lanes_idle_max: int = 1024
+    creates_topics: bool = False
+
+
+class EventLogService:
+    """Handlers of the `EventLog` service, for one node.
+
+    Args:
+        now_ns: the wall clock, for records that carry no timestamp.
+        servers: what GetServers answers.
+        stopping: set when the node begins to stop; consumers are sent to other nodes then.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        topics: TopicAdministration,
+        forwarder: Forwarder,
+        lanes: Lanes,
+        settings: ServiceSettings,
+        *,
+        now_ns: Callable[[], int],
+        servers: Callable[[], messages.GetServersResponse],
+        stopping: trio.Event,
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._forwarder = forwarder
+        self._lanes = lanes
+        self._settings = settings
+        self._now_ns = now_ns
+        self._servers = servers
+        self._stopping = stopping
+        self._sticky = 0
+
+    def service(self) -> Service:
+        return Service(
+            messages.DESCRIPTOR.services_by_name["EventLog"],
+            {
+                "Produce": self.produce,
+                "ProduceStream": self.produce_stream,
+                "Consume": self.consume,
+                "ConsumeStream": self.consume_stream,
+                "GetServers": self.get_servers,
+            },
+        )
+
+    # Produce
+
+    async def produce(self, request: messages.ProduceRequest, context: Context) -> messages.ProduceResponse:
+        answer = await self._begin(request, is_forwarded=is_forwarded(context))
+        return await answer()
+
+    async def produce_records(
+        self, topic: str, records: Sequence[Record], *, partition: int | None, acks: Acks
+    ) -> messages.ProduceResponse:
+        """As `produce`, for an embedding application."""
+        request = messages.ProduceRequest(topic=topic, partition=partition, acks=int(acks))  # type: ignore[arg-type]
+        for record in records:
+            item = request.records.add(value=record.value, key=record.key)
+            for header in record.headers:
+                item.headers.add(key=header.key, value=header.value)
+            if record.timestamp_ns:
+                item.timestamp.seconds, item.timestamp.nanos = divmod(record.timestamp_ns, NANOSECONDS)
+        answer = await self._begin(request, is_forwarded=False)
+        return await answer()
+
+    async def produce_stream(self, requests: Requests, context: Context, send: Send) -> None:
+        """Requests are taken in order, several may be under way at once, and answers leave in order."""
+        forwarded = is_forwarded(context)
+        send_answer, receive_answer = trio.open_memory_channel[_Answer](self._settings.stream_requests_max)
+
+        async def answer_in_order() -> None:
+            async with receive_answer:
+                async for answer in receive_answer:
+                    try:
+                        response = await answer()
+                    except EventLogError as error:
+                        response = messages.ProduceResponse(
+                            error=messages.Error(code=error.code, message=str(error), details=error_details(error))
+                        )
+                    await send(response)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_in_order)
+            async with send_answer:
+                async for request in requests:
+                    try:
+                        answer = await self._begin(request, is_forwarded=forwarded)
+                    except EventLogError as error:
+                        answer = _refuse_with(error)
+                    await send_answer.send(answer)
+
+    async def _begin(self, request: messages.ProduceRequest, *, is_forwarded: bool) -> "_Answer":
+        """Give the request's batch to the log, in order; the answer waits for the acknowledgement, or for another leader."""
+        batch = requested_batch(request, max_bytes=self._settings.batch_bytes_max, now_ns=self._now_ns())
+        if request.HasField("batch") and not is_forwarded:
+            check_batch(batch, self._settings.unpacked_bytes_max)
+        if request.HasField("expected_version"):
+            raise InvalidArgument("expected_version belongs to the event store, which this release does not have")
+        acks = requested_acks(request)
+        topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics and not is_forwarded)
+        partition = self._partition(topic, request)
+        replica = self._broker.replica(topic.name, partition)
+        lane = None
+        if not batch.producer_id:
+            lane = self._lanes.take(replica.group_id)
+            batch = lane.stamp(batch)
+        proposal: Proposal | None = None
+        try:
+            proposal = await replica.propose_batch(batch, acks)
+        except NotLeader:
+            if is_forwarded:
+                raise
+
+        async def answer() -> messages.ProduceResponse:
+            appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, is_forwarded=is_forwarded)
+            if lane is not None:
+                self._lanes.give_back(lane, batch.record_count)
+            return messages.ProduceResponse(
+                topic=topic.name,
+                partition=partition,
+                base_offset=appended.base_offset,
+                record_count=appended.record_count,
+                # Under a lane a repetition is this node's own doing: the client sent the batch once.
+                duplicate=appended.duplicate and lane is None,
+            )
+
+        return answer
+
+    async def _appended(
+        self,
+        topic: str,
+        partition: int,
+        replica: Replica,
+        batch: Batch,
+        acks: Acks,
+        proposal: Proposal | None,
+        *,
+        is_forwarded: bool,
+    ) -> Appended:
+        if proposal is not None:
+            try:
+                return await _outcome(proposal)
+            except (NotLeader, OutcomeUnknown, ShuttingDown):
+                if is_forwarded:
+                    raise
+
+        async def local() -> Appended:
+            return await _outcome(await replica.propose_batch(batch, acks))
+
+        async def remote(channel: Channel) -> Appended:
+            response = await forward(channel, _PRODUCE, encode_produce_request(topic, partition, batch, acks))
+            return Appended(response.base_offset, response.record_count, response.duplicate)
+
+        return await self._forwarder.at_leader(replica, local, remote)
+
+    def _partition(self, topic: Topic, request: messages.ProduceRequest) -> int:
+        count = len(topic.partitions)
+        if request.HasField("partition"):
+            if request.partition >= count:
+                raise TopicNotFound(
+                    f"topic {topic.name!r} has {count} partitions, numbered from 0: there is no partition {request.partition}"
+                )
+            return int(request.partition)
+        if request.records and request.records[0].key:
+            return partition_of(request.records[0].key, count)
+        # Sticky: a partition that this node leads saves the way to another node.
+        led = [number for number in range(count) if self._broker.replica(topic.name, number).is_leader]
+        self._sticky += 1
+        return led[self._sticky % len(led)] if led else self._sticky % count
+
+    # Consume
+
+    async def consume(self, request: messages.ConsumeRequest, context: Context) -> messages.ConsumeResponse | Encoded:
+        _check_filter(request)
+        replica, offset = await self._start(request)
+        fetched = await self._fetch(replica, request, offset)
+        if not fetched.batches and request.HasField("max_wait"):
+            wait_seconds = request.max_wait.seconds + request.max_wait.nanos / NANOSECONDS
+            with trio.move_on_after(min(wait_seconds, self._settings.fetch_wait_seconds_max)):
+                await replica.wait_readable(offset)
+            fetched = await self._fetch(replica, request, offset)
+        response, _ = _response(request, offset, fetched, self._settings)
+        return response
+
+    async def consume_stream(self, request: messages.ConsumeRequest, context: Context, send: Send) -> None:
+        _check_filter(request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stream_from, request, send)
+            # A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them.
+            await self._stopping.wait()
+            nursery.cancel_scope.cancel()
+        raise ShuttingDown("this node is stopping: go on from the next offset at another one")
+
+    async def _stream_from(self, request: messages.ConsumeRequest, send: Send) -> None:
+        replica, offset = await self._start(request)
+        while True:
+            fetched = await self._fetch(replica, request, offset)
+            if fetched.batches:
+                response, offset = _response(request, offset, fetched, self._settings)
+                await send(response)
+            else:
+                await replica.wait_readable(offset)
+
+    async def _start(self, request: messages.ConsumeRequest) -> tuple[Replica, int]:
+        """What to read from, and where to begin.
+
+        A linearizable request first waits until this node has everything acknowledged before the call. So does one for an
+        offset above the watermark: the node may only be behind, or just restarted.
+        """
+        topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics)
+        replica = self._broker.replica(topic.name, request.partition)
+        is_beyond = request.start == messages.OFFSET and request.offset > replica.watermark.value
+        if request.consistency == messages.LINEARIZABLE or is_beyond:
+            await self._wait_linearizable(replica)
+        match request.start:
+            case messages.OFFSET:
+                return replica, request.offset
+            case messages.BEGINNING:
+                return replica, replica.log.log_start_offset
+            case messages.END:
+                return replica, replica.watermark.value
+            case messages.TIMESTAMP:
+                timestamp_ns = request.start_timestamp.seconds * NANOSECONDS + request.start_timestamp.nanos
+                return replica, await replica.offset_at_timestamp(timestamp_ns)
+        raise InvalidArgument(f"start {request.start} is none of OFFSET, BEGINNING, END, TIMESTAMP")
+
+    async def _wait_linearizable(self, replica: Replica) -> None:
+        with trio.move_on_after(self._settings.linearizable_seconds_max):
+            await replica.wait_linearizable()
+            return
+        raise NoQuorum(
+            f"no leader of {replica.name} could show within {self._settings.linearizable_seconds_max:g} s that it still leads:"
+            " fewer than a majority of its voters can be reached; try again later, or read what this node has (COMMITTED)"
+        )
+
+    async def _fetch(self, replica: Replica, request: messages.ConsumeRequest, offset: int) -> Fetched:
+        settings = self._settings
+        return await self._broker.fetch_from(
+            replica,
+            request.topic,
+            request.partition,
+            offset,
+            max_bytes=min(request.max_bytes or settings.fetch_bytes_max, settings.fetch_bytes_max),
+            max_records=min(request.max_records or settings.fetch_records_max, settings.fetch_records_max),
+        )
+
+    # The cluster
+
+    async def get_servers(self, request: messages.GetServersRequest, context: Context) -> messages.GetServersResponse:
+        return self._servers()
+
+
+_RECORD_OVERHEAD_BYTES = 6
+"""Tag and length of a record in its answer."""
+_Answer = Callable[[], Awaitable[messages.ProduceResponse]]
+_PRODUCE = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])["Produce"]
+
+
+def is_forwarded(context: Context) -> bool:
+    return bool(context.metadata.get(FORWARDED))
+
+
+def _refuse_with(error: EventLogError) -> _Answer:
+    async def answer() -> messages.ProduceResponse:
+        raise error
+
+    return answer
+
+
+async def _outcome(proposal: Proposal) -> Appended:
+    result = await proposal.outcome()
+    assert isinstance(result, Appended)
+    return result
+
+
+def _check_filter(request: messages.ConsumeRequest) -> None:
+    if request.batches and request.filter.key:
+        raise InvalidArgument("a filter looks into records, and opaque batches were asked for: leave one of them out")
+
+
+def _response(
+    request: messages.ConsumeRequest, offset: int, fetched: Fetched, settings: ServiceSettings
+) -> tuple[messages.ConsumeResponse | Encoded, int]:
+    """The answer, and the offset where the next one begins."""
+    if request.batches:
+        encoded = encode_batches(fetched.batches, high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
+        return encoded, fetched.next_offset
+    response = messages.ConsumeResponse(high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
+    room_bytes = settings.response_bytes_max
+    for batch in fetched.batches:
+        try:
+            records = decode_message(batch, settings.unpacked_bytes_max).records
+        except CodecError as error:
+            raise DamagedData(f"the batch at offset {batch.base_offset} of {request.topic!r}: {error}") from error
+        for at, record in enumerate(records, batch.base_offset):
+            if at < offset or (request.filter.key and record.key != request.filter.key):
+                continue
+            if request.max_records and len(response.records) == request.max_records:
+                return response, at
+            record.offset = at
+            # Records may take a multiple of their packed batch: the rest comes with the next answer.
+            room_bytes -= record.ByteSize() + _RECORD_OVERHEAD_BYTES
+            if room_bytes < 0 and response.records:
+                return response, at
+            response.records.append(record)
+    return response, fetched.next_offset

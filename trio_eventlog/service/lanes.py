@@ -1,0 +1,50 @@
+"""Producer ids of a node's own, for batches that come without one.
+
+A plain `Produce` may have to be repeated by the node that took it: the leader was somewhere else, or was lost half-way. Repeating
+is safe only under a producer id and a sequence. So each such batch borrows a lane: a producer id of this node that has at most
+one batch under way in each partition. A lane whose batch ended in doubt is not given back, for its next sequence is not known.
+"""
+
+import random
+
+import attrs
+
+from trio_eventlog.codec.batch import stamp
+from trio_eventlog.ids import GroupId
+from trio_eventlog.records import Batch
+
+
+@attrs.define(slots=True, eq=False)
+class Lane:
+    """One producer id in one partition, with its next sequence."""
+
+    group_id: GroupId
+    producer_id: int
+    next_sequence: int = 0
+
+    def stamp(self, batch: Batch) -> Batch:
+        return stamp(batch, producer_id=self.producer_id, producer_epoch=0, base_sequence=self.next_sequence)
+
+
+class Lanes:
+    """Lanes that are free, by partition: as many as batches were ever under way at once there, at most `idle_max`."""
+
+    def __init__(self, rng: random.Random, idle_max: int) -> None:
+        self._rng = rng
+        self._idle_max = idle_max
+        self._idle: dict[GroupId, list[Lane]] = {}
+
+    def take(self, group_id: GroupId) -> Lane:
+        idle = self._idle.get(group_id)
+        return idle.pop() if idle else Lane(group_id, self._rng.randrange(1, 1 << 64))
+
+    def give_back(self, lane: Lane, record_count: int) -> None:
+        """The lane's batch is in the log."""
+        lane.next_sequence += record_count
+        idle = self._idle.setdefault(lane.group_id, [])
+        if len(idle) < self._idle_max:
+            idle.append(lane)
+
+    def forget(self, group_id: GroupId) -> None:
+        """The partition is gone."""
+        self._idle.pop(group_id, None)

@@ -1,0 +1,520 @@
+"""What an operator sets, and where it is read from: flag, then `TRIO_EVENTLOG_*` variable, then TOML file, then default.
+
+`NodeSettings` and `ClientSettings` are plain frozen values; an embedded node is given one directly. The loader derives flags,
+variables and TOML keys from the fields themselves, so that there is no second list to keep.
+"""
+
+import argparse
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+
+from trio_eventlog.client.settings import ClientSettings as ClientSettings
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.setting_fields import (
+    ADDRESS,
+    ADDRESSES,
+    COUNT,
+    DURATION,
+    PATH,
+    SIZE,
+    SWITCH,
+    TEXT,
+    Kind,
+    format_address,
+    parse_address,
+    refuse,
+    setting,
+    settings_of,
+    show_value,
+)
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+DAY_SECONDS = 86400.0
+ENVIRONMENT_PREFIX = "TRIO_EVENTLOG_"
+CLIENT_PREFIX = "TRIO_EVENTLOG_CLIENT_"
+_WILDCARDS = frozenset({"0.0.0.0", "::", "*"})
+_BESIDE_SETTINGS = frozenset({"TARGET", "CONFIG"})
+"""Variables of the command line that are no node settings."""
+
+T = TypeVar("T", "NodeSettings", ClientSettings)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class NodeSettings:
+    """Settings of one node. Frozen, complete, checked once: SettingsError names the setting and the value."""
+
+    # Who and where
+    data_dir: str = setting(
+        PATH,
+        "trio-eventlog-data",
+        "Directory of everything the node keeps. Made when missing; one node only.",
+        group="Node and cluster",
+    )
+    node_name: str = setting(
+        TEXT,
+        "",
+        "Name that people and gossip see. Unique in the cluster.",
+        group="Node and cluster",
+        default_text="the host's name",
+    )
+    listen: str = setting(
+        ADDRESS,
+        "127.0.0.1:8400",
+        "Address of every protocol, TCP and UDP. Port 0: any free one, told in the start line.",
+        group="Node and cluster",
+    )
+    advertise: str = setting(
+        ADDRESS,
+        "",
+        "Address that other nodes and clients are told. Set it behind a port mapping.",
+        group="Node and cluster",
+        default_text="the listen address; when that is 0.0.0.0 or [::], the node name with the same port",
+    )
+    join: tuple[str, ...] = setting(
+        ADDRESSES,
+        (),
+        "Address of a node to join through. Several make the start robust. A node with data ignores it.",
+        group="Node and cluster",
+    )
+    bootstrap_expect: int | None = setting(
+        COUNT,
+        None,
+        "How many nodes form the cluster at first start. A node with data ignores it.",
+        group="Node and cluster",
+        default_text="1, or none (join only) when `join` is given",
+        minimum=1,
+        maximum=99,
+    )
+    cluster_name: str = setting(TEXT, "default", "Nodes of another cluster name are refused.", group="Node and cluster")
+    auto_create_topics: bool | None = setting(
+        SWITCH,
+        None,
+        "Make a topic when it is first produced to or consumed from.",
+        group="Node and cluster",
+        default_text="on for a single node, off for a cluster",
+    )
+    partitions_max: int = setting(
+        COUNT,
+        1000,
+        "Most partitions of one topic.",
+        group="Node and cluster",
+        minimum=1,
+        maximum=100_000,
+    )
+    shutdown_timeout_seconds: float = setting(
+        DURATION,
+        10.0,
+        "How long a graceful stop lets running calls finish.",
+        group="Node and cluster",
+        minimum=0,
+        maximum=3600,
+    )
+
+    # Security
+    tls_cert: str = setting(PATH, "", "Certificate chain (PEM). With `tls_key` it turns TLS on.", group="Security")
+    tls_key: str = setting(PATH, "", "Private key of the certificate (PEM).", group="Security")
+    tls_ca: str = setting(PATH, "", "Certificates (PEM) that vouch for other nodes and for clients.", group="Security")
+    tls_require_client_cert: bool = setting(
+        SWITCH, False, "Refuse clients without a certificate vouched for by `tls_ca`.", group="Security"
+    )
+    gossip_key_file: str = setting(PATH, "", "File with base64 gossip keys, one a line; the first encrypts.", group="Security")
+    acl_model: str = setting(PATH, "", "Model of the access rules. Without one everything is allowed.", group="Security")
+    acl_policy: str = setting(PATH, "", "The access rules.", group="Security")
+
+    # Logs
+    log_format: str = setting(TEXT, "text", "How log lines are written to standard error.", group="Logs", choices=("text", "json"))
+    log_level: str = setting(
+        TEXT,
+        "info",
+        "Least important level that is written.",
+        group="Logs",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+    # Raft
+    tick_seconds: float = setting(
+        DURATION, 0.1, "Length of a Raft tick. 0.03 suits a local network.", group="Raft", minimum=0.001, maximum=60
+    )
+    election_timeout_ticks: int = setting(
+        COUNT,
+        10,
+        "Silence of a leader, in ticks, after which another is elected; randomised up to twice this. The same on all nodes.",
+        group="Raft",
+        minimum=3,
+        maximum=10_000,
+    )
+    heartbeat_ticks: int = setting(
+        COUNT, 1, "Ticks between a leader's heartbeats. Well below the election timeout.", group="Raft", minimum=1, maximum=1000
+    )
+    append_bytes_max: int = setting(
+        SIZE,
+        1 * MIB,
+        "Most entry bytes in one append message to a follower; one entry always goes.",
+        group="Raft",
+        minimum=4 * KIB,
+        maximum=64 * MIB,
+    )
+    inflight_messages_max: int = setting(
+        COUNT, 256, "Append messages to one follower without its answer.", group="Raft", minimum=1, maximum=100_000
+    )
+    inflight_bytes_max: int = setting(
+        SIZE, 16 * MIB, "Entry bytes to one follower without its answer.", group="Raft", minimum=64 * KIB, maximum=4 * GIB
+    )
+    uncommitted_bytes_max: int = setting(
+        SIZE,
+        64 * MIB,
+        "Entry bytes that a leader has taken and not yet committed, per group; then proposals wait.",
+        group="Raft",
+        minimum=64 * KIB,
+        maximum=4 * GIB,
+    )
+    snapshot_entries: int = setting(
+        COUNT,
+        10_000,
+        "Applied entries between snapshots of a group's state (records are never copied).",
+        group="Raft",
+        minimum=1,
+        maximum=1_000_000_000,
+    )
+
+    # Storage
+    segment_bytes: int = setting(
+        SIZE, 64 * MIB, "A segment is sealed when it reaches this size.", group="Storage", minimum=4 * KIB, maximum=4 * GIB
+    )
+    preallocate_bytes: int = setting(
+        SIZE,
+        16 * MIB,
+        "Step in which the active segment is made larger ahead of the writes. 0: never.",
+        group="Storage",
+        minimum=0,
+        maximum=4 * GIB,
+    )
+    index_interval_bytes: int = setting(
+        SIZE,
+        64 * KIB,
+        "Log bytes between two entries of the sparse index.",
+        group="Storage",
+        minimum=1 * KIB,
+        maximum=64 * MIB,
+    )
+    tail_cache_bytes: int = setting(
+        SIZE,
+        16 * MIB,
+        "Newest entries of a group kept in memory, for followers and consumers close behind.",
+        group="Storage",
+        minimum=0,
+        maximum=16 * GIB,
+    )
+    disk_threads: int = setting(COUNT, 4, "Threads for writes and fsyncs of all groups.", group="Storage", minimum=1, maximum=256)
+    disk_reserve_bytes: int = setting(
+        SIZE,
+        64 * MIB,
+        "Disk space held back, so that a full disk can be dealt with. 0: none.",
+        group="Storage",
+        minimum=0,
+        maximum=1024 * GIB,
+    )
+
+    # Limits on work
+    max_message_bytes: int = setting(
+        SIZE,
+        4 * MIB,
+        "Largest gRPC message taken or sent.",
+        group="Limits",
+        minimum=64 * KIB,
+        maximum=64 * MIB,
+    )
+    max_batch_bytes: int = setting(
+        SIZE, 1 * MIB, "Largest batch taken from a producer.", group="Limits", minimum=1 * KIB, maximum=32 * MIB
+    )
+    inbox_messages_max: int = setting(
+        COUNT, 4096, "Peer messages waiting for a group; more are dropped, which Raft tolerates.", group="Limits", minimum=1
+    )
+    inbox_bytes_max: int = setting(
+        SIZE, 64 * MIB, "Bytes of peer messages waiting for a group; more are dropped.", group="Limits", minimum=64 * KIB
+    )
+    proposals_max: int = setting(
+        COUNT, 4096, "Batches waiting for a group's leader; then producers wait.", group="Limits", minimum=1
+    )
+    proposal_bytes_max: int = setting(
+        SIZE, 64 * MIB, "Bytes of batches waiting for a group's leader; then producers wait.", group="Limits", minimum=64 * KIB
+    )
+    produce_stream_requests_max: int = setting(
+        COUNT, 32, "Requests of one produce stream under way; then its client waits.", group="Limits", minimum=1
+    )
+    producer_window_batches: int = setting(
+        COUNT,
+        5,
+        "Newest batches remembered of an idempotent producer in a partition. A client keeps at most as many in flight.",
+        group="Limits",
+        minimum=1,
+        maximum=1000,
+    )
+    producers_max: int = setting(
+        COUNT,
+        10_000,
+        "Idempotent producers remembered in a partition, the least recently heard forgotten first. The same on all nodes.",
+        group="Limits",
+        minimum=1,
+        maximum=10_000_000,
+    )
+    fetch_records_max: int = setting(
+        COUNT, 100_000, "Most records in one answer to a consumer.", group="Limits", minimum=1, maximum=10_000_000
+    )
+    fetch_bytes_max: int = setting(
+        SIZE,
+        1 * MIB,
+        "Most bytes of batches in one answer to a consumer; one batch always goes.",
+        group="Limits",
+        minimum=1 * KIB,
+        maximum=32 * MIB,
+    )
+    fetch_wait_seconds_max: float = setting(
+        DURATION, 60.0, "Longest that a fetch may wait for the first record.", group="Limits", minimum=0, maximum=DAY_SECONDS
+    )
+    forward_timeout_seconds: float = setting(
+        DURATION, 30.0, "Longest that a forwarded call may take.", group="Limits", minimum=0.001, maximum=DAY_SECONDS
+    )
+
+    # Connections
+    peek_timeout_seconds: float = setting(
+        DURATION,
+        5.0,
+        "How long a new connection may take to show its first bytes, TLS included.",
+        group="Connections",
+        minimum=0.001,
+        maximum=3600,
+    )
+    max_unidentified_connections: int = setting(
+        COUNT, 256, "Connections that have not shown their first bytes; more are closed.", group="Connections", minimum=1
+    )
+    max_connections: int = setting(COUNT, 4096, "Connections at once; more are closed.", group="Connections", minimum=1)
+    streams_per_connection_max: int = setting(
+        COUNT, 1024, "Calls at once on one gRPC connection.", group="Connections", minimum=1, maximum=1_000_000
+    )
+    idle_timeout_seconds: float = setting(
+        DURATION, 600.0, "A client connection without calls is closed after this long.", group="Connections", minimum=0.001
+    )
+    link_queue_messages_max: int = setting(
+        COUNT, 4096, "Messages waiting for a peer; more are dropped.", group="Connections", minimum=1
+    )
+    link_queue_bytes_max: int = setting(
+        SIZE, 64 * MIB, "Bytes of messages waiting for a peer; more are dropped.", group="Connections", minimum=64 * KIB
+    )
+    max_frame_bytes: int = setting(
+        SIZE,
+        16 * MIB,
+        "Largest frame taken from a peer. Above append_bytes_max and max_batch_bytes.",
+        group="Connections",
+        minimum=64 * KIB,
+        maximum=1 * GIB,
+    )
+    connect_timeout_seconds: float = setting(
+        DURATION, 2.0, "How long connecting to a peer may take, TLS included.", group="Connections", minimum=0.001, maximum=3600
+    )
+    reconnect_backoff_seconds_min: float = setting(
+        DURATION,
+        0.05,
+        "Wait before the first new attempt to reach a peer; doubles each time, with jitter.",
+        group="Connections",
+        minimum=0.001,
+        maximum=3600,
+    )
+    reconnect_backoff_seconds_max: float = setting(
+        DURATION, 2.0, "Longest wait before an attempt to reach a peer.", group="Connections", minimum=0.001, maximum=3600
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("data_dir", "cluster_name"):
+            if not getattr(self, name):
+                raise refuse(name, "", "it cannot be empty")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            name, other = ("tls_key", "tls_cert") if self.tls_cert else ("tls_cert", "tls_key")
+            raise refuse(name, "", f"{other} is given, and one does not work without the other")
+        if self.tls_require_client_cert and not (self.tls_cert and self.tls_ca):
+            raise refuse("tls_require_client_cert", True, "it needs tls_cert, tls_key and tls_ca")
+        if bool(self.acl_model) != bool(self.acl_policy):
+            name, other = ("acl_policy", "acl_model") if self.acl_model else ("acl_model", "acl_policy")
+            raise refuse(name, "", f"{other} is given, and one does not work without the other")
+        if self.heartbeat_ticks * 2 > self.election_timeout_ticks:
+            raise refuse(
+                "heartbeat_ticks",
+                self.heartbeat_ticks,
+                f"it is above half of election_timeout_ticks, {self.election_timeout_ticks}",
+            )
+        for small, large, room in (
+            ("max_batch_bytes", "max_message_bytes", 64 * KIB),
+            ("fetch_bytes_max", "max_message_bytes", 64 * KIB),
+            ("max_batch_bytes", "max_frame_bytes", 64 * KIB),
+            ("append_bytes_max", "max_frame_bytes", 64 * KIB),
+            ("max_batch_bytes", "proposal_bytes_max", 0),
+            ("max_batch_bytes", "uncommitted_bytes_max", 0),
+            ("max_batch_bytes", "inbox_bytes_max", 0),
+            ("max_batch_bytes", "link_queue_bytes_max", 0),
+            ("reconnect_backoff_seconds_min", "reconnect_backoff_seconds_max", 0),
+        ):
+            if getattr(self, small) + room > getattr(self, large):
+                less = f", less {room} bytes for what is around it" if room else ""
+                raise refuse(small, getattr(self, small), f"it is above {large}, {getattr(self, large)}{less}")
+
+    @property
+    def bootstraps(self) -> int:
+        """How many nodes form the cluster at first start; 0: this node only joins."""
+        if self.bootstrap_expect is not None:
+            return self.bootstrap_expect
+        return 0 if self.join else 1
+
+    @property
+    def creates_topics(self) -> bool:
+        """Whether topics are made on first use."""
+        if self.auto_create_topics is not None:
+            return self.auto_create_topics
+        return self.bootstraps == 1 and not self.join
+
+    @property
+    def has_tls(self) -> bool:
+        return bool(self.tls_cert)
+
+    def advertised(self, port: int) -> str:
+        """The address others are told, `port` being the one that was bound."""
+        if self.advertise:
+            return self.advertise
+        host, _ = parse_address(self.listen)
+        if host in _WILDCARDS and self.node_name:
+            host = self.node_name
+        return format_address(host, port)
+
+
+def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
+    """A flag for every setting, under the headings of the groups. What is not given is None in the namespace."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, described in settings_of(cls).items():
+        if described.group not in groups:
+            groups[described.group] = parser.add_argument_group(described.group)
+        flag = "--" + name.replace("_", "-")
+        text = f"{described.help} Default: {described.default_text}.".replace("%", "%%")
+        group = groups[described.group]
+        if described.kind is SWITCH:
+            group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif described.choices:
+            group.add_argument(flag, dest=name, choices=described.choices, help=text)
+        else:
+            group.add_argument(
+                flag,
+                dest=name,
+                metavar=described.kind.metavar,
+                action="append" if described.kind.repeatable else "store",
+                help=text,
+            )
+
+
+def load_settings(
+    cls: type[T],
+    *,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Mapping[str, object] | None = None,
+    file_name: str = "the settings file",
+) -> T:
+    """Settings from, in order of precedence, flags, environment, file, defaults.
+
+    Args:
+        cls: NodeSettings or ClientSettings.
+        flags: values by setting name, as `add_flags` leaves them; None values and names of other flags are passed over.
+        environment: `os.environ`. Unknown variables with the prefix of the class are refused.
+        file: the parsed TOML. Unknown keys are refused.
+        file_name: what errors call the file.
+
+    Raises:
+        SettingsError: names the setting and the value.
+    """
+    known = settings_of(cls)
+    prefix = ENVIRONMENT_PREFIX if cls is NodeSettings else CLIENT_PREFIX
+    values: dict[str, object] = {}
+    for key, raw in (file or {}).items():
+        if key not in known:
+            raise SettingsError(f"{file_name}: unknown setting {key!r}{_nearest(key, known)}")
+        values[key] = _from_toml(key, known[key].kind, raw)
+    for variable, text in sorted((environment or {}).items()):
+        if not variable.startswith(prefix):
+            continue
+        name = variable.removeprefix(prefix)
+        if cls is NodeSettings and (name in _BESIDE_SETTINGS or variable.startswith(CLIENT_PREFIX)):
+            continue
+        if name.lower() not in known or name != name.upper():
+            variables = [prefix + key.upper() for key in known]
+            raise SettingsError(f"environment: unknown variable {variable}{_nearest(variable.upper(), variables)}")
+        values[name.lower()] = _from_text(name.lower(), known[name.lower()].kind, text)
+    for name in known:
+        flag = (flags or {}).get(name)
+        if flag is None:
+            continue
+        if isinstance(flag, list | tuple):
+            values[name] = tuple(flag)
+        else:
+            values[name] = _from_text(name, known[name].kind, flag) if isinstance(flag, str) else flag
+    # Keys were checked above, values are checked by the fields' validators.
+    return cls(**values)  # type: ignore[arg-type]
+
+
+def read_settings_file(path: str) -> dict[str, object]:
+    """The TOML file's top level. Raises SettingsError when it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: {error.strerror or error}; check the path and its permissions") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path}: not TOML: {error}") from error
+
+
+def reference_table(cls: type) -> str:
+    """The settings of `cls` as Markdown tables, one for each group."""
+    prefix = ENVIRONMENT_PREFIX if cls is NodeSettings else CLIENT_PREFIX
+    lines: list[str] = []
+    group = ""
+    for name, described in settings_of(cls).items():
+        if described.group != group:
+            group = described.group
+            lines += [
+                "",
+                f"### {group}",
+                "",
+                "| setting | variable | value | default | meaning |",
+                "| --- | --- | --- | --- | --- |",
+            ]
+        value = "\\|".join(described.choices) or described.kind.metavar
+        if described.minimum is not None and described.maximum is not None:
+            value += f", {show_value(described.kind, described.minimum)} to {show_value(described.kind, described.maximum)}"
+        lines.append(f"| `{name}` | `{prefix}{name.upper()}` | {value} | {described.default_text} | {described.help} |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else "; see the settings reference for the known ones"
+
+
+def _from_text(name: str, kind: Kind, text: str) -> object:
+    try:
+        return kind.parse(text)
+    except ValueError as error:
+        raise refuse(name, text, str(error)) from None
+
+
+def _from_toml(name: str, kind: Kind, raw: object) -> object:
+    if kind.repeatable:
+        if isinstance(raw, list) and all(isinstance(item, str) for item in raw):
+            return tuple(raw)
+        raise refuse(name, raw, "write an array of texts")
+    if isinstance(raw, str):
+        return _from_text(name, kind, raw)
+    if isinstance(raw, kind.native) and (bool in kind.native or not isinstance(raw, bool)):
+        return kind.convert(raw)
+    raise refuse(name, raw, f"write it as {kind.metavar}")

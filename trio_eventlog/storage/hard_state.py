@@ -1,0 +1,83 @@
+"""Term, vote and commit on disk. See codec/hard_state.py for the layout and why it has copies."""
+
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from trio_eventlog.codec.hard_state import FILE_BYTES, decode_file, encode_new_file, encode_slot, slot_position
+from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.raft.ready import HardState
+from trio_eventlog.storage.disk import Disk, File, write_atomically
+
+
+class HardStateFile:
+    """The hard state of one replica. Created (as a state in which nothing has happened) when it is missing.
+
+    Use as `async with await HardStateFile.open(disk, path) as hard_state:`, or call `aclose`.
+    """
+
+    def __init__(self, file: File, state: HardState, sequence: int) -> None:
+        """Use `open`."""
+        self._file = file
+        self._state = state
+        self._sequence = sequence
+        self._is_saving = False
+
+    @classmethod
+    async def open(cls, disk: Disk, path: str) -> Self:
+        """Raises DamagedData when the newest state cannot be told for sure; StorageFailed, DiskFull."""
+        if not await disk.exists(path):
+            await write_atomically(disk, path, encode_new_file())
+        file = await disk.open(path)
+        try:
+            try:
+                found = decode_file(await file.read_at(0, FILE_BYTES + 1))
+            except CodecError as error:
+                raise DamagedData(
+                    f"{path}: {error}. This replica must not vote again from here: remove the node and add it as a new one.",
+                    path=path,
+                ) from error
+            # A process that was killed may have left it in the kernel's cache only. From here on it is relied upon.
+            await file.sync()
+            self = cls(file, found.state, found.sequence)
+            if not found.is_whole:
+                # What was read may stand in one sector only. Nothing may depend on it before it is whole again.
+                await self._write(found.state)
+            return self
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await file.close()
+            raise
+
+    @property
+    def state(self) -> HardState:
+        """What was saved last."""
+        return self._state
+
+    async def save(self, state: HardState) -> None:
+        """Durable when this returns. One write and one fdatasync in one thread hop. Raises StorageFailed."""
+        await self._write(state)
+
+    async def _write(self, state: HardState) -> None:
+        assert not self._is_saving, "one save at a time"
+        self._is_saving = True
+        try:
+            sequence = self._sequence + 1
+            await self._file.write_and_sync(slot_position(sequence), [encode_slot(state, sequence)])
+            self._sequence = sequence
+            self._state = state
+        finally:
+            self._is_saving = False
+
+    async def aclose(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._file.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

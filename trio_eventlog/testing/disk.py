@@ -1,0 +1,483 @@
+"""A disk in memory that loses what was not synced when it crashes, and fails when it is told to.
+
+No threads: it runs under MockClock. Deterministic: all chance comes from the `random.Random` given to it.
+
+What a crash does. Each file keeps the writes, truncations and preallocations since its last sync apart, in order, and each
+directory the names created, renamed and removed. At a crash every one of them is drawn to be lost, kept or (writes) torn: a
+torn write keeps any of its 512-byte sectors and loses the others, as a disk that reorders its queue may. Lost bytes read as
+what was there before, zeros beyond the old end. Names are lost or kept one by one; directories are durable when they are made.
+`CrashMode.LOSE` loses all of it, `CrashMode.KEEP` loses nothing (a killed process: the kernel still writes everything).
+"""
+
+import enum
+import random
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, StorageFailed
+from trio_eventlog.storage.disk import Buffer, parent_directory
+
+SECTOR_BYTES = 512
+
+
+class DiskCrashed(StorageFailed):
+    """The simulated machine went down under this call."""
+
+
+class CrashMode(enum.Enum):
+    """What becomes of unsynced changes."""
+
+    DRAW = "draw"
+    LOSE = "lose"
+    KEEP = "keep"
+
+
+class Operation(enum.Enum):
+    """What a fault or a latency can be attached to."""
+
+    READ = "read"
+    WRITE = "write"
+    SYNC = "sync"
+    NAMES = "names"
+
+
+@attrs.define(slots=True)
+class SimDiskStatistics:
+    """Counts since the disk was made.
+
+    A `write_and_sync` counts as one write and one sync.
+    """
+
+    reads: int = 0
+    writes: int = 0
+    written_bytes: int = 0
+    syncs: int = 0
+    directory_syncs: int = 0
+
+
+@attrs.define(slots=True, kw_only=True)
+class Fault:
+    """Makes calls fail with EIO.
+
+    Attributes:
+        operation: which kind of call.
+        path_part: only files whose path contains this text.
+        after: let so many calls pass first.
+        times: then fail so many; it never ends when None.
+    """
+
+    operation: Operation
+    path_part: str = ""
+    after: int = 0
+    times: int | None = None
+
+    def strikes(self, operation: Operation, path: str) -> bool:
+        if operation is not self.operation or self.path_part not in path or self.times == 0:
+            return False
+        if self.after:
+            self.after -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+@attrs.define(slots=True)
+class _Change:
+    """One unsynced change of a file: bytes at a position, or a new size (`data` is None)."""
+
+    position: int
+    data: bytes | None
+
+
+@attrs.define(slots=True, eq=False)
+class _Inode:
+    durable: bytearray = attrs.Factory(bytearray)
+    live: bytearray = attrs.Factory(bytearray)
+    pending: list[_Change] = attrs.Factory(list)
+
+    def apply(self, change: _Change) -> None:
+        self.pending.append(change)
+        _carry_out(self.live, change)
+
+    def sync(self) -> None:
+        for change in self.pending:
+            _carry_out(self.durable, change)
+        self.pending.clear()
+
+
+@attrs.define(slots=True, eq=False)
+class _Directory:
+    """Names to inodes. A pending change sets a name to an inode, or removes it (None)."""
+
+    durable: dict[str, _Inode] = attrs.Factory(dict)
+    live: dict[str, _Inode] = attrs.Factory(dict)
+    pending: list[list[tuple[str, _Inode | None]]] = attrs.Factory(list)
+
+    def apply(self, change: list[tuple[str, _Inode | None]]) -> None:
+        self.pending.append(change)
+        _rename(self.live, change)
+
+    def sync(self) -> None:
+        for change in self.pending:
+            _rename(self.durable, change)
+        self.pending.clear()
+
+
+class SimFile:
+    """A file of `SimDisk`."""
+
+    def __init__(self, disk: "SimDisk", path: str, inode: _Inode) -> None:
+        """Use `SimDisk.open`."""
+        self._disk = disk
+        self._path = path
+        self._inode = inode
+        self._failure = ""
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._inode.live)
+
+    async def read_at(self, position: int, size_bytes: int) -> bytes:
+        self._check_usable()
+        await self._disk._pass_time(Operation.READ)
+        self._check_usable()
+        self._disk.statistics.reads += 1
+        if self._disk._strikes(Operation.READ, self._path):
+            raise DamagedData(f"{self._path}: cannot be read at {position}: injected EIO", path=self._path, position=position)
+        return bytes(self._inode.live[position : position + max(size_bytes, 0)])
+
+    async def write_at(self, position: int, buffers: Sequence[Buffer]) -> None:
+        await self._start(Operation.WRITE)
+        self._write(position, buffers)
+
+    async def sync(self) -> None:
+        await self._start(Operation.SYNC)
+        self._sync()
+
+    async def write_and_sync(self, position: int, buffers: Sequence[Buffer]) -> None:
+        await self._start(Operation.WRITE)
+        self._write(position, buffers)
+        # A crash may come between the two, so time passes; once begun the call runs to its end, as a thread would.
+        with trio.CancelScope(shield=True):
+            await self._start(Operation.SYNC)
+        self._sync()
+
+    async def truncate(self, size_bytes: int) -> None:
+        await self._start(Operation.WRITE)
+        self._inode.apply(_Change(size_bytes, None))
+
+    async def preallocate(self, size_bytes: int) -> None:
+        await self._start(Operation.WRITE)
+        if size_bytes > len(self._inode.live):
+            if self._disk._free_bytes() < size_bytes - len(self._inode.live):
+                raise DiskFull(f"{self._path}: no room for {size_bytes - len(self._inode.live)} more bytes (simulated)")
+            self._inode.apply(_Change(size_bytes, None))
+
+    async def close(self) -> None:
+        self._failure = self._failure or "it is closed"
+        await trio.lowlevel.checkpoint()
+
+    async def _start(self, operation: Operation) -> None:
+        self._check_usable()
+        await self._disk._pass_time(operation)
+        self._check_usable()
+        if self._disk._strikes(operation, self._path):
+            self._failure = f"an earlier {operation.value} failed"
+            raise StorageFailed(f"{self._path}: {operation.value} failed: injected EIO")
+
+    def _write(self, position: int, buffers: Sequence[Buffer]) -> None:
+        data = b"".join(buffers)
+        if self._disk._free_bytes() < position + len(data) - len(self._inode.live):
+            self._failure = "an earlier write failed"
+            raise StorageFailed(f"{self._path}: write failed: no space left (simulated)")
+        self._disk.statistics.writes += 1
+        self._disk.statistics.written_bytes += len(data)
+        if data:
+            self._inode.apply(_Change(position, data))
+
+    def _sync(self) -> None:
+        self._disk.statistics.syncs += 1
+        self._inode.sync()
+
+    def _check_usable(self) -> None:
+        self._disk._check_up()
+        if self._failure:
+            raise StorageFailed(f"{self._path}: refused, because {self._failure}")
+
+
+class SimLock:
+    def __init__(self, held: set[str], path: str) -> None:
+        self._held = held
+        self._path = path
+        held.add(path)
+
+    def release(self) -> None:
+        self._held.discard(self._path)
+        self._held = set()
+
+
+class SimDisk:
+    """A simulated disk.
+
+    Args:
+        rng: decides what a crash keeps. Draws nothing until then.
+        capacity_bytes: room for file contents; preallocated room counts.
+
+    Attributes:
+        latency_seconds: how long each kind of call takes (virtual time). Absent: only a checkpoint.
+        faults: looked through for each call; add and remove as the story goes.
+        statistics: counts.
+    """
+
+    def __init__(self, rng: random.Random, *, capacity_bytes: int = 1 << 40) -> None:
+        self._rng = rng
+        self.capacity_bytes = capacity_bytes
+        self.latency_seconds: dict[Operation, float | Callable[[], float]] = {}
+        self.faults: list[Fault] = []
+        self.statistics = SimDiskStatistics()
+        self._directories: dict[str, _Directory] = {"/": _Directory(), ".": _Directory()}
+        self._locked: set[str] = set()
+        self._is_crashed = False
+        self._operations_left: int | None = None
+
+    # The Protocol.
+
+    async def make_directory(self, path: str) -> None:
+        await self._start_names(path)
+        self._make_directory(path.rstrip("/") or "/")
+
+    async def list_directory(self, path: str) -> list[str]:
+        await self._start_names(path)
+        path = path.rstrip("/") or "/"
+        directory = self._directory(path)
+        below = (name for name in self._directories if name != path and name not in "/." and parent_directory(name) == path)
+        return sorted({*directory.live, *(name.rpartition("/")[2] for name in below)})
+
+    async def exists(self, path: str) -> bool:
+        await self._start_names(path)
+        return path.rstrip("/") in self._directories or self._find(path) is not None
+
+    async def open(self, path: str, *, create: bool = False) -> SimFile:
+        await self._start_names(path)
+        directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
+        if path in self._directories:
+            raise IsADirectoryError(f"a directory: {path}")
+        inode = directory.live.get(name)
+        if create:
+            if inode is not None:
+                raise FileExistsError(f"there already: {path}")
+            inode = _Inode()
+            directory.apply([(name, inode)])
+        elif inode is None:
+            raise FileNotFoundError(f"no such file: {path}")
+        return SimFile(self, path, inode)
+
+    async def rename(self, source: str, target: str) -> None:
+        await self._start_names(source)
+        inode = self._find(source)
+        if inode is None:
+            raise FileNotFoundError(f"no such file: {source}")
+        parent = parent_directory(source)
+        if parent_directory(target) != parent:
+            raise NotImplementedError("SimDisk renames within one directory only")
+        self._directory(parent).apply([(source.rpartition("/")[2], None), (target.rpartition("/")[2], inode)])
+
+    async def remove(self, path: str) -> None:
+        await self._start_names(path)
+        if path in self._directories:
+            raise IsADirectoryError(f"a directory: {path}")
+        if self._find(path) is None:
+            raise FileNotFoundError(f"no such file: {path}")
+        self._directory(parent_directory(path)).apply([(path.rpartition("/")[2], None)])
+
+    async def sync_directory(self, path: str) -> None:
+        self._check_up()
+        await self._pass_time(Operation.SYNC)
+        self._check_up()
+        if self._strikes(Operation.SYNC, path):
+            raise StorageFailed(f"{path}: sync failed: injected EIO")
+        self.statistics.directory_syncs += 1
+        self._directory(path.rstrip("/") or "/").sync()
+
+    async def lock(self, path: str) -> SimLock:
+        await self._start_names(path)
+        if path in self._locked:
+            raise DataDirectoryError(f"{path}: held by another process (simulated)")
+        directory = self._directory(parent_directory(path))
+        if path.rpartition("/")[2] not in directory.live:
+            directory.apply([(path.rpartition("/")[2], _Inode())])
+        return SimLock(self._locked, path)
+
+    async def free_bytes(self, path: str) -> int:
+        await self._start_names(path)
+        return self._free_bytes()
+
+    # What tests do to it.
+
+    def crash(self, mode: CrashMode = CrashMode.DRAW) -> "SimDisk":
+        """The machine goes down now. Returns the disk as it is found when it comes up again; this one and all of its files
+        raise DiskCrashed from now on. Never checkpoints."""
+        assert not self._is_crashed, "it went down before; use the disk that crash returned"
+        self._is_crashed = True
+        fresh = SimDisk(self._rng, capacity_bytes=self.capacity_bytes)
+        fresh.latency_seconds = dict(self.latency_seconds)
+        survivors: dict[_Inode, _Inode] = {}
+        for path, directory in self._directories.items():
+            names = dict(directory.durable)
+            for change in directory.pending:
+                if mode is CrashMode.KEEP or (mode is CrashMode.DRAW and self._rng.random() < 0.5):
+                    _rename(names, change)
+            new = _Directory()
+            for name, inode in names.items():
+                if inode not in survivors:
+                    data = self._after_crash(inode, mode)
+                    survivors[inode] = _Inode(data, bytearray(data))
+                new.durable[name] = new.live[name] = survivors[inode]
+            fresh._directories[path] = new
+        return fresh
+
+    def cut_power_after(self, operations: int) -> None:
+        """Let so many more operations happen; the next one and all others raise DiskCrashed. Then call `crash`.
+
+        A `write_and_sync` is two operations. With a count from 0 up a story can be cut at every place there is.
+        """
+        self._operations_left = operations
+
+    @property
+    def has_power(self) -> bool:
+        """False once `cut_power_after` has struck, and after `crash`."""
+        return not self._is_crashed and self._operations_left != 0
+
+    def flip_bit(self, path: str, position: int, bit: int = 0) -> None:
+        """The medium changes a bit, in what is durable and in what is read now."""
+        inode = self._find(path)
+        assert inode is not None
+        inode.live[position] ^= 1 << bit
+        if position < len(inode.durable):
+            inode.durable[position] ^= 1 << bit
+
+    def content(self, path: str) -> bytes:
+        """What the file reads as now, synced or not."""
+        inode = self._find(path)
+        if inode is None:
+            raise FileNotFoundError(path)
+        return bytes(inode.live)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Place a file, durably."""
+        self._make_directory(parent_directory(path))
+        inode = _Inode(bytearray(data), bytearray(data))
+        directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
+        directory.durable[name] = directory.live[name] = inode
+
+    def delete(self, path: str) -> None:
+        """Take a file away, durably."""
+        directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
+        del directory.live[name]
+        directory.durable.pop(name, None)
+
+    # Inside.
+
+    def _after_crash(self, inode: _Inode, mode: CrashMode) -> bytearray:
+        data = bytearray(inode.durable)
+        if mode is CrashMode.LOSE:
+            return data
+        for change in inode.pending:
+            fate = "keep" if mode is CrashMode.KEEP else self._rng.choice(("lose", "keep", "tear"))
+            if fate == "keep":
+                _carry_out(data, change)
+            elif fate == "tear" and change.data is not None:
+                for piece in _sectors(change.position, change.data):
+                    if self._rng.random() < 0.5:
+                        _carry_out(data, piece)
+        return data
+
+    def _make_directory(self, path: str) -> None:
+        if path in self._directories:
+            return
+        parent = parent_directory(path)
+        self._make_directory(parent)
+        if path.rpartition("/")[2] in self._directories[parent].live:
+            raise NotADirectoryError(f"a file: {path}")
+        self._directories[path] = _Directory()
+
+    def _directory(self, path: str) -> _Directory:
+        directory = self._directories.get(path)
+        if directory is None:
+            if self._find(path) is not None:
+                raise NotADirectoryError(f"a file: {path}")
+            raise FileNotFoundError(f"no such directory: {path}")
+        return directory
+
+    def _find(self, path: str) -> _Inode | None:
+        directory = self._directories.get(parent_directory(path))
+        return directory.live.get(path.rpartition("/")[2]) if directory else None
+
+    def _free_bytes(self) -> int:
+        used = sum(len(inode.live) for directory in self._directories.values() for inode in directory.live.values())
+        return self.capacity_bytes - used
+
+    def _strikes(self, operation: Operation, path: str) -> bool:
+        return any(fault.strikes(operation, path) for fault in self.faults)
+
+    def _check_up(self) -> None:
+        if self._is_crashed:
+            raise DiskCrashed("the simulated machine is down")
+
+    async def _start_names(self, path: str) -> None:
+        self._check_up()
+        await self._pass_time(Operation.NAMES)
+        self._check_up()
+        if self._strikes(Operation.NAMES, path):
+            raise StorageFailed(f"{path}: injected EIO")
+
+    async def _pass_time(self, operation: Operation) -> None:
+        if self._operations_left == 0:
+            raise DiskCrashed("the simulated power is cut")
+        latency = self.latency_seconds.get(operation)
+        if latency is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.sleep(latency() if callable(latency) else latency)
+        if self._operations_left is not None:
+            if self._operations_left == 0:
+                raise DiskCrashed("the simulated power is cut")
+            self._operations_left -= 1
+
+
+def _carry_out(data: bytearray, change: _Change) -> None:
+    if change.data is None:
+        if change.position < len(data):
+            del data[change.position :]
+        else:
+            data.extend(bytes(change.position - len(data)))
+        return
+    if change.position > len(data):
+        data.extend(bytes(change.position - len(data)))
+    data[change.position : change.position + len(change.data)] = change.data
+
+
+def _sectors(position: int, data: bytes) -> list[_Change]:
+    """The write as the disk sees it: cut where sectors begin."""
+    pieces = []
+    start = 0
+    while start < len(data):
+        end = start + SECTOR_BYTES - (position + start) % SECTOR_BYTES
+        pieces.append(_Change(position + start, data[start:end]))
+        start = end
+    return pieces
+
+
+def _rename(names: dict[str, _Inode], change: list[tuple[str, _Inode | None]]) -> None:
+    for name, inode in change:
+        if inode is None:
+            names.pop(name, None)
+        else:
+            names[name] = inode
