@@ -302,12 +302,20 @@ def test_accusations_of_ourselves_are_refuted(message: Message) -> None:
     assert events(swim, SuspicionRefuted) == [SuspicionRefuted(4)]
 
 
-def test_old_accusations_of_ourselves_are_ignored() -> None:
-    """Refuted already."""
+@pytest.mark.parametrize("message", [suspect(0, 3), dead(0, 2)])
+def test_a_refuted_accusation_is_refuted_again(message: Message) -> None:
+    """Under the same incarnation, and once at a time: whoever still says it has lost our answer."""
     swim = new_swim(1)
     hear(swim, suspect(0, 3))
+    hear(swim, message)
+    assert rumors(swim) == [alive(0, 4)]
     forget(swim)
-    hear(swim, suspect(0, 3))
+    hear(swim, message)
+    assert rumors(swim) == [alive(0, 4)]
+    assert (swim.own.incarnation, swim.health) == (4, 1)
+    swim.leave(0.0)
+    forget(swim)
+    hear(swim, message)
     assert rumors(swim) == []
 
 
