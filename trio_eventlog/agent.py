@@ -40,7 +40,9 @@ from trio_eventlog.rpc import Peer, RpcSettings, Server
 from trio_eventlog.service.admin import AdminService, group_status, id_text
 from trio_eventlog.service.event_log import EventLogService, ServiceSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+from trio_eventlog.service.health import Health
 from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -52,6 +54,10 @@ from trio_eventlog.v1 import admin_pb2, event_log_pb2
 logger = logging.getLogger(__name__)
 
 VERSION = importlib.metadata.version("trio-eventlog")
+_OWN_SERVICES = (
+    event_log_pb2.DESCRIPTOR.services_by_name["EventLog"],
+    admin_pb2.DESCRIPTOR.services_by_name["Admin"],
+)
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
@@ -151,11 +157,25 @@ class Node:
             service_settings,
             now_ns=surroundings.now_ns,
             servers=self.servers,
+            ready=self._ready,
             stopping=self._stopping,
         )
-        admin = AdminService(self.broker, topics, self._forwarder, status=self.status, transfer_seconds_max=HAND_OVER_SECONDS_MAX)
+        admin = AdminService(
+            self.broker,
+            topics,
+            self._forwarder,
+            status=self.status,
+            ready=self._ready,
+            transfer_seconds_max=HAND_OVER_SECONDS_MAX,
+        )
+            self.broker, topics, self._forwarder, status=self.status, ready=self._ready, transfer_seconds_max=HAND_OVER_SECONDS_MAX
+        )
         services = [self._event_log.service(), admin.service()]
-        self._server = Server(services, rpc)
+        self._health = Health()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(False, name)
+        services.append(self._health.service())
+        self._server = Server([*services, *reflection_services(services)], rpc)
         self._mux = Mux(
             MuxSettings(
                 unidentified_connections_max=settings.max_unidentified_connections,
@@ -278,6 +298,8 @@ class Node:
         nursery.start_soon(self._tick)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(True, name)
 
     async def _tick(self) -> None:
         while True:
@@ -287,6 +309,7 @@ class Node:
     async def _stop(self, seconds_max: float) -> None:
         """Outside in: nobody new, leadership away, calls to their end, then everything else."""
         self._stopping.set()
+        self._health.stop()
         self._mux.stop_accepting()
         deadline = self._stop_scope.deadline = trio.current_time() + seconds_max
         if not self._is_over:
@@ -310,8 +333,6 @@ class Node:
     # The edge
 
     async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        # A node that still looks for its cluster has nothing to answer with; callers wait under their own deadlines.
-        await self._ready.wait()
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._server.serve(stream, peer)
 
