@@ -168,8 +168,6 @@ class Node:
             ready=self._ready,
             transfer_seconds_max=HAND_OVER_SECONDS_MAX,
         )
-            self.broker, topics, self._forwarder, status=self.status, ready=self._ready, transfer_seconds_max=HAND_OVER_SECONDS_MAX
-        )
         services = [self._event_log.service(), admin.service()]
         self._health = Health()
         for name in ("", *(service.full_name for service in _OWN_SERVICES)):
