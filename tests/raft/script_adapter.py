@@ -933,7 +933,13 @@ class InteractionEnvironment:
         append = ready.append
         if append is None:
             append = StorageAppend(
-                hard_state=None, entries=(), snapshot=None, must_sync=False, responses=(), token=AppendToken(node.term)
+                hard_state=None,
+                entries=(),
+                snapshot=None,
+                must_sync=False,
+                sync_commit=False,
+                responses=(),
+                token=AppendToken(node.term),
             )
         if append.hard_state == replica.shown_hard_state:
             append = attrs.evolve(append, hard_state=None)

@@ -217,6 +217,24 @@ def test_4_no_second_change_before_leaving_joint() -> None:
         peer.node.propose_configuration(remove(2))
 
 
+def test_4_the_commit_index_is_durable_with_every_change() -> None:
+    """A change in the log says that the one before is committed; to forget it would be to campaign two configurations back."""
+    peer = Peer(2, settings=FULL)
+    peer.disk_works = False
+    leader = Peer(settings=FULL).become_leader()
+    leader.propose()
+    leader.node.propose_configuration(remove(3))
+    (sent,) = [m for m in leader.take() if m.to == 2 and m.last_index == 3]
+    peer.step(append_message(1, 1, (0, 0), [leader.log.entry(1)], to=2, commit=1))
+    peer.take()
+    peer.step(append_message(1, 1, (1, 1), [leader.log.entry(2)], to=2, commit=1))
+    peer.take()
+    peer.step(sent)
+    peer.take()
+    assert [append.sync_commit for append in peer.held] == [False, False, True]
+    assert peer.held[2].hard_state == HardState(term=1, vote=NOBODY, commit=1), "although it was handed out before"
+
+
 def test_4_a_joint_configuration_is_left_once() -> None:
     """The automatic leave is proposed once, however many entries are applied meanwhile (etcd-io/etcd#12359)."""
     peer = Peer(configuration=voters(1)).become_leader()

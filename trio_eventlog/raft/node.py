@@ -318,14 +318,11 @@ class RaftNode:
         hard_state = None
         before = self._emitted_hard_state
         must_sync = before.term != self._term or before.vote != self._vote
-        if (
-            must_sync
-            or before.commit != log.committed
-            # The commit index goes with every configuration change, even if it was handed out before and perhaps not synced: a
-            # change in the log says that the one before it is committed, and a node that forgets that could campaign in a
-            # configuration two steps old, whose quorums need not overlap with today's.
-            or (entries and log.has_configuration(entries[0].index, entries[-1].index))
-        ):
+        # The commit index goes with every configuration change, even if it was handed out before and perhaps not synced: a change
+        # in the log says that the one before it is committed, and a node that forgets that could campaign in a configuration two
+        # steps old, whose quorums need not overlap with today's.
+        sync_commit = bool(entries) and log.has_configuration(entries[0].index, entries[-1].index)
+        if must_sync or before.commit != log.committed or sync_commit:
             hard_state = self._emitted_hard_state = HardState(self._term, self._vote, log.committed)
 
         messages, self._messages = self._messages, []
@@ -356,6 +353,7 @@ class RaftNode:
                 entries=entries,
                 snapshot=snapshot,
                 must_sync=must_sync or bool(entries) or snapshot is not None,
+                sync_commit=sync_commit,
                 responses=tuple(responses),
                 token=AppendToken(
                     self._term,
