@@ -4,7 +4,7 @@ import math
 
 import pytest
 from hpack import Encoder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rpc.raw import request_headers
@@ -25,6 +25,7 @@ NAMES = st.binary(min_size=1, max_size=30) | st.sampled_from([b":path", b"conten
 LISTS = st.lists(st.tuples(NAMES, st.binary(max_size=200)), max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(LISTS, max_size=8), st.booleans(), st.lists(st.integers(0, 4096), max_size=3))
 def test_decodes_what_hpack_encodes(lists, huffman, table_sizes):
     """Block after block of one connection, with the table in use and resized."""
@@ -36,6 +37,7 @@ def test_decodes_what_hpack_encodes(lists, huffman, table_sizes):
         assert decoder.decode(encoder.encode(headers, huffman=huffman))[0] == headers
 
 
+@settings(deadline=None)
 @given(LISTS)
 def test_decodes_what_we_encode(headers):
     decoder = HeaderDecoder(list_bytes_max=1 << 20)
@@ -45,6 +47,7 @@ def test_decodes_what_we_encode(headers):
     assert decoder.version == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_any_bytes_are_decoded_or_refused(blocks):
     decoder = HeaderDecoder(list_bytes_max=4096)
@@ -92,6 +95,7 @@ def test_bad_blocks(block):
         HeaderDecoder(list_bytes_max=4096).decode(block)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=40)), max_size=8))
 def test_reading_never_raises(headers):
     parse_request(headers, 0, 100)
@@ -99,6 +103,7 @@ def test_reading_never_raises(headers):
     parse_response(headers, 0, 100, is_trailer=False)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([b"te", b"grpc-timeout", b"grpc-encoding", b"x-bin", b":path", b"content-type"]), st.binary(max_size=12)
@@ -126,6 +131,7 @@ def test_a_request():
     assert parse_request(headers, 2, 1).refusal.status is StatusCode.RESOURCE_EXHAUSTED
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["x", "a-b.c_d"]), st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)))
 )
@@ -133,6 +139,7 @@ def test_text_metadata_survives(pairs):
     assert decode_metadata(encode_metadata(pairs)) == tuple(pairs)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["x-bin", "grpc-status-details-bin"]), st.binary(max_size=50))))
 def test_binary_metadata_survives(pairs):
     assert decode_metadata(encode_metadata(pairs)) == tuple(pairs)
@@ -146,6 +153,7 @@ def test_metadata_that_cannot_be_sent(pair):
         encode_metadata([pair])
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-9, max_value=1e12))
 def test_timeouts_are_rounded_up_and_little(seconds):
     encoded = encode_timeout(seconds)
