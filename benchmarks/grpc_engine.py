@@ -222,7 +222,9 @@ def cpu_seconds(pid):
 
 def measure(server, client_class, case, seconds):
     """One case against a fresh server: (calls or messages per second, server CPU seconds per one, median seconds)."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.grpc_engine", "--serve", server], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.grpc_engine", "--serve", server], stdout=subprocess.PIPE, text=True
+    )
     try:
         port = int(process.stdout.readline())
         client = client_class.__new__(client_class)

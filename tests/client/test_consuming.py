@@ -245,6 +245,17 @@ async def test_gives_up_when_nobody_answers(autojump_clock: trio.testing.MockClo
             assert 20 <= trio.current_time() - before < 30
 
 
+async def test_topic_made_a_moment_ago(autojump_clock: trio.testing.MockClock) -> None:
+    """A replica may hear of the topic later than the client: somebody else is asked, or the same one a little later."""
+    async with open_fake() as (cluster, client):
+        await client.create_topic("fresh")
+        for node in cluster.nodes.values():
+            node.hears_of_topics_at = trio.current_time() + 1
+        async with client.consume("fresh", start=END) as records:
+            await client.produce("fresh", b"a")
+            assert await take(records, 1) == [0]
+
+
 async def test_refused(autojump_clock: trio.testing.MockClock) -> None:
     """Starts that cannot be, and topics that are not."""
     cluster = FakeCluster()
@@ -263,6 +274,23 @@ async def test_refused(autojump_clock: trio.testing.MockClock) -> None:
         async with client.consume("t", partition=1) as records:
             with pytest.raises(TopicNotFound):
                 await records.receive()
+
+
+async def test_leaving_while_more_is_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    """A reader that waits for room in the buffer ends quietly, whether the block is left or the receiver closed."""
+    async with open_fake() as (_, client):
+        for _ in range(5):
+            await client.produce("t", b"x")
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with client.consume("t", buffer_batches=0) as records:
+                await take(records, 1)
+                await trio.testing.wait_all_tasks_blocked()
+                raise ZeroDivisionError
+        async with client.consume("t", buffer_batches=0) as records:
+            await take(records, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            await records.aclose()
+            await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_async_for_and_leaving(autojump_clock: trio.testing.MockClock) -> None:

@@ -239,9 +239,7 @@ def test_golden_encryption() -> None:
     assert decode_packet(packet, keyring=keyring) == Packet((Nack(0xAB0C),))
     # The vectors of streams carry a nack, which no stream really does: check the sealing itself.
     header = bytes.fromhex("0a00000028")
-    assert (
-        keyring.seal(NACK_BYTES, header).hex() == "01" + nonce + "42572200fceae8e32e2276" + "01ed80b8eb8b98c582eabaacd452090b"
-    )
+    assert keyring.seal(NACK_BYTES, header).hex() == "01" + nonce + "42572200fceae8e32e2276" + "01ed80b8eb8b98c582eabaacd452090b"
     labelled = keyring.seal(NACK_BYTES, header + b"blue")
     assert labelled.hex() == "01" + nonce + "42572200fceae8e32e2276" + "84501e3a4c9c430f2b1d3f6b0f017a4d"
     assert encode_label(b"blue").hex() == "f404626c7565"
@@ -338,9 +336,7 @@ states = st.builds(
     status_times=st.dictionaries(names, u64, max_size=5),
     left_members=st.lists(names, max_size=3).map(tuple),
     event_time=u64,
-    events=st.lists(st.builds(EventsAt, u64, st.lists(st.tuples(names, payloads), max_size=3).map(tuple)), max_size=3).map(
-        tuple
-    ),
+    events=st.lists(st.builds(EventsAt, u64, st.lists(st.tuples(names, payloads), max_size=3).map(tuple)), max_size=3).map(tuple),
     query_time=u64,
 )
 push_pulls = st.builds(
@@ -802,9 +798,7 @@ def test_internal_query_payloads() -> None:
 
 def test_state_is_checked() -> None:
     """Empty slots are normal, other things are not."""
-    state = decode_serf_state(
-        b"\x02" + pack({"Events": [None, None, {"LTime": 3, "Events": [{"Name": "e", "Payload": None}]}]})
-    )
+    state = decode_serf_state(b"\x02" + pack({"Events": [None, None, {"LTime": 3, "Events": [{"Name": "e", "Payload": None}]}]}))
     assert state.events == (EventsAt(3, (("e", b""),)),)
     assert decode_serf_state(b"\x02\x80") == SerfState(time=0, status_times={})
     for wrong in (

@@ -23,6 +23,7 @@ from trio_eventlog.codec.peer_frame import (
     decode_refused,
     encode_frame,
     encode_hello,
+    encode_refused,
 )
 from trio_eventlog.errors import CodecError, SettingsError
 from trio_eventlog.ids import ClusterId, GroupId, NodeId
@@ -283,7 +284,7 @@ async def test_a_reset_connection_is_one_loss_and_comes_back(autojump_clock: tri
 async def test_a_link_that_outlives_a_loss_can_tell_the_next(autojump_clock: trio.testing.MockClock) -> None:
     """n2's link breaks alone, n1's own goes on. When that one breaks later, it is a loss of its own."""
     async with open_nodes() as nodes:
-        (n1, n2) = await connected_pair(nodes)
+        (n1, _) = await connected_pair(nodes)
         assert nodes.network.reset("n1", "n2", dialled_by="n2") == 1
         await n1.wait(lambda: n1.of_kind(PeerReset))
         await trio.sleep(2)
@@ -542,6 +543,89 @@ async def test_a_probe_of_something_else(answer: bytes, autojump_clock: trio.tes
                 await n1.transport.probe("n2:8400")
 
 
+async def answering(nodes: Nodes, *answers: Buffer, pause: float = 0.0) -> None:
+    """Something at n2:8400 that answers any hello with `answers`, one after the other, and then stays."""
+    bound = await nodes.network.host("n2").listen("n2:8400")
+
+    async def serve() -> None:
+        while True:
+            stream = await bound.listener.accept()
+            await stream.receive_some()
+            for answer in answers:
+                await stream.send_all(answer)
+                await trio.sleep(pause)
+
+    nodes.nursery.start_soon(serve)
+
+
+def reply(**changes: object) -> Buffer:
+    return encode_frame(FrameKind.HELLO_REPLY, 0, encode_hello(other_hello(2, **changes)))[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"cluster_name": "prod"}, RefusedCode.CLUSTER_NAME),
+        ({"protocol_version": 9}, RefusedCode.PROTOCOL_VERSION),
+        ({"node_id": NodeId(5)}, RefusedCode.WRONG_NODE),
+        ({"node_id": NodeId(1)}, RefusedCode.SAME_NODE_ID),
+    ],
+)
+async def test_the_dialler_judges_too(
+    changes: dict[str, object], code: RefusedCode, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A listener that takes everybody is not trusted to have looked."""
+    async with open_nodes() as nodes:
+        n1 = await nodes.start(1)
+        await answering(nodes, reply(**changes))
+        n1.transport.set_peer(NodeId(2), "n2:8400")
+        await n1.wait(lambda: n1.of_kind(PeerRefused))
+        assert n1.of_kind(PeerRefused)[0].code == code
+        assert not n1.of_kind(PeerConnected)
+
+
+async def test_an_answer_in_pieces(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_nodes() as nodes:
+        n1 = await nodes.start(1)
+        whole = bytes(reply())
+        await answering(nodes, whole[:10], whole[10:40], whole[40:], pause=0.1)
+        n1.transport.set_peer(NodeId(2), "n2:8400")
+        await n1.wait(lambda: n1.of_kind(PeerConnected))
+
+
+@pytest.mark.parametrize("answer", [frame(b"x"), frame(b"x", FrameKind.PONG), frame(b"short", FrameKind.HELLO_REPLY)])
+async def test_an_answer_that_is_no_reply(answer: list[Buffer], autojump_clock: trio.testing.MockClock) -> None:
+    async with open_nodes() as nodes:
+        n1 = await nodes.start(1)
+        await answering(nodes, answer[0])
+        with pytest.raises(OSError, match="n2:8400 does not answer as a peer"):
+            await n1.transport.probe("n2:8400")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (frame(encode_refused(Refused(RefusedCode.BUSY, "not any more")), FrameKind.REFUSED), "not any more"),
+        ([b"\xff" * 40], "limit"),
+    ],
+)
+async def test_a_listener_that_ends_the_link_later(said: list[Buffer], reason: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_nodes() as nodes:
+        n1 = await nodes.start(1)
+        await answering(nodes, reply(), said[0], pause=0.1)
+        n1.transport.set_peer(NodeId(2), "n2:8400")
+        await n1.wait(lambda: n1.of_kind(PeerReset))
+        assert reason in n1.of_kind(PeerReset)[0].reason
+
+
+async def test_one_buffer_is_a_send_too(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_nodes() as nodes:
+        (n1, n2) = await connected_pair(nodes)
+        assert n1.transport.send(NodeId(2), frame(b"one")[0], Lane.BULK)
+        assert n1.transport.send(NodeId(2), frame(b"two")[0], Lane.BULK, more=True)
+        await n2.wait(lambda: [body for *_, body in n2.received] == [b"one", b"two"])
+
+
 async def test_admit_has_the_last_word(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
         (n1, n2) = (await nodes.start(1), await nodes.start(2))
@@ -593,9 +677,7 @@ GREETING = PEER_PREFACE + b"".join(frame(encode_hello(other_hello(66)), FrameKin
     ],
     ids=["version", "zeros", "ones", "no hello", "empty hello", "oversized hello", "does not wait"],
 )
-async def test_what_is_no_hello_is_refused_by_name(
-    first: bytes, code: RefusedCode, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_what_is_no_hello_is_refused_by_name(first: bytes, code: RefusedCode, autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
         n1 = await nodes.start(1)
         (answer,) = await answer_of(await raw_peer(nodes, first))

@@ -213,8 +213,7 @@ def encode_serf_state(state: SerfState) -> bytes:
     fields = {
         "EventLTime": state.event_time,
         "Events": [
-            {"Events": [{"Name": name, "Payload": payload} for name, payload in at.events], "LTime": at.time}
-            for at in state.events
+            {"Events": [{"Name": name, "Payload": payload} for name, payload in at.events], "LTime": at.time} for at in state.events
         ],
         "LTime": state.time,
         "LeftMembers": list(state.left_members),

@@ -237,6 +237,8 @@ class StaticDiscovery:
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
         self._heard(hello, hello.address)
+        if hello.node_id == self._identity().node_id:
+            return
         if hello.address and hello.address not in self._addresses and len(self._addresses) < self._settings.addresses_max:
             self._addresses.append(hello.address)
             if self._nursery is not None:

@@ -63,18 +63,13 @@ from trio_eventlog.raft.settings import RaftSettings, ReadMode
 EVENTS_MAX = 1024
 """Events kept until the next `Ready`; older ones are dropped."""
 
-DENIALS_TO_BELIEVE = 3
-"""How often in a row a follower must deny an index it had acknowledged until the leader believes that its disk lost it.
-
-One denial may be a delayed duplicate from before the acknowledgement.
-"""
-
 _HEARTBEAT_CONTEXT = struct.Struct("<QQ")
 """Number of the newest waiting read, and the leader's tick. Sent when reads wait or the read mode is LEASE; echoed."""
 
 _NO_OP = ProposedEntry(EntryKind.NO_OP, 0, ENTRY_OVERHEAD_BYTES)
 
 _VOTES = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
+_VOTE_RESPONSES = frozenset({MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE})
 _FROM_LEADER = frozenset({MessageType.APPEND, MessageType.HEARTBEAT, MessageType.SNAPSHOT})
 _TO_SELF = frozenset({MessageType.APPEND_RESPONSE, MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE})
 _WITHOUT_TERM = frozenset({MessageType.READ_INDEX, MessageType.PROPOSE})
@@ -652,7 +647,7 @@ class RaftNode:
         kind = message.type
         self._check(message)
         term = message.term
-        if term != self._term and term:
+        if term != self._term and kind not in _WITHOUT_TERM:
             if term < self._term:
                 self._step_older_term(message)
                 return
@@ -681,7 +676,7 @@ class RaftNode:
                 self._respond(MessageType.APPEND_RESPONSE, message.sender)
         elif kind is MessageType.PRE_VOTE:
             # Candidates of a lower term must learn this one too, or nobody wins (etcd-io/etcd#8501).
-            self._respond(MessageType.PRE_VOTE_RESPONSE, message.sender, reject=True)
+            self._answer_vote(MessageType.PRE_VOTE_RESPONSE, message.sender, self._term, reject=True)
 
     def _is_in_lease(self) -> bool:
         """Whether this node has promised its leader not to elect another one yet."""
@@ -701,7 +696,7 @@ class RaftNode:
             raise PeerNotFound(f"{kind.name} from {sender}, which is not in {self._configuration}")
         if sender == self.node_id and kind not in _TO_SELF:
             raise ProtocolError(f"{kind.name} from this node to itself")
-        if (message.term == 0) is not (kind in _WITHOUT_TERM):
+        if (message.term == 0) is not (kind in _WITHOUT_TERM) and not (kind is MessageType.PRE_VOTE_RESPONSE and message.reject):
             raise ProtocolError(f"{kind.name} of term {message.term}")
         check = _CHECKS.get(kind)
         if check is not None:
@@ -826,12 +821,41 @@ class RaftNode:
         answer = MessageType.PRE_VOTE_RESPONSE if is_pre_vote else MessageType.VOTE_RESPONSE
         if can_vote and self._log.is_up_to_date(message.index, message.log_term) and not self._outranks(message):
             # A consent carries the term asked for, which for a pre-vote is not this node's.
-            self._after_append.append(Message(type=answer, to=message.sender, sender=self.node_id, term=message.term))
+            self._answer_vote(answer, message.sender, message.term, reject=False)
             if not is_pre_vote:
                 self._election_elapsed = 0
                 self._vote = message.sender
         else:
-            self._respond(answer, message.sender, reject=True)
+            self._answer_vote(answer, message.sender, self._term, reject=True)
+
+    def _answer_vote(self, kind: MessageType, to: NodeId, term: int, *, reject: bool) -> None:
+        committed = self._log.committed
+        self._after_append.append(
+            Message(
+                type=kind,
+                to=to,
+                sender=self.node_id,
+                term=term,
+                reject=reject,
+                commit=committed,
+                log_term=self._log.term(committed) or 0,
+            )
+        )
+
+    def _learn_commit(self, message: Message) -> None:
+        """Voters tell a candidate what is committed; what its log holds with the same term is committed there too.
+
+        Without it a change of the configuration can leave a group without a leader for ever: one that removes or demotes the
+        leader is applied by it alone before it steps down, and the others, who have the change but do not know that it is
+        committed, still need its vote, which it refuses as its log is longer than theirs. (tikv/raft-rs has this too.)
+        """
+        log = self._log
+        if message.commit <= log.committed or log.term(message.commit) != message.log_term:
+            return
+        log.commit_to(message.commit)
+        if self._role is not Role.FOLLOWER and log.has_configuration(log.applied + 1, log.committed):
+            # The campaign counts a quorum that may be none any more.
+            self._become_follower(self._term, NOBODY)
 
     def _outranks(self, message: Message) -> bool:
         """Whether this node should lead rather than that candidate: same log, higher priority, able to."""
@@ -844,7 +868,11 @@ class RaftNode:
         )
 
     def _on_vote_response(self, message: Message) -> None:
-        """CANDIDATE on VOTE_RESPONSE, PRE_CANDIDATE on PRE_VOTE_RESPONSE; the other two pairs are out of date."""
+        """CANDIDATE on VOTE_RESPONSE, PRE_CANDIDATE on PRE_VOTE_RESPONSE."""
+        role = self._role
+        self._learn_commit(message)
+        if self._role is not role:
+            return
         self._votes.setdefault(message.sender, not message.reject)
         configuration = self._configuration
         result = quorum.joint_vote(configuration.voters, configuration.voters_outgoing, self._votes)
@@ -1101,7 +1129,6 @@ class RaftNode:
         # A probe's answer counts even without news: it ends the probing.
         if not progress.maybe_update(index) and not (progress.match == index and progress.state is ProgressState.PROBE):
             return
-        progress.denials = 0
         log = self._log
         if progress.state is ProgressState.REPLICATE:
             progress.inflights.free_to(index)
@@ -1111,7 +1138,7 @@ class RaftNode:
             # Whichever snapshot was installed, the log can take over from here.
             progress.become_probe()
             progress.become_replicate()
-        if self._maybe_commit():
+        if index > log.committed and self._maybe_commit():
             self._release_postponed_reads()
             self._broadcast_append()
         elif node != self.node_id and progress.can_bump_commit(log.committed):
@@ -1129,16 +1156,14 @@ class RaftNode:
         if message.log_term:
             # The follower's log at `hint` is of that term: skip all of ours that are of later ones.
             hint, _ = self._log.find_conflict_by_term(min(hint, self._log.last_index), message.log_term)
-        if message.index <= progress.match and message.reject_hint < progress.match:
-            progress.denials += 1
-            if progress.denials >= DENIALS_TO_BELIEVE:
-                # Its disk lost what it had acknowledged. Lowering `match` can only make this leader more careful.
-                self._note(EventKind.ALARM_FOLLOWER_LOST_ENTRIES, node=node, index=progress.match)
-                progress.denials = 0
-                progress.match = min(hint, message.reject_hint)
-                progress.become_probe()
-                self._maybe_send_append(node, progress, send_if_empty=True)
-                return
+        if message.commit and hint < progress.match:
+            # It says, in answer to a heartbeat, that its disk has lost what it had acknowledged. Otherwise it would be probed
+            # behind what it has for ever, since `match` is taken for granted. To lower it only makes this leader more careful.
+            self._note(EventKind.ALARM_FOLLOWER_LOST_ENTRIES, node=node, index=progress.match)
+            progress.match = hint
+            progress.become_probe()
+            self._maybe_send_append(node, progress, send_if_empty=True)
+            return
         if progress.maybe_decrease(message.index, hint):
             if progress.state is ProgressState.REPLICATE:
                 progress.become_probe()
@@ -1208,8 +1233,8 @@ class RaftNode:
         if message.commit <= log.last_index:
             log.commit_to(message.commit)
         else:
-            # The leader counts on entries this log does not have: acknowledged once, and lost. Do not pretend
-            # (etcd-io/etcd#10166).
+            # The leader counts on entries this log does not have: acknowledged once, in this very term, and lost. Do not
+            # pretend, and tell it so that it cannot be taken for an old refusal: by `commit` (etcd-io/etcd#10166).
             self._note(EventKind.ALARM_COMMIT_OUT_OF_RANGE, node=message.sender, index=message.commit)
             self._respond(
                 MessageType.APPEND_RESPONSE,
@@ -1218,6 +1243,7 @@ class RaftNode:
                 reject=True,
                 reject_hint=log.last_index,
                 log_term=log.last_term,
+                commit=message.commit,
             )
         self._send(MessageType.HEARTBEAT_RESPONSE, message.sender, context=message.context)
 
@@ -1448,6 +1474,7 @@ class RaftNode:
         reject: bool = False,
         reject_hint: int = 0,
         log_term: int = 0,
+        commit: int = 0,
     ) -> None:
         """Queue a message that promises something about this node's disk: it waits for the disk."""
         self._after_append.append(
@@ -1460,6 +1487,7 @@ class RaftNode:
                 reject=reject,
                 reject_hint=reject_hint,
                 log_term=log_term,
+                commit=commit,
             )
         )
 
@@ -1506,6 +1534,7 @@ _HANDLERS: dict[tuple[Role, MessageType], _Handler] = {
     **{(role, MessageType.APPEND): RaftNode._on_append for role in _NOT_LEADING},
     **{(role, MessageType.HEARTBEAT): RaftNode._on_heartbeat for role in _NOT_LEADING},
     **{(role, MessageType.SNAPSHOT): RaftNode._on_snapshot for role in _NOT_LEADING},
+    **{(role, kind): RaftNode._learn_commit for role in _NOT_LEADING for kind in _VOTE_RESPONSES},
     (Role.CANDIDATE, MessageType.VOTE_RESPONSE): RaftNode._on_vote_response,
     (Role.PRE_CANDIDATE, MessageType.PRE_VOTE_RESPONSE): RaftNode._on_vote_response,
     (Role.LEADER, MessageType.APPEND_RESPONSE): RaftNode._on_append_response,

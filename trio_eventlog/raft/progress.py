@@ -91,7 +91,6 @@ class Progress:
         is_learner: receives the log, does not vote.
         acked_read: number of the newest read whose heartbeat it has answered.
         acked_stamp: the leader's tick carried by the newest heartbeat it has answered, for the lease; 0 before any.
-        denials: how often in a row it has denied holding what it had acknowledged.
     """
 
     match: int
@@ -105,7 +104,6 @@ class Progress:
     is_learner: bool = False
     acked_read: int = 0
     acked_stamp: int = 0
-    denials: int = 0
 
     def become_probe(self) -> None:
         """Start asking again where the logs agree. After a snapshot: behind it, as it is probably there."""
@@ -170,8 +168,9 @@ class Progress:
             self.next = self.match + 1
             self.sent_commit = min(self.sent_commit, self.next - 1)
             return True
-        # Only one probe is under way at a time, so any other index is an echo of an older one.
-        if self.next - 1 != rejected:
+        # Only one probe is under way at a time, so any other index is an echo of an older one. What it has acknowledged it
+        # cannot refuse: that is one too (or it has lost entries, and will say so).
+        if self.next - 1 != rejected or rejected == self.match:
             return False
         self.next = max(min(rejected, match_hint + 1), self.match + 1)
         self.sent_commit = min(self.sent_commit, self.next - 1)

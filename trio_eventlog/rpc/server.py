@@ -206,7 +206,7 @@ class _ServerConnection:
         self._nursery: trio.Nursery | None = None
         self._started_at = trio.current_time()
         self._idle_since = self._started_at
-        self._is_finishing = False
+        self._drained = trio.Event()
 
     async def run(self) -> None:
         self.protocol.initiate_connection()
@@ -218,6 +218,7 @@ class _ServerConnection:
                 self._nursery = nursery
                 nursery.start_soon(self.wire.write)
                 nursery.start_soon(self._keep_house)
+                nursery.start_soon(self._finish)
                 reason = await self.wire.read()
                 # The calls end with the connection, and at once: nobody is there to be answered.
                 for call in self.calls.values():
@@ -244,13 +245,14 @@ class _ServerConnection:
             self._nursery.cancel_scope.cancel()
 
     def _finish_if_drained(self) -> None:
-        if self.protocol.is_draining and not self.calls and not self._is_finishing and self._nursery is not None:
-            self._is_finishing = True
-            self._nursery.start_soon(self._finish)
+        if self.protocol.is_draining and not self.calls:
+            # A task that waits from the beginning: the nursery of a connection that is just ending takes no new one.
+            self._drained.set()
 
     async def _finish(self) -> None:
         """The last answer is out: the client has a moment to close its side, as closing first could lose what is on its way."""
         assert self._nursery is not None
+        await self._drained.wait()
         with trio.move_on_after(self._settings.goodbye_seconds):
             await self.wire.wait_flushed()
             await trio.sleep_forever()
