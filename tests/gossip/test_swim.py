@@ -159,9 +159,7 @@ def test_alive_from_another_address(status: Status, age: float, moves: bool, inc
         assert not events(swim, NameConflict)
     else:
         assert (row.address, row.status) == (address(1), status)
-        assert events(swim, NameConflict) == [
-            NameConflict(name="m1", known_address=address(1), other_address=MOVED, is_own=False)
-        ]
+        assert events(swim, NameConflict) == [NameConflict(name="m1", known_address=address(1), other_address=MOVED, is_own=False)]
         assert rumors(swim) == []
 
 
@@ -860,9 +858,7 @@ def test_queue_bounds() -> None:
     assert len(queue) == 2
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["add", "take"]), st.integers(1, 30), st.none() | st.sampled_from("abc")), max_size=60)
-)
+@given(st.lists(st.tuples(st.sampled_from(["add", "take"]), st.integers(1, 30), st.none() | st.sampled_from("abc")), max_size=60))
 def test_queue_against_a_simple_one(steps: list[tuple[str, int, str | None]]) -> None:
     """Any run gives what a plain list gives that is searched anew each time."""
     queue = RumorQueue(5, 100)
