@@ -18,7 +18,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, EventLogError, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, SettingsError
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
@@ -40,7 +40,9 @@ from trio_eventlog.rpc import Peer, RpcSettings, Server
 from trio_eventlog.service.admin import AdminService, group_status, id_text
 from trio_eventlog.service.event_log import EventLogService, ServiceSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+from trio_eventlog.service.health import Health
 from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -52,6 +54,10 @@ from trio_eventlog.v1 import admin_pb2, event_log_pb2
 logger = logging.getLogger(__name__)
 
 VERSION = importlib.metadata.version("trio-eventlog")
+_OWN_SERVICES = (
+    event_log_pb2.DESCRIPTOR.services_by_name["EventLog"],
+    admin_pb2.DESCRIPTOR.services_by_name["Admin"],
+)
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
@@ -151,11 +157,25 @@ class Node:
             service_settings,
             now_ns=surroundings.now_ns,
             servers=self.servers,
+            ready=self._ready,
             stopping=self._stopping,
         )
-        admin = AdminService(self.broker, topics, self._forwarder, status=self.status, transfer_seconds_max=HAND_OVER_SECONDS_MAX)
+        admin = AdminService(
+            self.broker,
+            topics,
+            self._forwarder,
+            status=self.status,
+            ready=self._ready,
+            transfer_seconds_max=HAND_OVER_SECONDS_MAX,
+        )
+            self.broker, topics, self._forwarder, status=self.status, ready=self._ready, transfer_seconds_max=HAND_OVER_SECONDS_MAX
+        )
         services = [self._event_log.service(), admin.service()]
-        self._server = Server(services, rpc)
+        self._health = Health()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(False, name)
+        services.append(self._health.service())
+        self._server = Server([*services, *reflection_services(services)], rpc)
         self._mux = Mux(
             MuxSettings(
                 unidentified_connections_max=settings.max_unidentified_connections,
@@ -278,6 +298,8 @@ class Node:
         nursery.start_soon(self._tick)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(True, name)
 
     async def _tick(self) -> None:
         while True:
@@ -287,6 +309,7 @@ class Node:
     async def _stop(self, seconds_max: float) -> None:
         """Outside in: nobody new, leadership away, calls to their end, then everything else."""
         self._stopping.set()
+        self._health.stop()
         self._mux.stop_accepting()
         deadline = self._stop_scope.deadline = trio.current_time() + seconds_max
         if not self._is_over:
@@ -310,8 +333,6 @@ class Node:
     # The edge
 
     async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        # A node that still looks for its cluster has nothing to answer with; callers wait under their own deadlines.
-        await self._ready.wait()
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._server.serve(stream, peer)
 
@@ -385,8 +406,8 @@ class Node:
                 logger.info("the link with %s broke: %s", format_id(node_id), reason)
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
-            case PeerRefused():
-                logger.warning("%s refused the link: %s", event.address, event.text)
+            case PeerRefused(address=address) if address:  # our own refusals of inbound links are logged where they are made
+                logger.warning("%s refused the link: %s", address, event.text)
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged):
@@ -411,6 +432,11 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         new_node_id=lambda: new_node_id(surroundings.rng),
         now_seconds=lambda: surroundings.now_ns() / 1e9,
     ) as directory:
+        if directory.cluster_id != NO_CLUSTER and directory.cluster_name != settings.cluster_name:
+            raise DataDirectoryError(
+                f"{settings.data_dir}: holds data of the cluster named {directory.cluster_name!r}, and cluster_name is"
+                f" {settings.cluster_name!r}. Use the directory of that cluster, or set the name that belongs to this one."
+            )
         try:
             bound = await surroundings.network.listen(settings.listen)
         except OSError as error:

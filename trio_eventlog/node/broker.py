@@ -63,10 +63,9 @@ class Broker:
         """Until this node carries the topic (or no longer does)."""
         await self._replicas.wait_topic(name, present=present)
 
-    async def wait_linearizable_topics(self) -> None:
-        """Until this node carries every topic whose creation was acknowledged before the call, and none deleted before it."""
-        await self._replicas.catalog.wait_linearizable()
-        await self._replicas.wait_followed()
+    async def wait_current(self) -> None:
+        """Until this node carries every topic created, and none deleted, by calls that were answered before this one."""
+        await self._replicas.wait_current()
 
     def replica(self, topic_name: str, partition: int) -> Replica:
         """This node's replica of a partition. Raises TopicNotFound."""

@@ -47,3 +47,6 @@ class SegmentedLogView:
     def snapshot(self) -> SnapshotMetadata | None:
         # Logs are never compacted yet, so nobody ever needs one.
         return None
+
+
+_NO_BOUND = 1 << 62

@@ -86,7 +86,8 @@ class Replicas:
         self._topics_changed = trio.Event()
         self._changes: deque[tuple[Command, Topic]] = deque()
         self._changes_wanted = trio.Event()
-        self._is_following = False
+        self._changes_seen = 0
+        self._changes_done = 0
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -118,9 +119,11 @@ class Replicas:
         while (name in self._topics) is not present:
             await self._topics_changed.wait()
 
-    async def wait_followed(self) -> None:
-        """Until every command of the catalog applied so far has taken effect here."""
-        while self._changes or self._is_following:
+    async def wait_current(self) -> None:
+        """Until every change of topics that was acknowledged before this call has taken effect here. Needs a quorum."""
+        await self.catalog.wait_linearizable()
+        seen = self._changes_seen
+        while self._changes_done < seen:
             await self._topics_changed.wait()
 
     def receive(self, group_id: GroupId, received: Received) -> None:
@@ -186,6 +189,7 @@ class Replicas:
     def _on_catalog_applied(self, command: Command, outcome: Outcome) -> None:
         if not isinstance(outcome, EventLogError):
             self._changes.append((command, outcome))
+            self._changes_seen += 1
             self._changes_wanted.set()
 
     async def _follow_catalog(self) -> None:
@@ -195,7 +199,6 @@ class Replicas:
                 self._changes_wanted = trio.Event()
                 await self._changes_wanted.wait()
             command, topic = self._changes.popleft()
-            self._is_following = True
             match command:
                 case CreateTopic():
                     # After a restart the whole history of the catalog comes by: what is deleted further on is not opened.
@@ -211,7 +214,7 @@ class Replicas:
                     self._topics.pop(topic.name, None)
                     for partition in topic.partitions:
                         await self._delete(topic, partition.group_id)
-            self._is_following = False
+            self._changes_done += 1
             self._topics_changed.set()
             self._topics_changed = trio.Event()
 
