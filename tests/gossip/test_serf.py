@@ -55,6 +55,7 @@ from trio_eventlog.gossip.messages import (
     SerfMessage,
     SerfState,
     Status,
+    Suspect,
     TagFilter,
     UserBytes,
     UserEvent,
@@ -207,6 +208,14 @@ def test_events_of_status() -> None:
     kinds = [type(event) for event in serf.actions.events]
     assert kinds == [MemberFailed, MemberLeft, MemberJoined, MemberFailed, MemberJoined]
     assert [event.has_flapped for event in events(serf, MemberJoined)] == [True, False]
+
+
+def test_the_ack_carries_the_refutation() -> None:
+    """The accusation beside a ping is acted on first, so that the asker has the answer in the same round trip."""
+    serf = new_serf(members=1)
+    ping = Ping(sequence=7, target="m0", source=address(1), source_name="m1")
+    serf.receive([ping, Suspect(name="m0", incarnation=1, accuser="m1")], HERE, 0.0)
+    assert [message for _, message in sent(serf.actions)] == [Ack(7), attrs.evolve(alive(0, 2), meta=serf.swim.own.meta)]
 
 
 # --- Intents. ---

@@ -1138,7 +1138,7 @@ class RaftNode:
             # Whichever snapshot was installed, the log can take over from here.
             progress.become_probe()
             progress.become_replicate()
-        if self._maybe_commit():
+        if index > log.committed and self._maybe_commit():
             self._release_postponed_reads()
             self._broadcast_append()
         elif node != self.node_id and progress.can_bump_commit(log.committed):

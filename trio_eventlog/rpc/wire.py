@@ -84,6 +84,12 @@ async def send_buffers(stream: trio.abc.SendStream, buffers: list[Buffer]) -> in
     return size
 
 
+async def close_stream(stream: trio.abc.AsyncResource, seconds_max: float) -> None:
+    """Closes politely if that is quick: TLS wants to say goodbye, and the other side may not be listening."""
+    with trio.move_on_after(seconds_max):
+        await stream.aclose()
+
+
 class Wire:
     """A stream, its protocol, and the two loops between them."""
 
@@ -342,6 +348,16 @@ class CallStream:
                 protocol.reset_stream(entry.stream_id, ErrorCodes.CANCEL)
                 wire.flush()
             raise
+
+    async def wait_output_room(self) -> None:
+        """Returns when the output is below its bound: what must be said without a message (a status) waits here."""
+        wire = self.wire
+        while wire.protocol.output_bytes >= wire.settings.send_buffer_bytes:
+            wire.blocked[self] = None
+            try:
+                await self.sendable.wait()
+            finally:
+                del wire.blocked[self]
 
     def abandon(self) -> None:
         """Nobody will read what is left."""

@@ -362,6 +362,10 @@ class EventLogService:
         return self._servers()
 
 
+_RECORD_OVERHEAD_BYTES = 6
+"""Tag and length of a record in its answer."""
+
+
 @attrs.define(slots=True, eq=False)
 class _Begun:
     """A produce request that was taken, and the way to its answer."""
@@ -376,8 +380,6 @@ class _Begun:
         return not self.is_answered and (self.proposal is None or self.proposal.has_failed)
 
 
-_RECORD_OVERHEAD_BYTES = 6
-"""Tag and length of a record in its answer."""
 _PRODUCE = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])["Produce"]
 
 

@@ -697,6 +697,9 @@ class CoreSimulation:
             if replica.led_term != core.term:
                 replica.led_term = core.term
                 self.check_leader_completeness(replica, core)
+            elif core.commit_index > replica.commit_seen and self.entry(replica, core.commit_index).term != core.term:
+                # Counting copies says nothing about an older entry: another leader may still replace it (paper, figure 8).
+                self.fail(f"leader {replica.node_id} of term {core.term} commits an older entry, {core.commit_index}, by itself")
         commit = core.commit_index
         if commit < replica.commit_seen:
             self.fail(f"{replica.node_id}: commit went back from {replica.commit_seen} to {commit}")
