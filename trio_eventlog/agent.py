@@ -395,17 +395,13 @@ class Node:
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case PeerConnected(node_id=node_id, hello=hello):
-                logger.info("linked to %s (%s) at %s", hello.node_name, format_id(node_id), hello.address)
+            case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
                 self._discovery.introduce(hello)
-            case PeerIntroduced(hello=hello):
-                self._discovery.introduce(hello)
-            case PeerReset(node_id=node_id, reason=reason):
-                logger.info("the link with %s broke: %s", format_id(node_id), reason)
+            case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
-            case PeerRefused(address=address) if address:  # our own refusals of inbound links are logged where they are made
-                logger.warning("%s refused the link: %s", address, event.text)
+            case PeerRefused():
+                pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged):
