@@ -513,8 +513,8 @@ class RaftDriver:
                 self._send_message(message)
             if append is not None:
                 hard_state = append.hard_state
-                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
-                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote and not append.sync_commit:
+                    # The commit index alone is hardly ever worth an fsync: forgetting it costs a round trip.
                     hard_state = None
                 if hard_state is not None:
                     self._term_and_vote = (hard_state.term, hard_state.vote)
@@ -545,7 +545,7 @@ class RaftDriver:
             if isinstance(payload, Batch):
                 frame = batch_entry(payload, term=entry.term, index=entry.index, base_offset=self._staged_end_offset)
             else:
-                assert entry.kind is not EntryKind.DATA, "a core makes no records"
+                assert payload or entry.kind in _MADE_BY_CORES, f"{self.name}: nobody has the payload of entry {entry.index}"
                 frame = encode_entry(
                     entry.kind, term=entry.term, index=entry.index, base_offset=self._staged_end_offset, payload=payload
                 )
