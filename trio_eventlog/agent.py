@@ -235,10 +235,14 @@ class Node:
         response = event_log_pb2.GetServersResponse(cluster_id=format_id(self._directory.cluster_id))
         catalog = self._replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
-        known = [(self.node_id, self.name, self.address)]
-        known += [(member.node_id, member.name, member.address) for member in self._discovery.members().values()]
-        for node_id, name, address in sorted(known):
-            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id)
+        known = [(self.node_id, self.name, self.address, "alive")]
+        # Who does not answer is still one of us: `status` says so, and its replicas are counted on.
+        for found, state in ((self._discovery.members(), "alive"), (self._discovery.failed(), "failed")):
+            known += [(member.node_id, member.name, member.address, state) for member in found.values()]
+        for node_id, name, address, state in sorted(known):
+            response.servers.add(
+                id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags={"status": state}
+            )
         for topic in self.broker.topics():
             for number, partition in enumerate(topic.partitions):
                 response.partitions.add(

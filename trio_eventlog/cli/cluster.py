@@ -36,8 +36,11 @@ async def members(client: Client, arguments: argparse.Namespace) -> int:
         print_json([attrs.asdict(server) | {"tags": dict(server.tags)} for server in servers])
         return 0
     print_table(
-        ("NAME", "ID", "ADDRESS", "CATALOG"),
-        [(server.name, server.id, server.address, "leader" if server.is_leader else "") for server in servers],
+        ("NAME", "ID", "ADDRESS", "STATUS", "CATALOG"),
+        [
+            (server.name, server.id, server.address, dict(server.tags).get("status", ""), "leader" if server.is_leader else "")
+            for server in servers
+        ],
     )
     return 0
 
