@@ -706,9 +706,7 @@ class Swim:
         if any(self._queues):
             room = settings.packet_bytes_max - settings.packet_overhead_bytes - COMPOUND_BYTES
             room -= sum(2 + len(body) for body in bodies)
-            bodies += take_rumors(
-                self._queues, room, MESSAGES_MAX - len(bodies), len(self._rows), settings.retransmit_multiplier
-            )
+            bodies += take_rumors(self._queues, room, MESSAGES_MAX - len(bodies), len(self._rows), settings.retransmit_multiplier)
         self.actions.datagrams.append(Datagram(address, tuple(bodies), with_checksum))
 
     def _pick(self, count: int, is_wanted: Callable[[Row], bool]) -> list[Row]:

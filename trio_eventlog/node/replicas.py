@@ -1,16 +1,20 @@
-"""All groups of a node: the catalog, and the partitions that the catalog places here."""
+"""All groups of a node: the catalog, and the partitions that the catalog places here.
+
+What is open follows the catalog's state, not its history: a partition that once lived here and moved away is not opened again
+when the history comes by after a restart. Its log is gone, and an empty one with the group's first voters would be another group.
+"""
 
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 
 import attrs
 import trio
 
-from trio_eventlog.errors import EventLogError, TopicNotFound
+from trio_eventlog.errors import NodeRemoved, NotLeader, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, DeleteTopic, Outcome, Topic
+from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
 from trio_eventlog.node.inbox import Received
@@ -21,6 +25,11 @@ from trio_eventlog.raft import Configuration
 from trio_eventlog.storage.data_directory import DataDirectory
 
 logger = logging.getLogger(__name__)
+
+REMOVED_TEXT = (
+    "node {} was removed from its cluster, for ever: to use this machine again, start it with an empty data directory and --join;"
+    " it becomes a new node"
+)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -58,6 +67,7 @@ class Replicas:
 
     Args:
         send: gives a message to the links.
+        on_removed: called once, when this node is removed from the cluster.
         rng: each group's core gets a generator of its own, seeded from this one.
     """
 
@@ -69,7 +79,10 @@ class Replicas:
         send: Send,
         settings: ReplicasSettings,
         rng: random.Random,
+        on_removed: Callable[[], None] = lambda: None,
     ) -> None:
+        self.machine = CatalogMachine()
+        self._on_removed = on_removed
         self._node_id = node_id
         self._directory = directory
         self._send = send
@@ -79,8 +92,7 @@ class Replicas:
         self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
         self._topics: dict[str, Topic] = {}
         self._topics_changed = trio.Event()
-        self._changes: deque[tuple[Command, Topic]] = deque()
-        self._changes_wanted = trio.Event()
+        self._catalog_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -92,6 +104,11 @@ class Replicas:
         """Topics whose partitions are open on this node, as far as they live here."""
         return self._topics
 
+    @property
+    def removed(self) -> Container[NodeId]:
+        """Nodes that are removed for ever, as far as this node knows."""
+        return self.machine.removed
+
     def all(self) -> list[Replica]:
         """Every open replica, the catalog first."""
         return [item.replica for _, item in sorted(self._open.items())]
@@ -101,11 +118,15 @@ class Replicas:
         return item.replica if item is not None else None
 
     def get(self, group_id: GroupId) -> Replica:
-        """Raises TopicNotFound when the group was closed just now, NotLeader when it does not live here."""
+        """Raises NotLeader when the group lives elsewhere, TopicNotFound when it is no group (any more)."""
         item = self._open.get(group_id)
-        if item is None:
-            raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted, or lives elsewhere")
-        return item.replica
+        if item is not None:
+            return item.replica
+        for topic in self._topics.values():
+            for number, partition in enumerate(topic.partitions):
+                if partition.group_id == group_id and self._node_id not in partition.replicas:
+                    raise NotLeader(f"{topic.name}/{number} does not live on this node: go to another one", partition.wanted[0])
+        raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted just now")
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until the topic is open here (or gone)."""
@@ -161,7 +182,7 @@ class Replicas:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                applier = CatalogApplier(CatalogMachine(), self._on_catalog_applied)
+                applier = CatalogApplier(self.machine, self._on_catalog_applied)
                 await self._start(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0], applier, Watermark())
                 nursery.start_soon(self._follow_catalog)
                 task_status.started()
@@ -170,40 +191,53 @@ class Replicas:
                 self._nursery = None
 
     def _on_catalog_applied(self, command: Command, outcome: Outcome) -> None:
-        if not isinstance(outcome, EventLogError):
-            self._changes.append((command, outcome))
-            self._changes_wanted.set()
+        self._catalog_changed.set()
 
     async def _follow_catalog(self) -> None:
-        """Open and close partitions in the order of the catalog's entries."""
+        """Open and close partitions until what is open is what the catalog says, again and again."""
+        # What this node has acted upon before, it has made durable as committed.
+        await self.catalog.driver.wait_applied(self.catalog.status().hard_state.commit)
+        if self._node_id in self.machine.removed:
+            raise NodeRemoved(REMOVED_TEXT.format(format_id(self._node_id)))
+        is_told = False
         while True:
-            while not self._changes:
-                self._changes_wanted = trio.Event()
-                await self._changes_wanted.wait()
-            command, topic = self._changes.popleft()
-            match command:
-                case CreateTopic():
-                    for number, partition in enumerate(topic.partitions):
-                        if self._node_id in partition.replicas:
-                            await self._start_partition(topic, number)
-                    self._topics[topic.name] = topic
-                case DeleteTopic():
-                    del self._topics[topic.name]
-                    for partition in topic.partitions:
-                        await self._delete(partition.group_id)
-            self._topics_changed.set()
-            self._topics_changed = trio.Event()
+            self._catalog_changed = trio.Event()
+            await self._follow(list(self.machine.topics.values()))
+            self._tell_topics_changed()
+            if self._node_id in self.machine.removed and not is_told:
+                is_told = True
+                self._on_removed()
+            await self._catalog_changed.wait()
+
+    async def _follow(self, topics: list[Topic]) -> None:
+        placed = {partition.group_id for topic in topics for partition in topic.partitions if self._node_id in partition.replicas}
+        known = {partition.group_id for topic in topics for partition in topic.partitions}
+        for name, topic in list(self._topics.items()):
+            if topic.partitions[0].group_id not in known:
+                del self._topics[name]
+        self._tell_topics_changed()
+        for group_id in [group_id for group_id in self._open if group_id not in placed and group_id != CATALOG_GROUP]:
+            await self._close(group_id, has_moved=group_id in known)
+        for topic in topics:
+            for number, partition in enumerate(topic.partitions):
+                if partition.group_id in placed and partition.group_id not in self._open:
+                    await self._start_partition(topic, number)
+            self._topics[topic.name] = topic
+
+    def _tell_topics_changed(self) -> None:
+        self._topics_changed.set()
+        self._topics_changed = trio.Event()
 
     async def _start_partition(self, topic: Topic, number: int) -> None:
         partition = topic.partitions[number]
         machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
         watermark = Watermark()
         # Leaders are spread by group id, so that a topic's partitions do not all begin on one node.
-        first_leader = partition.replicas[partition.group_id % len(partition.replicas)]
+        first_leader = partition.first_voters[partition.group_id % len(partition.first_voters)]
         await self._start(
             partition.group_id,
             f"{topic.name}/{number}",
-            partition.replicas,
+            partition.first_voters,
             first_leader,
             PartitionApplier(machine, watermark),
             watermark,
@@ -258,10 +292,12 @@ class Replicas:
                 await trio.sleep_forever()
         closed.set()
 
-    async def _delete(self, group_id: GroupId) -> None:
-        item = self._open.pop(group_id, None)
-        if item is None:
-            return
+    async def _close(self, group_id: GroupId, *, has_moved: bool) -> None:
+        """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
+        item = self._open.pop(group_id)
+        name = item.replica.name
         item.scope.cancel()
         await item.closed.wait()
         await self._directory.remove_group(group_id)
+        if has_moved:
+            logger.info("%s has moved to other nodes: its files are removed here", name)

@@ -10,6 +10,7 @@ from trio_eventlog.node.replica import Replica
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
 from trio_eventlog.service.event_log import is_forwarded
 from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.service.membership import MembershipAdministration
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import admin_pb2 as messages
 
@@ -22,13 +23,15 @@ class AdminService:
         broker: Broker,
         topics: TopicAdministration,
         forwarder: Forwarder,
+        membership: MembershipAdministration,
         *,
-        status: Callable[[], messages.GetStatusResponse],
+        status: Callable[[bool], messages.GetStatusResponse],
         transfer_seconds_max: float,
     ) -> None:
         self._broker = broker
         self._topics = topics
         self._forwarder = forwarder
+        self._membership = membership
         self._status = status
         self._transfer_seconds_max = transfer_seconds_max
 
@@ -42,6 +45,9 @@ class AdminService:
                 "DescribeTopic": self.describe_topic,
                 "GetStatus": self.get_status,
                 "TransferLeadership": self.transfer_leadership,
+                "ListMembers": self._membership.list_members,
+                "DrainNode": self._membership.drain_node,
+                "RemoveNode": self._membership.remove_node,
             },
         )
 
@@ -65,14 +71,14 @@ class AdminService:
                 partition=number,
                 group_id=partition.group_id,
                 leader_id=id_text(replica.leader_id),
-                replica_ids=map(format_id, partition.replicas),
+                replica_ids=map(format_id, partition.wanted),
                 log_start_offset=replica.log.log_start_offset,
                 high_watermark=replica.watermark.value,
             )
         return response
 
     async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
-        return self._status()
+        return self._status(request.catalog_only)
 
     async def transfer_leadership(
         self, request: messages.TransferLeadershipRequest, context: Context
@@ -104,7 +110,7 @@ def id_text(node_id: NodeId) -> str:
 
 
 def topic_message(topic: Topic) -> messages.Topic:
-    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].replicas))
+    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].wanted))
     if topic.retention_bytes or topic.retention_seconds:
         message.retention.bytes = topic.retention_bytes
         message.retention.time.seconds = topic.retention_seconds
@@ -128,4 +134,6 @@ def group_status(replica: Replica, topic: str, partition: int) -> messages.Group
         high_watermark=replica.watermark.value,
         voter_ids=map(format_id, sorted(status.configuration.voters)),
         learner_ids=map(format_id, sorted(status.configuration.learners)),
+        is_joint=status.configuration.is_joint,
+        outgoing_voter_ids=map(format_id, sorted(status.configuration.voters_outgoing)),
     )

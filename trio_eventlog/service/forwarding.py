@@ -83,7 +83,7 @@ class Forwarder:
                     if leader_id == self._node_id:
                         return await local()
                     if leader_id != NOBODY:
-                        return await remote(await self._channel(leader_id))
+                        return await remote(await self.channel(leader_id))
                 except _TRY_AGAIN as error:
                     last = error
                 with trio.move_on_after(backoff * self._rng.uniform(0.5, 1.0)):
@@ -94,7 +94,8 @@ class Forwarder:
             " voters can be reached; nothing is lost, try again later"
         ) from last
 
-    async def _channel(self, node_id: NodeId) -> Channel:
+    async def channel(self, node_id: NodeId) -> Channel:
+        """To a node, opened when there is none. Raises Unavailable, ShuttingDown."""
         lock = self._opening.setdefault(node_id, trio.Lock())
         async with lock:
             channel = self._channels.get(node_id)
