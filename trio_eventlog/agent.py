@@ -18,7 +18,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, Refused, RefusedCode, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, EventLogError, NodeRemoved, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 VERSION = importlib.metadata.version("trio-eventlog")
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
+RESPONSE_HEAD_BYTES = 64 * 1024
+"""Of a gRPC message to a consumer, kept free for what is around the records."""
 CANCELLED_STOP_SECONDS_MAX = 1.0
 """How long a stop may take when the embedding block was left by an exception."""
 
@@ -136,6 +138,7 @@ class Node:
             settings=_replicas_settings(settings),
             rng=rng,
             on_removed=self._removed.set,
+            on_deleted=self._forget_group,
         )
         self.broker = Broker(self._replicas)
         rpc = RpcSettings(
@@ -148,11 +151,12 @@ class Node:
         )
         topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
         service_settings = _service_settings(settings)
+        self._lanes = Lanes(rng, service_settings.lanes_idle_max)
         self._event_log = EventLogService(
             self.broker,
             topics,
             self._forwarder,
-            Lanes(rng, service_settings.lanes_idle_max),
+            self._lanes,
             service_settings,
             now_ns=surroundings.now_ns,
             servers=self.servers,
@@ -417,6 +421,9 @@ class Node:
             return
         self._replicas.receive(group_id, Received(message, frames))
 
+    def _forget_group(self, group_id: GroupId) -> None:
+        self._lanes.forget(group_id)
+
     def _admit(self, hello: Hello, info: ConnectionInfo) -> Refused | None:
         if hello.node_id in self._replicas.removed:
             return Refused(RefusedCode.REMOVED, REMOVED_TEXT.format(format_id(hello.node_id)))
@@ -450,8 +457,8 @@ class Node:
                 self._replicas.peer_reset(node_id)
             case PeerRefused(code=RefusedCode.REMOVED, is_ours=False):
                 self._disown(event.text)
-            case PeerRefused():
-                logger.warning("%s refused the link: %s", event.address, event.text)
+            case PeerRefused(address=address) if address:  # our own refusals of inbound links are logged where they are made
+                logger.warning("%s refused the link: %s", address, event.text)
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged) and event.member.node_id not in self._replicas.removed:
@@ -476,6 +483,11 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         new_node_id=lambda: new_node_id(surroundings.rng),
         now_seconds=lambda: surroundings.now_ns() / 1e9,
     ) as directory:
+        if directory.cluster_id != NO_CLUSTER and directory.cluster_name != settings.cluster_name:
+            raise DataDirectoryError(
+                f"{settings.data_dir}: holds data of the cluster named {directory.cluster_name!r}, and cluster_name is"
+                f" {settings.cluster_name!r}. Use the directory of that cluster, or set the name that belongs to this one."
+            )
         try:
             bound = await surroundings.network.listen(settings.listen)
         except OSError as error:
@@ -538,6 +550,7 @@ def _replicas_settings(settings: NodeSettings) -> ReplicasSettings:
                 inbox_messages_max=settings.inbox_messages_max,
                 inbox_bytes_max=settings.inbox_bytes_max,
                 proposal_bytes_max=settings.proposal_bytes_max,
+                proposals_max=settings.proposals_max,
                 under_way_max=settings.proposals_max,
                 append_bytes_max=settings.append_bytes_max,
             ),
@@ -570,7 +583,9 @@ def _service_settings(settings: NodeSettings) -> ServiceSettings:
         batch_bytes_max=settings.max_batch_bytes,
         fetch_bytes_max=settings.fetch_bytes_max,
         fetch_records_max=settings.fetch_records_max,
+        response_bytes_max=settings.max_message_bytes - RESPONSE_HEAD_BYTES,
         fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
+        linearizable_seconds_max=settings.forward_timeout_seconds,
         stream_requests_max=settings.produce_stream_requests_max,
         creates_topics=settings.creates_topics,
     )

@@ -30,6 +30,7 @@ from trio_eventlog.setting_fields import (
     refuse,
     setting,
     settings_of,
+    show_value,
 )
 
 KIB = 1 << 10
@@ -534,7 +535,7 @@ def reference_table(cls: type) -> str:
             ]
         value = "\\|".join(described.choices) or described.kind.metavar
         if described.minimum is not None and described.maximum is not None:
-            value += f", {described.minimum:g} to {described.maximum:g}"
+            value += f", {show_value(described.kind, described.minimum)} to {show_value(described.kind, described.maximum)}"
         lines.append(f"| `{name}` | `{prefix}{name.upper()}` | {value} | {described.default_text} | {described.help} |")
     return "\n".join(lines[1:]) + "\n"
 

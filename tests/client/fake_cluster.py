@@ -1,6 +1,7 @@
 """A cluster as clients see it: real gRPC over a network in memory, and behind it plain lists that obey what tests tell them."""
 
 import random
+import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -307,6 +308,7 @@ class FakeCluster:
         self.auto_create = False
         self.gives_hints = True
         self.forwards = False
+        self.tls: ssl.SSLContext | None = None
         self.lose_next_admin_answer = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
 
@@ -325,8 +327,17 @@ class FakeCluster:
             async with bound.listener, trio.open_nursery() as nursery:
                 task_status.started()
                 while True:
-                    stream = await bound.listener.accept()
-                    nursery.start_soon(server.serve, stream)
+                    nursery.start_soon(self.serve_connection, server, await bound.listener.accept())
+
+    async def serve_connection(self, server: Server, stream: trio.abc.Stream) -> None:
+        try:
+            if self.tls is not None:
+                secured = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+                await secured.do_handshake()
+                stream = secured
+            await server.serve(stream)
+        except trio.BrokenResourceError:
+            pass  # The handshake failed, or the connection was reset: the client is told, and tests look there.
 
     def kill(self, name: str) -> None:
         """As kill -9: connections break, nobody listens."""

@@ -1,14 +1,15 @@
 """Stories run in virtual time, scheduled by a fixed seed: each of them happens in the same way every time."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import trio.testing
 
-from trio_eventlog.testing.determinism import deterministic_scheduling
+from trio_eventlog.testing.determinism import run_virtually
+
+HERE = Path(__file__).parent
 
 
-@pytest.fixture(autouse=True)
-def _deterministic(autojump_clock: trio.testing.MockClock) -> Iterator[None]:
-    with deterministic_scheduling(0):
-        yield
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.trio(run=run_virtually))

@@ -159,9 +159,7 @@ def test_alive_from_another_address(status: Status, age: float, moves: bool, inc
         assert not events(swim, NameConflict)
     else:
         assert (row.address, row.status) == (address(1), status)
-        assert events(swim, NameConflict) == [
-            NameConflict(name="m1", known_address=address(1), other_address=MOVED, is_own=False)
-        ]
+        assert events(swim, NameConflict) == [NameConflict(name="m1", known_address=address(1), other_address=MOVED, is_own=False)]
         assert rumors(swim) == []
 
 
@@ -304,12 +302,20 @@ def test_accusations_of_ourselves_are_refuted(message: Message) -> None:
     assert events(swim, SuspicionRefuted) == [SuspicionRefuted(4)]
 
 
-def test_old_accusations_of_ourselves_are_ignored() -> None:
-    """Refuted already."""
+@pytest.mark.parametrize("message", [suspect(0, 3), dead(0, 2)])
+def test_a_refuted_accusation_is_refuted_again(message: Message) -> None:
+    """Under the same incarnation, and once at a time: whoever still says it has lost our answer."""
     swim = new_swim(1)
     hear(swim, suspect(0, 3))
+    hear(swim, message)
+    assert rumors(swim) == [alive(0, 4)]
     forget(swim)
-    hear(swim, suspect(0, 3))
+    hear(swim, message)
+    assert rumors(swim) == [alive(0, 4)]
+    assert (swim.own.incarnation, swim.health) == (4, 1)
+    swim.leave(0.0)
+    forget(swim)
+    hear(swim, message)
     assert rumors(swim) == []
 
 
@@ -852,9 +858,7 @@ def test_queue_bounds() -> None:
     assert len(queue) == 2
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["add", "take"]), st.integers(1, 30), st.none() | st.sampled_from("abc")), max_size=60)
-)
+@given(st.lists(st.tuples(st.sampled_from(["add", "take"]), st.integers(1, 30), st.none() | st.sampled_from("abc")), max_size=60))
 def test_queue_against_a_simple_one(steps: list[tuple[str, int, str | None]]) -> None:
     """Any run gives what a plain list gives that is searched anew each time."""
     queue = RumorQueue(5, 100)

@@ -810,6 +810,36 @@ class InteractionEnvironment:
         )
         replica.node.stable = replica.log
 
+    def do_add_node_with_log(self, block: Block) -> None:
+        """`add-node-with-log terms=(1,1,4) term=7 voters=(1,2,3)`: one node that has lived; the payload names term and index."""
+        arguments = dict(block.arguments())
+        held = Configuration(voters=frozenset(NodeId(int(item)) for item in arguments["voters"]))
+        hard_state = HardState(term=int(arguments["term"][0]))
+        history = [SnapshotMetadata(index=0, term=0, configuration=held)]
+        log = ScriptLog(0, 0, history)
+        for index, term in enumerate(arguments["terms"], 1):
+            log.append([Entry(int(term), index, EntryKind.DATA, 1, 9, f"{term}/{index}".encode())])
+        settings = RaftSettings(
+            election_timeout_ticks=3, pre_vote=False, check_quorum=False, apply_unstable=True, step_down_on_removal=True
+        )
+        node = self.start(NodeId(len(self.replicas) + 1), settings, hard_state, held, log)
+        self.replicas.append(ScriptReplica(node, log, False, history, hard_state))
+
+    def do_terms(self, block: Block) -> None:
+        """The logs at a glance: the term of each entry, durable or not, and how far it is committed."""
+        for replica in self.replicas:
+            node = replica.node
+            terms = " ".join(str(node.entry_at(index).term) for index in range(replica.log.first_index, node.last_index + 1))
+            self.say(f"{node.node_id}: {terms} (commit {node.commit_index})")
+
+    def do_lose_entries(self, block: Block) -> None:
+        """`lose-entries 3 from=5`: the disk of node 3 loses what it had promised to keep. Use `crash` afterwards."""
+        (position, _), (_, (first,)) = block.arguments()
+        replica = self.replicas[int(position) - 1]
+        del replica.log.entries[int(first) - replica.log.first_index :]
+        replica.history[:] = [point for point in replica.history if point.index < int(first)]
+        replica.hard_state = attrs.evolve(replica.hard_state, commit=min(replica.hard_state.commit, int(first) - 1))
+
     def do_peer_reset(self, block: Block) -> None:
         """`peer-reset 2 1`: node 2 sees its link to node 1 reset, and campaigns at once if that was its leader."""
         index, target = self.indexes(block)

@@ -123,6 +123,7 @@ class Client:
         """Queue a batch that is encoded already, waiting for room only; the handle tells the outcome of its first record."""
         outcome = OpenBatch(partition, 0.0)
         lane = self._lane(topic, partition)
+        await trio.lowlevel.checkpoint()
         outcome.pending = await lane.submit(batch, acks, lambda done: outcome.resolve(done.result, done.error))
         return Delivery(outcome, 0)
 
@@ -223,7 +224,8 @@ class Client:
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
         send, receive = trio.open_memory_channel[Item](buffered)
-        async with background() as nursery, receive:
+        # The readers end before what they send to is closed.
+        async with receive, background() as nursery:
             async with send:
                 for number, begin in starts.items():
                     reader = PartitionReader(
@@ -320,9 +322,9 @@ class Client:
         return node_status(await self._caller.call(GET_STATUS, request, self._routing.addresses))
 
     async def servers(self) -> list[ServerInfo]:
-        """The nodes of the cluster, asked for now."""
+        """The nodes of the cluster, by name, asked for now."""
         await self._caller.refresh(newer_than=trio.current_time())
-        return list(self._routing.servers)
+        return sorted(self._routing.servers, key=lambda server: (server.name, server.id))
 
     async def placements(self) -> list[Placement]:
         """Leader and replicas of every partition, asked for now."""
@@ -353,9 +355,17 @@ class Client:
 
     async def _keep_routing_fresh(self) -> None:
         """While there is work on a stream, nobody asks where the leader is, so this does."""
+        settings = self.settings
         seen = 0
         while True:
-            await trio.sleep(self.settings.routing_refresh_seconds)
+            await trio.sleep(min(settings.stall_seconds, settings.routing_refresh_seconds))
+            stalled = [lane for lane in self._lanes.values() if lane.is_stalled]
+            if stalled:
+                silent = {lane.address for lane in stalled}
+                await self._caller.refresh_if_possible(trio.current_time() - settings.stall_seconds, silent)
+                for lane in stalled:
+                    lane.leave_if_led_elsewhere()
+                continue
             activity = sum(lane.activity for lane in self._lanes.values())
             if activity != seen:
                 seen = activity

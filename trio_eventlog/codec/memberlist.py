@@ -95,6 +95,10 @@ class WireLimits:
 DEFAULT_LIMITS = WireLimits()
 
 
+class WrongLabel(CodecError):
+    """The other side is of another cluster, or not configured like us; it gets no answer."""
+
+
 # --- Messages. ---
 
 
@@ -354,9 +358,9 @@ def encode_label(label: bytes) -> bytes:
 def _strip_label(data: bytes, label: bytes) -> bytes:
     header = encode_label(label)
     if not data.startswith(header):
-        raise CodecError("gossip: without our label")
+        raise WrongLabel("gossip: without our label")
     if not label and data[:1] == bytes((LABEL,)):
-        raise CodecError("gossip: with a label, and this node has none")
+        raise WrongLabel("gossip: with a label, and this node has none")
     return data[len(header) :]
 
 
@@ -489,7 +493,7 @@ class StreamDecoder:
         else:
             found = b""
         if found != self._label:
-            raise CodecError("gossip stream: another label than ours")
+            raise WrongLabel("gossip stream: another label than ours")
         self._expects_label = False
         return True
 

@@ -54,6 +54,9 @@ def is_tame(expression: str) -> bool:
             position += 1
             previous = ""
         elif in_class:
+            # What may one day be an operation on sets has another meaning there already.
+            if character == "[" or (character in "-&|~" and expression[position : position + 1] == character):
+                return False
             in_class = character != "]"
             previous = ""
         elif character == "[":

@@ -358,7 +358,9 @@ class Serf:
         self._now = now
         if self._leaving is _Leaving.DONE:
             return
-        for message in messages:
+        # Pings last: the ack then carries what the rest of the packet made us say, for example a refutation of the accusation
+        # that stands beside the ping.
+        for message in sorted(messages, key=_is_ping):
             if isinstance(message, UserMessage):
                 self.receive_user(message.message, now)
             elif isinstance(message, UserBytes):
@@ -914,3 +916,7 @@ class Serf:
         if keys.keys != before:
             self.actions.events.append(KeysChanged())
         return KeyAnswer(succeeded=True)
+
+
+def _is_ping(message: Message) -> bool:
+    return isinstance(message, Ping)

@@ -527,6 +527,7 @@ class Swim:
     def _suspect(self, message: Suspect, now: float) -> None:
         row = self._rows.get(message.name)
         if row is None or message.incarnation < row.incarnation:
+            self._repeat_refutation(message.name)
             return
         if row.suspicion is not None:
             if row.suspicion.confirm(message.accuser):
@@ -551,6 +552,7 @@ class Swim:
     def _dead(self, message: Dead, now: float) -> None:
         row = self._rows.get(message.name)
         if row is None or message.incarnation < row.incarnation:
+            self._repeat_refutation(message.name)
             return
         self._end_suspicion(row)
         if not row.is_here:
@@ -576,6 +578,15 @@ class Swim:
         self.counts["refutations"] += 1
         self.actions.events.append(SuspicionRefuted(own.incarnation))
         self._queue_alive(own)
+
+    def _repeat_refutation(self, name: str) -> None:
+        """An accusation of ourselves that is refuted already: somebody has not heard it yet, so say it again.
+
+        memberlist stays silent here, and a lost refutation is lost. Rumors end by themselves, and so does this.
+        """
+        if name == self.name and not self.is_leaving and name not in self.rumors:
+            self.counts["refutations repeated"] += 1
+            self._queue_alive(self.own)
 
     def _queue_alive(self, row: Row) -> None:
         alive = Alive(name=row.name, incarnation=row.incarnation, address=row.address, meta=row.meta, versions=row.versions)

@@ -40,7 +40,7 @@ class ReplicasSettings:
         replica: of every group.
         producer_window_batches, producers_max: see `machine.producers`; the same on every node.
         early_groups_max, early_messages_max: a peer may speak of a group before this node has heard of it from the catalog;
-            so many messages of so many groups wait, the oldest group is forgotten first.
+            so many messages without entries of so many groups wait, the oldest group is forgotten first.
         reset_stagger_seconds: when the leader's link breaks, the first of the other voters stands for election at once, the
             next one so much later, and so on. Longer than an election takes, or two would split the votes.
     """
@@ -69,6 +69,7 @@ class Replicas:
         send: gives a message to the links.
         on_removed: called once, when this node is removed from the cluster.
         rng: each group's core gets a generator of its own, seeded from this one.
+        on_deleted: told of each group that is gone for good.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Replicas:
         settings: ReplicasSettings,
         rng: random.Random,
         on_removed: Callable[[], None] = lambda: None,
+        on_deleted: Callable[[GroupId], None] = lambda group_id: None,
     ) -> None:
         self.machine = CatalogMachine()
         self._on_removed = on_removed
+        self._on_deleted = on_deleted
         self._node_id = node_id
         self._directory = directory
         self._send = send
@@ -90,9 +93,13 @@ class Replicas:
         self._rng = rng
         self._open: dict[GroupId, _Open] = {}
         self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
+        self._followed_groups_end = GroupId(CATALOG_GROUP + 1)
+        """Groups below are open here, or not any more, or live elsewhere."""
         self._topics: dict[str, Topic] = {}
         self._topics_changed = trio.Event()
         self._catalog_changed = trio.Event()
+        self._changes_seen = 0
+        self._changes_done = 0
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -133,11 +140,21 @@ class Replicas:
         while (name in self._topics) is not present:
             await self._topics_changed.wait()
 
+    async def wait_current(self) -> None:
+        """Until every change of topics that was acknowledged before this call has taken effect here. Needs a quorum."""
+        await self.catalog.wait_linearizable()
+        seen = self._changes_seen
+        while self._changes_done < seen:
+            await self._topics_changed.wait()
+
     def receive(self, group_id: GroupId, received: Received) -> None:
         """A peer's message for a group."""
         item = self._open.get(group_id)
         if item is not None:
             item.replica.driver.receive(received)
+            return
+        if received.frames or group_id < self._followed_groups_end:
+            # Entries come again, and would take room; a group known and not open was deleted, or lives elsewhere.
             return
         early = self._early.get(group_id)
         if early is None:
@@ -191,6 +208,7 @@ class Replicas:
                 self._nursery = None
 
     def _on_catalog_applied(self, command: Command, outcome: Outcome) -> None:
+        self._changes_seen += 1
         self._catalog_changed.set()
 
     async def _follow_catalog(self) -> None:
@@ -199,17 +217,27 @@ class Replicas:
         await self.catalog.driver.wait_applied(self.catalog.status().hard_state.commit)
         if self._node_id in self.machine.removed:
             raise NodeRemoved(REMOVED_TEXT.format(format_id(self._node_id)))
+        await self._remove_left_behind()
         is_told = False
         while True:
             self._catalog_changed = trio.Event()
-            await self._follow(list(self.machine.topics.values()))
+            seen = self._changes_seen
+            await self._follow(list(self.machine.topics.values()), self.machine.next_group_id)
+            self._changes_done = seen
             self._tell_topics_changed()
             if self._node_id in self.machine.removed and not is_told:
                 is_told = True
                 self._on_removed()
             await self._catalog_changed.wait()
 
-    async def _follow(self, topics: list[Topic]) -> None:
+    async def _remove_left_behind(self) -> None:
+        """Files of groups that are gone: a crash amid their removal has left them."""
+        known = {partition.group_id for topic in self.machine.topics.values() for partition in topic.partitions}
+        for group_id in await self._directory.group_ids():
+            if group_id != CATALOG_GROUP and group_id < self.machine.next_group_id and group_id not in known:
+                await self._directory.remove_group(group_id)
+
+    async def _follow(self, topics: list[Topic], groups_end: GroupId) -> None:
         placed = {partition.group_id for topic in topics for partition in topic.partitions if self._node_id in partition.replicas}
         known = {partition.group_id for topic in topics for partition in topic.partitions}
         for name, topic in list(self._topics.items()):
@@ -223,6 +251,9 @@ class Replicas:
                 if partition.group_id in placed and partition.group_id not in self._open:
                     await self._start_partition(topic, number)
             self._topics[topic.name] = topic
+        self._followed_groups_end = groups_end
+        for group_id in [group_id for group_id in self._early if group_id < groups_end]:
+            del self._early[group_id]
 
     def _tell_topics_changed(self) -> None:
         self._topics_changed.set()
@@ -296,8 +327,13 @@ class Replicas:
         """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
         item = self._open.pop(group_id)
         name = item.replica.name
+        if has_moved:
+            item.replica.close(NotLeader(f"{name} has moved to other nodes: go there"))
+        else:
+            item.replica.close(TopicNotFound(f"{name}: the topic was deleted"))
         item.scope.cancel()
         await item.closed.wait()
+        self._on_deleted(group_id)
         await self._directory.remove_group(group_id)
         if has_moved:
             logger.info("%s has moved to other nodes: its files are removed here", name)

@@ -147,6 +147,8 @@ class RaftLog:
     """
 
     __slots__ = (
+        "_fit_answer",
+        "_fit_asked",
         "_handed_out",
         "_handed_out_bytes",
         "_max_applying_bytes",
@@ -167,6 +169,8 @@ class RaftLog:
         self._handed_out: list[tuple[int, int]] = []
         self._handed_out_bytes = 0
         self._paused = False
+        self._fit_asked = (0, 0, 0)
+        self._fit_answer = (0, 0)
 
     @property
     def first_index(self) -> int:
@@ -212,6 +216,7 @@ class RaftLog:
     def append(self, entries: Sequence[Entry]) -> None:
         assert entries[0].index > self.committed, "a committed entry would be overwritten"
         self.unstable.append(entries)
+        self._fit_asked = (0, 0, 0)
 
     def find_conflict(self, entries: Sequence[Entry]) -> int:
         """Position of the first of `entries` that this log does not hold with the same term; their number when it holds all."""
@@ -240,6 +245,14 @@ class RaftLog:
 
     def fit(self, first: int, last: int, max_bytes: int) -> tuple[int, int]:
         """As `LogView.fit`, over both parts of the log."""
+        # A leader asks the same for every follower that keeps up.
+        asked = (first, last, max_bytes)
+        if self._fit_asked != asked:
+            self._fit_answer = self._fit(first, last, max_bytes)
+            self._fit_asked = asked
+        return self._fit_answer
+
+    def _fit(self, first: int, last: int, max_bytes: int) -> tuple[int, int]:
         size_bytes = 0
         offset = self.unstable.offset
         if first < offset:
@@ -282,6 +295,7 @@ class RaftLog:
     def restore(self, snapshot: SnapshotMetadata) -> None:
         self.committed = snapshot.index
         self.unstable.restore(snapshot)
+        self._fit_asked = (0, 0, 0)
 
     # Applying.
 

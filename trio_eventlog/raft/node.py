@@ -647,7 +647,7 @@ class RaftNode:
         kind = message.type
         self._check(message)
         term = message.term
-        if term != self._term and term:
+        if term != self._term and kind not in _WITHOUT_TERM:
             if term < self._term:
                 self._step_older_term(message)
                 return
@@ -696,7 +696,7 @@ class RaftNode:
             raise PeerNotFound(f"{kind.name} from {sender}, which is not in {self._configuration}")
         if sender == self.node_id and kind not in _TO_SELF:
             raise ProtocolError(f"{kind.name} from this node to itself")
-        if (message.term == 0) is not (kind in _WITHOUT_TERM):
+        if (message.term == 0) is not (kind in _WITHOUT_TERM) and not (kind is MessageType.PRE_VOTE_RESPONSE and message.reject):
             raise ProtocolError(f"{kind.name} of term {message.term}")
         check = _CHECKS.get(kind)
         if check is not None:
@@ -1138,7 +1138,7 @@ class RaftNode:
             # Whichever snapshot was installed, the log can take over from here.
             progress.become_probe()
             progress.become_replicate()
-        if self._maybe_commit():
+        if index > log.committed and self._maybe_commit():
             self._release_postponed_reads()
             self._broadcast_append()
         elif node != self.node_id and progress.can_bump_commit(log.committed):

@@ -26,7 +26,7 @@ from trio_eventlog.rpc.methods import Encoded, Metadata, Method, Pairs
 from trio_eventlog.rpc.protocol import CallFailed, GoAwayReceived, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import RpcFailed, error_of
-from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of
+from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
 
 
 class Call:
@@ -313,7 +313,7 @@ class Channel:
         if self._protocol.failure is not None:
             with trio.move_on_after(self._settings.goodbye_seconds):
                 await self._wire.wait_flushed()
-        await self._wire.stream.aclose()
+        await trio.aclose_forcefully(self._wire.stream)
 
     async def _keep_house(self) -> None:
         while not self._lost:
@@ -347,23 +347,25 @@ async def open_channel(
     """
     channel = Channel(stream, settings or RpcSettings(), authority, is_secure)
     error: BaseException | None = None
-    async with stream:
+    try:
+        async with trio.open_nursery() as nursery:
+            channel._protocol.initiate_connection()
+            channel._wire.flush()
+            nursery.start_soon(channel._wire.write)
+            nursery.start_soon(channel._read)
+            nursery.start_soon(channel._keep_house)
+            try:
+                yield channel
+                await channel._say_goodbye()
+            except BaseException as raised:
+                # Kept to be raised outside of the nursery, which would wrap it in a group: the loops in here are ours, and the
+                # caller need not know of them.
+                error = raised
+            nursery.cancel_scope.cancel()
+    finally:
+        channel._lose("the channel was closed")
         try:
-            async with trio.open_nursery() as nursery:
-                channel._protocol.initiate_connection()
-                channel._wire.flush()
-                nursery.start_soon(channel._wire.write)
-                nursery.start_soon(channel._read)
-                nursery.start_soon(channel._keep_house)
-                try:
-                    yield channel
-                    await channel._say_goodbye()
-                except BaseException as raised:
-                    # Kept to be raised outside of the nursery, which would wrap it in a group: the loops in here are ours, and
-                    # the caller need not know of them.
-                    error = raised
-                nursery.cancel_scope.cancel()
+            await close_stream(stream, channel._settings.goodbye_seconds)
         finally:
-            channel._lose("the channel was closed")
             if error is not None:
                 raise error

@@ -54,6 +54,42 @@ class Signal:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
 
+_JOINED_BYTES_MAX = 32 * 1024
+_BUFFERS_AT_ONCE = 512
+
+
+async def send_buffers(stream: trio.abc.SendStream, buffers: list[Buffer]) -> int:
+    """Sends `buffers` as one, and says how many bytes they were. Raises as `send_all`.
+
+    On a plain socket, payload goes to the kernel from where it lies; joining it first would cost as much as making it. A stream
+    that only passes on what it is given may say so by an attribute `sends_to`, the stream below it.
+    """
+    while (below := getattr(stream, "sends_to", None)) is not None:
+        stream = below
+    size = sum(map(len, buffers))
+    if size <= _JOINED_BYTES_MAX or type(stream) is not trio.SocketStream:
+        await stream.send_all(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        return size
+    first = 0
+    try:
+        while first < len(buffers):
+            sent = await stream.socket.sendmsg(buffers[first : first + _BUFFERS_AT_ONCE])
+            while first < len(buffers) and sent >= len(buffers[first]):
+                sent -= len(buffers[first])
+                first += 1
+            if sent:
+                buffers[first] = memoryview(buffers[first])[sent:]
+    except OSError as error:
+        raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+    return size
+
+
+async def close_stream(stream: trio.abc.AsyncResource, seconds_max: float) -> None:
+    """Closes politely if that is quick: TLS wants to say goodbye, and the other side may not be listening."""
+    with trio.move_on_after(seconds_max):
+        await stream.aclose()
+
+
 class Wire:
     """A stream, its protocol, and the two loops between them."""
 
@@ -127,12 +163,10 @@ class Wire:
             await self._writable.wait()
             while output := protocol.take_output():
                 self._is_writing = True
-                data = output[0] if len(output) == 1 else b"".join(output)
-                output.clear()
                 if self.blocked:
                     self.wake_senders()  # They queue the next piece while this one is under way.
                 try:
-                    await self.stream.send_all(data)
+                    self.sent_bytes += await send_buffers(self.stream, output)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     # What cannot be sent is thrown away, or it would pile up until the reader has seen the end.
                     while True:
@@ -140,7 +174,6 @@ class Wire:
                         self._is_writing = False
                         self._set_flushed()
                         await self._writable.wait()
-                self.sent_bytes += len(data)
                 self._is_writing = False
             self._set_flushed()
 
@@ -315,6 +348,16 @@ class CallStream:
                 protocol.reset_stream(entry.stream_id, ErrorCodes.CANCEL)
                 wire.flush()
             raise
+
+    async def wait_output_room(self) -> None:
+        """Returns when the output is below its bound: what must be said without a message (a status) waits here."""
+        wire = self.wire
+        while wire.protocol.output_bytes >= wire.settings.send_buffer_bytes:
+            wire.blocked[self] = None
+            try:
+                await self.sendable.wait()
+            finally:
+                del wire.blocked[self]
 
     def abandon(self) -> None:
         """Nobody will read what is left."""

@@ -63,7 +63,7 @@ class AdminService:
         return messages.ListTopicsResponse(topics=map(topic_message, self._broker.topics()))
 
     async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
-        topic = self._broker.topic(request.name)
+        topic = await self._topics.find_or_create(request.name, create=False)
         response = messages.DescribeTopicResponse(topic=topic_message(topic))
         for number, partition in enumerate(topic.partitions):
             replica = self._broker.replica(topic.name, number)

@@ -6,6 +6,7 @@ search goes on at the next whole frame, so that the report shows how far the dam
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import zip_longest
 
 import attrs
 import trio
@@ -118,7 +119,7 @@ async def verify_log(disk: Disk, directory: str) -> LogReport:
             )
         is_last = base_index == segment_indexes[-1]
         checker = _Checker(disk, path, base_index, end_offset if base_index == next_index else None, term, is_last)
-        report = await checker.run(problems, path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX in names)
+        report = await checker.run(problems, segment_name(base_index).removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX in names)
         reports.append(report)
         next_index, end_offset, term = max(next_index, report.last_index + 1), report.end_offset, checker.term
     return LogReport(
@@ -151,7 +152,7 @@ async def _dump(
 ) -> AsyncGenerator[EntryPlace | Problem, None]:
     for problem in problems:
         yield problem
-    for base_index, following in zip(segment_indexes, [*segment_indexes[1:], None], strict=True):
+    for base_index, following in zip_longest(segment_indexes, segment_indexes[1:]):
         if following is not None and following <= first_index:
             continue
         path = join_path(directory, segment_name(base_index))
@@ -196,7 +197,7 @@ class _Checker:
                 continue
             if contents is None:
                 contents = SegmentContents(self._base_index, item.base_offset, 1 << 62)
-                if self._base_offset not in (None, item.base_offset):
+                if item.index == self._base_index and self._base_offset not in (None, item.base_offset):
                     text = f"base offset {item.base_offset} where {self._base_offset} belongs"
                     problems.append(Problem(path=self._path, position=position, index=item.index, text=text))
                 if item.term < self.term:

@@ -267,6 +267,10 @@ class CoreSimulation:
 
         self.after(delay, guarded)
 
+    def delay(self, what: str, longest: int) -> int:
+        """Up to `longest`; short once all is healed, since with tiny windows and long ways a backlog would take for ever."""
+        return self.rngs[what].randrange(min(longest, 100) if self.healed else longest)
+
     def note(self, what: str, line: str) -> None:
         self.counts[what] += 1
         text = f"{self.now:9d} {what} {line}"
@@ -400,7 +404,7 @@ class CoreSimulation:
         if replica.writing or not replica.writes:
             return
         replica.writing = True
-        delay = self.rngs["disk"].randrange(self.parameters.disk_delay_max) if replica.writes[0].must_sync else 0
+        delay = self.delay("disk", self.parameters.disk_delay_max) if replica.writes[0].must_sync else 0
         delay += max(replica.stalled_until - self.now, 0)
         self.after_for(replica, delay, lambda: self.written(replica))
 
@@ -443,9 +447,7 @@ class CoreSimulation:
     def apply_next(self, replica: Replica) -> None:
         if not replica.applying_now and replica.applying:
             replica.applying_now = True
-            # A machine that is slower than the load would never catch up.
-            longest = min(self.parameters.apply_delay_max, 100) if self.healed else self.parameters.apply_delay_max
-            self.after_for(replica, self.rngs["disk"].randrange(longest), lambda: self.apply(replica))
+            self.after_for(replica, self.delay("disk", self.parameters.apply_delay_max), lambda: self.apply(replica))
 
     def apply(self, replica: Replica) -> None:
         core = replica.core
@@ -518,7 +520,7 @@ class CoreSimulation:
             return
         copies = 2 if not self.healed and rng.random() < parameters.duplication else 1
         for _ in range(copies):
-            self.after(rng.randrange(parameters.delay_max), lambda: self.deliver(target, message))
+            self.after(self.delay("network", parameters.delay_max), lambda: self.deliver(target, message))
 
     def deliver(self, target: Replica, message: Message) -> None:
         if target.core is None or (message.sender, message.to) in self.cut:
@@ -695,6 +697,9 @@ class CoreSimulation:
             if replica.led_term != core.term:
                 replica.led_term = core.term
                 self.check_leader_completeness(replica, core)
+            elif core.commit_index > replica.commit_seen and self.entry(replica, core.commit_index).term != core.term:
+                # Counting copies says nothing about an older entry: another leader may still replace it (paper, figure 8).
+                self.fail(f"leader {replica.node_id} of term {core.term} commits an older entry, {core.commit_index}, by itself")
         commit = core.commit_index
         if commit < replica.commit_seen:
             self.fail(f"{replica.node_id}: commit went back from {replica.commit_seen} to {commit}")

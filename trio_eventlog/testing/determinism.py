@@ -8,8 +8,8 @@ import contextlib
 import hashlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import trio
 import trio.testing
@@ -54,6 +54,15 @@ def run(function: Callable[..., Awaitable[T]], *args: object, seed: int) -> T:
     """`trio.run` in virtual time, scheduled by `seed`. Time jumps whenever every task waits."""
     with deterministic_scheduling(seed):
         return trio.run(function, *args, clock=trio.testing.MockClock(autojump_threshold=0.0))
+
+
+def run_virtually(
+    function: Callable[..., Awaitable[T]], *args: object, clock: trio.abc.Clock | None = None, instruments: Sequence[Any] = ()
+) -> T:
+    """`trio.run` for `pytest.mark.trio(run=run_virtually)`: virtual time, and the same schedule every time."""
+    clock = clock or trio.testing.MockClock(autojump_threshold=0.0)
+    with deterministic_scheduling(0):
+        return trio.run(function, *args, clock=clock, instruments=instruments)
 
 
 class Trace:
