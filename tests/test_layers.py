@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "trio_eventlog"
 
 LAYERS = {
     "ids": 0, "records": 0, "errors": 0, "setting_fields": 0, "v1": 0,
-    "raft": 1, "machine": 1, "codec": 1,
+    "raft": 1, "gossip": 1, "machine": 1, "codec": 1,
     "storage": 2, "net": 2, "rpc": 2,
     "node": 3,
     "service": 4, "http": 4, "client": 4,
@@ -67,6 +67,7 @@ def test_imports_go_downward(path: Path) -> None:
 SIDEWAYS = {
     ("codec", "raft"),  # the codec knows the cores' messages, the cores do not know it
     ("codec", "machine"),
+    ("codec", "gossip"),
     ("agent", "settings"),
     ("service", "client"),  # a misdirected call is forwarded by a client
     ("daemon", "logs"),

@@ -18,7 +18,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, EventLogError, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, SettingsError
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
@@ -40,7 +40,9 @@ from trio_eventlog.rpc import Peer, RpcSettings, Server
 from trio_eventlog.service.admin import AdminService, group_status, id_text
 from trio_eventlog.service.event_log import EventLogService, ServiceSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+from trio_eventlog.service.health import Health
 from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -52,8 +54,14 @@ from trio_eventlog.v1 import admin_pb2, event_log_pb2
 logger = logging.getLogger(__name__)
 
 VERSION = importlib.metadata.version("trio-eventlog")
+_OWN_SERVICES = (
+    event_log_pb2.DESCRIPTOR.services_by_name["EventLog"],
+    admin_pb2.DESCRIPTOR.services_by_name["Admin"],
+)
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
+RESPONSE_HEAD_BYTES = 64 * 1024
+"""Of a gRPC message to a consumer, kept free for what is around the records."""
 CANCELLED_STOP_SECONDS_MAX = 1.0
 """How long a stop may take when the embedding block was left by an exception."""
 
@@ -98,6 +106,10 @@ class Node:
         self._voters: tuple[NodeId, ...] = ()
         self._ready = trio.Event()
         self._stopping = trio.Event()
+        self._core_scope = trio.CancelScope()
+        self._edge_scope = trio.CancelScope()
+        self._stop_scope = trio.CancelScope()
+        self._is_over = False
         rng = surroundings.rng
         self._tls = _tls_source(settings)
         self._transport = Transport(
@@ -118,7 +130,12 @@ class Node:
             on_event=self._on_discovery_event,
         )
         self._replicas = Replicas(
-            node_id=self.node_id, directory=directory, send=self._send, settings=_replicas_settings(settings), rng=rng
+            node_id=self.node_id,
+            directory=directory,
+            send=self._send,
+            settings=_replicas_settings(settings),
+            rng=rng,
+            on_deleted=self._forget_group,
         )
         self.broker = Broker(self._replicas)
         rpc = RpcSettings(
@@ -131,19 +148,32 @@ class Node:
         )
         topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
         service_settings = _service_settings(settings)
+        self._lanes = Lanes(rng, service_settings.lanes_idle_max)
         self._event_log = EventLogService(
             self.broker,
             topics,
             self._forwarder,
-            Lanes(rng, service_settings.lanes_idle_max),
+            self._lanes,
             service_settings,
             now_ns=surroundings.now_ns,
             servers=self.servers,
+            ready=self._ready,
             stopping=self._stopping,
         )
-        admin = AdminService(self.broker, topics, self._forwarder, status=self.status, transfer_seconds_max=HAND_OVER_SECONDS_MAX)
+        admin = AdminService(
+            self.broker,
+            topics,
+            self._forwarder,
+            status=self.status,
+            ready=self._ready,
+            transfer_seconds_max=HAND_OVER_SECONDS_MAX,
+        )
         services = [self._event_log.service(), admin.service()]
-        self._server = Server(services, rpc)
+        self._health = Health()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(False, name)
+        services.append(self._health.service())
+        self._server = Server([*services, *reflection_services(services)], rpc)
         self._mux = Mux(
             MuxSettings(
                 unidentified_connections_max=settings.max_unidentified_connections,
@@ -205,10 +235,14 @@ class Node:
         response = event_log_pb2.GetServersResponse(cluster_id=format_id(self._directory.cluster_id))
         catalog = self._replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
-        known = [(self.node_id, self.name, self.address)]
-        known += [(member.node_id, member.name, member.address) for member in self._discovery.members().values()]
-        for node_id, name, address in sorted(known):
-            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id)
+        known = [(self.node_id, self.name, self.address, "alive")]
+        # Who does not answer is still one of us: `status` says so, and its replicas are counted on.
+        for found, state in ((self._discovery.members(), "alive"), (self._discovery.failed(), "failed")):
+            known += [(member.node_id, member.name, member.address, state) for member in found.values()]
+        for node_id, name, address, state in sorted(known):
+            response.servers.add(
+                id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags={"status": state}
+            )
         for topic in self.broker.topics():
             for number, partition in enumerate(topic.partitions):
                 response.partitions.add(
@@ -220,6 +254,27 @@ class Node:
         return response
 
     # Life
+
+    async def _live(self, bound: BoundListener, *, task_status: trio.TaskStatus[None]) -> None:
+        """All of the node's tasks, until `_stop` ends them.
+
+        Shielded: when the embedding block is cancelled, the block ends first, then these, so that leadership can still be handed
+        over and calls be answered. `_stop` bounds how long that takes.
+        """
+        try:
+            with self._core_scope:
+                async with trio.open_nursery() as core:
+                    await core.start(self._run)
+                    with self._edge_scope:
+                        async with trio.open_nursery() as edge:
+                            await edge.start(self._mux.serve, bound.listener)
+                            self._core_scope.shield = True
+                            task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self._is_over = True
+            # Nothing is left to be stopped.
+            self._stop_scope.cancel()
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Everything but the port's door, until cancelled."""
@@ -245,6 +300,8 @@ class Node:
         nursery.start_soon(self._tick)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(True, name)
 
     async def _tick(self) -> None:
         while True:
@@ -252,16 +309,20 @@ class Node:
             self._replicas.tick()
 
     async def _stop(self, seconds_max: float) -> None:
-        """Outside in: nobody new, leadership away, calls to their end."""
+        """Outside in: nobody new, leadership away, calls to their end, then everything else."""
         self._stopping.set()
+        self._health.stop()
         self._mux.stop_accepting()
-        deadline = trio.current_time() + seconds_max
-        with trio.CancelScope(deadline=deadline):
-            async with trio.open_nursery() as nursery:
-                for replica in self._replicas.all():
-                    if replica.is_leader and len(replica.status().configuration.voters) > 1:
-                        nursery.start_soon(self._hand_over, replica)
-            await self._server.drain(deadline)
+        deadline = self._stop_scope.deadline = trio.current_time() + seconds_max
+        if not self._is_over:
+            with self._stop_scope:
+                async with trio.open_nursery() as nursery:
+                    for replica in self._replicas.all():
+                        if replica.is_leader and len(replica.status().configuration.voters) > 1:
+                            nursery.start_soon(self._hand_over, replica)
+                await self._server.drain(deadline)
+        self._edge_scope.cancel()
+        self._core_scope.cancel()
 
     async def _hand_over(self, replica: Replica) -> None:
         try:
@@ -274,8 +335,6 @@ class Node:
     # The edge
 
     async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        # A node that still looks for its cluster has nothing to answer with; callers wait under their own deadlines.
-        await self._ready.wait()
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._server.serve(stream, peer)
 
@@ -335,19 +394,18 @@ class Node:
             return
         self._replicas.receive(group_id, Received(message, frames))
 
+    def _forget_group(self, group_id: GroupId) -> None:
+        self._lanes.forget(group_id)
+
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case PeerConnected(node_id=node_id, hello=hello):
-                logger.info("linked to %s (%s) at %s", hello.node_name, format_id(node_id), hello.address)
+            case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
                 self._discovery.introduce(hello)
-            case PeerIntroduced(hello=hello):
-                self._discovery.introduce(hello)
-            case PeerReset(node_id=node_id, reason=reason):
-                logger.info("the link with %s broke: %s", format_id(node_id), reason)
+            case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
             case PeerRefused():
-                logger.warning("%s refused the link: %s", event.address, event.text)
+                pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged):
@@ -372,24 +430,25 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         new_node_id=lambda: new_node_id(surroundings.rng),
         now_seconds=lambda: surroundings.now_ns() / 1e9,
     ) as directory:
+        if directory.cluster_id != NO_CLUSTER and directory.cluster_name != settings.cluster_name:
+            raise DataDirectoryError(
+                f"{settings.data_dir}: holds data of the cluster named {directory.cluster_name!r}, and cluster_name is"
+                f" {settings.cluster_name!r}. Use the directory of that cluster, or set the name that belongs to this one."
+            )
         try:
             bound = await surroundings.network.listen(settings.listen)
         except OSError as error:
             raise SettingsError(f"{error}: choose another --listen address, or stop what uses it") from error
         node = Node(settings, surroundings, directory, bound)
-        async with trio.open_nursery() as core:
-            await core.start(node._run)
-            async with trio.open_nursery() as edge:
-                await edge.start(node._mux.serve, bound.listener)
-                is_orderly = False
-                try:
-                    yield node
-                    is_orderly = True
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
-                    edge.cancel_scope.cancel()
-            core.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node._live, bound)
+            is_orderly = False
+            try:
+                yield node
+                is_orderly = True
+            finally:
+                with trio.CancelScope(shield=True):
+                    await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
 
 
 async def run_node(settings: NodeSettings, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
@@ -438,6 +497,7 @@ def _replicas_settings(settings: NodeSettings) -> ReplicasSettings:
                 inbox_messages_max=settings.inbox_messages_max,
                 inbox_bytes_max=settings.inbox_bytes_max,
                 proposal_bytes_max=settings.proposal_bytes_max,
+                proposals_max=settings.proposals_max,
                 under_way_max=settings.proposals_max,
                 append_bytes_max=settings.append_bytes_max,
             ),
@@ -458,7 +518,9 @@ def _service_settings(settings: NodeSettings) -> ServiceSettings:
         batch_bytes_max=settings.max_batch_bytes,
         fetch_bytes_max=settings.fetch_bytes_max,
         fetch_records_max=settings.fetch_records_max,
+        response_bytes_max=settings.max_message_bytes - RESPONSE_HEAD_BYTES,
         fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
+        linearizable_seconds_max=settings.forward_timeout_seconds,
         stream_requests_max=settings.produce_stream_requests_max,
         creates_topics=settings.creates_topics,
     )

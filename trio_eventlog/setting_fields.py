@@ -152,7 +152,7 @@ def setting(
         kind=kind,
         help=help,
         group=group,
-        default_text=default_text or _show(kind, default),
+        default_text=default_text or show_value(kind, default),
         choices=choices,
         minimum=minimum,
         maximum=maximum,
@@ -171,7 +171,8 @@ def refuse(name: str, value: object, why: str) -> SettingsError:
     return SettingsError(f"setting {name}: {value!r} is refused: {why}")
 
 
-def _show(kind: Kind, value: object) -> str:
+def show_value(kind: Kind, value: object) -> str:
+    """A default or a bound, for people."""
     if value is None or value == "" or value == ():
         return "none"
     if kind is SWITCH:
@@ -181,8 +182,8 @@ def _show(kind: Kind, value: object) -> str:
             if value and value % _SIZE_UNITS[unit.lower()] == 0:
                 return f"{value // _SIZE_UNITS[unit.lower()]}{unit}"
     if kind is DURATION and isinstance(value, int | float):
-        return f"{value * 1000:g}ms" if value < 1 else f"{value:g}s"
-    return str(value)
+        return f"{value * 1000:g}ms" if 0 < value < 1 else f"{value:g}s"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _validate(_instance: object, attribute: "attrs.Attribute[object]", value: object) -> None:

@@ -1,6 +1,7 @@
 """A cluster as clients see it: real gRPC over a network in memory, and behind it plain lists that obey what tests tell them."""
 
 import random
+import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -77,6 +78,7 @@ class FakeNode:
         self.scope: trio.CancelScope | None = None
         self.before_append: Callable[[records_pb2.Batch], Any] | None = None
         self.after_append: Callable[[records_pb2.Batch], Any] | None = None
+        self.hears_of_topics_at = float("-inf")
         self.visible_end: int | None = None  # A follower that lags.
 
     def services(self) -> list[Service]:
@@ -108,6 +110,8 @@ class FakeNode:
 
     def partition(self, topic: str, number: int) -> FakePartition:
         found = self.cluster.topics.get(topic)
+        if trio.current_time() < self.hears_of_topics_at:
+            raise TopicNotFound(f"no topic {topic} here yet")
         if found is None and self.cluster.auto_create:
             self.cluster.add_topic(topic)
             found = self.cluster.topics[topic]
@@ -116,7 +120,7 @@ class FakeNode:
         return found[number]
 
     def check_leads(self, leader: str) -> None:
-        if leader != self.name:
+        if leader != self.name and not self.cluster.forwards:
             hint = self.cluster.nodes[leader].address if self.cluster.gives_hints and leader else ""
             raise NotLeader(f"{self.name} does not lead", 1 if hint else 0, hint)
 
@@ -252,9 +256,7 @@ class FakeNode:
     async def list_topics(self, request: admin_pb2.ListTopicsRequest, context: Context) -> admin_pb2.ListTopicsResponse:
         return admin_pb2.ListTopicsResponse(topics=[self.topic(name) for name in sorted(self.cluster.topics)])
 
-    async def describe_topic(
-        self, request: admin_pb2.DescribeTopicRequest, context: Context
-    ) -> admin_pb2.DescribeTopicResponse:
+    async def describe_topic(self, request: admin_pb2.DescribeTopicRequest, context: Context) -> admin_pb2.DescribeTopicResponse:
         if request.name not in self.cluster.topics:
             raise TopicNotFound(f"no topic {request.name}")
         return admin_pb2.DescribeTopicResponse(
@@ -305,6 +307,8 @@ class FakeCluster:
         self.catalog_leader = names[0]
         self.auto_create = False
         self.gives_hints = True
+        self.forwards = False
+        self.tls: ssl.SSLContext | None = None
         self.lose_next_admin_answer = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
 
@@ -323,8 +327,17 @@ class FakeCluster:
             async with bound.listener, trio.open_nursery() as nursery:
                 task_status.started()
                 while True:
-                    stream = await bound.listener.accept()
-                    nursery.start_soon(server.serve, stream)
+                    nursery.start_soon(self.serve_connection, server, await bound.listener.accept())
+
+    async def serve_connection(self, server: Server, stream: trio.abc.Stream) -> None:
+        try:
+            if self.tls is not None:
+                secured = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+                await secured.do_handshake()
+                stream = secured
+            await server.serve(stream)
+        except trio.BrokenResourceError:
+            pass  # The handshake failed, or the connection was reset: the client is told, and tests look there.
 
     def kill(self, name: str) -> None:
         """As kill -9: connections break, nobody listens."""
@@ -346,15 +359,17 @@ async def open_fake(
     cluster = cluster or FakeCluster()
     if "t" not in cluster.topics:
         cluster.add_topic("t")
-    async with trio.open_nursery() as nursery:
-        for name in cluster.nodes:
-            await nursery.start(cluster.run_node, name)
-        async with open_client(
-            target,
-            settings=settings or ClientSettings(),
-            network=cluster.network.host("client"),
-            rng=random.Random(7),
-            now_ns=lambda: 1_700_000_000_000_000_000,
-        ) as client:
-            yield cluster, client
-        nursery.cancel_scope.cancel()
+    # A test that waits for ever fails at once, since its clock jumps.
+    with trio.fail_after(3600):
+        async with trio.open_nursery() as nursery:
+            for name in cluster.nodes:
+                await nursery.start(cluster.run_node, name)
+            async with open_client(
+                target,
+                settings=settings or ClientSettings(),
+                network=cluster.network.host("client"),
+                rng=random.Random(7),
+                now_ns=lambda: 1_700_000_000_000_000_000,
+            ) as client:
+                yield cluster, client
+            nursery.cancel_scope.cancel()

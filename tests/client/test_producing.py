@@ -145,7 +145,7 @@ async def test_connection_lost_before_the_answer_is_a_duplicate(autojump_clock: 
 
 async def test_silent_node_is_left(autojump_clock: trio.testing.MockClock) -> None:
     """No answer for attempt_timeout_seconds: somebody else is asked."""
-    async with open_fake(settings=ClientSettings(attempt_timeout_seconds=2)) as (cluster, client):
+    async with open_fake(settings=ClientSettings(attempt_timeout_seconds=2, stall_seconds=100)) as (cluster, client):
 
         async def hang() -> None:
             cluster.lead("t", 0, "n2")
@@ -156,6 +156,24 @@ async def test_silent_node_is_left(autojump_clock: trio.testing.MockClock) -> No
         assert (await client.produce("t", b"a")).base_offset == 0
         assert 2 <= trio.current_time() - before < 3
     assert cluster.topics["t"][0].values() == [b"a"]
+
+
+async def test_silent_leader_is_left_when_another_leads(autojump_clock: trio.testing.MockClock) -> None:
+    """Without waiting for attempt_timeout_seconds: others are asked after stall_seconds, the silent one last."""
+    async with open_fake() as (cluster, client):
+        await client.produce("t", b"a")
+
+        async def hang() -> None:
+            await trio.sleep_forever()
+
+        cluster.nodes["n1"].before_append = once(hang)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.produce, "t", b"b")
+            await trio.sleep(1.2)
+            cluster.network.isolate("n1")
+            cluster.lead("t", 0, "n2")
+        assert 1.2 <= trio.current_time() < 2.5
+    assert cluster.topics["t"][0].values() == [b"a", b"b"]
 
 
 async def test_overload_waits_as_asked(autojump_clock: trio.testing.MockClock) -> None:
@@ -321,6 +339,23 @@ async def test_idle_stream_is_closed_and_opened_again(autojump_clock: trio.testi
         await client.produce("t", b"b")
     assert cluster.nodes["n1"].calls.count("ProduceStream") == 2
     assert cluster.topics["t"][0].values() == [b"a", b"b"]
+
+
+async def test_moves_to_the_leader_while_streaming(autojump_clock: trio.testing.MockClock) -> None:
+    """A node that forwards is not an error, so nothing says that there is a shorter way: the client looks now and then."""
+    async with open_fake() as (cluster, client):
+        await client.produce("t", b"0")
+        partition = cluster.topics["t"][0]
+        cluster.forwards = True
+        partition.leader = "n2"
+        for number in range(1, 200):
+            handles = [await client.submit_batch("t", 0, _batch(b"%d" % number)) for _ in range(3)]
+            for handle in handles:
+                await handle.wait()
+            await trio.sleep(0.1)
+    assert cluster.nodes["n1"].calls.count("ProduceStream") == 1
+    assert cluster.nodes["n2"].calls.count("ProduceStream") == 1
+    assert [int(value) for value in partition.values()] == sorted(list(range(200)) + 2 * list(range(1, 200)))
 
 
 async def test_application_errors_come_out_as_they_are(autojump_clock: trio.testing.MockClock) -> None:

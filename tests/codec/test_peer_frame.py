@@ -15,6 +15,7 @@ from trio_eventlog.codec.peer_frame import (
     Frame,
     FrameDecoder,
     FrameKind,
+    FrameReader,
     Hello,
     Refused,
     RefusedCode,
@@ -130,6 +131,59 @@ def test_garbage_is_refused_or_waited_for(data: bytes) -> None:
     except CodecError:
         with pytest.raises(CodecError):
             decoder.feed(b"")
+
+
+def read_by(reader: FrameReader, data: bytes, sizes: list[int]) -> list[tuple[int, int, bytes]]:
+    """As a socket would fill the buffers, with reads of the given sizes (then as much as fits)."""
+    got: list[Frame] = []
+    turn = 0
+    while data:
+        buffers = reader.buffers()
+        count = min(sizes[turn] if turn < len(sizes) else len(data), sum(map(len, buffers)), len(data))
+        turn += 1
+        rest = data[:count]
+        for buffer in buffers:
+            buffer[: len(rest)] = rest[: len(buffer)] if len(rest) > len(buffer) else rest
+            rest = rest[len(buffer) :]
+            if not rest:
+                break
+        data = data[count:]
+        got += reader.received(count)
+    return plain(got)
+
+
+@given(st.lists(frames, max_size=6), st.lists(st.integers(1, 700), max_size=40), st.integers(FRAME_HEADER_BYTES, 300))
+def test_a_reader_of_buffers_gives_the_same_frames(
+    sent: list[tuple[int, int, bytes, bytes]], sizes: list[int], small_bytes: int
+) -> None:
+    data = b"".join(encoded(*frame) for frame in sent)
+    got = read_by(FrameReader(LIMIT, small_bytes), data, sizes)
+    assert got == [(kind, group_id, head + tail) for kind, group_id, head, tail in sent]
+
+
+@given(st.binary(max_size=300), st.integers(FRAME_HEADER_BYTES, 300))
+def test_a_reader_of_buffers_refuses_garbage_too(data: bytes, small_bytes: int) -> None:
+    try:
+        assert read_by(FrameReader(LIMIT, small_bytes), data, []) == []
+    except CodecError:
+        pass
+
+
+def test_frames_of_a_reader_do_not_change_afterwards() -> None:
+    """The small buffer is used again; the frames that went through it are copies."""
+    reader = FrameReader(LIMIT)
+    kept: list[Frame] = []
+    for number in range(3):
+        frame = encode_frame_head(FrameKind.RAFT, number, b"%d" % number * 100)
+        reader.buffers()[0][: len(frame)] = frame
+        kept += reader.received(len(frame))
+    assert plain(kept) == [(FrameKind.RAFT, number, b"%d" % number * 100) for number in range(3)]
+
+
+def test_the_limit_of_a_body_in_a_reader() -> None:
+    assert len(read_by(FrameReader(1000), encode_frame_head(FrameKind.RAFT, 1, b"x" * 1000), [])) == 1
+    with pytest.raises(CodecError, match="1001 bytes, the limit is 1000"):
+        read_by(FrameReader(1000), encode_frame_head(FrameKind.RAFT, 1, b"x" * 1001)[:FRAME_HEADER_BYTES], [])
 
 
 def test_a_body_in_one_chunk_is_not_copied() -> None:

@@ -40,9 +40,7 @@ async def slow_memory_pair() -> Pair:
 
 
 async def small_memory_pair() -> Pair:
-    return await pair_over(
-        MemoryNetwork(random.Random(1), MemoryNetworkSettings(buffer_bytes_max=SMALL_BYTES)).host("a"), "a:1"
-    )
+    return await pair_over(MemoryNetwork(random.Random(1), MemoryNetworkSettings(buffer_bytes_max=SMALL_BYTES)).host("a"), "a:1")
 
 
 async def real_pair() -> Pair:

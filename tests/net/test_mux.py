@@ -181,9 +181,7 @@ async def test_connections_that_are_served_are_not_unidentified(autojump_clock: 
         assert (statistics.open_now, statistics.unidentified_now, statistics.accepted) == (20, 0, 20)
 
 
-async def test_a_crash_ends_one_connection_only(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_crash_ends_one_connection_only(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
     async def crash(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         async with trio.open_nursery():
             raise ZeroDivisionError("a bug")
@@ -199,9 +197,7 @@ async def test_a_crash_ends_one_connection_only(
     assert "ZeroDivisionError: a bug" in caplog.text
 
 
-async def test_a_broken_connection_is_no_crash(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_broken_connection_is_no_crash(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
     async def read(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         while True:
             await stream.receive_some()

@@ -2,8 +2,7 @@
 
 From the top down: `client` is what an application holds; `producer` gathers records into batches; `lane` carries batches to a
 partition's leader and `consumer` follows a partition's replicas, both through `calls` (routing, repetition) and `channels`
-(connections). Pure: `target`, `routing`, `producer_core`, `backoff`. Messages of the service are turned into values in `wire` and
-`values`.
+(connections). Pure: `target`, `routing`, `producer_core`, `backoff`. `wire` and `values` turn messages into values.
 """
 
 from trio_eventlog.client.client import Client, open_client

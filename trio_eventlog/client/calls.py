@@ -1,7 +1,8 @@
 """Calls that find the right node, and are repeated while that is safe and the time allows."""
 
+import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import trio
@@ -11,9 +12,11 @@ from trio_eventlog.client.channels import ChannelPool
 from trio_eventlog.client.routing import Routing
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.wire import GET_SERVERS, routing_of
-from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, Unavailable
+from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, TopicNotFound, Unavailable
 from trio_eventlog.rpc import Method
 from trio_eventlog.v1 import event_log_pb2
+
+logger = logging.getLogger(__name__)
 
 HINTS_MAX = 3
 """Leader hints followed without a wait; nodes that point at each other are not chased for ever."""
@@ -39,12 +42,14 @@ class Caller:
         addresses: Callable[[float], list[str]],
         *,
         on_uncertain: Callable[[], None] = lambda: None,
+        grace: "TopicGrace | None" = None,
     ) -> Any:
         """A unary call that may be repeated.
 
         Args:
             addresses: time -> where to try, the best first.
             on_uncertain: told when an attempt may have had its effect without an answer.
+            grace: for calls about a topic that may be new to the node.
 
         Raises:
             EventLogError: what the node said, or the last error once time or attempts have run out.
@@ -61,15 +66,16 @@ class Caller:
                     response = await self.call_once(address, method, request)
                 except NotLeader as error:
                     last = error
-                    if error.leader_address and error.leader_address != address and hints < HINTS_MAX:
+                    hinted = self.routing.hinted(error)
+                    if hinted and hinted != address and hints < HINTS_MAX:
                         hints += 1
-                        hinted = error.leader_address
                         continue
+                    hinted = ""
                 except EventLogError as error:
-                    if not error.retryable:
+                    if not error.retryable and not (grace is not None and grace.forgives(error)):
                         raise
                     last = error
-                    if not isinstance(error, Overloaded | QuotaExceeded):
+                    if not isinstance(error, Overloaded | QuotaExceeded | TopicNotFound):
                         on_uncertain()
                     if isinstance(error, Unavailable | ShuttingDown):
                         self.routing.avoid(address, trio.current_time())
@@ -81,12 +87,17 @@ class Caller:
                     await self.before_retry(backoff, last)
         raise last or Unavailable(f"no answer within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)")
 
-    async def call_once(self, address: str, method: Method, request: Any) -> Any:
+    async def call_once(self, address: str, method: Method, request: Any, timeout_seconds: float = float("inf")) -> Any:
         """One attempt at one node. Raises Unavailable when there is no answer in time."""
-        timeout_seconds = self.settings.attempt_timeout_seconds
+        timeout_seconds = min(timeout_seconds, self.settings.attempt_timeout_seconds)
         with trio.move_on_after(timeout_seconds):
-            async with self.pool.use(address) as channel:
-                return await channel.unary(method, request)
+            try:
+                async with self.pool.use(address) as channel:
+                    return await channel.unary(method, request)
+            except Unavailable as error:
+                if address in str(error):
+                    raise
+                raise Unavailable(f"{address}: {error}") from error
         raise Unavailable(f"{address} did not answer within {timeout_seconds:g} s")
 
     async def before_retry(self, backoff: Backoff, error: EventLogError, not_after: float = float("inf")) -> None:
@@ -95,14 +106,13 @@ class Caller:
         asked_seconds = error.retry_after_seconds if isinstance(error, Overloaded | QuotaExceeded) else 0.0
         await trio.sleep_until(min(trio.current_time() + backoff.next_seconds(asked_seconds), not_after))
         if not asked_seconds:
-            try:
-                await self.refresh(newer_than=failed_at)
-            except Unavailable:
-                # What is known stays; the next attempt tells what is wrong.
-                pass
+            await self.refresh_if_possible(newer_than=failed_at)
 
-    async def refresh(self, newer_than: float | None = None) -> None:
+    async def refresh(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
         """Ask any node for nodes and leaders, unless somebody has since `newer_than` (default: routing_refresh_seconds ago).
+
+        Args:
+            last: addresses to ask after all others.
 
         Raises:
             Unavailable: no node answers; the text names each one and why.
@@ -115,20 +125,30 @@ class Caller:
             if self.routing.updated_at > newer_than:
                 return
             reasons: list[str] = []
-            for address in self.routing.addresses(trio.current_time()):
+            addresses = self.routing.addresses(trio.current_time())
+            for address in sorted(addresses, key=lambda address: address in last):
                 try:
-                    response = await self.call_once(address, GET_SERVERS, event_log_pb2.GetServersRequest())
+                    response = await self.call_once(
+                        address, GET_SERVERS, event_log_pb2.GetServersRequest(), self.settings.connect_timeout_seconds
+                    )
                 except EventLogError as error:
                     if not error.retryable:
                         raise
                     self.routing.avoid(address, trio.current_time())
-                    reasons.append(str(error) if address in str(error) else f"{address}: {error}")
+                    reasons.append(str(error))
                     continue
                 self.routing.worked(address)
                 servers, placements = routing_of(response)
                 self.routing.update(servers, placements, trio.current_time())
                 return
             raise Unavailable("no node answers: " + "; ".join(reasons))
+
+    async def refresh_if_possible(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
+        """As `refresh`; when no node answers, what is known stays, and the call that needed it tells what is wrong."""
+        try:
+            await self.refresh(newer_than, last)
+        except Unavailable as error:
+            logger.debug("routing stays as it is: %s", error)
 
     async def know_topic(self, topic: str) -> int | None:
         """How many partitions the topic has; None when no node knows it. Asks when it is not known or was asked long ago.
@@ -137,12 +157,32 @@ class Caller:
             EventLogError: the topic is not known, and no node answered in time.
         """
         if self.routing.partitions(topic) is not None:
-            try:
-                await self.refresh()
-            except Unavailable:
-                # What was known may still be right; the call itself tells what is wrong.
-                pass
+            await self.refresh_if_possible()
         else:
             response = await self.call(GET_SERVERS, event_log_pb2.GetServersRequest(), self.routing.addresses)
             self.routing.update(*routing_of(response), trio.current_time())
         return self.routing.partitions(topic)
+
+
+class TopicGrace:
+    """A node may be asked for a topic before it has heard of it. That is no error, unless it goes on for long."""
+
+    def __init__(self, caller: Caller, topic: str, partition: int) -> None:
+        self._caller = caller
+        self._topic = topic
+        self._partition = partition
+        self._missing_since: float | None = None
+
+    def reset(self) -> None:
+        """A node knew the topic."""
+        self._missing_since = None
+
+    def forgives(self, error: EventLogError) -> bool:
+        """Whether to try again: other nodes know the topic, and attempt_timeout_seconds are not over yet."""
+        partitions = self._caller.routing.partitions(self._topic)
+        if not isinstance(error, TopicNotFound) or partitions is None or self._partition >= partitions:
+            return False
+        now = trio.current_time()
+        if self._missing_since is None:
+            self._missing_since = now
+        return now - self._missing_since < self._caller.settings.attempt_timeout_seconds

@@ -127,9 +127,7 @@ class ChannelPool:
             if isinstance(opened, EventLogError):
                 raise opened
             return opened
-        raise Unavailable(
-            f"{address} could not be connected to within {self._connect_timeout_seconds:g} s: is the node running?"
-        )
+        raise Unavailable(f"{address} could not be connected to within {self._connect_timeout_seconds:g} s: is the node running?")
 
     async def _hold(
         self,

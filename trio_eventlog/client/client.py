@@ -11,7 +11,15 @@ import trio
 from trio_eventlog.client.background import background
 from trio_eventlog.client.calls import Caller
 from trio_eventlog.client.channels import ChannelPool, Connect, connect_over
-from trio_eventlog.client.consumer import BatchReceiver, Item, PartitionReader, RecordReceiver, check_start, earliest_ns
+from trio_eventlog.client.consumer import (
+    BatchReceiver,
+    Item,
+    PartitionReader,
+    RecordReceiver,
+    ask_offsets,
+    check_start,
+    earliest_ns,
+)
 from trio_eventlog.client.lane import Lane
 from trio_eventlog.client.producer import Delivery, OpenBatch, Producer
 from trio_eventlog.client.producer_core import PendingBatch, ProduceResult
@@ -24,6 +32,7 @@ from trio_eventlog.client.wire import (
     CREATE_TOPIC,
     DELETE_TOPIC,
     DESCRIBE_TOPIC,
+    END,
     GET_STATUS,
     LIST_TOPICS,
     NANOSECONDS,
@@ -114,6 +123,7 @@ class Client:
         """Queue a batch that is encoded already, waiting for room only; the handle tells the outcome of its first record."""
         outcome = OpenBatch(partition, 0.0)
         lane = self._lane(topic, partition)
+        await trio.lowlevel.checkpoint()
         outcome.pending = await lane.submit(batch, acks, lambda done: outcome.resolve(done.result, done.error))
         return Delivery(outcome, 0)
 
@@ -206,18 +216,44 @@ class Client:
             raise InvalidArgument(f"start {start!r}: {error}") from None
         if partition is not None and partition < 0:
             raise InvalidArgument(f"partition {partition}: partitions count from 0")
+        starts = dict.fromkeys(range(partitions) if partition is None else (partition,), start)
+        if start is END:
+            for number in starts:
+                _, starts[number] = await self.offsets(topic, number)
         buffered = self.settings.consumer_buffer_batches if buffer_batches is None else buffer_batches
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
         send, receive = trio.open_memory_channel[Item](buffered)
-        async with background() as nursery, receive:
+        # The readers end before what they send to is closed.
+        async with receive, background() as nursery:
             async with send:
-                for number in range(partitions) if partition is None else (partition,):
+                for number, begin in starts.items():
                     reader = PartitionReader(
-                        topic, number, start, self._caller, send.clone(), fetch_bytes or self.settings.consumer_fetch_bytes
+                        topic,
+                        number,
+                        begin,
+                        self._caller,
+                        send.clone(),
+                        max_bytes=fetch_bytes or self.settings.consumer_fetch_bytes,
+                        is_earned=start is END,
                     )
                     nursery.start_soon(reader.run)
             yield BatchReceiver(receive)
+
+    async def offsets(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """The partition's log start offset and its end: one past the last offset, of everything acknowledged before the call.
+
+        Raises:
+            TopicNotFound: no such topic or partition.
+        """
+        return await ask_offsets(self._caller, topic, partition)
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises TopicNotFound; a topic that is made on first use is not made."""
+        known = await self._caller.know_topic(topic)
+        if known is None:
+            raise TopicNotFound(f"there is no topic {topic!r}: `trio-eventlog topics list` shows those there are")
+        return known
 
     # Topics and the cluster
 
@@ -286,9 +322,9 @@ class Client:
         return node_status(await self._caller.call(GET_STATUS, request, self._routing.addresses))
 
     async def servers(self) -> list[ServerInfo]:
-        """The nodes of the cluster, asked for now."""
+        """The nodes of the cluster, by name, asked for now."""
         await self._caller.refresh(newer_than=trio.current_time())
-        return list(self._routing.servers)
+        return sorted(self._routing.servers, key=lambda server: (server.name, server.id))
 
     async def placements(self) -> list[Placement]:
         """Leader and replicas of every partition, asked for now."""
@@ -317,6 +353,24 @@ class Client:
         leader_id: str = response.leader_id
         return leader_id
 
+    async def _keep_routing_fresh(self) -> None:
+        """While there is work on a stream, nobody asks where the leader is, so this does."""
+        settings = self.settings
+        seen = 0
+        while True:
+            await trio.sleep(min(settings.stall_seconds, settings.routing_refresh_seconds))
+            stalled = [lane for lane in self._lanes.values() if lane.is_stalled]
+            if stalled:
+                silent = {lane.address for lane in stalled}
+                await self._caller.refresh_if_possible(trio.current_time() - settings.stall_seconds, silent)
+                for lane in stalled:
+                    lane.leave_if_led_elsewhere()
+                continue
+            activity = sum(lane.activity for lane in self._lanes.values())
+            if activity != seen:
+                seen = activity
+                await self._caller.refresh_if_possible()
+
     async def _partition_for(self, topic: str, key: bytes) -> int:
         # A topic that nobody knows may be made on first use, with one partition; the node refuses if not.
         partitions = await self._caller.know_topic(topic) or 1
@@ -337,9 +391,7 @@ class Client:
         within = f"within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)"
         if was_withdrawn:
             last = pending.last_error if pending is not None else None
-            return last or Unavailable(
-                f"the records were not sent {within}: the partition's buffer is full, or no leader is known"
-            )
+            return last or Unavailable(f"the records were not sent {within}: the partition's buffer is full, or no leader is known")
         return OutcomeUnknown(f"no acknowledgement {within}: the records may be in the log, or get there still")
 
 
@@ -388,4 +440,6 @@ async def open_client(
             channels_max=settings.channels_max,
             connect_timeout_seconds=settings.connect_timeout_seconds,
         )
-        yield Client(nursery=nursery, caller=Caller(routing, pool, settings, rng), settings=settings, rng=rng, now_ns=now_ns)
+        client = Client(nursery=nursery, caller=Caller(routing, pool, settings, rng), settings=settings, rng=rng, now_ns=now_ns)
+        nursery.start_soon(client._keep_routing_fresh)
+        yield client

@@ -5,7 +5,7 @@ import datetime
 import attrs
 import trio
 
-from trio_eventlog.client.calls import Caller
+from trio_eventlog.client.calls import Caller, TopicGrace
 from trio_eventlog.client.channels import ClientCall
 from trio_eventlog.client.wire import (
     CONSUME,
@@ -18,7 +18,7 @@ from trio_eventlog.client.wire import (
 )
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.errors import CodecError, CorruptBatch, EventLogError, OffsetOutOfRange, ShuttingDown, Unavailable
+from trio_eventlog.errors import CodecError, CorruptBatch, EventLogError, OffsetOutOfRange, ShuttingDown, TopicNotFound, Unavailable
 from trio_eventlog.records import Batch, Record
 from trio_eventlog.v1 import event_log_pb2
 
@@ -81,7 +81,8 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
     A checkpoint for each batch and each 128 records: a checkpoint for each record would take longer than the record.
 
     Attributes:
-        partition: where the last record received is from.
+        partition: where the last record or batch received is from.
+        end_offset: one past the last record of the last batch.
     """
 
     def __init__(self, batches: BatchReceiver, max_unpacked_bytes: int, from_ns: int) -> None:
@@ -91,6 +92,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
         self._records: list[Record] = []
         self._next = 0
         self.partition = 0
+        self.end_offset = 0
 
     async def receive(self) -> Record:
         """The next record. Raises as `BatchReceiver.receive`."""
@@ -113,6 +115,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
             return rest
         item = await self._batches.receive()
         self.partition = item.partition
+        self.end_offset = item.end_offset
         try:
             records = decode_records(item.batch, self._max_unpacked_bytes)
         except CodecError as error:
@@ -133,12 +136,24 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
 class PartitionReader:
     """Follows one partition, whoever serves it, without a gap and without a repetition.
 
+    Args:
+        start: not END, which is asked for once and before: asked again after a lost stream, it would leave out records.
+        is_earned: `start` is what the log has said, not what the user has.
+
     Attributes:
         next_offset: of the next record wanted; None until the first answer when the start is no offset.
     """
 
     def __init__(
-        self, topic: str, partition: int, start: Start, caller: Caller, items: trio.MemorySendChannel[Item], max_bytes: int
+        self,
+        topic: str,
+        partition: int,
+        start: Start,
+        caller: Caller,
+        items: trio.MemorySendChannel[Item],
+        *,
+        max_bytes: int,
+        is_earned: bool,
     ) -> None:
         self._topic = topic
         self._partition = partition
@@ -147,31 +162,39 @@ class PartitionReader:
         self._items = items
         self._max_bytes = max_bytes
         self.next_offset: int | None = start if isinstance(start, int) else None
-        self._is_earned = False  # next_offset follows from what the log has said, not from what the user has.
+        self._is_earned = is_earned
         self._heard_at = 0.0
         self._corrupt = 0
+        self._grace = TopicGrace(caller, topic, partition)
 
     async def run(self) -> None:
         """Put batches into the channel until cancelled; an error that cannot be overcome goes into the channel too."""
         async with self._items:
             try:
-                await self._run()
-            except EventLogError as error:
-                await self._items.send(error)
+                try:
+                    await self._run()
+                except EventLogError as error:
+                    await self._items.send(error)
+            except trio.BrokenResourceError:
+                # The receiving end was closed: nobody wants more. (Connections that break raise Unavailable.)
+                return
 
     async def _run(self) -> None:
         caller = self._caller
         backoff = caller.backoff()
         self._heard_at = trio.current_time()
-        if self._start is END:
-            await self._find_end()
+        choose = caller.routing.for_read
         while True:
             leader = caller.routing.leader(self._topic, self._partition)
-            address = caller.routing.for_read(self._topic, self._partition, trio.current_time())[0]
             attempt_at = trio.current_time()
+            address = choose(self._topic, self._partition, attempt_at)[0]
+            choose = caller.routing.for_read
             try:
                 async with caller.pool.use(address) as channel, channel.stream(CONSUME_STREAM) as call:
                     await self._follow(call)
+                # Silence: either there is nothing new, or the replica is cut off. The leader is the one to tell.
+                if address != leader:
+                    choose = caller.routing.for_write
                 continue
             except EventLogError as error:
                 failure = error
@@ -181,24 +204,18 @@ class PartitionReader:
                 self._corrupt += 1
                 if self._corrupt >= CORRUPT_REPLICAS_MAX:
                     raise failure
-            elif not (failure.retryable or isinstance(failure, OffsetOutOfRange) or type(failure).code == EventLogError.code):
+            elif not (self._goes_on_after(failure) or self._grace.forgives(failure)):
                 raise failure
             if trio.current_time() - self._heard_at > caller.settings.consumer_retry_seconds:
                 raise failure
             if self._heard_at > attempt_at:
                 backoff.reset()
-            if isinstance(failure, Unavailable | ShuttingDown | OffsetOutOfRange | CorruptBatch):
+            if isinstance(failure, Unavailable | ShuttingDown | OffsetOutOfRange | CorruptBatch | TopicNotFound):
                 caller.routing.avoid(address, trio.current_time())
             await caller.before_retry(backoff, failure)
 
-    async def _find_end(self) -> None:
-        """The end is asked for once, and of the leader: asked again after a lost stream, it would leave out records."""
-        request = consume_request(self._topic, self._partition, END, max_bytes=1)
-        request.consistency = event_log_pb2.LINEARIZABLE
-        routing = self._caller.routing
-        response = await self._caller.call(CONSUME, request, lambda now: routing.for_write(self._topic, self._partition, now))
-        self.next_offset = response.high_watermark
-        self._is_earned = True
+    def _goes_on_after(self, error: EventLogError) -> bool:
+        return error.retryable or isinstance(error, OffsetOutOfRange) or type(error).code == EventLogError.code
 
     async def _follow(self, call: ClientCall) -> None:
         """Until the stream ends (raises), or is silent for so long that another replica is asked (returns)."""
@@ -214,6 +231,7 @@ class PartitionReader:
             if response is None:
                 raise Unavailable(f"topic {self._topic}, partition {self._partition}: the node ended the stream")
             self._heard_at = trio.current_time()
+            self._grace.reset()
             for message in response.batches:
                 item = self._take(batch_of(message), response)
                 if item is not None:
@@ -252,6 +270,15 @@ class PartitionReader:
         if self.next_offset is None or self.next_offset < error.log_start_offset or self.next_offset <= error.high_watermark:
             return False
         return self._is_earned or not from_leader
+
+
+async def ask_offsets(caller: Caller, topic: str, partition: int) -> tuple[int, int]:
+    """Log start offset and high watermark, which covers everything acknowledged before the call."""
+    request = consume_request(topic, partition, END, max_bytes=1)
+    request.consistency = event_log_pb2.LINEARIZABLE
+    grace = TopicGrace(caller, topic, partition)
+    response = await caller.call(CONSUME, request, lambda now: caller.routing.for_write(topic, partition, now), grace=grace)
+    return response.log_start_offset, response.high_watermark
 
 
 def earliest_ns(start: Start) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_eventlog.client.calls import HINTS_MAX, Caller
+from trio_eventlog.client.calls import HINTS_MAX, Caller, TopicGrace
 from trio_eventlog.client.channels import ClientCall
 from trio_eventlog.client.producer_core import PendingBatch, ProducerCore
 from trio_eventlog.client.wire import PRODUCE_STREAM, produce_head, produce_request, produce_result, stream_error
@@ -14,11 +14,12 @@ from trio_eventlog.errors import (
     NotLeader,
     OutOfOrderSequence,
     ShuttingDown,
-    TopicNotFound,
     Unavailable,
 )
 from trio_eventlog.records import Acks, Batch
 
+LEADER_UNKNOWN_SECONDS = 0.5
+"""How long the answer "nobody leads" is believed."""
 BATCH_OVERHEAD_BYTES = 256
 """What a batch counts for in a buffer beside its payload."""
 
@@ -45,9 +46,30 @@ class Lane:
         self._closed_by: EventLogError | None = None
         self._done_batches = 0
         # Of the present stream:
+        self.address = ""
         self._scope = trio.CancelScope()
+        self._progress_at = 0.0
         self._error: EventLogError | None = None
-        self._topic_missing_since: float | None = None
+        self._is_leaving = False
+        self._grace = TopicGrace(caller, topic, partition)
+
+    @property
+    def activity(self) -> int:
+        """Grows while there is something to do."""
+        return self._done_batches + self._core.in_flight_batches
+
+    @property
+    def is_stalled(self) -> bool:
+        """Batches are on their way, and nothing has been heard of them for stall_seconds."""
+        silent_seconds = trio.current_time() - self._progress_at
+        return self._core.in_flight_batches > 0 and silent_seconds >= self._caller.settings.stall_seconds
+
+    def leave_if_led_elsewhere(self) -> None:
+        """Give up a silent node when another one is known to lead: what was sent is sent again there, and recognised."""
+        leader = self._caller.routing.leader(self.topic, self.partition)
+        if self.is_stalled and leader is not None and leader != self.address:
+            self._error = Unavailable(f"{self.address} is silent, and {leader} leads by now")
+            self._scope.cancel()
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether `submit_nowait` takes a batch of this payload now. An empty lane takes any."""
@@ -60,6 +82,10 @@ class Lane:
 
     async def submit(self, batch: Batch, acks: Acks, on_done: Callable[[PendingBatch], None]) -> PendingBatch:
         """Wait for room, first come first served, and queue the batch. Raises BatchTooLarge, or Unavailable after closing."""
+        if self.has_room(len(batch.payload)):
+            # Cancellable, but not a schedule point: whoever waits for the outcome gives way anyhow.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self.submit_nowait(batch, acks, on_done)
         async with self._entrance:
             size_bytes = len(batch.payload) + BATCH_OVERHEAD_BYTES
             while self._buffered_bytes and self._buffered_bytes + size_bytes > self._caller.settings.producer_buffer_bytes:
@@ -123,9 +149,13 @@ class Lane:
             while not self._core.has_work:
                 self._work = trio.Event()
                 await self._work.wait()
+            if routing.leader(self.topic, self.partition) is None:
+                await self._caller.refresh_if_possible(newer_than=trio.current_time() - LEADER_UNKNOWN_SECONDS)
             address = routing.for_write(self.topic, self.partition, trio.current_time())[0]
+            self.address = address
             done_before = self._done_batches
             self._error = None
+            self._is_leaving = False
             try:
                 async with self._caller.pool.use(address) as channel, channel.stream(PRODUCE_STREAM) as call:
                     await self._carry(call, address)
@@ -141,9 +171,10 @@ class Lane:
             if isinstance(error, Unavailable | ShuttingDown):
                 routing.avoid(address, trio.current_time())
             if isinstance(error, NotLeader):
-                if error.leader_address and error.leader_address != address and hints < HINTS_MAX:
+                hinted = routing.hinted(error)
+                if hinted and hinted != address and hints < HINTS_MAX:
                     hints += 1
-                    routing.set_leader(self.topic, self.partition, error.leader_address)
+                    routing.set_leader(self.topic, self.partition, hinted)
                     continue
                 routing.forget_leader(self.topic, self.partition, address)
             hints = 0
@@ -158,23 +189,36 @@ class Lane:
         async with trio.open_nursery() as nursery:
             self._scope = trio.CancelScope()
             self._progress()
-            nursery.start_soon(self._send, call)
+            nursery.start_soon(self._send, call, address)
             with self._scope:
                 await self._receive(call, address)
-            if self._scope.cancelled_caught and self._core.in_flight_batches:
+            if self._scope.cancelled_caught and self._core.in_flight_batches and self._error is None:
                 self._error = Unavailable(f"{address} did not acknowledge within {settings.attempt_timeout_seconds:g} s")
             nursery.cancel_scope.cancel()
+
+    def _check_leader(self, address: str) -> None:
+        """A node that leads no more still forwards, but the way round costs time: go where the leader is."""
+        routing = self._caller.routing
+        leader = routing.leader(self.topic, self.partition)
+        if leader is not None and leader != address and not routing.is_avoided(leader, trio.current_time()):
+            self._is_leaving = True
 
     def _progress(self) -> None:
         """Something happened: the time for the next thing begins."""
         settings = self._caller.settings
         waits = settings.attempt_timeout_seconds if self._core.in_flight_batches else settings.producer_idle_seconds
-        self._scope.deadline = trio.current_time() + waits
+        self._progress_at = trio.current_time()
+        self._scope.deadline = self._progress_at + waits
 
-    async def _send(self, call: ClientCall) -> None:
+    async def _send(self, call: ClientCall, address: str) -> None:
         core = self._core
         while True:
-            pending = core.next_to_send()
+            if core.has_work:
+                self._check_leader(address)
+            if self._is_leaving and not core.in_flight_batches:
+                self._scope.cancel()
+                return
+            pending = None if self._is_leaving else core.next_to_send()
             if pending is None:
                 self._work = trio.Event()
                 await self._work.wait()
@@ -204,29 +248,19 @@ class Lane:
             if response.HasField("error"):
                 self._hear_error(stream_error(response.error))
             else:
-                self._topic_missing_since = None
+                self._grace.reset()
+                self._caller.routing.worked(address)
                 self._done_batches += 1
                 core.on_result(produce_result(response, core.oldest_in_flight, self.topic, self.partition))
             self._progress()
             self._work.set()
-            if self._error is not None and not core.in_flight_batches:
+            if (self._error is not None or self._is_leaving) and not core.in_flight_batches:
                 return
 
     def _hear_error(self, error: EventLogError) -> None:
-        if isinstance(error, TopicNotFound) and self._is_topic_on_its_way():
-            # The node was told to lead before it was told what.
+        if self._grace.forgives(error):
             error = NotLeader(f"{error} (yet)")
         self._core.on_error(error)
         if error.retryable or isinstance(error, OutOfOrderSequence) or type(error).code == EventLogError.code:
             # Once the rest is answered, a fresh stream, after a wait.
             self._error = self._error or error
-
-    def _is_topic_on_its_way(self) -> bool:
-        """Other nodes know the topic, and this is not going on for long."""
-        partitions = self._caller.routing.partitions(self.topic)
-        if partitions is None or self.partition >= partitions:
-            return False
-        now = trio.current_time()
-        if self._topic_missing_since is None:
-            self._topic_missing_since = now
-        return now - self._topic_missing_since < self._caller.settings.attempt_timeout_seconds

@@ -80,6 +80,19 @@ class Delivery:
         return attrs.evolve(result, base_offset=offset, record_count=1)
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class ProducedRange:
+    """What a producer has put into one partition. Offsets are inclusive, and -1 with `Acks.NONE`.
+
+    Records of other producers may stand in between.
+    """
+
+    partition: int
+    records: int
+    first_offset: int
+    last_offset: int
+
+
 class Producer:
     """Made by `Client.producer`.
 
@@ -115,6 +128,7 @@ class Producer:
         self._open: dict[int, OpenBatch] = {}
         self._unfinished: set[OpenBatch] = set()
         self._failed: list[OpenBatch] = []
+        self._ranges: dict[int, ProducedRange] = {}
         self._change = trio.Event()
         self._sticky = rng.randrange(partitions)
         self._is_closed = False
@@ -172,6 +186,10 @@ class Producer:
         for batch in failed:
             if not batch.is_observed and batch.error is not None:
                 raise batch.error
+
+    def ranges(self) -> list[ProducedRange]:
+        """What has been acknowledged so far, by partition."""
+        return [self._ranges[partition] for partition in sorted(self._ranges)]
 
     async def run_linger(self) -> None:
         """Send batches that have waited long enough, until cancelled."""
@@ -263,6 +281,17 @@ class Producer:
             return
         batch.resolve(result, error)
         self._unfinished.discard(batch)
+        if result is not None:
+            last_offset = OFFSET_UNKNOWN
+            if result.base_offset != OFFSET_UNKNOWN:
+                last_offset = result.base_offset + result.record_count - 1
+            before = self._ranges.get(batch.partition)
+            self._ranges[batch.partition] = ProducedRange(
+                partition=batch.partition,
+                records=result.record_count + (before.records if before is not None else 0),
+                first_offset=before.first_offset if before is not None else result.base_offset,
+                last_offset=last_offset,
+            )
         if error is not None and len(self._failed) < FAILED_BATCHES_KEPT:
             self._failed.append(batch)
 

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from trio_eventlog.errors import NotLeader
+from trio_eventlog.ids import format_id
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class ServerInfo:
@@ -35,18 +38,20 @@ class Routing:
 
     Args:
         seeds: addresses of the target; they are asked when nothing else is known, and again when all else fails.
-        avoid_seconds: how long an address that failed comes last.
+        avoid_seconds_min, avoid_seconds_max: how long an address that failed comes last; doubles each time.
     """
 
-    def __init__(self, seeds: Sequence[str], avoid_seconds: float = 1.0) -> None:
+    def __init__(self, seeds: Sequence[str], avoid_seconds_min: float = 1.0, avoid_seconds_max: float = 60.0) -> None:
         assert seeds
         self._seeds = tuple(seeds)
-        self._avoid_seconds = avoid_seconds
+        self._avoid_seconds_min = avoid_seconds_min
+        self._avoid_seconds_max = avoid_seconds_max
         self._servers: dict[str, ServerInfo] = {}
         self._placements: dict[tuple[str, int], Placement] = {}
         self._partitions: dict[str, int] = {}
         self._leaders: dict[tuple[str, int], str] = {}
         self._avoid_until: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._turn = 0
         self.updated_at = float("-inf")
 
@@ -71,7 +76,8 @@ class Routing:
             if place.leader_id in self._servers
         }
         known = {*self._seeds, *(server.address for server in self._servers.values())}
-        self._avoid_until = {address: until for address, until in self._avoid_until.items() if address in known and until > now}
+        self._avoid_until = {address: until for address, until in self._avoid_until.items() if address in known}
+        self._failures = {address: count for address, count in self._failures.items() if address in known}
         self.updated_at = now
 
     def partitions(self, topic: str) -> int | None:
@@ -89,7 +95,6 @@ class Routing:
     def set_leader(self, topic: str, partition: int, address: str) -> None:
         """A node said who leads now."""
         self._leaders[topic, partition] = address
-        self._avoid_until.pop(address, None)
 
     def forget_leader(self, topic: str, partition: int, address: str) -> None:
         """`address` does not lead (any more), and nobody said who does."""
@@ -98,11 +103,26 @@ class Routing:
 
     def avoid(self, address: str, now: float) -> None:
         """`address` failed: it comes last for a while."""
-        self._avoid_until[address] = now + self._avoid_seconds
+        failures = self._failures.get(address, 0)
+        self._failures[address] = failures + 1
+        self._avoid_until[address] = now + min(self._avoid_seconds_min * 2**failures, self._avoid_seconds_max)
 
     def worked(self, address: str) -> None:
         """`address` answered."""
-        self._avoid_until.pop(address, None)
+        if address in self._failures:
+            del self._failures[address]
+            self._avoid_until.pop(address, None)
+
+    def is_avoided(self, address: str, now: float) -> bool:
+        """Whether `address` failed lately."""
+        return self._avoid_until.get(address, 0.0) > now
+
+    def hinted(self, error: NotLeader) -> str:
+        """The address that a refusal points to; "" when it does not."""
+        if error.leader_address or not error.leader_id:
+            return error.leader_address
+        server = self._servers.get(format_id(error.leader_id))
+        return server.address if server is not None else ""
 
     def addresses(self, now: float) -> list[str]:
         """Every address there is, each once: in turn, those that failed lately last."""
@@ -134,7 +154,7 @@ class Routing:
 
     def _ordered(self, addresses: list[str], now: float) -> list[str]:
         unique = list(dict.fromkeys(addresses))
-        return sorted(unique, key=lambda address: self._avoid_until.get(address, 0.0) > now)
+        return sorted(unique, key=lambda address: self.is_avoided(address, now))
 
 
 def _rotated(items: list[str], turn: int) -> list[str]:

@@ -3,13 +3,12 @@
 import datetime
 import enum
 
-from trio_eventlog.rpc.status import RpcFailed, error_from_code
-
 from trio_eventlog.client.producer_core import OFFSET_UNKNOWN, PendingBatch, ProduceResult
 from trio_eventlog.client.routing import Placement, ServerInfo
 from trio_eventlog.errors import CorruptBatch, EventLogError
 from trio_eventlog.records import Acks, Batch, Compression
 from trio_eventlog.rpc import Encoded, methods_of
+from trio_eventlog.rpc.status import RpcFailed, error_from_code
 from trio_eventlog.v1 import admin_pb2, event_log_pb2, records_pb2
 
 NANOSECONDS = 1_000_000_000
@@ -89,9 +88,7 @@ def batch_of(message: records_pb2.Batch) -> Batch:
     """Raises CorruptBatch for a compression that this version does not know."""
     compression = _COMPRESSIONS.get(message.compression)
     if compression is None:
-        raise CorruptBatch(
-            f"batch at offset {message.base_offset}: unknown compression {message.compression}; update the client"
-        )
+        raise CorruptBatch(f"batch at offset {message.base_offset}: unknown compression {message.compression}; update the client")
     return Batch(
         record_count=message.record_count,
         payload=message.payload,

@@ -35,6 +35,8 @@ FRAME_HEADER = struct.Struct("<IIIBBHQ")
 FRAME_HEADER_BYTES = FRAME_HEADER.size
 NAME_BYTES_MAX = 255
 """Longest cluster name, node name and address in a hello, in UTF-8 bytes."""
+SMALL_FRAME_BYTES = 16 * 1024
+"""Frames up to this size are copied out of a buffer that is used again; larger ones are read into their own."""
 KNOWN_IDS_MAX = 256
 """Most node ids in a hello."""
 REFUSED_TEXT_BYTES_MAX = 1024
@@ -54,6 +56,8 @@ class FrameKind(enum.IntEnum):
     PING = 4
     PONG = 5
     """Returns the body of the PING."""
+    GOODBYE = 6
+    """Last frame of the dialler: the end of the link that follows is meant, no loss. Body empty."""
     RAFT = 16
     """One Raft message without entries."""
     APPEND = 17
@@ -187,12 +191,12 @@ class FrameDecoder:
             if len(self._head) < FRAME_HEADER_BYTES:
                 return frames
             head, self._head = self._head, b""
-            self._begin(head, self._body_bytes(head, 0))
+            self._begin(head, _body_bytes(head, 0, self._body_bytes_max))
             view = self._gather(view, frames)
         position = 0
         end = len(view)
         while end - position >= FRAME_HEADER_BYTES:
-            frame_end = position + FRAME_HEADER_BYTES + self._body_bytes(view, position)
+            frame_end = position + FRAME_HEADER_BYTES + _body_bytes(view, position, self._body_bytes_max)
             if frame_end > end:
                 self._begin(view[position:], frame_end - position - FRAME_HEADER_BYTES)
                 return frames
@@ -200,16 +204,6 @@ class FrameDecoder:
             position = frame_end
         self._head = bytes(view[position:])
         return frames
-
-    def _body_bytes(self, buffer: Buffer, position: int) -> int:
-        body_bytes: int
-        checked: int
-        (body_bytes, checked) = _LENGTHS.unpack_from(buffer, position + CHECKED_FROM)
-        if body_bytes > self._body_bytes_max:
-            raise CodecError(f"peer frame: a body of {body_bytes} bytes, the limit is {self._body_bytes_max}")
-        if checked > body_bytes:
-            raise CodecError(f"peer frame: {checked} bytes under the checksum in a body of {body_bytes}")
-        return body_bytes
 
     def _begin(self, received: Buffer, body_bytes: int) -> None:
         self._gathered = bytearray(FRAME_HEADER_BYTES + body_bytes)
@@ -228,6 +222,80 @@ class FrameDecoder:
             self._gathered_bytes = 0
             frames.append(_decode_frame(memoryview(gathered)))
         return view[len(missing) :]
+
+
+class FrameReader:
+    """As `FrameDecoder`, for who can read into buffers given to it (readv): large frames are not copied at all then.
+
+    The loop: read into `buffers()`, tell `received` how many bytes that were.
+
+    Small frames pass through one small buffer that is used again and again, and leave it as copies of their own size: a frame that
+    somebody keeps does not keep a large read alive. The rest of a large frame is read to where it stays, and what follows it to
+    the small buffer, in one call.
+    """
+
+    def __init__(self, body_bytes_max: int, small_bytes: int = SMALL_FRAME_BYTES) -> None:
+        assert small_bytes >= FRAME_HEADER_BYTES
+        self._body_bytes_max = body_bytes_max
+        self._small = memoryview(bytearray(small_bytes))
+        self._small_bytes = 0
+        """Held at the front of `_small`: the begin of a frame."""
+        self._large: memoryview | None = None
+        """A frame that does not fit into `_small`."""
+        self._large_bytes = 0
+
+    def buffers(self) -> list[memoryview]:
+        """Where the next bytes belong, in this order; never empty. Valid until the next call of `received`."""
+        if self._large is not None:
+            return [self._large[self._large_bytes :], self._small]
+        return [self._small[self._small_bytes :]]
+
+    def received(self, count: int) -> list[Frame]:
+        """The frames that `count` more bytes complete, in order.
+
+        Raises:
+            CodecError: as `FrameDecoder.feed`; the stream is lost and this object with it.
+        """
+        frames: list[Frame] = []
+        if self._large is not None:
+            missing = len(self._large) - self._large_bytes
+            if count < missing:
+                self._large_bytes += count
+                return frames
+            frames.append(_decode_frame(self._large))
+            self._large = None
+            end = count - missing
+        else:
+            end = self._small_bytes + count
+        small = self._small
+        position = 0
+        while end - position >= FRAME_HEADER_BYTES:
+            frame_end = position + FRAME_HEADER_BYTES + _body_bytes(small, position, self._body_bytes_max)
+            if frame_end > end:
+                if frame_end - position > len(small):
+                    self._large = memoryview(bytearray(frame_end - position))
+                    self._large_bytes = end - position
+                    self._large[: self._large_bytes] = small[position:end]
+                    position = end
+                break
+            frames.append(_decode_frame(memoryview(bytes(small[position:frame_end]))))
+            position = frame_end
+        self._small_bytes = end - position
+        if position and self._small_bytes:
+            small[: self._small_bytes] = small[position:end]
+        return frames
+
+
+def _body_bytes(buffer: Buffer, position: int, body_bytes_max: int) -> int:
+    """The length of the body whose header begins at `position`, checked."""
+    body_bytes: int
+    checked: int
+    (body_bytes, checked) = _LENGTHS.unpack_from(buffer, position + CHECKED_FROM)
+    if body_bytes > body_bytes_max:
+        raise CodecError(f"peer frame: a body of {body_bytes} bytes, the limit is {body_bytes_max}")
+    if checked > body_bytes:
+        raise CodecError(f"peer frame: {checked} bytes under the checksum in a body of {body_bytes}")
+    return body_bytes
 
 
 def _decode_frame(view: memoryview) -> Frame:

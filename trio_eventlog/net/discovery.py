@@ -69,6 +69,10 @@ class Discovery(Protocol):
         """Members that neither failed nor left, without ourselves."""
         ...
 
+    def failed(self) -> Mapping[NodeId, Member]:
+        """Members that do not answer."""
+        ...
+
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
         ...
@@ -234,9 +238,15 @@ class StaticDiscovery:
         """Members that have not failed, without ourselves."""
         return {node_id: member for node_id, member in self._members.items() if node_id not in self._failed}
 
+    def failed(self) -> Mapping[NodeId, Member]:
+        """Members that do not answer."""
+        return {node_id: self._members[node_id] for node_id in self._failed}
+
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
         self._heard(hello, hello.address)
+        if hello.node_id == self._identity().node_id:
+            return
         if hello.address and hello.address not in self._addresses and len(self._addresses) < self._settings.addresses_max:
             self._addresses.append(hello.address)
             if self._nursery is not None:

@@ -14,8 +14,10 @@ import trio
 from trio_eventlog.codec.first_bytes import PEER_MAGIC, PEER_PREFACE, PEER_VERSION
 from trio_eventlog.codec.peer_frame import (
     Buffer,
+    Frame,
     FrameDecoder,
     FrameKind,
+    FrameReader,
     Hello,
     Refused,
     RefusedCode,
@@ -38,7 +40,7 @@ from trio_eventlog.net.links import (
 )
 from trio_eventlog.net.mux import ConnectionInfo
 from trio_eventlog.net.network import Network
-from trio_eventlog.net.peeked_stream import PeekedStream
+from trio_eventlog.net.socket_io import SocketIo, socket_io
 from trio_eventlog.net.tls import TlsSource
 
 logger = logging.getLogger(__name__)
@@ -171,7 +173,10 @@ class Transport:
             self._nursery.start_soon(self._run_link, link)
 
     def remove_peer(self, node_id: NodeId) -> None:
-        """Drop the link and what it has queued, and close the peer's inbound link. No PeerReset follows."""
+        """Drop the link and what it has queued, and close the peer's inbound link. No PeerReset follows here.
+
+        The peer is told that our link ends on purpose; that its own ends it takes for a loss, and dials again.
+        """
         link = self._links.pop(node_id, None)
         if link is not None:
             self._stop_link(link)
@@ -179,13 +184,14 @@ class Transport:
         if inbound is not None:
             inbound.end("the peer was removed", is_loss=False)
 
-    def send(self, node_id: NodeId, buffers: Buffer | Sequence[Buffer], lane: Lane) -> bool:
+    def send(self, node_id: NodeId, buffers: Buffer | Sequence[Buffer], lane: Lane, *, more: bool = False) -> bool:
         """Queue one or more whole frames (`encode_frame`), to leave together. Never blocks.
 
-        The buffers must not change afterwards. False: not queued, since the link is down, unknown or full.
+        The buffers must not change afterwards. `more`: another send to the same peer follows before the caller waits, so that
+        these leave in one write. False: not queued, since the link is down, unknown or full.
         """
         link = self._links.get(node_id)
-        return link is not None and link.send(buffers, lane)
+        return link is not None and link.send(buffers, lane, more)
 
     def is_connected(self, node_id: NodeId) -> bool:
         """Our link to the peer is up."""
@@ -199,10 +205,13 @@ class Transport:
             OSError: nobody answers in time (TimeoutError), or not as a peer.
             LinkRefused: a node answers, but not to us.
         """
-        own = attrs.evolve(self._identity(), is_probe=True, expected_id=NOBODY)
+        own = self._own_probe()
         greeted = await dial(address, own, network=self._network, settings=self._settings, tls=self._tls)
         await trio.aclose_forcefully(greeted.stream)
         return greeted.hello
+
+    def _own_probe(self) -> Hello:
+        return attrs.evolve(self._identity(), is_probe=True, expected_id=NOBODY)
 
     async def handle_inbound(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         """The mux's handler for peer links: hello, then frames until the link ends."""
@@ -210,7 +219,10 @@ class Transport:
             hello = await self._greet(stream, info)
         except LinkRefusedHere as error:
             refused = error.refused
-            logger.warning("peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
+            # A node that is given the same list of addresses as all others finds itself in it.
+            is_own_probe = error.hello is not None and error.hello.is_probe and error.hello == self._own_probe()
+            level = logging.DEBUG if is_own_probe else logging.WARNING
+            logger.log(level, "peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
             with trio.move_on_after(self._settings.hello_seconds_max):
                 await stream.send_all(encode_frame_head(FrameKind.REFUSED, 0, encode_refused(refused)))
             if error.hello is not None:
@@ -241,10 +253,11 @@ class Transport:
                 del self._scopes[link]
 
     def _stop_link(self, link: OutboundLink) -> None:
-        link.is_up = False
         scope = self._scopes.get(link)
+        says_goodbye = link.leave()
         if scope is not None:
-            scope.cancel()
+            # A goodbye waits behind the write under way, which may hang.
+            scope.deadline = trio.current_time() + (self._settings.hello_seconds_max if says_goodbye else 0.0)
 
     def _on_up(self, link: OutboundLink, hello: Hello) -> None:
         link.epoch = self._epochs.setdefault(link.node_id, 0)
@@ -323,8 +336,6 @@ class Transport:
 
     async def _serve_inbound(self, stream: trio.abc.Stream, hello: Hello) -> None:
         node_id = hello.node_id
-        if isinstance(stream, PeekedStream) and not stream.peeked:
-            stream = stream.stream  # one layer less for every read from here on
         former = self._inbound.pop(node_id, None)
         if former is not None:
             # The peer has dialled again: whatever became of its former link, this one takes its place.
@@ -354,23 +365,47 @@ class Transport:
 
     async def _receive_frames(self, stream: trio.abc.Stream, inbound: "_InboundLink") -> None:
         """Until the end of the stream."""
+        io = socket_io(stream)
+        if io is not None:
+            await self._receive_frames_from_socket(io, stream, inbound)
+            return
         decoder = FrameDecoder(self._settings.body_bytes_max)
-        chunk_bytes = self._settings.receive_chunk_bytes
-        node_id = inbound.node_id
-        receive = self._receive
         while True:
-            chunk = await stream.receive_some(chunk_bytes)
+            chunk = await stream.receive_some(self._settings.receive_chunk_bytes)
             if not chunk:
                 return
-            inbound.chunks_received += 1
-            inbound.received_bytes += len(chunk)
-            frames = decoder.feed(chunk)
-            inbound.received_frames += len(frames)
-            for kind, group_id, body in frames:
-                if kind >= FrameKind.RAFT:
-                    receive(node_id, kind, group_id, body)
-                elif kind == FrameKind.PING:
-                    await stream.send_all(encode_frame_head(FrameKind.PONG, 0, body))
+            await self._take_frames(decoder.feed(chunk), len(chunk), stream, inbound)
+
+    async def _receive_frames_from_socket(self, io: SocketIo, stream: trio.abc.Stream, inbound: "_InboundLink") -> None:
+        """The same, reading to where the frames stay, and yielding once for `receive_chunk_bytes` and not for every read."""
+        reader = FrameReader(self._settings.body_bytes_max)
+        bytes_until_yield = self._settings.receive_chunk_bytes
+        while True:
+            count = io.read_nowait(reader.buffers())
+            if count is None:
+                await io.wait_readable()
+                bytes_until_yield = self._settings.receive_chunk_bytes
+                continue
+            if count == 0:
+                return
+            await self._take_frames(reader.received(count), count, stream, inbound)
+            bytes_until_yield -= count
+            if bytes_until_yield <= 0:
+                await trio.lowlevel.checkpoint()
+                bytes_until_yield = self._settings.receive_chunk_bytes
+
+    async def _take_frames(self, frames: list[Frame], read_bytes: int, stream: trio.abc.Stream, inbound: "_InboundLink") -> None:
+        """Give each frame to whom it concerns. Waits only to answer a PING."""
+        inbound.chunks_received += 1
+        inbound.received_bytes += read_bytes
+        inbound.received_frames += len(frames)
+        for kind, group_id, body in frames:
+            if kind >= FrameKind.RAFT:
+                self._receive(inbound.node_id, kind, group_id, body)
+            elif kind == FrameKind.GOODBYE:
+                inbound.is_loss = False
+            elif kind == FrameKind.PING:
+                await stream.send_all(encode_frame_head(FrameKind.PONG, 0, body))
 
     def _link_statistics(self, link: OutboundLink) -> LinkStatistics:
         inbound = self._inbound.get(link.node_id)

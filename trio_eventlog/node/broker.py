@@ -10,7 +10,7 @@ import attrs
 
 from trio_eventlog.codec.batch import entry_batch
 from trio_eventlog.codec.catalog import encode_command
-from trio_eventlog.errors import InvalidArgument, OffsetOutOfRange, TopicNotFound
+from trio_eventlog.errors import EventLogError, InvalidArgument, OffsetOutOfRange, TopicNotFound
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic, check_topic
 from trio_eventlog.node.proposals import Appended
@@ -63,6 +63,10 @@ class Broker:
         """Until this node carries the topic (or no longer does)."""
         await self._replicas.wait_topic(name, present=present)
 
+    async def wait_current(self) -> None:
+        """Until this node carries every topic created, and none deleted, by calls that were answered before this one."""
+        await self._replicas.wait_current()
+
     def replica(self, topic_name: str, partition: int) -> Replica:
         """This node's replica of a partition. Raises TopicNotFound."""
         topic = self.topic(topic_name)
@@ -90,7 +94,29 @@ class Broker:
         Raises:
             TopicNotFound; OffsetOutOfRange below the log's start or above the high watermark.
         """
-        replica = self.replica(topic_name, partition)
+        return await self.fetch_from(
+            self.replica(topic_name, partition), topic_name, partition, offset, max_bytes=max_bytes, max_records=max_records
+        )
+
+    async def fetch_from(
+        self, replica: Replica, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0
+    ) -> Fetched:
+        """As `fetch`, of a replica in hand: a topic of the same name made later has other records at the same offsets.
+
+        Raises:
+            TopicNotFound: the replica was closed, since its topic was deleted.
+        """
+        try:
+            return await self._fetch(replica, topic_name, partition, offset, max_bytes, max_records)
+        except (EventLogError, OSError, IndexError) as error:
+            if self._replicas.find(replica.group_id) is not replica:
+                raise TopicNotFound(f"topic {topic_name!r} was deleted") from error
+            raise
+
+    async def _fetch(
+        self, replica: Replica, topic_name: str, partition: int, offset: int, max_bytes: int, max_records: int
+    ) -> Fetched:
+        self._replicas.get(replica.group_id)
         high_watermark = replica.watermark.value
         log_start_offset = replica.log.log_start_offset
         if not log_start_offset <= offset <= high_watermark:

@@ -1,7 +1,7 @@
 """What clients ask of a group's log, from the queue before the core to the answer."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -28,8 +28,10 @@ class Proposal:
 
     Attributes:
         payload: the batch or the encoded command.
+        acks: how safe it has to be before `outcome()` returns.
         size_bytes: what it counts for in queues and windows.
         index, term: where the core put it; 0 before.
+        base_offset: where its records are, once it has an index.
     """
 
     payload: Batch | bytes
@@ -41,30 +43,45 @@ class Proposal:
     _done: trio.Event = attrs.field(factory=trio.Event)
     _result: object = None
     _error: EventLogError | None = None
+    _reached: Acks | None = None
+    _reached_result: object = None
     _followers: list["Proposal"] = attrs.field(factory=list)
 
     @property
     def is_decided(self) -> bool:
         return self._done.is_set()
 
-    def resolve(self, result: object) -> None:
-        """The first decision counts: an acknowledged proposal may still be reported lost later, and that is no news."""
-        if not self._done.is_set():
-            self._result = result
-            self._done.set()
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
+
+    def reach(self, level: Acks, result: object) -> None:
+        """It is now as safe as `level` says: everybody who asked for no more than that is answered."""
+        if self._reached is not None and self._reached <= level:
+            return
+        self._reached, self._reached_result = level, result
+        if self.acks >= level:
+            self._decide(result, None)
+        if self._followers:
+            again = _as_repetition(result)
             for follower in self._followers:
-                follower.resolve(attrs.evolve(result, duplicate=True) if isinstance(result, Appended) else result)
+                follower.reach(level, again)
+
+    def resolve(self, result: object) -> None:
+        """It is committed and applied."""
+        self.reach(Acks.QUORUM, result)
 
     def fail(self, error: EventLogError) -> None:
-        if not self._done.is_set():
-            self._error = error
-            self._done.set()
-            for follower in self._followers:
-                follower.fail(error)
+        """The first decision counts: a proposal acknowledged by the leader alone may be lost later, and that is no news."""
+        self._decide(None, error)
+        for follower in self._followers:
+            follower.fail(error)
 
     def follow(self, original: "Proposal") -> None:
-        """Share the fate of `original`, which is the same batch and still under way."""
+        """Share the fate of `original`, which is the same batch and still under way; as safe as this one has to be."""
         original._followers.append(self)
+        if original._reached is not None:
+            self.reach(original._reached, _as_repetition(original._reached_result))
 
     async def outcome(self) -> object:
         """The result, or the error raised. A caller that is cancelled leaves the proposal to its fate."""
@@ -73,66 +90,118 @@ class Proposal:
             raise self._error
         return self._result
 
+    def _decide(self, result: object, error: EventLogError | None) -> None:
+        if not self._done.is_set():
+            self._result, self._error = result, error
+            self._done.set()
+
+
+def _as_repetition(result: object) -> object:
+    return attrs.evolve(result, duplicate=True) if isinstance(result, Appended) else result
+
+
+@attrs.define(slots=True, eq=False)
+class _Waiting:
+    proposal: Proposal
+    admitted: trio.Event = attrs.field(factory=trio.Event)
+
 
 class ProposalQueue:
-    """Proposals on their way to the core: bounded in bytes; a producer waits for room (backpressure), first come first served.
+    """Proposals on their way to the core: bounded; a producer waits for room (backpressure), first come first served.
 
     Args:
-        max_bytes: bound on what waits here. A single proposal may be as large as that.
+        max_bytes: bound on what is queued. A single proposal may be as large as that.
+        max_proposals: bound on their number.
         wake: called when something was put.
     """
 
-    def __init__(self, max_bytes: int, wake: Callable[[], None]) -> None:
+    def __init__(self, max_bytes: int, max_proposals: int, wake: Callable[[], None]) -> None:
         self._max_bytes = max_bytes
+        self._max_proposals = max_proposals
         self._wake = wake
         self._queue: deque[Proposal] = deque()
         self._queued_bytes = 0
-        self._room = trio.lowlevel.ParkingLot()
+        self._waiting: deque[_Waiting] = deque()
         self._closed_by: EventLogError | None = None
 
     @property
     def queued_bytes(self) -> int:
         return self._queued_bytes
 
+    @property
+    def waiting(self) -> int:
+        """How many producers wait for room."""
+        return len(self._waiting)
+
     def __len__(self) -> int:
         return len(self._queue)
 
     async def put(self, proposal: Proposal) -> None:
-        """Wait for room, then queue. Raises the error of `close`. Always a checkpoint."""
+        """Wait for room, then queue. Always a checkpoint.
+
+        Raises:
+            BatchTooLarge: it is larger than the whole queue.
+            EventLogError: the error of `close`.
+        """
         if proposal.size_bytes > self._max_bytes:
             raise BatchTooLarge(
                 f"{proposal.size_bytes} bytes are more than the proposal queue holds ({self._max_bytes}); send smaller batches",
                 limit_bytes=self._max_bytes,
             )
         await trio.lowlevel.checkpoint_if_cancelled()
-        parked = False
-        while self._closed_by is None and (
-            self._queued_bytes + proposal.size_bytes > self._max_bytes or (not parked and len(self._room))
-        ):
-            await self._room.park()
-            parked = True
-        if not parked:
-            await trio.lowlevel.cancel_shielded_checkpoint()
         if self._closed_by is not None:
             raise self._closed_by
-        self._queue.append(proposal)
-        self._queued_bytes += proposal.size_bytes
-        self._wake()
+        if not self._waiting and self._has_room(proposal):
+            self._append(proposal)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        waiting = _Waiting(proposal)
+        self._waiting.append(waiting)
+        try:
+            await waiting.admitted.wait()
+        finally:
+            if not waiting.admitted.is_set():
+                self._waiting.remove(waiting)
+                # It may have been the one that all the others stood behind.
+                self._admit()
 
-    def take_all(self) -> Iterator[Proposal]:
-        """Everything queued, in order. What is not taken by the end of the iteration stays."""
-        while self._queue:
-            proposal = self._queue.popleft()
-            self._queued_bytes -= proposal.size_bytes
-            yield proposal
-        self._room.unpark_all()
+    def first(self) -> Proposal | None:
+        """The oldest one; it stays."""
+        return self._queue[0] if self._queue else None
+
+    def take(self) -> Proposal:
+        """The oldest one. Its room goes to whoever waits longest."""
+        proposal = self._queue.popleft()
+        self._queued_bytes -= proposal.size_bytes
+        if self._waiting:
+            self._admit()
+        return proposal
+
+    def fail_all(self, error: EventLogError) -> None:
+        """Everything that is queued, and everybody who waits for room."""
+        while self._queue or self._waiting:
+            while self._queue:
+                self.take().fail(error)
 
     def close(self, error: EventLogError) -> None:
         """Fail what waits, and everybody who comes."""
         self._closed_by = error
-        for proposal in self.take_all():
-            proposal.fail(error)
-        self._room.unpark_all()
+        self.fail_all(error)
+
+    def _has_room(self, proposal: Proposal) -> bool:
+        return self._queued_bytes + proposal.size_bytes <= self._max_bytes and len(self._queue) < self._max_proposals
+
+    def _append(self, proposal: Proposal) -> None:
+        self._queue.append(proposal)
+        self._queued_bytes += proposal.size_bytes
+        self._wake()
+
+    def _admit(self) -> None:
+        """In order: a large one is not overtaken by smaller ones that would fit, or it would wait for ever."""
+        while self._waiting and self._has_room(self._waiting[0].proposal):
+            waiting = self._waiting.popleft()
+            self._append(waiting.proposal)
+            waiting.admitted.set()
 
 
 class ProposalsUnderWay:
@@ -144,7 +213,8 @@ class ProposalsUnderWay:
 
     def __init__(self) -> None:
         self._by_index: OrderedDict[int, Proposal] = OrderedDict()
-        self._by_producer: dict[int, OrderedDict[int, Proposal]] = {}
+        # By producer: (epoch, base sequence) -> proposal, in the order of the log. Two epochs may begin at the same sequence.
+        self._by_producer: dict[int, OrderedDict[tuple[int, int], Proposal]] = {}
 
     def __len__(self) -> int:
         return len(self._by_index)
@@ -160,12 +230,11 @@ class ProposalsUnderWay:
         if under_way:
             last = under_way[next(reversed(under_way))].payload
             assert isinstance(last, Batch)
-            if batch.producer_epoch == last.producer_epoch:
-                same = under_way.get(batch.base_sequence)
-                if same is not None:
-                    assert isinstance(same.payload, Batch)
-                    if same.payload.record_count == batch.record_count:
-                        return same
+            same = under_way.get((batch.producer_epoch, batch.base_sequence))
+            if same is not None and batch.producer_epoch == last.producer_epoch:
+                assert isinstance(same.payload, Batch)
+                if same.payload.record_count == batch.record_count:
+                    return same
             state = applied.get(batch.producer_id)
             return find_duplicate(
                 batch.producer_epoch,
@@ -186,7 +255,7 @@ class ProposalsUnderWay:
         self._by_index[proposal.index] = proposal
         batch = proposal.payload
         if isinstance(batch, Batch) and batch.producer_id:
-            self._by_producer.setdefault(batch.producer_id, OrderedDict())[batch.base_sequence] = proposal
+            self._by_producer.setdefault(batch.producer_id, OrderedDict())[_key(batch)] = proposal
 
     def get(self, index: int) -> Proposal | None:
         return self._by_index.get(index)
@@ -195,21 +264,20 @@ class ProposalsUnderWay:
         proposal = self._by_index.pop(index, None)
         if proposal is not None and isinstance(proposal.payload, Batch) and proposal.payload.producer_id:
             under_way = self._by_producer[proposal.payload.producer_id]
-            del under_way[proposal.payload.base_sequence]
+            if under_way.get(_key(proposal.payload)) is proposal:
+                del under_way[_key(proposal.payload)]
             if not under_way:
                 del self._by_producer[proposal.payload.producer_id]
         return proposal
 
-    def up_to(self, index: int) -> Iterator[Proposal]:
-        """Those at `index` and below, in order; they stay."""
-        for at, proposal in self._by_index.items():
-            if at > index:
-                return
-            yield proposal
-
-    def abandon_above(self, index: int, why: str) -> None:
-        """The node no longer leads: what is not known committed may or may not survive."""
+    def abandon_above(self, index: int, why: str, error: EventLogError | None = None) -> None:
+        """The node no longer leads: what is not known committed may or may not survive. `error`: it is known what became of it."""
+        error = error or OutcomeUnknown(f"{why}; repeat the batch under the same producer id and sequence to find out")
         for at in [at for at in self._by_index if at > index]:
             proposal = self.pop(at)
             assert proposal is not None
-            proposal.fail(OutcomeUnknown(f"{why}; repeat the batch under the same producer id and sequence to find out"))
+            proposal.fail(error)
+
+
+def _key(batch: Batch) -> tuple[int, int]:
+    return batch.producer_epoch, batch.base_sequence

@@ -15,14 +15,15 @@ What may leave when (docs/design/record-path.md):
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 import trio
 
 from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
-from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, ShuttingDown
+from trio_eventlog.errors import EventLogError, NotLeader, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.inbox import Inbox, Received
@@ -59,20 +60,29 @@ class DriverSettings:
     Attributes:
         inbox_messages_max: waiting peer messages; more are dropped.
         inbox_bytes_max: bytes of entries among them.
-        proposal_bytes_max: waiting proposals; producers wait for room.
-        under_way_max: proposals given to the core and not yet answered; more are refused as Overloaded.
+        proposal_bytes_max: proposals queued for the core; producers wait for room.
+        proposals_max: the same, counted.
+        under_way_max: proposals given to the core and not yet answered; more wait in the queue.
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
         catch_up_messages_max: APPENDs waiting for the disk, for each follower.
+        apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
+        commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
+            one with entries to carry it.
+        read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer.
     """
 
     inbox_messages_max: int = 4096
     inbox_bytes_max: int = 64 << 20
     proposal_bytes_max: int = 64 << 20
+    proposals_max: int = 65536
     under_way_max: int = 65536
     append_bytes_max: int = 1 << 20
     apply_bytes_max: int = 4 << 20
     catch_up_messages_max: int = 256
+    apply_at_once_max: int = 256
+    commit_notice_seconds: float = 0.005
+    read_retry_ticks: int = 5
 
 
 Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
@@ -109,8 +119,8 @@ class RaftDriver:
 
     Args:
         core: made from what the disk holds; nothing applied yet.
-        now_ns: the wall clock, for the timestamps of entries that the core makes itself.
         name: what log lines call the group.
+        read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
     """
 
     def __init__(
@@ -124,6 +134,7 @@ class RaftDriver:
         settings: DriverSettings,
         *,
         name: str,
+        read_nonce: int = 0,
     ) -> None:
         self.group_id = group_id
         self.name = name
@@ -134,25 +145,40 @@ class RaftDriver:
         self._send = send
         self._settings = settings
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
-        self._proposals = ProposalQueue(settings.proposal_bytes_max, self._inbox.wake)
+        self._proposals = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
+        self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
         self._staged_end_offset = log.log_end_offset
-        self._received: dict[int, EntryFrame] = {}
+        self._received: dict[tuple[int, int], EntryFrame] = {}
+        """By term and index: the bytes of what this turn's APPENDs have brought."""
         self._writes: deque[_Write] = deque()
+        self._writes_waiting = 0
+        self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
         self._write_wanted = trio.Event()
         self._written: deque[_Write] = deque()
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
+        self._is_applying = False
         self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
+        self._commit_notices: dict[NodeId, Message] = {}
+        self._commit_notice_wanted = trio.Event()
         self._catch_up: dict[NodeId, deque[Message]] = {}
         self._catch_up_wanted: dict[NodeId, trio.Event] = {}
         self._accepts_from_index: int | None = None
-        self._reads: dict[bytes, ReadWaiter] = {}
+        self._reads_to_ask: dict[_Read, None] = {}
+        self._reads_asked: dict[bytes, dict[_Read, None]] = {}
+        """By context: all reads of one turn share one question."""
+        self._asked_of = (0, NOBODY)
+        """Term and leader that the reads asked for were put to."""
+        self._read_nonce = read_nonce.to_bytes(8, "little")
         self._read_number = 0
+        self._ticks = 0
+        self._closed_by: EventLogError | None = None
         self._leader_changed = trio.Event()
+        self._scopes: dict[trio.CancelScope, NodeId] = {}
         self._applied_moved = Watermark()
         self._counters = Counter[str]()
         self._nursery: trio.Nursery | None = None
@@ -185,10 +211,22 @@ class RaftDriver:
         )
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
-        """Until the leader this node knows of is not `node_id` (any longer)."""
+        """Until the leader this node knows of is not `node_id` (any longer). Raises the error of `close`."""
         while self.leader_id == node_id:
+            if self._closed_by is not None:
+                raise self._closed_by
             await self._leader_changed.wait()
         return self.leader_id
+
+    @contextmanager
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> Iterator[None]:
+        """Within the block, `scope` is cancelled when somebody else is known to lead (not when just nobody is), or when this is
+        closed."""
+        self._scopes[scope] = node_id
+        try:
+            yield
+        finally:
+            del self._scopes[scope]
 
     async def propose(self, payload: Batch | bytes, acks: Acks) -> Proposal:
         """Queue a batch, or a command of the catalog. Proposals of one task keep their order.
@@ -199,8 +237,7 @@ class RaftDriver:
         """
         if not self._core.is_leader:
             raise self._not_leader()
-        size_bytes = len(payload.payload) if isinstance(payload, Batch) else len(payload)
-        proposal = Proposal(payload, acks, size_bytes)
+        proposal = Proposal(payload, acks, len(payload.payload) if isinstance(payload, Batch) else len(payload))
         await self._proposals.put(proposal)
         return proposal
 
@@ -236,23 +273,37 @@ class RaftDriver:
     async def linearizable_index(self) -> int:
         """An index such that a machine that has applied it shows everything acknowledged before this call (ReadIndex).
 
-        Raises NotLeader when no leader is known, OutcomeUnknown never. Has no timeout of its own: a lost request is repeated with
-        each tick until answered.
+        Waits for a leader and for its answer, however often the question has to be repeated: the time is the caller's to limit.
+        Raises the error of `close`.
         """
-        self._read_number += 1
-        context = self._read_number.to_bytes(8, "little")
-        waiter = ReadWaiter()
-        self._reads[context] = waiter
-        self._request(lambda: self._core.read_index(context))
+        if self._closed_by is not None:
+            raise self._closed_by
+        read = _Read()
+        self._reads_to_ask[read] = None
+        self._inbox.wake()
         try:
-            await waiter.done.wait()
+            await read.done.wait()
         finally:
-            self._reads.pop(context, None)
-        return waiter.index
+            self._forget_read(read)
+        if read.error is not None:
+            raise read.error
+        return read.index
+
+    def _forget_read(self, read: "_Read") -> None:
+        self._reads_to_ask.pop(read, None)
+        together = self._reads_asked.get(read.context)
+        if together is not None:
+            together.pop(read, None)
+            if not together:
+                del self._reads_asked[read.context]
 
     async def wait_applied(self, index: int) -> None:
-        """Until the machine has taken the entry at `index`."""
+        """Until the machine has taken the entry at `index`. Raises the error of `close`."""
         await self._applied_moved.wait_at_least(index)
+
+    def close(self, error: EventLogError) -> None:
+        """What everybody who waits is told when `run` ends, which is about to be cancelled. Otherwise it is ShuttingDown."""
+        self._closed_by = self._closed_by or error
 
     def _request(self, call: Callable[[], object]) -> None:
         self._requests.append(call)
@@ -267,6 +318,7 @@ class RaftDriver:
                 self._nursery = nursery
                 nursery.start_soon(self._write_loop)
                 nursery.start_soon(self._apply_loop)
+                nursery.start_soon(self._commit_notice_loop)
                 task_status.started()
                 self._take_ready()
                 while True:
@@ -274,10 +326,16 @@ class RaftDriver:
                     self._turn()
         finally:
             self._nursery = None
-            stopping = ShuttingDown("this node is stopping: go to another one")
-            self._proposals.close(stopping)
-            self._under_way.abandon_above(self._core.commit_index, "this node is stopping")
-            self._under_way.abandon_above(0, "this node is stopping")
+            is_gone = self._closed_by is not None
+            error = self._closed_by = self._closed_by or ShuttingDown("this node is stopping: go to another one")
+            self._proposals.close(error)
+            self._under_way.abandon_above(0, "this node is stopping", error if is_gone else None)
+            for read in [*self._reads_to_ask, *(read for together in self._reads_asked.values() for read in together)]:
+                read.fail(error)
+            self._applied_moved.close(error)
+            for scope in self._scopes:
+                scope.cancel()
+            self._leader_changed.set()
 
     def _turn(self) -> None:
         core = self._core
@@ -295,6 +353,9 @@ class RaftDriver:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
             self._ticks_due = 0
             core.tick()
+            self._ticks += 1
+            if self._reads_asked and not self._ticks % self._settings.read_retry_ticks:
+                self._ask_again()
         for received in self._inbox.take_messages():
             self._step(received)
         while self._requests:
@@ -303,73 +364,139 @@ class RaftDriver:
             except (NotLeader, ProposalDropped, ConfigurationError) as error:
                 # Who asked waits for the effect, not for this call, and asks again or gives up by itself.
                 logger.debug("%s: %s", self.name, error)
+        if self._reads_to_ask:
+            self._ask_reads()
         self._take_ready()
         if len(self._proposals):
             self._take_proposals()
             self._take_ready()
 
     def _step(self, received: Received) -> None:
-        for frame in received.frames:
-            self._received[frame.index] = frame
         try:
+            if received.frames:
+                self._check_offsets(received)
+                for frame in received.frames:
+                    self._received[frame.term, frame.index] = frame
+            elif received.message.type is MessageType.SNAPSHOT:
+                raise ProtocolError("a snapshot, which this release cannot install")
             self._core.step(received.message)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
 
+    def _check_offsets(self, received: Received) -> None:
+        """Offsets follow from the entry before; here a mismatch costs a message, in the log it would cost the node.
+
+        Raises:
+            ProtocolError: the entries do not begin where the one before them ends. (Among themselves they were checked when they
+                were decoded.)
+        """
+        message = received.message
+        before: EntryFrame | None = self._received.get((message.log_term, message.index))
+        if before is None:
+            cached = self._log.cached(message.index, message.index, _NO_BOUND)
+            before = cached[0] if cached else None
+        # An entry of another term is a conflict, for the core to see. One that is not in memory is looked at by the log.
+        if before is None or before.term != message.log_term:
+            expected = 0 if not message.index else None
+        else:
+            expected = before.end_offset
+        if expected is not None and received.frames[0].base_offset != expected:
+            raise ProtocolError(
+                f"entry {message.index + 1} begins at offset {received.frames[0].base_offset}, the one before ends at {expected}"
+            )
+
     def _take_proposals(self) -> None:
+        """Give the core what it has room for. The rest waits, and behind it the producers."""
+        core = self._core
+        queue = self._proposals
         if not self.is_leader:
-            error = self._not_leader()
-            for proposal in self._proposals.take_all():
-                proposal.fail(error)
+            queue.fail_all(self._not_leader())
             return
         if self._accepts_from_index is None or self._applied_index < self._accepts_from_index:
             # A new leader first applies what older terms have left: then it knows every producer's last batch.
             return
+        if core.lead_transferee != NOBODY:
+            # It is over within an election timeout, with this leader or another.
+            return
         accepted: list[Proposal] = []
         entries: list[ProposedEntry] = []
-        producers = self._applier.producers
-        first_index = self._core.last_index + 1
-        for proposal in self._proposals.take_all():
-            payload = proposal.payload
-            if isinstance(payload, Batch):
-                if len(self._under_way) >= self._settings.under_way_max:
-                    proposal.fail(Overloaded("the leader has too many batches under way: wait and try again"))
-                    continue
-                assert producers is not None
-                try:
-                    known = self._under_way.find(payload, producers)
-                except EventLogError as error:
-                    proposal.fail(error)
-                    continue
-                if isinstance(known, Proposal):
-                    proposal.follow(known)
-                    continue
-                if known is not None:
-                    proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
-                    continue
-                entry = ProposedEntry(EntryKind.DATA, payload.record_count, HEADER_BYTES + HEAD.size + len(payload.payload))
-            else:
-                entry = ProposedEntry(EntryKind.CONTROL, 0, HEADER_BYTES + len(payload))
+        waiting_bytes = core.uncommitted_bytes
+        first_index = core.last_index + 1
+        while (proposal := queue.first()) is not None:
+            entry = _proposed(proposal.payload)
+            is_full = len(self._under_way) >= self._settings.under_way_max
+            if is_full or (waiting_bytes and waiting_bytes + entry.size_bytes > core.settings.max_uncommitted_bytes):
+                break
+            queue.take()
+            if self._is_repetition(proposal):
+                continue
             proposal.index = first_index + len(entries)
-            proposal.term = self._core.term
+            proposal.term = core.term
             self._under_way.add(proposal)
+            waiting_bytes += entry.size_bytes
             accepted.append(proposal)
             entries.append(entry)
         if not entries:
             return
         try:
-            indexes = self._core.propose(entries)
+            indexes = core.propose(entries)
         except (NotLeader, ProposalDropped) as error:
-            # All or nothing: a window that is full, a leadership being handed over.
+            # Not for lack of room, which was looked at: this node is no member any more.
             for proposal in accepted:
                 self._under_way.pop(proposal.index)
-                proposal.fail(Overloaded(f"the leader takes no batches just now ({error}): wait and try again"))
+                proposal.fail(NotLeader(f"{self.name}: this node is about to stop leading ({error}): try again shortly"))
             return
         assert indexes.start == first_index
+        self._wait_for_own_disk.extend(accepted)
         for proposal in accepted:
             if proposal.acks is Acks.NONE:
-                proposal.resolve(Appended(0, proposal.payload.record_count if isinstance(proposal.payload, Batch) else 0))
+                count = proposal.payload.record_count if isinstance(proposal.payload, Batch) else 0
+                proposal.reach(Acks.NONE, Appended(0, count))
+
+    def _is_repetition(self, proposal: Proposal) -> bool:
+        """Whether the batch is in the log or on its way there, or cannot follow what is; then the proposal is taken care of."""
+        batch = proposal.payload
+        if not isinstance(batch, Batch):
+            return False
+        producers = self._applier.producers
+        assert producers is not None
+        try:
+            known = self._under_way.find(batch, producers)
+        except EventLogError as error:
+            proposal.fail(error)
+            return True
+        if isinstance(known, Proposal):
+            proposal.follow(known)
+        elif known is not None:
+            proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
+        return known is not None
+
+    # Linearizable reads
+
+    def _ask_reads(self) -> None:
+        core = self._core
+        if core.leader == NOBODY:
+            return  # asked when somebody leads
+        self._read_number += 1
+        context = self._read_nonce + self._read_number.to_bytes(8, "little")
+        try:
+            core.read_index(context)
+        except (NotLeader, ProposalDropped) as error:
+            logger.debug("%s: reads wait: %s", self.name, error)
+            return
+        self._asked_of = (core.term, core.leader)
+        self._reads_asked[context] = self._reads_to_ask
+        for read in self._reads_to_ask:
+            read.context = context
+        self._reads_to_ask = {}
+
+    def _ask_again(self) -> None:
+        """Answers to what was asked before are of no use any more, so nobody waits for them."""
+        for together in self._reads_asked.values():
+            self._reads_to_ask |= together
+        self._reads_asked.clear()
+        self._inbox.wake()
 
     # What the core decided
 
@@ -385,45 +512,42 @@ class RaftDriver:
             for message in ready.messages:
                 self._send_message(message)
             if append is not None:
-                self._writes.append(_Write(append.hard_state if append.must_sync else None, frames, append.token, append.responses))
-                self._write_wanted.set()
+                hard_state = append.hard_state
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote and not append.sync_commit:
+                    # The commit index alone is hardly ever worth an fsync: forgetting it costs a round trip.
+                    hard_state = None
+                if hard_state is not None:
+                    self._term_and_vote = (hard_state.term, hard_state.vote)
+                write = _Write(hard_state, frames, append.token, append.responses)
+                if append.must_sync or self._writes_waiting or self._written:
+                    self._write(write)
+                else:
+                    # A commit index alone is not worth a write, and with nothing before it, it is done.
+                    self._finish_write(write)
             if ready.committed:
-                self._to_apply.append(ready.committed)
-                self._apply_wanted.set()
-            for read in ready.read_states:
-                waiter = self._reads.get(read.context)
-                if waiter is not None:
-                    waiter.index = read.index
-                    waiter.done.set()
+                self._apply_or_queue(ready.committed)
+            for state in ready.read_states:
+                for read in self._reads_asked.pop(state.context, ()):
+                    read.answer(state.index)
             for event in ready.events:
                 self._log_event(event)
         self._received.clear()
 
     def _frame(self, entry: Entry) -> EntryFrame:
         """The bytes of an entry that the core wants on disk: received from the leader, proposed here, or made by the core."""
-        frame = self._received.get(entry.index)
-        if frame is None or frame.term != entry.term:
+        frame = self._received.get((entry.term, entry.index))
+        if frame is None:
+            payload: Batch | bytes = entry.payload
             proposal = self._under_way.get(entry.index)
             if proposal is not None and proposal.term == entry.term:
                 payload = proposal.payload
                 proposal.base_offset = self._staged_end_offset
-                if isinstance(payload, Batch):
-                    frame = batch_entry(payload, term=entry.term, index=entry.index, base_offset=self._staged_end_offset)
-                else:
-                    frame = encode_entry(
-                        EntryKind.CONTROL,
-                        term=entry.term,
-                        index=entry.index,
-                        base_offset=self._staged_end_offset,
-                        payload=payload,
-                    )
+            if isinstance(payload, Batch):
+                frame = batch_entry(payload, term=entry.term, index=entry.index, base_offset=self._staged_end_offset)
             else:
+                assert payload or entry.kind in _MADE_BY_CORES, f"{self.name}: nobody has the payload of entry {entry.index}"
                 frame = encode_entry(
-                    entry.kind,
-                    term=entry.term,
-                    index=entry.index,
-                    base_offset=self._staged_end_offset,
-                    payload=entry.payload,
+                    entry.kind, term=entry.term, index=entry.index, base_offset=self._staged_end_offset, payload=payload
                 )
         self._staged_end_offset = frame.end_offset
         return frame
@@ -442,9 +566,15 @@ class RaftDriver:
                 self._accepts_from_index = self._core.last_index
         else:
             self._accepts_from_index = None
+            self._wait_for_own_disk.clear()
             self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
             if len(self._proposals):
                 self._take_proposals()
+        if self._reads_asked and self._asked_of != (self._core.term, self._core.leader):
+            self._ask_again()
+        for scope, node_id in self._scopes.items():
+            if self.leader_id not in (node_id, NOBODY):
+                scope.cancel()
         self._leader_changed.set()
         self._leader_changed = trio.Event()
 
@@ -457,9 +587,18 @@ class RaftDriver:
     # Sending
 
     def _send_message(self, message: Message) -> None:
-        if message.type is not MessageType.APPEND or message.last_index <= message.index:
+        if message.type is not MessageType.APPEND:
             self._send(self.group_id, message, ())
             return
+        if not self._is_of_this_leadership(message):
+            return  # it had to wait for the disk, and the log may hold other entries there now
+        if message.last_index == message.index:
+            # Half of all messages of a leader with one producer: each commit would be told to every follower, and answered.
+            self._commit_notices[message.to] = message
+            self._commit_notice_wanted.set()
+            return
+        # This one carries a newer commit index.
+        self._commit_notices.pop(message.to, None)
         behind = self._catch_up.get(message.to)
         if not behind:
             frames = self._log.cached(message.index + 1, message.last_index, _NO_BOUND)
@@ -478,6 +617,17 @@ class RaftDriver:
         behind.append(message)
         self._catch_up_wanted[message.to].set()
 
+    async def _commit_notice_loop(self) -> None:
+        """Tell followers of the commit index when no entries came along to do so."""
+        while True:
+            await self._commit_notice_wanted.wait()
+            self._commit_notice_wanted = trio.Event()
+            await trio.sleep(self._settings.commit_notice_seconds)
+            notices, self._commit_notices = self._commit_notices, {}
+            for message in notices.values():
+                if self._is_of_this_leadership(message):
+                    self._send(self.group_id, message, ())
+
     async def _catch_up_loop(self, node_id: NodeId) -> None:
         """APPENDs to one follower that need the disk, in order; those that come meanwhile wait behind them."""
         behind = self._catch_up[node_id]
@@ -487,27 +637,37 @@ class RaftDriver:
                 await self._catch_up_wanted[node_id].wait()
             message = behind[0]
             sent = False
-            if self._is_current(message):
-                last = min(message.last_index, self._log.last_index)
-                frames: list[EntryFrame] = []
-                while not frames or frames[-1].index < last:
-                    first = frames[-1].index + 1 if frames else message.index + 1
-                    frames += await self._log.read(first, last, self._settings.append_bytes_max)
-                sent = last == message.last_index and self._is_current(message) and self._send(self.group_id, message, frames)
+            frames = await self._read_for(message)
+            if frames and frames[-1].index == message.last_index and self._is_of_this_leadership(message):
+                sent = self._send(self.group_id, message, frames)
             behind.popleft()
             if not sent:
                 behind.clear()
                 self.report_unreachable(node_id)
 
-    def _is_current(self, message: Message) -> bool:
+    async def _read_for(self, message: Message) -> list[EntryFrame]:
+        """The entries of an APPEND as far as they are durable; nothing when they are not this leader's."""
+        frames: list[EntryFrame] = []
+        first = message.index + 1
+        try:
+            while self._is_of_this_leadership(message) and first <= (last := min(message.last_index, self._log.last_index)):
+                frames += await self._log.read(first, last, self._settings.append_bytes_max)
+                first = frames[-1].index + 1
+        except IndexError:
+            # The suffix was removed while the disk was busy: another node leads.
+            return []
+        return frames
+
+    def _is_of_this_leadership(self, message: Message) -> bool:
         """Entries of this message are still the leader's: within one term a leader never rewrites its log."""
-        return (
-            self.is_leader
-            and message.term == self._core.term
-            and self._log.first_index <= message.index + 1 <= self._log.last_index
-        )
+        return self.is_leader and message.term == self._core.term
 
     # The disk
+
+    def _write(self, write: _Write) -> None:
+        self._writes.append(write)
+        self._writes_waiting += 1
+        self._write_wanted.set()
 
     async def _write_loop(self) -> None:
         """Everything that waits becomes one write: hard state, then entries, then one notice to the core."""
@@ -525,13 +685,17 @@ class RaftDriver:
                 frames = frames + following if frames else following
             hard_state = next((write.hard_state for write in reversed(batch) if write.hard_state is not None), None)
             if hard_state is not None:
-                await self._hard_state.save(hard_state)
+                # Entries of this very write are not there yet, and what stands at their indexes may be entries that they replace.
+                # A commit index that covers those would commit them, should a crash come in between.
+                durable = frames[0].index - 1 if frames else self._log.last_index
+                await self._hard_state.save(attrs.evolve(hard_state, commit=min(hard_state.commit, durable)))
             if frames:
                 await self._log.append(frames)
                 self._counters["appends"] += 1
                 self._counters["appended_entries"] += len(frames)
                 self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
             self._written.extend(batch)
+            self._writes_waiting -= len(batch)
             self._inbox.wake()
 
     def _finish_write(self, write: _Write) -> None:
@@ -545,12 +709,29 @@ class RaftDriver:
                 self._send_message(message)
         if write.token is not None:
             self._core.on_appended(write.token)
-        if write.frames and self.is_leader:
-            for proposal in self._under_way.up_to(write.frames[-1].index):
-                if proposal.acks is Acks.LEADER and isinstance(proposal.payload, Batch):
-                    proposal.resolve(Appended(proposal.base_offset, proposal.payload.record_count))
+        while self._wait_for_own_disk and write.frames and self._wait_for_own_disk[0].index <= write.frames[-1].index:
+            proposal = self._wait_for_own_disk.popleft()
+            if isinstance(proposal.payload, Batch):
+                proposal.reach(Acks.LEADER, Appended(proposal.base_offset, proposal.payload.record_count))
 
     # The machine
+
+    def _apply_or_queue(self, indexes: range) -> None:
+        """Apply at once what is in memory, is not much and needs no disk; the rest in order behind what waits already."""
+        if not self._is_applying and not self._applied_notices and len(indexes) <= self._settings.apply_at_once_max:
+            frames = self._log.cached(indexes[0], indexes[-1], _NO_BOUND)
+            if (
+                frames is not None
+                and frames[-1].index == indexes[-1]
+                and all(frame.kind is EntryKind.DATA or frame.kind is EntryKind.NO_OP for frame in frames)
+            ):
+                for frame in frames:
+                    self._apply(frame)
+                self._core.on_applied(indexes[-1])
+                return
+        self._is_applying = True
+        self._to_apply.append(indexes)
+        self._apply_wanted.set()
 
     async def _apply_loop(self) -> None:
         """Committed entries, in order, to the machine; then the answers to who proposed them."""
@@ -569,14 +750,20 @@ class RaftDriver:
                         await self._persist_commit(frame.index)
                     self._apply(frame)
                 first = frames[-1].index + 1
+                self._is_applying = bool(self._to_apply) or first <= last
+                self._applied_notices.append((frames[-1].index, None))
                 self._inbox.wake()
+                if first <= last:
+                    await trio.lowlevel.checkpoint()
 
     def _apply(self, frame: EntryFrame) -> None:
         result = self._applier.apply(frame)
         self._applied_index = frame.index
         self._applied_moved.advance(frame.index)
         self._counters["applied_entries"] += 1
-        self._applied_notices.append((frame.index, self._change_in(frame)))
+        if frame.kind is EntryKind.CONFIGURATION:
+            self._applied_notices.append((frame.index, self._change_in(frame)))
+            self._inbox.wake()
         proposal = self._under_way.pop(frame.index)
         if proposal is None:
             return
@@ -588,8 +775,6 @@ class RaftDriver:
             proposal.resolve(result)
 
     def _change_in(self, frame: EntryFrame) -> ConfigurationChange | None:
-        if frame.kind is not EntryKind.CONFIGURATION:
-            return None
         try:
             return decode_change(frame.payload)
         except ProtocolError as error:
@@ -607,17 +792,33 @@ class RaftDriver:
             return
         done = trio.Event()
         state = self._core.status().hard_state
-        self._writes.append(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
-        self._write_wanted.set()
+        self._write(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         await done.wait()
 
 
 @attrs.define(slots=True, eq=False)
-class ReadWaiter:
+class _Read:
     """Somebody who waits for a ReadIndex answer."""
 
+    context: bytes = b""
     index: int = 0
+    error: EventLogError | None = None
     done: trio.Event = attrs.field(factory=trio.Event)
+
+    def answer(self, index: int) -> None:
+        self.index = index
+        self.done.set()
+
+    def fail(self, error: EventLogError) -> None:
+        self.error = error
+        self.done.set()
+
+
+def _proposed(payload: Batch | bytes) -> ProposedEntry:
+    if isinstance(payload, Batch):
+        return ProposedEntry(EntryKind.DATA, payload.record_count, HEADER_BYTES + HEAD.size + len(payload.payload))
+    return ProposedEntry(EntryKind.CONTROL, 0, HEADER_BYTES + len(payload))
 
 
 _NO_BOUND = 1 << 62
+_MADE_BY_CORES = frozenset({EntryKind.NO_OP, EntryKind.CONFIGURATION})

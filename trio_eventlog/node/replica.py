@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 
 import attrs
 import trio
 
-from trio_eventlog.errors import InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
+from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.log_view import SegmentedLogView
@@ -69,12 +69,21 @@ class Replica:
         """Voters of the configuration in force."""
         return self.driver.status().configuration.voters
 
+    def close(self, error: EventLogError) -> None:
+        """What everybody who waits here is told; the replica is about to be closed for good."""
+        self.driver.close(error)
+        self.watermark.close(error)
+
     async def propose_batch(self, batch: Batch, acks: Acks) -> Proposal:
         """Raises as `RaftDriver.propose`; what becomes of the batch is told by `Proposal.outcome`."""
         return await self.driver.propose(batch, acks)
 
     async def propose_control(self, payload: bytes) -> Proposal:
         return await self.driver.propose(payload, Acks.QUORUM)
+
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
+        """A block within which `scope` is cancelled when somebody else than `node_id` is known to lead."""
+        return self.driver.while_led_by(node_id, scope)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
         """Until the leader this node knows of is another (or nobody)."""
@@ -159,7 +168,9 @@ async def open_replica(
         hard_state = await stack.enter_async_context(await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE)))
         log = await stack.enter_async_context(open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.log))
         core = RaftNode(node_id, settings.raft, hard_state.state, configuration, SegmentedLogView(log), rng)
-        driver = RaftDriver(group_id, core, log, hard_state, applier, send, settings.driver, name=name)
+        driver = RaftDriver(
+            group_id, core, log, hard_state, applier, send, settings.driver, name=name, read_nonce=rng.getrandbits(64)
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             yield Replica(node_id, group_id, driver, log, watermark)

@@ -3,7 +3,7 @@
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 import trio
@@ -31,8 +31,9 @@ class ReplicasSettings:
         replica: of every group.
         producer_window_batches, producers_max: see `machine.producers`; the same on every node.
         early_groups_max, early_messages_max: a peer may speak of a group before this node has heard of it from the catalog;
-            so many messages of so many groups wait, the oldest group is forgotten first.
-        reset_jitter_seconds_max: how long a follower waits, at most, before it stands for election when the leader's link broke.
+            so many messages without entries of so many groups wait, the oldest group is forgotten first.
+        reset_stagger_seconds: when the leader's link breaks, the first of the other voters stands for election at once, the
+            next one so much later, and so on. Longer than an election takes, or two would split the votes.
     """
 
     replica: ReplicaSettings
@@ -40,7 +41,7 @@ class ReplicasSettings:
     producers_max: int = 10_000
     early_groups_max: int = 256
     early_messages_max: int = 16
-    reset_jitter_seconds_max: float = 0.03
+    reset_stagger_seconds: float = 0.04
 
 
 @attrs.define(slots=True, eq=False)
@@ -58,6 +59,7 @@ class Replicas:
     Args:
         send: gives a message to the links.
         rng: each group's core gets a generator of its own, seeded from this one.
+        on_deleted: told of each group that is gone for good.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Replicas:
         send: Send,
         settings: ReplicasSettings,
         rng: random.Random,
+        on_deleted: Callable[[GroupId], None] = lambda group_id: None,
     ) -> None:
+        self._on_deleted = on_deleted
         self._node_id = node_id
         self._directory = directory
         self._send = send
@@ -76,10 +80,14 @@ class Replicas:
         self._rng = rng
         self._open: dict[GroupId, _Open] = {}
         self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
+        self._known_groups_end = GroupId(CATALOG_GROUP + 1)
+        """Groups below are open here, or not any more, or live elsewhere."""
         self._topics: dict[str, Topic] = {}
         self._topics_changed = trio.Event()
         self._changes: deque[tuple[Command, Topic]] = deque()
         self._changes_wanted = trio.Event()
+        self._changes_seen = 0
+        self._changes_done = 0
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -111,11 +119,21 @@ class Replicas:
         while (name in self._topics) is not present:
             await self._topics_changed.wait()
 
+    async def wait_current(self) -> None:
+        """Until every change of topics that was acknowledged before this call has taken effect here. Needs a quorum."""
+        await self.catalog.wait_linearizable()
+        seen = self._changes_seen
+        while self._changes_done < seen:
+            await self._topics_changed.wait()
+
     def receive(self, group_id: GroupId, received: Received) -> None:
         """A peer's message for a group."""
         item = self._open.get(group_id)
         if item is not None:
             item.replica.driver.receive(received)
+            return
+        if received.frames or group_id < self._known_groups_end:
+            # Entries come again, and would take room; a group known and not open was deleted.
             return
         early = self._early.get(group_id)
         if early is None:
@@ -134,16 +152,23 @@ class Replicas:
             item.replica.driver.report_unreachable(node_id)
 
     def peer_reset(self, node_id: NodeId) -> None:
-        """A peer's process is gone: each group that it led looks for another leader at once, after a little jitter."""
+        """A peer's process is gone: each group that it led looks for another leader at once."""
         if self._nursery is None:
             return
         for item in self._open.values():
             if item.replica.leader_id == node_id:
                 item.replica.driver.peer_reset(node_id)
-                self._nursery.start_soon(self._campaign_after_jitter, item.replica, node_id)
+                self._nursery.start_soon(self._campaign_in_turn, item.replica, node_id)
 
-    async def _campaign_after_jitter(self, replica: Replica, node_id: NodeId) -> None:
-        await trio.sleep(self._rng.uniform(0.0, self._settings.reset_jitter_seconds_max))
+    async def _campaign_in_turn(self, replica: Replica, node_id: NodeId) -> None:
+        """All followers lose the leader at the same moment. In turn, not by chance: two at a time would split the votes."""
+        status = replica.status()
+        others = sorted(status.configuration.voters - {node_id})
+        if self._node_id not in others:
+            return
+        # Turned by the term, so that it is not always the same node; the term is the same for all that followed the leader.
+        turn = (others.index(self._node_id) + status.hard_state.term) % len(others)
+        await trio.sleep(turn * self._settings.reset_stagger_seconds * self._rng.uniform(1.0, 1.25))
         replica.driver.campaign_if_leader_lost(node_id)
 
     async def run(
@@ -164,6 +189,7 @@ class Replicas:
     def _on_catalog_applied(self, command: Command, outcome: Outcome) -> None:
         if not isinstance(outcome, EventLogError):
             self._changes.append((command, outcome))
+            self._changes_seen += 1
             self._changes_wanted.set()
 
     async def _follow_catalog(self) -> None:
@@ -175,14 +201,20 @@ class Replicas:
             command, topic = self._changes.popleft()
             match command:
                 case CreateTopic():
-                    for number, partition in enumerate(topic.partitions):
-                        if self._node_id in partition.replicas:
-                            await self._start_partition(topic, number)
-                    self._topics[topic.name] = topic
+                    # After a restart the whole history of the catalog comes by: what is deleted further on is not opened.
+                    if not any(isinstance(later, DeleteTopic) and gone is topic for later, gone in self._changes):
+                        for number, partition in enumerate(topic.partitions):
+                            if self._node_id in partition.replicas:
+                                await self._start_partition(topic, number)
+                        self._topics[topic.name] = topic
+                    self._known_groups_end = GroupId(topic.partitions[-1].group_id + 1)
+                    for group_id in [group_id for group_id in self._early if group_id < self._known_groups_end]:
+                        del self._early[group_id]
                 case DeleteTopic():
-                    del self._topics[topic.name]
+                    self._topics.pop(topic.name, None)
                     for partition in topic.partitions:
-                        await self._delete(partition.group_id)
+                        await self._delete(topic, partition.group_id)
+            self._changes_done += 1
             self._topics_changed.set()
             self._topics_changed = trio.Event()
 
@@ -250,10 +282,13 @@ class Replicas:
                 await trio.sleep_forever()
         closed.set()
 
-    async def _delete(self, group_id: GroupId) -> None:
+    async def _delete(self, topic: Topic, group_id: GroupId) -> None:
         item = self._open.pop(group_id, None)
-        if item is None:
-            return
-        item.scope.cancel()
-        await item.closed.wait()
-        await self._directory.remove_group(group_id)
+        if item is not None:
+            item.replica.close(TopicNotFound(f"topic {topic.name!r} was deleted"))
+            item.scope.cancel()
+            await item.closed.wait()
+            self._on_deleted(group_id)
+        # Files may have been left by a crash amid an earlier removal.
+        if await self._directory.disk.exists(self._directory.group_path(group_id)):
+            await self._directory.remove_group(group_id)

@@ -2,6 +2,8 @@
 
 import trio
 
+from trio_eventlog.errors import EventLogError
+
 
 class Watermark:
     """A number that only grows, with readers asleep until it passes theirs.
@@ -13,6 +15,7 @@ class Watermark:
     def __init__(self, value: int = 0) -> None:
         self._value = value
         self._moved = trio.Event()
+        self._closed_by: EventLogError | None = None
 
     @property
     def value(self) -> int:
@@ -23,19 +26,29 @@ class Watermark:
         if value == self._value:
             return
         self._value = value
-        # Waking is setting one event for all; without waiters the event is kept.
-        if self._moved.statistics().tasks_waiting:
-            self._moved.set()
-            self._moved = trio.Event()
+        self._wake()
+
+    def close(self, error: EventLogError) -> None:
+        """It moves no more: whoever waits, or comes to wait, gets `error`."""
+        self._closed_by = self._closed_by or error
+        self._wake()
 
     async def wait_above(self, value: int) -> int:
-        """The watermark once it is greater than `value`. Always a checkpoint."""
+        """The watermark once it is greater than `value`. Always a checkpoint. Raises the error of `close`."""
         if self._value > value:
             await trio.lowlevel.checkpoint()
         while self._value <= value:
+            if self._closed_by is not None:
+                raise self._closed_by
             await self._moved.wait()
         return self._value
 
     async def wait_at_least(self, value: int) -> int:
-        """The watermark once it is `value` or more. Always a checkpoint."""
+        """The watermark once it is `value` or more. Always a checkpoint. Raises the error of `close`."""
         return await self.wait_above(value - 1)
+
+    def _wake(self) -> None:
+        # Waking is setting one event for all; without waiters the event is kept.
+        if self._moved.statistics().tasks_waiting:
+            self._moved.set()
+            self._moved = trio.Event()

@@ -20,7 +20,7 @@ CODE_TRAILER = "eventlog-error-code"
 
 
 class RpcFailed(EventLogError):
-    """A status that no class of ours stands for: from a foreign server, a proxy, or the protocol itself.
+    """A status that no class of ours stands for: from a foreign server, a proxy, the protocol itself, or a standard service.
 
     Attributes:
         status: the gRPC status code.
@@ -143,7 +143,7 @@ def public_message(error: EventLogError) -> str:
 def status_of(error: EventLogError) -> CallStatus:
     """The status that ends a call with `error`."""
     if isinstance(error, RpcFailed):
-        return CallStatus(code=error.status, message=str(error), details={CODE_TRAILER: error.code})
+        return CallStatus(code=error.status, message=str(error))  # Of a standard service, or passed on: no code of ours.
     row = _row_of(error)
     return CallStatus(
         code=StatusCode.INTERNAL if row is None else row.status,

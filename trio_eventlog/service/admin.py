@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 
+import trio
+
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
-from trio_eventlog.service.event_log import is_forwarded
+from trio_eventlog.service.event_log import is_forwarded, when_ready
 from trio_eventlog.service.forwarding import Forwarder, forward
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import admin_pb2 as messages
@@ -24,24 +26,26 @@ class AdminService:
         forwarder: Forwarder,
         *,
         status: Callable[[], messages.GetStatusResponse],
+        ready: trio.Event,
         transfer_seconds_max: float,
     ) -> None:
         self._broker = broker
         self._topics = topics
         self._forwarder = forwarder
         self._status = status
+        self._ready = ready
         self._transfer_seconds_max = transfer_seconds_max
 
     def service(self) -> Service:
         return Service(
             messages.DESCRIPTOR.services_by_name["Admin"],
             {
-                "CreateTopic": self.create_topic,
-                "DeleteTopic": self.delete_topic,
-                "ListTopics": self.list_topics,
-                "DescribeTopic": self.describe_topic,
+                "CreateTopic": when_ready(self._ready, self.create_topic),
+                "DeleteTopic": when_ready(self._ready, self.delete_topic),
+                "ListTopics": when_ready(self._ready, self.list_topics),
+                "DescribeTopic": when_ready(self._ready, self.describe_topic),
                 "GetStatus": self.get_status,
-                "TransferLeadership": self.transfer_leadership,
+                "TransferLeadership": when_ready(self._ready, self.transfer_leadership),
             },
         )
 
@@ -57,7 +61,7 @@ class AdminService:
         return messages.ListTopicsResponse(topics=map(topic_message, self._broker.topics()))
 
     async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
-        topic = self._broker.topic(request.name)
+        topic = await self._topics.find_or_create(request.name, create=False)
         response = messages.DescribeTopicResponse(topic=topic_message(topic))
         for number, partition in enumerate(topic.partitions):
             replica = self._broker.replica(topic.name, number)

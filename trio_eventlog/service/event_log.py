@@ -1,6 +1,7 @@
 """The `EventLog` service: protobuf in, broker or another node, protobuf out."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import attrs
 import trio
@@ -12,6 +13,7 @@ from trio_eventlog.errors import (
     DamagedData,
     EventLogError,
     InvalidArgument,
+    NoQuorum,
     NotLeader,
     OutcomeUnknown,
     ShuttingDown,
@@ -22,7 +24,7 @@ from trio_eventlog.node.broker import Broker, Fetched
 from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Acks, Batch, Record
-from trio_eventlog.rpc import Channel, Context, Encoded, Requests, Send, Service, methods_of
+from trio_eventlog.rpc import Channel, Context, Encoded, Handler, Requests, Send, Service, methods_of
 from trio_eventlog.rpc.status import error_details
 from trio_eventlog.service.convert import (
     check_batch,
@@ -45,7 +47,9 @@ class ServiceSettings:
         batch_bytes_max: payload of one batch.
         unpacked_bytes_max: the same, unpacked.
         fetch_bytes_max, fetch_records_max: of one answer; a request may ask for less.
+        response_bytes_max: of the records in one answer, unpacked: what gRPC lets through.
         fetch_wait_seconds_max: how long a Consume may wait.
+        linearizable_seconds_max: how long a linearizable read may look for a leader that has a quorum.
         stream_requests_max: produce requests of one stream not yet answered.
         lanes_idle_max: producer ids of this node kept for each partition (see `lanes`).
         creates_topics: a topic is made when it is first produced to.
@@ -55,7 +59,9 @@ class ServiceSettings:
     unpacked_bytes_max: int = 16 << 20
     fetch_bytes_max: int = 1 << 20
     fetch_records_max: int = 100_000
+    response_bytes_max: int = 4032 << 10
     fetch_wait_seconds_max: float = 60.0
+    linearizable_seconds_max: float = 30.0
     stream_requests_max: int = 32
     lanes_idle_max: int = 1024
     creates_topics: bool = False
@@ -67,6 +73,7 @@ class EventLogService:
     Args:
         now_ns: the wall clock, for records that carry no timestamp.
         servers: what GetServers answers.
+        ready: set when the node belongs to a cluster; calls that need one wait until then, under their callers' deadlines.
         stopping: set when the node begins to stop; consumers are sent to other nodes then.
     """
 
@@ -80,6 +87,7 @@ class EventLogService:
         *,
         now_ns: Callable[[], int],
         servers: Callable[[], messages.GetServersResponse],
+        ready: trio.Event,
         stopping: trio.Event,
     ) -> None:
         self._broker = broker
@@ -89,6 +97,7 @@ class EventLogService:
         self._settings = settings
         self._now_ns = now_ns
         self._servers = servers
+        self._ready = ready
         self._stopping = stopping
         self._sticky = 0
 
@@ -96,10 +105,10 @@ class EventLogService:
         return Service(
             messages.DESCRIPTOR.services_by_name["EventLog"],
             {
-                "Produce": self.produce,
-                "ProduceStream": self.produce_stream,
-                "Consume": self.consume,
-                "ConsumeStream": self.consume_stream,
+                "Produce": when_ready(self._ready, self.produce),
+                "ProduceStream": when_ready(self._ready, self.produce_stream),
+                "Consume": when_ready(self._ready, self.consume),
+                "ConsumeStream": when_ready(self._ready, self.consume_stream),
                 "GetServers": self.get_servers,
             },
         )
@@ -107,8 +116,8 @@ class EventLogService:
     # Produce
 
     async def produce(self, request: messages.ProduceRequest, context: Context) -> messages.ProduceResponse:
-        answer = await self._begin(request, is_forwarded=is_forwarded(context))
-        return await answer()
+        begun = await self._begin(request, is_forwarded=is_forwarded(context))
+        return await begun.answer()
 
     async def produce_records(
         self, topic: str, records: Sequence[Record], *, partition: int | None, acks: Acks
@@ -121,36 +130,81 @@ class EventLogService:
                 item.headers.add(key=header.key, value=header.value)
             if record.timestamp_ns:
                 item.timestamp.seconds, item.timestamp.nanos = divmod(record.timestamp_ns, NANOSECONDS)
-        answer = await self._begin(request, is_forwarded=False)
-        return await answer()
+        begun = await self._begin(request, is_forwarded=False)
+        return await begun.answer()
 
     async def produce_stream(self, requests: Requests, context: Context, send: Send) -> None:
         """Requests are taken in order, several may be under way at once, and answers leave in order."""
         forwarded = is_forwarded(context)
-        send_answer, receive_answer = trio.open_memory_channel[_Answer](self._settings.stream_requests_max)
+        send_answer, receive_answer = trio.open_memory_channel[_Begun | EventLogError](self._settings.stream_requests_max)
+        last: _Begun | None = None
+        answered = trio.Event()
+
+        async def may_propose(replica: Replica) -> bool:
+            """Whether a batch proposed now comes behind the earlier ones of the stream.
+
+            When leadership has moved, batches that found no leader here, or lost it, go to the next one by one as their turn to be
+            answered comes. None may overtake them, and when the next leader is this node, those that follow wait for them.
+            """
+            nonlocal answered
+            while last is not None and last.is_on_its_way_elsewhere:
+                if not replica.is_leader:
+                    return False
+                answered = trio.Event()
+                await answered.wait()
+            return True
 
         async def answer_in_order() -> None:
             async with receive_answer:
-                async for answer in receive_answer:
+                async for begun in receive_answer:
                     try:
-                        response = await answer()
+                        if isinstance(begun, EventLogError):
+                            raise begun
+                        response = await begun.answer()
+                        begun.is_answered = True
                     except EventLogError as error:
+                        if isinstance(begun, _Begun):
+                            begun.is_answered = True
                         response = messages.ProduceResponse(
                             error=messages.Error(code=error.code, message=str(error), details=error_details(error))
                         )
+                    answered.set()
                     await send(response)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_in_order)
-            async with send_answer:
-                async for request in requests:
-                    try:
-                        answer = await self._begin(request, is_forwarded=forwarded)
-                    except EventLogError as error:
-                        answer = _refuse_with(error)
-                    await send_answer.send(answer)
+        reading = trio.CancelScope()
 
-    async def _begin(self, request: messages.ProduceRequest, *, is_forwarded: bool) -> "_Answer":
+        async def stop_reading() -> None:
+            await self._stopping.wait()
+            reading.cancel()
+
+        async with trio.open_nursery() as stopper:
+            stopper.start_soon(stop_reading)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer_in_order)
+                async with send_answer:
+                    while not self._stopping.is_set():
+                        # A request that was taken is answered; only the wait for the next one is cut short.
+                        with trio.CancelScope() as reading:
+                            request = await requests.receive()
+                        if reading.cancelled_caught or request is None:
+                            break
+                        begun: _Begun | EventLogError
+                        try:
+                            begun = last = await self._begin(request, is_forwarded=forwarded, may_propose=may_propose)
+                        except EventLogError as error:
+                            begun = error
+                        await send_answer.send(begun)
+            stopper.cancel_scope.cancel()
+        if self._stopping.is_set():
+            raise ShuttingDown("this node is stopping: repeat what was not answered at another one")
+
+    async def _begin(
+        self,
+        request: messages.ProduceRequest,
+        *,
+        is_forwarded: bool,
+        may_propose: Callable[[Replica], Awaitable[bool]] | None = None,
+    ) -> "_Begun":
         """Give the request's batch to the log, in order; the answer waits for the acknowledgement, or for another leader."""
         batch = requested_batch(request, max_bytes=self._settings.batch_bytes_max, now_ns=self._now_ns())
         if request.HasField("batch") and not is_forwarded:
@@ -166,11 +220,12 @@ class EventLogService:
             lane = self._lanes.take(replica.group_id)
             batch = lane.stamp(batch)
         proposal: Proposal | None = None
-        try:
-            proposal = await replica.propose_batch(batch, acks)
-        except NotLeader:
-            if is_forwarded:
-                raise
+        if may_propose is None or await may_propose(replica):
+            try:
+                proposal = await replica.propose_batch(batch, acks)
+            except NotLeader:
+                if is_forwarded:
+                    raise
 
         async def answer() -> messages.ProduceResponse:
             appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, is_forwarded=is_forwarded)
@@ -185,7 +240,7 @@ class EventLogService:
                 duplicate=appended.duplicate and lane is None,
             )
 
-        return answer
+        return _Begun(proposal, answer)
 
     async def _appended(
         self,
@@ -233,56 +288,71 @@ class EventLogService:
 
     async def consume(self, request: messages.ConsumeRequest, context: Context) -> messages.ConsumeResponse | Encoded:
         _check_filter(request)
-        offset = await self._start_offset(request, context)
-        fetched = await self._fetch(request, offset)
+        replica, offset = await self._start(request)
+        fetched = await self._fetch(replica, request, offset)
         if not fetched.batches and request.HasField("max_wait"):
             wait_seconds = request.max_wait.seconds + request.max_wait.nanos / NANOSECONDS
             with trio.move_on_after(min(wait_seconds, self._settings.fetch_wait_seconds_max)):
-                await self._broker.replica(request.topic, request.partition).watermark.wait_above(offset)
-            fetched = await self._fetch(request, offset)
-        response, _ = _response(request, offset, fetched, self._settings.unpacked_bytes_max)
+                await replica.wait_readable(offset)
+            fetched = await self._fetch(replica, request, offset)
+        response, _ = _response(request, offset, fetched, self._settings)
         return response
 
     async def consume_stream(self, request: messages.ConsumeRequest, context: Context, send: Send) -> None:
         _check_filter(request)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stream_from, await self._start_offset(request, context), request, send)
+            nursery.start_soon(self._stream_from, request, send)
             # A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them.
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
         raise ShuttingDown("this node is stopping: go on from the next offset at another one")
 
-    async def _stream_from(self, offset: int, request: messages.ConsumeRequest, send: Send) -> None:
-        replica = self._broker.replica(request.topic, request.partition)
+    async def _stream_from(self, request: messages.ConsumeRequest, send: Send) -> None:
+        replica, offset = await self._start(request)
         while True:
-            fetched = await self._fetch(request, offset)
+            fetched = await self._fetch(replica, request, offset)
             if fetched.batches:
-                response, offset = _response(request, offset, fetched, self._settings.unpacked_bytes_max)
+                response, offset = _response(request, offset, fetched, self._settings)
                 await send(response)
             else:
                 await replica.wait_readable(offset)
 
-    async def _start_offset(self, request: messages.ConsumeRequest, context: Context) -> int:
-        """Where to begin. A linearizable request first waits until this node has everything acknowledged before the call."""
+    async def _start(self, request: messages.ConsumeRequest) -> tuple[Replica, int]:
+        """What to read from, and where to begin.
+
+        A linearizable request first waits until this node has everything acknowledged before the call. So does one for an
+        offset above the watermark: the node may only be behind, or just restarted.
+        """
         topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics)
         replica = self._broker.replica(topic.name, request.partition)
-        if request.consistency == messages.LINEARIZABLE:
-            await replica.wait_linearizable()
+        is_beyond = request.start == messages.OFFSET and request.offset > replica.watermark.value
+        if request.consistency == messages.LINEARIZABLE or is_beyond:
+            await self._wait_linearizable(replica)
         match request.start:
             case messages.OFFSET:
-                return request.offset
+                return replica, request.offset
             case messages.BEGINNING:
-                return replica.log.log_start_offset
+                return replica, replica.log.log_start_offset
             case messages.END:
-                return replica.watermark.value
+                return replica, replica.watermark.value
             case messages.TIMESTAMP:
                 timestamp_ns = request.start_timestamp.seconds * NANOSECONDS + request.start_timestamp.nanos
-                return await replica.offset_at_timestamp(timestamp_ns)
+                return replica, await replica.offset_at_timestamp(timestamp_ns)
         raise InvalidArgument(f"start {request.start} is none of OFFSET, BEGINNING, END, TIMESTAMP")
 
-    async def _fetch(self, request: messages.ConsumeRequest, offset: int) -> Fetched:
+    async def _wait_linearizable(self, replica: Replica) -> None:
+        with trio.move_on_after(self._settings.linearizable_seconds_max):
+            await replica.wait_linearizable()
+            return
+        raise NoQuorum(
+            f"no leader of {replica.name} could show within {self._settings.linearizable_seconds_max:g} s that it still leads:"
+            " fewer than a majority of its voters can be reached; try again later, or read what this node has (COMMITTED)"
+        )
+
+    async def _fetch(self, replica: Replica, request: messages.ConsumeRequest, offset: int) -> Fetched:
         settings = self._settings
-        return await self._broker.fetch(
+        return await self._broker.fetch_from(
+            replica,
             request.topic,
             request.partition,
             offset,
@@ -296,19 +366,39 @@ class EventLogService:
         return self._servers()
 
 
-_Answer = Callable[[], Awaitable[messages.ProduceResponse]]
+_RECORD_OVERHEAD_BYTES = 6
+"""Tag and length of a record in its answer."""
+
+
+@attrs.define(slots=True, eq=False)
+class _Begun:
+    """A produce request that was taken, and the way to its answer."""
+
+    proposal: Proposal | None
+    answer: Callable[[], Awaitable[messages.ProduceResponse]]
+    is_answered: bool = False
+
+    @property
+    def is_on_its_way_elsewhere(self) -> bool:
+        """Not given to this node's log, or given back by it: `answer` will take it to a leader, and has not yet done so."""
+        return not self.is_answered and (self.proposal is None or self.proposal.has_failed)
+
+
 _PRODUCE = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])["Produce"]
+
+
+def when_ready(ready: trio.Event, handler: Handler) -> Handler:
+    """`handler`, once the node has something to answer with."""
+
+    async def waiting(*arguments: Any) -> Any:
+        await ready.wait()
+        return await handler(*arguments)
+
+    return waiting
 
 
 def is_forwarded(context: Context) -> bool:
     return bool(context.metadata.get(FORWARDED))
-
-
-def _refuse_with(error: EventLogError) -> _Answer:
-    async def answer() -> messages.ProduceResponse:
-        raise error
-
-    return answer
 
 
 async def _outcome(proposal: Proposal) -> Appended:
@@ -323,16 +413,17 @@ def _check_filter(request: messages.ConsumeRequest) -> None:
 
 
 def _response(
-    request: messages.ConsumeRequest, offset: int, fetched: Fetched, unpacked_bytes_max: int
+    request: messages.ConsumeRequest, offset: int, fetched: Fetched, settings: ServiceSettings
 ) -> tuple[messages.ConsumeResponse | Encoded, int]:
     """The answer, and the offset where the next one begins."""
     if request.batches:
         encoded = encode_batches(fetched.batches, high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
         return encoded, fetched.next_offset
     response = messages.ConsumeResponse(high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
+    room_bytes = settings.response_bytes_max
     for batch in fetched.batches:
         try:
-            records = decode_message(batch, unpacked_bytes_max).records
+            records = decode_message(batch, settings.unpacked_bytes_max).records
         except CodecError as error:
             raise DamagedData(f"the batch at offset {batch.base_offset} of {request.topic!r}: {error}") from error
         for at, record in enumerate(records, batch.base_offset):
@@ -341,5 +432,9 @@ def _response(
             if request.max_records and len(response.records) == request.max_records:
                 return response, at
             record.offset = at
+            # Records may take a multiple of their packed batch: the rest comes with the next answer.
+            room_bytes -= record.ByteSize() + _RECORD_OVERHEAD_BYTES
+            if room_bytes < 0 and response.records:
+                return response, at
             response.records.append(record)
     return response, fetched.next_offset

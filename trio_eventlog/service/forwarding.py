@@ -83,7 +83,10 @@ class Forwarder:
                     if leader_id == self._node_id:
                         return await local()
                     if leader_id != NOBODY:
-                        return await remote(await self._channel(leader_id))
+                        # A leader that was cut off answers nothing, and its connections break much later than it is replaced.
+                        with trio.CancelScope() as scope, replica.while_led_by(leader_id, scope):
+                            return await remote(await self._channel(leader_id))
+                        last = OutcomeUnknown(f"{replica.name} has another leader now")
                 except _TRY_AGAIN as error:
                     last = error
                 with trio.move_on_after(backoff * self._rng.uniform(0.5, 1.0)):

@@ -16,7 +16,7 @@ from typing import Self
 import attrs
 
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.errors import DataDirectoryError, DiskFull, StorageFailed
+from trio_eventlog.errors import DataDirectoryError
 from trio_eventlog.ids import NO_CLUSTER, ClusterId, GroupId, NodeId, format_id, parse_id
 from trio_eventlog.storage.disk import Disk, join_path, read_whole, write_atomically
 
@@ -70,6 +70,7 @@ class DataDirectory:
             DataDirectoryError: held by another process, not writable, a file, damaged, or of a format this release does
                 not know. The text says which and what to do.
             DiskFull: a new directory, and no room for it.
+            StorageFailed: the disk failed.
         """
         try:
             await disk.make_directory(path)
@@ -77,7 +78,7 @@ class DataDirectory:
             lock = await disk.lock(join_path(path, LOCK_FILE))
         except (NotADirectoryError, FileExistsError) as error:
             raise DataDirectoryError(f"{path}: cannot be the data directory, a file is in the way ({error})") from error
-        except (OSError, StorageFailed) as error:
+        except OSError as error:
             raise DataDirectoryError(f"{path}: cannot be written: {error}. Give the directory to the user of the node.") from error
         try:
             yield cls(disk, path, await _load_or_create(disk, path, new_node_id, now_seconds))
@@ -112,8 +113,8 @@ class DataDirectory:
             return
         if self.cluster_id != NO_CLUSTER:
             raise DataDirectoryError(
-                f"{self.path}: belongs to cluster {format_id(self.cluster_id)} ({self.cluster_name}), not to "
-                f"{format_id(cluster_id)} ({cluster_name}). Use another data directory, or remove this one to start afresh."
+                f"{self.path}: belongs to cluster {format_id(self.cluster_id)} {self.cluster_name!r}, not to "
+                f"{format_id(cluster_id)} {cluster_name!r}. Use another data directory, or remove this one to start afresh."
             )
         node_file = attrs.evolve(self._node_file, cluster_id=cluster_id, cluster_name=cluster_name)
         await write_atomically(self.disk, join_path(self.path, NODE_FILE), encode_node_file(node_file))
@@ -201,9 +202,7 @@ async def _load_or_create(disk: Disk, path: str, new_node_id: Callable[[], NodeI
         raise DataDirectoryError(
             f"{node_path}: damaged: {error}. Restore the file from a backup, or remove the directory to start afresh as a new node."
         ) from error
-    except DiskFull:
-        raise
-    except (OSError, StorageFailed) as error:
+    except OSError as error:
         raise DataDirectoryError(f"{path}: cannot be used: {error}") from error
 
 

@@ -83,7 +83,8 @@ class Disk(Protocol):
         """Atomically put `source` in the place of `target`. Not durable before `sync_directory`."""
 
     async def remove(self, path: str) -> None:
-        """Remove a file. Open files of it stay readable. Not durable before `sync_directory`."""
+        """Remove a file, not a directory (IsADirectoryError). Open files of it stay readable. Not durable before
+        `sync_directory`."""
 
     async def sync_directory(self, path: str) -> None:
         """The names in `path` are durable when this returns."""

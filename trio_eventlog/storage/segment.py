@@ -17,6 +17,7 @@ from trio_eventlog.codec.segment import (
     SegmentFooter,
     decode_footer,
     decode_mark,
+    encode_mark,
     footer_bytes,
 )
 from trio_eventlog.codec.sparse_index import NO_TIMESTAMP_NS, SparseIndex
@@ -222,7 +223,7 @@ async def scan(file: File, contents: SegmentContents, end: int) -> CodecError | 
             try:
                 frame = decode_entry(view, start)
                 if frames:
-                    _check_follows(frames[-1], frame)
+                    check_follows(frames[-1], frame)
                 else:
                     contents.check(frame)
             except CodecError as caught:
@@ -249,7 +250,8 @@ def frame_bytes_at(view: memoryview, start: int) -> int:
     return LENGTH_BYTES + int.from_bytes(view[start : start + LENGTH_BYTES], "little")
 
 
-def _check_follows(before: EntryFrame, frame: EntryFrame) -> None:
+def check_follows(before: EntryFrame, frame: EntryFrame) -> None:
+    """Raises CodecError when `frame` is not the next one after `before`."""
     if frame.index != before.index + 1:
         raise CodecError(f"entry {frame.index} where {before.index + 1} belongs")
     if frame.base_offset != before.base_offset + before.record_count:
@@ -301,7 +303,7 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
     * each write ends with an append mark that says where it began. A mark after `position` whose write began after `position`
       proves that what stands at `position` was durable: damage;
     * a write goes over zeros (and the last mark): the file is cut before it is written again. A sector that did not make it to
-      the medium is all zeros, or still holds the last mark. A damaged frame without such a sector was not torn: damage.
+      the medium is all zeros, or still holds (a part of) the last mark. A damaged frame without such a sector was not torn: damage.
 
     Limits: a frame of the last write that is damaged *and* has a whole sector of zeros in it looks torn.
     """
@@ -311,13 +313,13 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
         is_intact = not content_bytes or _mark_at(tail, 0, position) is not None
         return TailVerdict() if is_intact else TailVerdict(torn_bytes=content_bytes)
     torn = TailVerdict(torn_bytes=content_bytes)
-    later_mark = _last_mark(tail, position)
+    later_mark = _last_mark(tail, position, content_bytes)
     if later_mark is not None and later_mark.start > position:
         return TailVerdict(damaged=f"a write that began at byte {later_mark.start} followed it, so it had been durable")
     if has_mark:
         return torn  # the write after the mark lost its first sector
     claimed_bytes = _claimed_bytes(tail, next_index)
-    later_frame = _find_frame(tail, claimed_bytes if 0 < claimed_bytes < len(tail) else 1, next_index, last_term)
+    later_frame = find_frame(tail, claimed_bytes if 0 < claimed_bytes < len(tail) else 1, next_index, last_term)
     if tail.startswith(FOOTER_MAGIC_BYTES):
         # The segment was being sealed. A footer is written when all frames are durable, so nothing of them is in here.
         return torn if later_frame is None else TailVerdict(damaged="frames follow a footer")
@@ -325,7 +327,7 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
         end = later_mark.end - position
     elif later_frame is not None:
         end = later_frame
-    elif len(tail) < max(HEADER_BYTES, claimed_bytes) or content_bytes < claimed_bytes:
+    elif content_bytes < max(HEADER_BYTES, claimed_bytes):
         return torn  # the file ends inside the frame, or only zeros follow from some place inside it on, the mark missing too
     else:
         end = content_bytes
@@ -352,15 +354,11 @@ def _mark_at(tail: bytes | bytearray, start: int, position: int) -> AppendMark |
     return mark if mark.end == position + start else None
 
 
-def _last_mark(tail: bytes | bytearray, position: int) -> AppendMark | None:
-    """The last append mark after the start of `tail` that stands where it says."""
-    end = len(tail)
-    while (start := tail.rfind(MARK_MAGIC_BYTES, 1, end)) > 0:
-        mark = _mark_at(tail, start, position)
-        if mark is not None:
-            return mark
-        end = start + len(MARK_MAGIC_BYTES) - 1
-    return None
+def _last_mark(tail: bytes | bytearray, position: int, content_bytes: int) -> AppendMark | None:
+    """The append mark that ends the content of `tail`. One that anything but zeros follows is none: nothing is written behind a
+    mark, but payloads may hold any bytes."""
+    start = tail.rfind(MARK_MAGIC_BYTES, 1)
+    return _mark_at(tail, start, position) if start > 0 and content_bytes <= start + MARK_BYTES else None
 
 
 def _claimed_bytes(tail: bytes | bytearray, next_index: int) -> int:
@@ -374,7 +372,7 @@ def _claimed_bytes(tail: bytes | bytearray, next_index: int) -> int:
 _FRAME_LOOK = re.compile(rb"(?=\x01[\x01-\x04]\x00\x00)")  # version, kind and flags of a header
 
 
-def _find_frame(tail: bytes | bytearray, start: int, next_index: int, last_term: int) -> int | None:
+def find_frame(tail: bytes | bytearray | memoryview, start: int, next_index: int, last_term: int) -> int | None:
     """Where in `tail`, from `start` on, the first whole frame of a later entry stands."""
     for match in _FRAME_LOOK.finditer(tail, start + _FRAME_HEAD_BYTES):
         at = match.start() - _FRAME_HEAD_BYTES
@@ -388,11 +386,25 @@ def _find_frame(tail: bytes | bytearray, start: int, next_index: int, last_term:
 
 
 def _has_lost_sector(tail: bytes | bytearray, position: int, end: int) -> bool:
-    """Is a sector that overlaps the first `end` bytes of `tail` all zeros, as far as it is in `tail`?"""
+    """Does a sector that overlaps the first `end` bytes of `tail` still hold, as far as it is in `tail`, what was there before?"""
     start = 0
     while start < end:
         stop = start + SECTOR_BYTES - (position + start) % SECTOR_BYTES
-        if not any(tail[start:stop]):
+        if not any(tail[start:stop]) or (start < MARK_BYTES and _is_rest_of_mark(tail, position, start, stop)):
             return True
         start = stop
     return False
+
+
+def _is_rest_of_mark(tail: bytes | bytearray, position: int, start: int, stop: int) -> bool:
+    """Are the bytes start..stop of `tail` those of the mark that stood at `position`, and zeros?
+
+    A mark may lie across two sectors. Its checksum and start are not known, the rest is.
+    """
+    if any(tail[MARK_BYTES:stop]):
+        return False
+    known = encode_mark(0, max(position, 1))
+    return all(tail[at] == known[at] for at in range(start, min(stop, len(tail), MARK_BYTES)) if at not in _MARK_UNKNOWN)
+
+
+_MARK_UNKNOWN = frozenset((*range(8, 12), *range(16, 24)))

@@ -17,7 +17,7 @@ import trio
 from trio_eventlog.codec.entry import HEADER, HEADER_BYTES, LENGTH_BYTES, EntryFrame, decode_entry
 from trio_eventlog.codec.segment import BASE_BYTES, MARK_BYTES, LogBase, decode_base, encode_footer, encode_mark
 from trio_eventlog.codec.sparse_index import SparseIndex, decode_sparse_index, encode_sparse_index
-from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, StorageFailed
+from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, SettingsError, StorageFailed
 from trio_eventlog.storage.disk import Disk, File, join_path, read_whole
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
@@ -35,6 +35,8 @@ from trio_eventlog.storage.tail_cache import TailCache
 logger = logging.getLogger(__name__)
 
 BASE_FILE = "base"
+INDEX_BYTES_MAX = 256 * 1024 * 1024
+"""A sparse index file that is longer is taken for damaged."""
 CLOSE_SECONDS = 5.0
 """How long closing may hold up a cancellation."""
 
@@ -46,7 +48,7 @@ class LogSettings:
     Attributes:
         segment_bytes: roll when the next frames would make the segment longer. A larger frame gets a segment of its own.
         preallocate_bytes: the active segment is made longer by its own size, at most by this. 0: not at all; each append
-            changes the size of the file then.
+            changes the size of the file then, and a full disk is a failed write.
         index_interval_bytes: one entry of the sparse index for at least so many bytes of frames.
         index_entries_max: roll when the sparse index of the segment is full.
         tail_cache_bytes: the newest frames kept in memory; frames not yet durable are kept whatever they take.
@@ -59,6 +61,12 @@ class LogSettings:
     index_entries_max: int = 16 * 1024
     tail_cache_bytes: int = 16 * 1024 * 1024
     open_segments_max: int = 16
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(type(self)):
+            least = 0 if field.name in {"preallocate_bytes", "tail_cache_bytes"} else 1
+            if getattr(self, field.name) < least:
+                raise SettingsError(f"{field.name} is {getattr(self, field.name)}; it must be at least {least}")
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -349,8 +357,11 @@ class SegmentedLog:
         contents, file = segment.contents, segment.file
         assert file is not None
         footer = encode_footer(contents.footer())
-        await file.truncate(contents.frames_bytes + len(footer))
-        await file.write_and_sync(contents.frames_bytes, [footer])
+        end = contents.frames_bytes + len(footer)
+        await file.preallocate(end)  # nearly always there; a full disk shows here, before anything is written
+        await file.write_at(contents.frames_bytes, [footer])
+        await file.truncate(end)
+        await file.sync()
         self._active = None
         self._opened[segment] = None
         await self._write_sparse_index(segment)
@@ -373,9 +384,9 @@ class SegmentedLog:
                 await file.write_at(0, [data])
             finally:
                 await file.close()
-        except (DiskFull, StorageFailed):
+        except (DiskFull, StorageFailed) as error:
             # It is made again when it is missed. What must not be lost is written elsewhere, and fails there for itself.
-            logger.warning("the sparse index %s could not be written", segment.index_path, exc_info=True)
+            logger.warning("the sparse index %s could not be written: %s", segment.index_path, error)
 
     async def _locate(self, first: int) -> "_Cut":
         """Where to cut so that `first` is the first entry gone. The segment is acquired for the caller."""
@@ -453,11 +464,11 @@ class SegmentedLog:
             DamagedData: with path and position.
         """
         self._check_range(first, last)
-        persisted_index = self._cache.persisted_index
-        if first <= persisted_index:
-            frames = self._cache.get(first, min(last, persisted_index), max_bytes)
+        if self._cache.first_index <= first:
+            await trio.lowlevel.checkpoint()
+            self._check_range(first, last)
+            frames = self._cached_durable(first, last, max_bytes)
             if frames is not None:
-                await trio.lowlevel.checkpoint()
                 return frames
         while True:
             truncations = self._truncations
@@ -473,11 +484,11 @@ class SegmentedLog:
     async def read_raw(self, first: int, last: int, max_bytes: int) -> FrameRange:
         """As `read`, but not decoded and checksums not looked at: for sending on as they are, to a receiver who does."""
         self._check_range(first, last)
-        persisted_index = self._cache.persisted_index
-        if first <= persisted_index:
-            frames = self._cache.get(first, min(last, persisted_index), max_bytes)
+        if self._cache.first_index <= first:
+            await trio.lowlevel.checkpoint()
+            self._check_range(first, last)
+            frames = self._cached_durable(first, last, max_bytes)
             if frames is not None:
-                await trio.lowlevel.checkpoint()
                 return frame_range(frames)
         while True:
             truncations = self._truncations
@@ -546,6 +557,11 @@ class SegmentedLog:
             except DamagedData:
                 if truncations == self._truncations:
                     raise
+
+    def _cached_durable(self, first: int, last: int, max_bytes: int) -> list[EntryFrame] | None:
+        """From the tail cache, without what is only staged."""
+        persisted_index = self._cache.persisted_index
+        return self._cache.get(first, min(last, persisted_index), max_bytes) if first <= persisted_index else None
 
     def _out_of_range(self, offset: int) -> OffsetOutOfRange:
         return OffsetOutOfRange(
@@ -662,8 +678,12 @@ class SegmentedLog:
 
     async def _release(self, segment: _Segment) -> None:
         segment.users -= 1
-        if segment.is_removed and not segment.users:
+        if segment.users:
+            return
+        if segment.is_removed:
             await _close(segment)
+        elif len(self._opened) > self._settings.open_segments_max:
+            await self._close_surplus()
 
     async def _close_surplus(self) -> None:
         for segment in list(self._opened):
@@ -678,7 +698,7 @@ class SegmentedLog:
         contents, file = segment.contents, segment.file
         assert file is not None
         try:
-            data = await read_whole(self._disk, segment.index_path, _INDEX_BYTES_MAX)
+            data = await read_whole(self._disk, segment.index_path, INDEX_BYTES_MAX)
             contents.sparse = decode_sparse_index(
                 data,
                 base_index=contents.base_index,
@@ -780,8 +800,7 @@ class SegmentedLog:
             self.recovery = LogRecovery(
                 scanned_bytes=position, torn_path=path, torn_position=position, torn_bytes=verdict.torn_bytes
             )
-            await file.truncate(position)
-            await file.sync()
+            await file.truncate(position)  # synced with the rest of what was found
         else:
             self.recovery = LogRecovery(scanned_bytes=position)
         if not position:
@@ -908,7 +927,6 @@ class _Span:
 
 
 _PREALLOCATE_BYTES_MIN = 256 * 1024
-_INDEX_BYTES_MAX = 256 * 1024 * 1024
 
 
 def _check_run(frames: Sequence[EntryFrame], term: int, end_offset: int) -> None:

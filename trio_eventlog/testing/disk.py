@@ -3,10 +3,10 @@
 No threads: it runs under MockClock. Deterministic: all chance comes from the `random.Random` given to it.
 
 What a crash does. Each file keeps the writes, truncations and preallocations since its last sync apart, in order, and each
-directory the names created, renamed and removed. At a crash every one of them is drawn to be lost, kept or (writes) torn: a torn
-write keeps any of its 512-byte sectors and loses the others, as a disk that reorders its queue may. Lost bytes read as what was
-there before, zeros beyond the old end. Names are lost or kept one by one. `CrashMode.LOSE` loses all of it, `CrashMode.KEEP`
-loses nothing (a killed process: the kernel still writes everything).
+directory the names created, renamed and removed. At a crash every one of them is drawn to be lost, kept or (writes) torn: a
+torn write keeps any of its 512-byte sectors and loses the others, as a disk that reorders its queue may. Lost bytes read as
+what was there before, zeros beyond the old end. Names are lost or kept one by one; directories are durable when they are made.
+`CrashMode.LOSE` loses all of it, `CrashMode.KEEP` loses nothing (a killed process: the kernel still writes everything).
 """
 
 import enum
@@ -194,7 +194,8 @@ class SimFile:
 
     def _write(self, position: int, buffers: Sequence[Buffer]) -> None:
         data = b"".join(buffers)
-        if self._disk._free_bytes() < position + len(data) - len(self._inode.live):
+        growth = position + len(data) - len(self._inode.live)
+        if growth > 0 and self._disk._free_bytes() < growth:
             self._failure = "an earlier write failed"
             raise StorageFailed(f"{self._path}: write failed: no space left (simulated)")
         self._disk.statistics.writes += 1
@@ -220,6 +221,7 @@ class SimLock:
 
     def release(self) -> None:
         self._held.discard(self._path)
+        self._held = set()
 
 
 class SimDisk:
@@ -244,6 +246,7 @@ class SimDisk:
         self._directories: dict[str, _Directory] = {"/": _Directory(), ".": _Directory()}
         self._locked: set[str] = set()
         self._is_crashed = False
+        self._operations_left: int | None = None
 
     # The Protocol.
 
@@ -289,6 +292,8 @@ class SimDisk:
 
     async def remove(self, path: str) -> None:
         await self._start_names(path)
+        if path in self._directories:
+            raise IsADirectoryError(f"a directory: {path}")
         if self._find(path) is None:
             raise FileNotFoundError(f"no such file: {path}")
         self._directory(parent_directory(path)).apply([(path.rpartition("/")[2], None)])
@@ -320,7 +325,7 @@ class SimDisk:
     def crash(self, mode: CrashMode = CrashMode.DRAW) -> "SimDisk":
         """The machine goes down now. Returns the disk as it is found when it comes up again; this one and all of its files
         raise DiskCrashed from now on. Never checkpoints."""
-        self._check_up()
+        assert not self._is_crashed, "it went down before; use the disk that crash returned"
         self._is_crashed = True
         fresh = SimDisk(self._rng, capacity_bytes=self.capacity_bytes)
         fresh.latency_seconds = dict(self.latency_seconds)
@@ -338,6 +343,18 @@ class SimDisk:
                 new.durable[name] = new.live[name] = survivors[inode]
             fresh._directories[path] = new
         return fresh
+
+    def cut_power_after(self, operations: int) -> None:
+        """Let so many more operations happen; the next one and all others raise DiskCrashed. Then call `crash`.
+
+        A `write_and_sync` is two operations. With a count from 0 up a story can be cut at every place there is.
+        """
+        self._operations_left = operations
+
+    @property
+    def has_power(self) -> bool:
+        """False once `cut_power_after` has struck, and after `crash`."""
+        return not self._is_crashed and self._operations_left != 0
 
     def flip_bit(self, path: str, position: int, bit: int = 0) -> None:
         """The medium changes a bit, in what is durable and in what is read now."""
@@ -423,11 +440,17 @@ class SimDisk:
             raise StorageFailed(f"{path}: injected EIO")
 
     async def _pass_time(self, operation: Operation) -> None:
+        if self._operations_left == 0:
+            raise DiskCrashed("the simulated power is cut")
         latency = self.latency_seconds.get(operation)
         if latency is None:
             await trio.lowlevel.checkpoint()
         else:
             await trio.sleep(latency() if callable(latency) else latency)
+        if self._operations_left is not None:
+            if self._operations_left == 0:
+                raise DiskCrashed("the simulated power is cut")
+            self._operations_left -= 1
 
 
 def _carry_out(data: bytearray, change: _Change) -> None:

@@ -9,7 +9,7 @@ import errno
 import operator
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -56,6 +56,8 @@ class MemoryNetwork:
         self._isolated: set[str] = set()
         self._healed = trio.lowlevel.ParkingLot()
         self._next_port = FIRST_FREE_PORT
+        self.on_write: Callable[[str, str, bytes], None] | None = None
+        """Told of all bytes that a host gives to a connection: source, target, bytes. For traces."""
 
     def host(self, name: str) -> "MemoryHost":
         """The view of one node. The same name gives the same host."""
@@ -81,11 +83,11 @@ class MemoryNetwork:
         for connection in self._connections:
             connection.wake()
 
-    def reset(self, a: str, b: str) -> int:
-        """Break every connection between two hosts, both sides told. Returns how many."""
+    def reset(self, a: str, b: str, *, dialled_by: str | None = None) -> int:
+        """Break every connection between two hosts (dialled by one of them only), both sides told. Returns how many."""
         count = 0
         for connection in list(self._connections):
-            if {connection.dialler, connection.acceptor} == {a, b}:
+            if {connection.dialler, connection.acceptor} == {a, b} and dialled_by in (None, connection.dialler):
                 connection.break_now(None)
                 count += 1
         return count
@@ -119,9 +121,8 @@ class MemoryNetwork:
         owner = self._owners.get(address)
         while owner is not None and not (self.passes(dialler, owner) and self.passes(owner, dialler)):
             await self._healed.park()
-        if dialler in self._isolated:
-            while dialler in self._isolated:
-                await self._healed.park()
+        while dialler in self._isolated:  # whoever listens there, or nobody: from here it cannot be told
+            await self._healed.park()
         listener = self._listeners.get(address)
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{address}: nobody listens there")
@@ -257,7 +258,10 @@ class _Pipe:
 
     def put(self, data: bytes) -> None:
         # A later write never overtakes an earlier one, however small its own latency is.
-        self.last_arrival = max(self.last_arrival, trio.current_time() + self.connection.network.latency_seconds())
+        network = self.connection.network
+        self.last_arrival = max(self.last_arrival, trio.current_time() + network.latency_seconds())
+        if network.on_write is not None:
+            network.on_write(self.source, self.target, data)
         self.chunks.append((self.last_arrival, data))
         self.queued_bytes += len(data)
         self.changed.unpark_all()

@@ -1,0 +1,105 @@
+"""Write the reference pages that follow from the code, or check that they are current.
+
+python docs/reference/generate.py           # write
+python docs/reference/generate.py --check   # exit 1 and name the pages that differ
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from trio_eventlog.cli import make_parser
+from trio_eventlog.settings import ClientSettings, NodeSettings, reference_table
+
+HOME = Path(__file__).resolve().parent
+
+SETTINGS = """\
+# Settings
+
+<!-- Written by docs/reference/generate.py from the fields themselves; change those. -->
+
+A setting is read from, in this order: the flag of `trio-eventlog serve` (`--segment-bytes 64MiB`), the variable
+(`TRIO_EVENTLOG_SEGMENT_BYTES=64MiB`), the TOML file that `--config` names (`segment_bytes = "64MiB"`), the default. An embedded
+node is given a `NodeSettings` value. Unknown keys are refused by name, with the nearest known one; a value that cannot be is
+refused with the setting's name before anything starts.
+
+* SIZE: bytes, or a number with `KiB`, `MiB`, `GiB` (powers of 1024) or `kB`, `MB`, `GB` (of 1000).
+* DURATION: seconds, or a number with `us`, `ms`, `s`, `m`, `h` or `d`.
+* HOST:PORT: an IPv6 host stands in brackets. Several are separated by commas in a variable, and an array in TOML.
+* BOOL: `true` or `false`; as a flag `--name` or `--no-name`.
+
+## Of a node
+
+{node}
+## Of a client
+
+Client commands take these as `--set NAME=VALUE`, as variables, and from the file that their `--config` names; programs give
+`open_client` a `ClientSettings` value.
+
+{client}"""
+
+COMMAND_LINE = """\
+# The command line
+
+<!-- Written by docs/reference/generate.py from the parsers themselves; change those. -->
+
+`trio-eventlog COMMAND`, also `python -m trio_eventlog COMMAND`. Exit codes: 0 done; 1 refused or failed, with one line on standard
+error that says what, why and what to do; 2 usage or settings. The flags of `serve` beside those below are the
+[settings](settings.md).
+
+{commands}"""
+
+
+def pages() -> dict[str, str]:
+    return {
+        "settings.md": SETTINGS.format(node=reference_table(NodeSettings), client=reference_table(ClientSettings)),
+        "command-line.md": COMMAND_LINE.format(commands="\n".join(_commands(make_parser()))),
+    }
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not nested:
+        yield from _command(parser)
+    for action in nested:
+        for child in action.choices.values():
+            yield from _commands(child)
+
+
+def _command(parser: argparse.ArgumentParser) -> Iterator[str]:
+    positional = [action for action in parser._actions if not action.option_strings]
+    words = [parser.prog, *(str(action.metavar or action.dest).upper() for action in positional)]
+    yield f"## `{' '.join(words)}`\n"
+    yield f"{parser.description}\n"
+    is_serve = parser.prog.endswith(" serve")
+    rows = [_row(action) for action in parser._actions if _is_listed(action, is_serve)]
+    if rows:
+        yield "\n".join(["| flag | |", "| --- | --- |", *rows]) + "\n"
+
+
+def _is_listed(action: argparse.Action, is_serve: bool) -> bool:
+    return bool(action.option_strings) and action.dest != "help" and not (is_serve and action.dest in NodeSettings.__slots__)
+
+
+def _row(action: argparse.Action) -> str:
+    value = str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else ""))
+    flag = f"{action.option_strings[0]} {value}".strip().replace("|", "\\|")
+    return f"| `{flag}` | {(action.help or '').replace('%%', '%').replace('|', chr(92) + '|')} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [name for name, text in pages().items() if not (HOME / name).exists() or (HOME / name).read_text() != text]
+    for name in stale:
+        if check:
+            sys.stderr.write(f"docs/reference/{name} is not what the code says; run: python docs/reference/generate.py\n")
+        else:
+            (HOME / name).write_text(pages()[name])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

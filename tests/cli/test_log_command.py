@@ -1,0 +1,120 @@
+"""`log verify` and `log dump`, on real directories: whole ones are called whole, and no flipped bit is missed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_eventlog.cli import main
+from trio_eventlog.codec.batch import batch_entry, encode_records
+from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
+from trio_eventlog.records import Record
+from trio_eventlog.storage.real_disk import RealDisk
+from trio_eventlog.storage.segmented_log import LogSettings, open_segmented_log
+
+ENTRIES = 16
+
+
+def frames(first: int, end: int) -> list[EntryFrame]:
+    made: list[EntryFrame] = []
+    offset = 2 * max(first - 2, 0)
+    for index in range(first, end):
+        if index == 1:
+            made.append(encode_entry(EntryKind.NO_OP, term=1, index=1, base_offset=0))
+            continue
+        batch = encode_records([Record(value=b"value %d" % index), Record(value=b"second")], now_ns=5)
+        made.append(batch_entry(batch, term=1 + index // 7, index=index, base_offset=offset))
+        offset += 2
+    return made
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> Path:
+    """A data directory with one group of several sealed segments and an active one."""
+    group = tmp_path / "groups" / "0000000000000001"
+    group.mkdir(parents=True)
+    settings = LogSettings(segment_bytes=600, preallocate_bytes=4096)
+    async with open_segmented_log(RealDisk(), str(group / "log"), settings) as log:
+        for index in range(1, ENTRIES + 1):
+            await log.append(frames(index, index + 1))
+    assert len(list((group / "log").glob("*.log"))) > 3
+    return tmp_path
+
+
+def segments(home: Path) -> list[Path]:
+    return sorted((home / "groups" / "0000000000000001" / "log").glob("*.log"))
+
+
+async def run(*arguments: str) -> int:
+    # main() begins a Trio run for some commands; a thread has none yet.
+    return await trio.to_thread.run_sync(main, arguments)
+
+
+async def test_whole(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts agree with what was written."""
+    assert await run("log", "verify", str(home), "--json") == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert (group["entries"], group["records"], group["first_index"], group["last_index"]) == (
+        ENTRIES,
+        2 * (ENTRIES - 1),
+        1,
+        ENTRIES,
+    )
+    assert group["damages"] == []
+    assert await run("log", "verify", str(home)) == 0
+    assert "whole" in capsys.readouterr().out
+
+
+async def test_every_byte_of_a_sealed_segment_counts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whichever byte is flipped, it is noticed, and the segment is named."""
+    segment = segments(home)[1]
+    whole = segment.read_bytes()
+    for position in range(len(whole)):
+        segment.write_bytes(whole[:position] + bytes([whole[position] ^ 0x40]) + whole[position + 1 :])
+        assert await run("log", "verify", str(home), "--json") == 1, position
+        (group,) = json.loads(capsys.readouterr().out)["groups"]
+        assert {damage["path"] for damage in group["damages"]} <= {str(segment), str(segments(home)[2])}
+        assert any(damage["path"] == str(segment) for damage in group["damages"])
+
+
+async def test_missing_segment(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The gap is told."""
+    segments(home)[1].unlink()
+    assert await run("log", "verify", str(home)) == 1
+    assert "begins with entry" in capsys.readouterr().out
+
+
+async def test_torn_tail_is_no_damage(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A write that was cut short was never acknowledged."""
+    segment = segments(home)[-1]
+    (last,) = frames(ENTRIES, ENTRIES + 1)
+    position = segment.read_bytes().rindex(bytes(last.raw)[:40])
+    with segment.open("r+b") as file:
+        file.truncate(position + len(last.raw) - 10)
+    assert await run("log", "verify", str(home)) == 0
+    assert "torn tail" in capsys.readouterr().out
+
+
+async def test_dump(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An entry a line, across segments; records when asked for."""
+    assert await run("log", "dump", str(home), "--json", "--records") == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["index"] for entry in entries] == list(range(1, ENTRIES + 1))
+    assert entries[1]["values"] == ["value 2", "second"]
+    assert await run("log", "dump", str(home), "--first", str(ENTRIES)) == 0
+    assert capsys.readouterr().out.startswith("group=0000000000000001 index=16 term=3 kind=data base_offset=28 record_count=2")
+
+
+async def test_refusals(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No data directory, no such group, and a directory in use: one line each, and exit code 1."""
+    assert await run("log", "verify", str(home / "none")) == 1
+    assert capsys.readouterr().err.startswith("trio-eventlog: DATA_DIRECTORY: ")
+    assert await run("log", "dump", str(home), "--group", "7") == 1
+    assert "no group 7 here" in capsys.readouterr().err
+    lock = await RealDisk().lock(str(home / "LOCK"))
+    try:
+        assert await run("log", "verify", str(home)) == 1
+        assert "a node is using it" in capsys.readouterr().err
+    finally:
+        lock.release()

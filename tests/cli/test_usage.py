@@ -1,0 +1,215 @@
+"""Usage: what is refused before anything is tried, and how values are written."""
+
+import argparse
+import datetime
+import io
+import itertools
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_eventlog.cli import main, make_parser
+from trio_eventlog.cli.arguments import client_settings_of
+from trio_eventlog.cli.bench import make_batch
+from trio_eventlog.cli.consume import _WRITERS, start
+from trio_eventlog.cli.output import duration_text, print_table, size_text
+from trio_eventlog.cli.produce import LineSplitter
+from trio_eventlog.client import BEGINNING, END
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.logs import set_up_logging
+from trio_eventlog.records import Header, Record
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["unknown"],
+        ["serve", "--no-such-flag"],
+        ["serve", "--data", "x"],
+        ["serve", "--log-format", "xml"],
+        ["produce"],
+        ["consume", "t", "--from", "yesterday"],
+        ["consume", "t", "--max-records", "0"],
+        ["topics"],
+        ["topics", "create", "t", "--retention-time", "soon"],
+        ["bench", "produce", "--record-bytes", "large"],
+    ],
+)
+def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, and usage on standard error."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: trio-eventlog" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "text"),
+    [
+        (["serve", "--segment-bytes", "big"], {}, "setting segment_bytes: 'big' is refused"),
+        (["serve", "--tls-cert", "c.pem"], {}, "setting tls_key"),
+        (["serve"], {"TRIO_EVENTLOG_SEGMENT_BYTE": "1"}, "did you mean TRIO_EVENTLOG_SEGMENT_BYTES?"),
+        (["serve", "--config", "/nowhere.toml"], {}, "/nowhere.toml"),
+        (["status", "--set", "attempt_max=3"], {}, "did you mean attempts_max?"),
+        (["status", "--set", "attempts_max"], {}, "write NAME=VALUE"),
+        (["status"], {"TRIO_EVENTLOG_CLIENT_COMPRESSION": "lz4"}, "setting compression: 'lz4'"),
+        (["status", "--tls-ca", "/nowhere.pem"], {}, "/nowhere.pem"),
+    ],
+)
+def test_settings_errors(
+    arguments: list[str],
+    environment: dict[str, str],
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 2, and one line that names the setting."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+
+
+def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1, and one line that says who was asked and why it failed."""
+    assert main(["topics", "list", "--target", "127.0.0.1:1", "--timeout", "200ms"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("trio-eventlog: UNAVAILABLE: ")
+    assert "127.0.0.1:1" in error
+    assert error.count("\n") == 1
+    assert main(["topics", "list", "--target", "http://x"]) == 1
+    assert "eventlog://HOST:PORT" in capsys.readouterr().err
+
+
+def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each one has help, also with values that hold a percent sign."""
+
+    def walk(parser: argparse.ArgumentParser) -> int:
+        assert parser.format_help()
+        assert not parser.allow_abbrev
+        nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        return 1 + sum(walk(child) for action in nested for child in action.choices.values())
+
+    assert walk(make_parser()) > 20
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("trio-eventlog ")
+
+
+def test_client_settings() -> None:
+    """Flags over variables over the file."""
+    parser = make_parser()
+    parsed = parser.parse_args(["status", "--timeout", "3s", "--set", "attempts_max=7", "--set", "producer-batch-bytes=64KiB"])
+    settings = client_settings_of(parsed)
+    assert (settings.request_timeout_seconds, settings.attempts_max, settings.producer_batch_bytes) == (3.0, 7, 65536)
+    with pytest.raises(SettingsError, match="unknown setting 'nothing'"):
+        client_settings_of(parser.parse_args(["status", "--set", "nothing=1"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("beginning", BEGINNING),
+        ("END", END),
+        ("17", 17),
+        ("2026-11-02T12:00:00Z", datetime.datetime(2026, 11, 2, 12, tzinfo=datetime.UTC)),
+        ("2026-11-02T12:00:00+02:00", datetime.datetime(2026, 11, 2, 10, tzinfo=datetime.UTC)),
+    ],
+)
+def test_start(text: str, value: object) -> None:
+    """Words, offsets and times."""
+    assert start(text) == value
+
+
+def test_start_without_a_zone_is_local() -> None:
+    """As people write it."""
+    found = start("2026-11-02T12:00:00")
+    assert isinstance(found, datetime.datetime)
+    assert found.tzinfo is not None
+
+
+@given(st.binary(max_size=60).map(lambda data: data.replace(b"\r", b"\n")), st.lists(st.integers(0, 60)))
+def test_lines_however_the_bytes_come(data: bytes, cuts: list[int]) -> None:
+    """Any split gives the same lines as the whole; a last line without its end is one too."""
+    splitter = LineSplitter()
+    found: list[bytes] = []
+    positions = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    for begin, end in itertools.pairwise(positions):
+        if begin < end:
+            found += splitter.feed(data[begin:end])
+    found += splitter.end()
+    expected = data.split(b"\n")
+    assert found == (expected if expected[-1] else expected[:-1])
+
+
+def test_formats() -> None:
+    """value: bytes as they are; json: text or base64; text: everything on a line."""
+    records = [
+        Record(value=b"a", key=b"k", timestamp_ns=1_700_000_000_000_000_001, offset=4, headers=(Header(key="h", value=b"\xff"),)),
+        Record(value=b"\xfe", offset=5),
+    ]
+    assert _WRITERS["value"](records, 2) == b"a\n\xfe\n"
+    assert _WRITERS["text"](records, 2) == b"2:4\t2023-11-14T22:13:20.000000001Z\tk\ta\n2:5\t\t\t\xfe\n"
+    first, second = map(json.loads, _WRITERS["json"](records, 2).decode().splitlines())
+    assert first == {
+        "partition": 2,
+        "offset": 4,
+        "timestamp": "2023-11-14T22:13:20.000000001Z",
+        "key": "k",
+        "value": "a",
+        "headers": [{"key": "h", "value_base64": "/w=="}],
+    }
+    assert second["value_base64"] == "/g=="
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers to the right, nothing as a dash, no blanks at the end."""
+    print_table(("NAME", "COUNT"), [("a", 5), (None, 12)])
+    assert capsys.readouterr().out == "NAME  COUNT\na         5\n-        12\n"
+    assert [size_text(value) for value in (0, 512, 65536, 3 << 30)] == ["none", "512 B", "64 KiB", "3 GiB"]
+    assert [duration_text(value) for value in (0, 1.5, 60, 604800)] == ["none", "1.5 s", "1 min", "7 d"]
+
+
+def test_bench_batches_have_the_size_asked_for() -> None:
+    """Close below it, and at least one record."""
+    batch = make_batch(100, 65536)
+    assert 60_000 < len(batch.payload) <= 65536
+    assert make_batch(1000, 10).record_count == 1
+
+
+def test_logs() -> None:
+    """Text for people, JSON for machines, exceptions in both; the level is obeyed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        for log_format in ("text", "json"):
+            stream = io.StringIO()
+            set_up_logging(log_format, "info", stream)
+            logger = logging.getLogger("trio_eventlog.test")
+            logger.debug("not this")
+            logger.info("%d nodes", 3, extra={"group": "catalog"})
+            try:
+                raise ZeroDivisionError("why")
+            except ZeroDivisionError:
+                logger.exception("failed")
+            text = stream.getvalue()
+            assert "not this" not in text
+            assert "ZeroDivisionError: why" in text
+            first = text.splitlines()[0]
+            if log_format == "json":
+                fields = json.loads(first)
+                assert (fields["message"], fields["level"], fields["group"]) == ("3 nodes", "info", "catalog")
+                assert len(text.splitlines()) == 2
+            else:
+                assert first.endswith("INFO test: 3 nodes group=catalog")
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)

@@ -1,0 +1,356 @@
+"""When a cluster begins, and who is out there."""
+
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_eventlog.codec.peer_frame import Hello, Refused, RefusedCode
+from trio_eventlog.ids import ClusterId, NodeId
+from trio_eventlog.net.discovery import (
+    Bootstrap,
+    DiscoveryEvent,
+    DiscoverySettings,
+    Join,
+    MemberAppeared,
+    MemberChanged,
+    MemberFailed,
+    Refuse,
+    StaticDiscovery,
+    Wait,
+    decide_bootstrap,
+    derive_cluster_id,
+)
+from trio_eventlog.net.links import LinkRefused
+
+A, B, C, D = (NodeId(number) for number in (0xA, 0xB, 0xC, 0xD))
+
+
+def hello(node_id: NodeId, known: Sequence[NodeId] = (), expect: int = 3, **changes: object) -> Hello:
+    plain = Hello(
+        node_id=node_id,
+        cluster_name="test",
+        node_name=f"n{node_id:x}",
+        address=f"n{node_id:x}:1",
+        bootstrap_expect=expect,
+        known_ids=tuple(known),
+    )
+    return attrs.evolve(plain, **changes)
+
+
+ABC = (A, B, C)
+THREE = Bootstrap(cluster_id=derive_cluster_id("test", ABC), voters=ABC)
+
+
+@pytest.mark.parametrize(
+    ("own", "hellos", "expected"),
+    [
+        (hello(A, expect=1), [], Bootstrap(cluster_id=derive_cluster_id("test", [A]), voters=(A,))),
+        (hello(A, ABC), [hello(B, ABC), hello(C, ABC)], THREE),
+        (hello(C, ABC), [hello(B, (C, A, B)), hello(A, ABC)], THREE),
+        (hello(A, ABC), [hello(B, ABC), hello(C, ABC), hello(D, (), expect=0)], THREE),
+        (hello(A), [hello(B, ABC), hello(C, ABC)], THREE),
+        (hello(A, ABC, cluster_id=ClusterId(7)), [hello(B, ABC), hello(C, ABC)], Join(ClusterId(7))),
+        (hello(A, ABC), [hello(B, ABC, cluster_id=ClusterId(7)), hello(C, ABC)], Join(ClusterId(7))),
+        (hello(A, expect=0), [hello(B, cluster_id=ClusterId(7))], Join(ClusterId(7))),
+        (hello(A, expect=5), [hello(B, expect=3, cluster_id=ClusterId(7))], Join(ClusterId(7))),
+    ],
+    ids=[
+        "alone",
+        "three",
+        "in any order",
+        "a joiner does not count",
+        "own list follows from what was heard",
+        "we belong already",
+        "another belongs already",
+        "a joiner finds a cluster",
+        "an old expectation does not matter",
+    ],
+)
+def test_certain(own: Hello, hellos: list[Hello], expected: object) -> None:
+    assert decide_bootstrap(own, hellos) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "hellos", "says"),
+    [
+        (hello(A), [], "1 of 3"),
+        (hello(A), [hello(B, (A, B))], "2 of 3"),
+        (hello(A, ABC), [hello(B, ABC)], "heard 1 of the 2"),
+        (hello(A, ABC), [hello(B, ABC), hello(C, (B, C))], "knows 2 of 3"),
+        (hello(A, ABC), [hello(B, ABC), hello(C, (B, C, D))], "knows 3 of 3"),
+        (hello(A, ABC), [hello(B, ABC), hello(C, ABC, has_data=True)], "has data"),
+        (hello(A, expect=0), [hello(B, ABC), hello(C, ABC)], "may not begin one"),
+    ],
+)
+def test_not_yet(own: Hello, hellos: list[Hello], says: str) -> None:
+    decision = decide_bootstrap(own, hellos)
+    assert isinstance(decision, Wait)
+    assert says in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("own", "hellos", "says"),
+    [
+        (hello(A), [hello(B, cluster_name="prod")], ("'prod'", "'test'")),
+        (hello(A, expect=3), [hello(B, expect=5)], ("5", "3")),
+        (hello(A, ABC), [hello(B, ABC), hello(C, ABC), hello(D, ABC)], ("4 nodes", "of 3", "000d")),
+        (hello(A), [hello(B, cluster_id=ClusterId(7)), hello(C, cluster_id=ClusterId(8))], ("0007", "0008")),
+        (hello(A, cluster_id=ClusterId(7)), [hello(C, cluster_id=ClusterId(8))], ("0007", "0008")),
+        (hello(A, has_data=True), [], ("has data",)),
+    ],
+    ids=["cluster name", "expectation", "too many", "two clusters", "another cluster", "data of no cluster"],
+)
+def test_settings_that_contradict_each_other_are_named(own: Hello, hellos: list[Hello], says: tuple[str, ...]) -> None:
+    decision = decide_bootstrap(own, hellos)
+    assert isinstance(decision, Refuse)
+    for text in says:
+        assert text in decision.reason
+
+
+def test_the_cluster_id_depends_on_name_and_voters_only() -> None:
+    assert derive_cluster_id("test", [A, B]) == derive_cluster_id("test", [B, A]) == 0xC73E94039AFA651E
+    assert derive_cluster_id("test", [A, C]) != derive_cluster_id("test", [A, B]) != derive_cluster_id("prod", [A, B])
+
+
+class Model:
+    """A node that is forming a cluster: it only learns, and once it has begun a cluster it says so for ever."""
+
+    def __init__(self, node_id: NodeId, expect: int) -> None:
+        self.own = hello(node_id, (node_id,), expect)
+        self.heard: dict[NodeId, Hello] = {}
+
+    def hear(self, other: Hello) -> None:
+        self.heard[other.node_id] = other
+        if not self.own.cluster_id and not other.cluster_id:
+            self.own = attrs.evolve(self.own, known_ids=tuple(sorted({*self.own.known_ids, other.node_id})))
+        decision = decide_bootstrap(self.own, list(self.heard.values()))
+        if isinstance(decision, Bootstrap) and not self.own.cluster_id:
+            self.own = attrs.evolve(self.own, cluster_id=decision.cluster_id, known_ids=decision.voters)
+
+
+@given(st.data())
+def test_no_interleaving_of_hellos_begins_two_clusters(data: st.DataObject) -> None:
+    """N nodes expected, up to 2N-1 there (a mistake, but one that must do no harm), hellos late, lost, repeated, out of order."""
+    expect = data.draw(st.integers(1, 4))
+    nodes = [Model(NodeId(number + 1), expect) for number in range(data.draw(st.integers(expect, 2 * expect - 1)))]
+    under_way: list[tuple[int, Hello]] = []
+    pairs = list(itertools.permutations(range(len(nodes)), 2)) or [(0, 0)]
+    for _ in range(data.draw(st.integers(0, 60))):
+        if under_way and data.draw(st.booleans()):
+            (to, said) = under_way[data.draw(st.integers(0, len(under_way) - 1))]  # stays: it may come again, later
+            nodes[to].hear(said)
+        else:
+            (sender, to) = data.draw(st.sampled_from(pairs))
+            if sender != to:
+                under_way.append((to, nodes[sender].own))
+    begun = {node.own.cluster_id for node in nodes if node.own.cluster_id}
+    assert len(begun) <= 1
+
+
+@given(st.permutations(list(itertools.permutations(range(3), 2))))
+def test_every_order_of_enough_hellos_begins_one(order: list[tuple[int, int]]) -> None:
+    """The property above would hold for a function that always waits; so: three rounds of hellos are enough for each node."""
+    nodes = [Model(node_id, 3) for node_id in ABC]
+    for _ in range(3):
+        for sender, to in order:
+            nodes[to].hear(nodes[sender].own)
+    assert {node.own.cluster_id for node in nodes if node.own.cluster_id} == {THREE.cluster_id}
+
+
+# Static discovery.
+
+
+class World:
+    """Addresses, and what a probe of each gives at the moment."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Hello | Exception] = {}
+        self.probes: list[tuple[str, float]] = []
+        self.events: list[DiscoveryEvent] = []
+
+    async def probe(self, address: str) -> Hello:
+        await trio.lowlevel.checkpoint()
+        self.probes.append((address, trio.current_time()))
+        answer = self.answers.get(address, ConnectionRefusedError(f"{address}: nobody"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def discovery(self, own: Callable[[], Hello], *addresses: str, **settings: float) -> StaticDiscovery:
+        return StaticDiscovery(
+            addresses,
+            probe=self.probe,
+            identity=own,
+            settings=DiscoverySettings(**settings),  # type: ignore[arg-type]
+            rng=random.Random(1),
+            on_event=self.events.append,
+        )
+
+
+async def running(discovery: StaticDiscovery, story: Callable[[], Awaitable[None]]) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(discovery.run)
+        await story()
+        nursery.cancel_scope.cancel()
+
+
+def sleeping(seconds: float) -> Callable[[], Awaitable[None]]:
+    async def sleep() -> None:
+        await trio.sleep(seconds)
+
+    return sleep
+
+
+async def test_members_come_change_fail_and_come_back(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.answers["nb:1"] = hello(B)
+    discovery = world.discovery(lambda: hello(A, cluster_id=ClusterId(7)), "nb:1", probe_seconds_max=5, failed_probes_max=3)
+
+    async def story() -> None:
+        await trio.sleep(1)
+        assert [member.name for member in discovery.members().values()] == ["nb"]
+        world.answers["nb:1"] = hello(B, node_name="renamed")
+        await trio.sleep(6)
+        world.answers["nb:1"] = OSError("gone")
+        await trio.sleep(20)
+        assert discovery.members() == {}
+        world.answers["nb:1"] = hello(B)
+        await trio.sleep(6)
+        assert list(discovery.members()) == [B]
+
+    await running(discovery, story)
+    assert [type(event) for event in world.events] == [MemberAppeared, MemberChanged, MemberFailed, MemberAppeared]
+
+
+async def test_our_own_address_is_noticed_and_left_alone(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.answers["me:1"] = LinkRefused(Refused(RefusedCode.SAME_NODE_ID, "that is you"), "me:1")
+    discovery = world.discovery(lambda: hello(A), "me:1", "me:1")
+    await running(discovery, sleeping(60))
+    assert len(world.probes) == 1
+    assert discovery.members() == {}
+
+
+async def test_probing_is_quick_while_a_cluster_forms_and_slow_afterwards(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    own = hello(A)
+    discovery = world.discovery(lambda: own, "nb:1", probe_seconds_min=0.1, probe_seconds_max=5)
+
+    async def story() -> None:
+        nonlocal own
+        await trio.sleep(10)
+        assert 100 <= len(world.probes) <= 201
+        own = hello(A, cluster_id=ClusterId(7))
+        await trio.sleep(1)
+        world.probes.clear()
+        await trio.sleep(100)
+        assert 20 <= len(world.probes) <= 41
+
+    await running(discovery, story)
+
+
+async def test_a_refusal_is_not_asked_for_again_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.answers["nb:1"] = LinkRefused(Refused(RefusedCode.CLUSTER_NAME, "another cluster"), "nb:1")
+    discovery = world.discovery(lambda: hello(A), "nb:1", probe_seconds_min=0.1, probe_seconds_max=5)
+    await running(discovery, sleeping(100))
+    assert 20 <= len(world.probes) <= 41
+
+
+async def test_who_introduces_himself_is_a_member_and_is_watched(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.answers["nb:1"] = hello(B)
+    discovery = world.discovery(lambda: hello(A))
+
+    async def story() -> None:
+        discovery.introduce(hello(B))
+        assert list(discovery.members()) == [B]
+        discovery.introduce(hello(A))
+        assert list(discovery.members()) == [B]
+        await trio.sleep(1)
+        assert {address for address, _ in world.probes} == {"nb:1"}
+
+    await running(discovery, story)
+
+
+async def test_the_limit_of_addresses(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.answers = {"nb:1": hello(B), "nc:1": hello(C)}
+    discovery = world.discovery(lambda: hello(A), addresses_max=2)
+
+    async def story() -> None:
+        for node_id in (B, C, D):
+            discovery.introduce(hello(node_id))
+        await trio.sleep(1)
+        assert {address for address, _ in world.probes} == {"nb:1", "nc:1"}
+        assert set(discovery.members()) == {B, C}
+
+    await running(discovery, story)
+
+
+def test_candidates_are_never_forgotten_and_joiners_are_none() -> None:
+    world = World()
+    own = hello(A)
+    discovery = world.discovery(lambda: own)
+    assert discovery.known_ids() == (A,)
+    discovery.introduce(hello(B))
+    discovery.introduce(hello(C, expect=0))
+    discovery.introduce(hello(D, cluster_id=ClusterId(7)))
+    assert discovery.known_ids() == (A, B)
+    discovery.introduce(hello(B, cluster_id=ClusterId(7)))
+    assert discovery.known_ids() == (A, B)
+    own = hello(A, expect=0)
+    assert discovery.known_ids() == ()
+
+
+async def test_three_nodes_with_each_others_addresses_decide_alike(autojump_clock: trio.testing.MockClock) -> None:
+    """Within a second of the last one's start, whatever the order."""
+    worlds = {node_id: World() for node_id in ABC}
+    owns = {node_id: hello(node_id) for node_id in ABC}
+    decisions: dict[NodeId, object] = {}
+
+    def identity(node_id: NodeId) -> Hello:
+        known = discoveries[node_id].known_ids() if node_id in discoveries else ()
+        return attrs.evolve(owns[node_id], known_ids=known)
+
+    discoveries: dict[NodeId, StaticDiscovery] = {}
+    started: set[NodeId] = set()
+
+    def probe_of(asking: NodeId) -> Callable[[str], Awaitable[Hello]]:
+        async def probe(address: str) -> Hello:
+            await trio.lowlevel.checkpoint()
+            asked = NodeId(int(address[1], 16))
+            if asked not in started:
+                raise ConnectionRefusedError("not yet")
+            if asked == asking:
+                raise LinkRefused(Refused(RefusedCode.SAME_NODE_ID, "you"), address)
+            discoveries[asked].introduce(identity(asking))
+            return identity(asked)
+
+        return probe
+
+    async with trio.open_nursery() as nursery:
+        for node_id in ABC:
+            worlds[node_id].probe = probe_of(node_id)  # type: ignore[method-assign]
+            discoveries[node_id] = worlds[node_id].discovery(lambda node_id=node_id: owns[node_id], "na:1", "nb:1", "nc:1")  # type: ignore[misc]
+
+        async def decide(node_id: NodeId) -> None:
+            decisions[node_id] = await discoveries[node_id].wait_decision()
+            owns[node_id] = attrs.evolve(owns[node_id], cluster_id=THREE.cluster_id)
+
+        for node_id in ABC:
+            started.add(node_id)
+            nursery.start_soon(discoveries[node_id].run)
+            nursery.start_soon(decide, node_id)
+            await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    assert set(decisions) == set(ABC)
+    assert THREE in decisions.values()
+    assert all(decision in (THREE, Join(THREE.cluster_id)) for decision in decisions.values())

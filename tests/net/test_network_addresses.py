@@ -1,0 +1,47 @@
+"""host:port, taken apart and put together."""
+
+import pytest
+import trio
+
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.net.network import join_address, split_address
+from trio_eventlog.net.real_network import RealNetwork
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [("localhost:8400", ("localhost", 8400)), ("10.0.0.1:0", ("10.0.0.1", 0)), ("[::1]:65535", ("::1", 65535))],
+)
+def test_there_and_back(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+    assert join_address(*parts) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("", "not host:port"),
+        ("8400", "not host:port"),
+        (":8400", "not host:port"),
+        ("host:", "port ''"),
+        ("host:http", "port 'http'"),
+        ("host:65536", "65536"),
+        ("host:-1", "-1"),
+        ("host:²", "²"),
+        ("::1:8400", "brackets"),
+    ],
+)
+def test_what_is_no_address_says_why(address: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        split_address(address)
+
+
+async def test_ipv6() -> None:
+    try:
+        bound = await RealNetwork().listen("[::1]:0")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    async with bound.listener:
+        assert bound.address.startswith("[::1]:")
+        async with await RealNetwork().open_stream(bound.address) as stream:
+            assert isinstance(stream, trio.abc.HalfCloseableStream)

@@ -1,0 +1,378 @@
+"""The driver between a core, a disk and the links: what leaves when, and what must not get mixed up."""
+
+import random
+
+import pytest
+import trio
+import trio.testing
+
+from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
+from trio_eventlog.errors import NotLeader, OutcomeUnknown, ShuttingDown, TopicNotFound
+from trio_eventlog.node.proposals import Appended
+from trio_eventlog.node.raft_driver import DriverSettings
+from trio_eventlog.raft import Configuration, Message, MessageType, RaftSettings, SnapshotMetadata
+from trio_eventlog.records import Acks
+from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Operation, SimDisk
+
+
+async def test_replies_leave_after_the_disk_has_what_they_promise() -> None:
+    """A follower's acknowledgement of an APPEND waits for its fsync, and so does a vote."""
+    rig = Rig()
+    rig.disk.latency_seconds[Operation.SYNC] = 1.0
+    async with rig.open():
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), data(1, 2, 0, b"a"))
+        await rig.settle()
+        assert rig.take_sent() == []
+        await trio.sleep(10)
+        ((reply, _),) = rig.take_sent(MessageType.APPEND_RESPONSE)
+        assert (reply.index, reply.reject) == (2, False)
+        assert rig.replica.log.last_index == 2
+        rig.give(Message(type=MessageType.VOTE, to=ME, sender=THREE, term=2, log_term=1, index=2))
+        await rig.tick(20)  # out of the lease
+        rig.take_sent()
+        rig.give(Message(type=MessageType.VOTE, to=ME, sender=THREE, term=5, log_term=1, index=2))
+        await rig.settle()
+        assert rig.take_sent() == []
+        await trio.sleep(10)
+        ((vote, _),) = rig.take_sent(MessageType.VOTE_RESPONSE)
+        assert not vote.reject
+
+
+async def test_a_late_append_of_an_old_term_does_not_lend_its_bytes_to_the_new_one() -> None:
+    """Both leaders' entries of one index arrive in one turn, the older last: the log holds the newer leader's bytes."""
+    async with Rig().open() as rig:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+        await rig.settle()
+        rig.give_append(THREE, 3, (1, 1), data(3, 2, 0, b"new"), commit=2)
+        rig.give_append(TWO, 1, (1, 1), data(1, 2, 0, b"old"))
+        await rig.settle()
+        (frame,) = await rig.replica.log.read(2, 2, 1 << 20)
+        assert frame.term == 3
+        assert b"new" in bytes(frame.payload)
+        assert rig.replica.watermark.value == 1
+
+
+async def test_a_crash_amid_the_replacing_of_a_suffix_commits_nothing_that_was_replaced() -> None:
+    """The commit index of a new leader is about its own entries: it must not become durable before they are.
+
+    Hard state and entries go to different files. With the commit index in the first and the crash before the second, the node
+    would wake up with its old entries committed.
+    """
+    disk = SimDisk(random.Random(1))
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the block is the life of the machine
+        async with Rig(disk).open() as rig:
+            rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), data(1, 2, 0, b"lost"), data(1, 3, 1, b"lost too"))
+            await rig.settle()
+            assert rig.replica.log.last_index == 3
+            disk.latency_seconds[Operation.SYNC] = 1.0
+            rig.give_append(THREE, 2, (1, 1), data(2, 2, 0, b"kept"), data(2, 3, 1, b"kept too"), commit=3)
+            # The hard state takes one fsync; the removal of the suffix has just begun.
+            await trio.sleep(1.5)
+            disk = disk.crash(CrashMode.LOSE)
+            await trio.sleep(10)
+    assert caught.group_contains(DiskCrashed)
+    disk.latency_seconds.clear()
+    async with Rig(disk).open() as rig:
+        await rig.settle()
+        state = rig.replica.status()
+        assert state.hard_state.term == 2, "the hard state was durable"
+        assert state.last_index == 3
+        assert rig.replica.log.term(3) == 1, "the suffix was not replaced yet"
+        assert state.hard_state.commit <= 1
+        assert rig.replica.watermark.value == 0
+
+
+async def test_repetition_of_a_batch_that_is_under_way_is_answered_as_safely_as_it_asks() -> None:
+    """The first asks for nothing (acks none) and is answered at once; its repetition asks for a quorum and gets it, with the
+    offset."""
+    async with Rig().open() as rig:
+        await rig.lead()
+        rig.take_sent()
+        again = batch_of(b"a", b"b", producer_id=9, base_sequence=0)
+        first = await rig.replica.propose_batch(again, Acks.NONE)
+        await rig.settle()
+        assert await first.outcome() == Appended(0, 2)
+        by_leader = await rig.replica.propose_batch(again, Acks.LEADER)
+        by_quorum = await rig.replica.propose_batch(again, Acks.QUORUM)
+        await rig.settle()
+        assert await by_leader.outcome() == Appended(0, 2, duplicate=True)
+        assert not by_quorum.is_decided
+        await rig.acknowledge()
+        assert await by_quorum.outcome() == Appended(0, 2, duplicate=True)
+        assert rig.replica.log.log_end_offset == 2
+
+
+async def test_proposals_wait_while_the_uncommitted_window_is_full() -> None:
+    """Nothing is refused: the queue fills, then producers wait, and all of it goes on when the quorum answers."""
+    batch = batch_of(bytes(1000))
+    raft = RaftSettings(max_uncommitted_bytes=2500)
+    driver = DriverSettings(proposal_bytes_max=2500)
+    async with Rig(raft=raft, driver=driver).open() as rig, trio.open_nursery() as nursery:
+        await rig.lead()
+        done: list[int] = []
+
+        async def produce() -> None:
+            proposal = await rig.replica.propose_batch(batch, Acks.QUORUM)
+            result = await proposal.outcome()
+            assert isinstance(result, Appended)
+            done.append(result.base_offset)
+
+        for _ in range(7):
+            nursery.start_soon(produce)
+        await rig.settle()
+        assert rig.replica.status().last_index == 3, "two fit the window"
+        for end in (2, 4, 6):
+            await rig.acknowledge()
+            assert sorted(done) == list(range(end))
+        await rig.acknowledge()
+        assert sorted(done) == list(range(7))
+
+
+async def test_proposals_wait_while_too_many_are_under_way() -> None:
+    """`under_way_max` is a bound on the answers that are owed; what is above it waits in the queue."""
+    async with Rig(driver=DriverSettings(under_way_max=3)).open() as rig:
+        await rig.lead()
+        proposals = [await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM) for _ in range(4)]
+        await rig.settle()
+        assert rig.replica.status().last_index == 1 + 3
+        await rig.acknowledge()
+        assert [proposal.is_decided for proposal in proposals] == [True, True, True, False]
+        await rig.acknowledge()
+        assert proposals[3].is_decided
+
+
+async def test_proposals_wait_while_leadership_is_handed_over() -> None:
+    """They are neither appended, which would put the hand-over off, nor refused; when it has failed they go on here."""
+    async with Rig().open() as rig:
+        await rig.lead()
+        rig.replica.driver.transfer_leadership(THREE)
+        await rig.settle()
+        proposal = await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM)
+        await rig.settle()
+        assert rig.replica.status().last_index == 1
+        rig.give_response(MessageType.APPEND_RESPONSE, TWO, index=1)
+        for _ in range(10):
+            rig.give_response(MessageType.HEARTBEAT_RESPONSE, TWO)
+            await rig.tick()
+        assert rig.replica.status().lead_transferee == 0
+        assert rig.replica.status().last_index == 2
+        await rig.acknowledge()
+        assert await proposal.outcome() == Appended(0, 1)
+
+
+async def test_lost_leadership_leaves_the_outcome_open_until_the_log_tells() -> None:
+    """A batch under way when another leads: its outcome is unknown. One still queued was never taken."""
+    raft = RaftSettings(max_uncommitted_bytes=100)
+    async with Rig(raft=raft).open() as rig:
+        await rig.lead()
+        under_way = await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM)
+        queued = await rig.replica.propose_batch(batch_of(b"y"), Acks.QUORUM)
+        await rig.settle()
+        rig.give_append(THREE, rig.term + 1, (1, 1), no_op(rig.term + 1, 2, 0), commit=1)
+        await rig.settle()
+        with pytest.raises(OutcomeUnknown):
+            await under_way.outcome()
+        with pytest.raises(NotLeader) as caught:
+            await queued.outcome()
+        assert caught.value.leader_id == THREE
+
+
+async def test_a_batch_whose_place_went_to_another_entry_is_known_not_to_be_in_the_log() -> None:
+    """The news of the new leader and of the commit come together: then it is certain, and NotLeader says "not taken"."""
+    async with Rig().open() as rig:
+        await rig.lead()
+        proposal = await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM)
+        await rig.settle()
+        rig.give_append(THREE, rig.term + 1, (1, 1), no_op(rig.term + 1, 2, 0), commit=2)
+        await rig.settle()
+        with pytest.raises(NotLeader):
+            await proposal.outcome()
+
+
+async def test_linearizable_reads_are_asked_for_again_when_the_leader_changes() -> None:
+    """A question is lost with its leader; the next leader is asked, and only its answer counts."""
+    async with Rig().open() as rig, trio.open_nursery() as nursery:
+        indexes: list[int] = []
+
+        async def read() -> None:
+            indexes.append(await rig.replica.driver.linearizable_index())
+
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        await rig.settle()
+        assert rig.take_sent(MessageType.READ_INDEX) == [], "nobody to ask"
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+        await rig.settle()
+        ((first, _),) = rig.take_sent(MessageType.READ_INDEX)
+        assert first.to == TWO, "one question for both"
+        rig.give_append(THREE, 2, (1, 1), no_op(2, 2, 0))
+        await rig.settle()
+        ((second, _),) = rig.take_sent(MessageType.READ_INDEX)
+        assert second.to == THREE
+        rig.give(Message(type=MessageType.READ_INDEX_RESPONSE, to=ME, sender=THREE, term=2, index=1, context=first.context))
+        await rig.settle()
+        assert indexes == []
+        rig.give(Message(type=MessageType.READ_INDEX_RESPONSE, to=ME, sender=THREE, term=2, index=2, context=second.context))
+        await rig.settle()
+        assert indexes == [2, 2]
+
+
+async def test_a_lost_read_is_asked_for_again_after_some_ticks() -> None:
+    """The links may lose the question or the answer without anybody noticing."""
+    async with Rig(driver=DriverSettings(read_retry_ticks=3)).open() as rig, trio.open_nursery() as nursery:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+        await rig.settle()
+        rig.links_are_up = False
+        nursery.start_soon(rig.replica.driver.linearizable_index)
+        await rig.settle()
+        rig.links_are_up = True
+        assert rig.take_sent(MessageType.READ_INDEX) == []
+        await rig.tick(3)
+        assert len(rig.take_sent(MessageType.READ_INDEX)) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_asks_for_a_read_that_nobody_waits_for_any_more() -> None:
+    """Cancelled readers leave nothing behind, asked or not."""
+    async with Rig(driver=DriverSettings(read_retry_ticks=1)).open() as rig:
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await rig.replica.driver.linearizable_index()
+            rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+            await rig.settle()
+            rig.take_sent()
+            await rig.tick(3)
+            assert rig.take_sent(MessageType.READ_INDEX) == []
+
+
+async def test_reads_of_two_lives_of_a_node_are_told_apart() -> None:
+    """An answer to a question of before a restart must not answer the first question after it."""
+    contexts = []
+    for nonce in (1, 2):
+        rig = Rig()
+        async with rig.open(), trio.open_nursery() as nursery:
+            rig.replica.driver._read_nonce = nonce.to_bytes(8, "little")
+            rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+            nursery.start_soon(rig.replica.driver.linearizable_index)
+            await rig.settle()
+            ((question, _),) = rig.take_sent(MessageType.READ_INDEX)
+            contexts.append(question.context)
+            nursery.cancel_scope.cancel()
+    assert contexts[0] != contexts[1]
+
+
+async def test_entries_that_do_not_continue_the_offsets_are_refused() -> None:
+    """A peer whose offsets are wrong costs a message, not the node; the right entries are taken afterwards."""
+    async with Rig().open() as rig:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), data(1, 2, 0, b"a", b"b"))
+        await rig.settle()
+        rig.take_sent()
+        rig.give_append(TWO, 1, (1, 2), data(1, 3, 1, b"c"))
+        await rig.settle()
+        assert rig.take_sent(MessageType.APPEND_RESPONSE) == []
+        assert rig.replica.driver.statistics().protocol_errors == 1
+        rig.give_append(TWO, 1, (1, 2), data(1, 3, 2, b"c"))
+        await rig.settle()
+        assert rig.replica.log.log_end_offset == 3
+        assert rig.replica.driver.statistics().protocol_errors == 1
+
+
+async def test_the_first_entry_of_all_begins_at_offset_0() -> None:
+    """There is no entry before it to compare with."""
+    async with Rig().open() as rig:
+        rig.give_append(TWO, 1, (0, 0), data(1, 1, 5, b"a"))
+        await rig.settle()
+        assert rig.replica.driver.statistics().protocol_errors == 1
+        assert rig.replica.log.last_index == 0
+
+
+async def test_a_conflict_is_answered_whatever_its_offsets_are() -> None:
+    """Other entries have other offsets: a leader that probes must hear where the logs part."""
+    async with Rig().open() as rig:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), data(1, 2, 0, b"a", b"b"))
+        await rig.settle()
+        rig.take_sent()
+        rig.give_append(THREE, 3, (2, 2), data(3, 3, 7, b"c"))
+        await rig.settle()
+        ((reply, _),) = rig.take_sent(MessageType.APPEND_RESPONSE)
+        assert reply.reject
+        assert reply.reject_hint == 2 or reply.reject_hint == 1
+
+
+async def test_a_snapshot_is_refused_as_a_message() -> None:
+    """This release sends none and can install none."""
+    async with Rig().open() as rig:
+        snapshot = SnapshotMetadata(index=5, term=1, configuration=Configuration(voters=rig.voters))
+        rig.give(Message(type=MessageType.SNAPSHOT, to=ME, sender=TWO, term=1, snapshot=snapshot))
+        await rig.settle()
+        assert rig.replica.driver.statistics().protocol_errors == 1
+        assert rig.replica.status().last_index == 0
+
+
+async def test_a_follower_far_behind_is_served_from_the_disk_in_order() -> None:
+    """What the tail cache has dropped is read back, and what is appended meanwhile is sent behind it."""
+    async with Rig(log=LogSettings(preallocate_bytes=0, tail_cache_bytes=3000), voters=(1, 2, 3)).open() as rig:
+        await rig.lead()
+        for _ in range(20):
+            await rig.replica.propose_batch(batch_of(bytes(1000)), Acks.QUORUM)
+            await rig.settle()
+            await rig.acknowledge()
+        rig.take_sent()
+        # Node 3 answers for the first time: it has the first entry.
+        rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=1)
+        await rig.settle()
+        for _ in range(30):
+            sent = [item for item in rig.take_sent(MessageType.APPEND) if item[0].to == THREE]
+            for message, frames in sent:
+                assert [frame.index for frame in frames] == list(range(message.index + 1, message.last_index + 1))
+                rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=message.last_index)
+            await rig.settle()
+        assert rig.replica.status().progress[THREE].match == 21
+
+
+async def test_a_leader_deposed_while_it_reads_for_a_follower_lives_on() -> None:
+    """The suffix that was to be sent is gone when the disk answers: nothing is sent, and nothing breaks."""
+    async with Rig(log=LogSettings(preallocate_bytes=0, tail_cache_bytes=1, segment_bytes=2500)).open() as rig:
+        await rig.lead()
+        for _ in range(6):
+            await rig.replica.propose_batch(batch_of(bytes(1000)), Acks.QUORUM)
+            await rig.settle()
+        assert rig.replica.log.last_index == 7
+        rig.take_sent()
+        rig.disk.latency_seconds[Operation.READ] = 1.0
+        rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=1)
+        await rig.settle()
+        rig.give_append(TWO, rig.term + 1, (1, 1), no_op(rig.term + 1, 2, 0), commit=1)
+        await trio.sleep(30)
+        assert [message for message, _ in rig.take_sent(MessageType.APPEND)] == []
+        assert rig.replica.log.last_index == 2
+
+
+async def test_everybody_who_waits_is_told_that_the_replica_is_closed() -> None:
+    """Proposals queued and under way, reads, waits for offsets, indexes and leaders: all get the given error, nobody hangs."""
+    errors: list[BaseException] = []
+    async with trio.open_nursery() as nursery:
+        raft = RaftSettings(max_uncommitted_bytes=10)
+        async with Rig(raft=raft, driver=DriverSettings(proposal_bytes_max=200)).open() as rig:
+            await rig.lead()
+            replica = rig.replica
+
+            async def expect(*waits: object) -> None:
+                try:
+                    await replica.driver.linearizable_index() if waits == ("read",) else None
+                    await replica.wait_readable(100) if waits == ("offset",) else None
+                    await replica.driver.wait_applied(100) if waits == ("index",) else None
+                    await replica.wait_leader_other_than(ME) if waits == ("leader",) else None
+                    if waits == ("batch",):
+                        await (await replica.propose_batch(batch_of(bytes(100)), Acks.QUORUM)).outcome()
+                except (TopicNotFound, ShuttingDown) as error:
+                    errors.append(error)
+
+            for what in ("read", "offset", "index", "leader", "batch", "batch", "batch"):
+                nursery.start_soon(expect, what)
+            await rig.settle()
+            assert errors == []
+            replica.close(TopicNotFound("it was deleted"))
+    assert len(errors) == 7
+    assert all(isinstance(error, TopicNotFound) for error in errors)

@@ -1,0 +1,323 @@
+"""Simulated gossip clusters: detection and convergence against the formulas, no false alarm, nobody comes back from the dead.
+
+Each story runs for some seeds; `--seeds N` (where the option exists) or `GOSSIP_SEEDS=N` runs more, `GOSSIP_SEED=S` only the
+one. A failure prints how to replay it. `python tests/sim/test_gossip.py 100` prints the figures of the design page.
+"""
+
+import math
+import os
+import random
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from gossip_simulation import Simulation, Weather, gone_events
+
+from trio_eventlog.gossip.events import LoopStalled, MemberJoined, MemberStatus, UserEventReceived
+from trio_eventlog.gossip.rumors import transmissions_max
+from trio_eventlog.gossip.settings import LAN, LOCAL, SwimSettings
+from trio_eventlog.gossip.suspicion import suspicion_seconds_min
+
+pytestmark = pytest.mark.sim
+
+QUICK_SEEDS = 6
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        one = os.environ.get("GOSSIP_SEED")
+        count = os.environ.get("GOSSIP_SEEDS") or metafunc.config.getoption("seeds", None) or QUICK_SEEDS
+        metafunc.parametrize("seed", [int(one)] if one else range(int(count)))
+
+
+@pytest.fixture(autouse=True)
+def _tell_how_to_replay(request: pytest.FixtureRequest, seed: int) -> None:
+    """pytest shows captured output of failures only."""
+    print(f"replay: GOSSIP_SEED={seed} python -m pytest {request.node.path}::{request.node.originalname}")
+
+
+def cluster(seed: int, size: int, *, settings: SwimSettings = LAN, weather: Weather | None = None) -> Simulation:
+    """A cluster whose members know each other; the weather begins afterwards."""
+    simulation = Simulation(seed, settings=settings)
+    simulation.start("m0")
+    for number in range(1, size):
+        simulation.start(f"m{number}", join="m0")
+    took = simulation.run_until(simulation.agree, 60)
+    assert took is not None, "the cluster has not come together"
+    simulation.run(2)
+    simulation.weather = weather or Weather()
+    return simulation
+
+
+def sizes(seed: int, most: int = 50) -> int:
+    """5 to `most`, small ones more often."""
+    rng = random.Random(f"size {seed}")
+    return round(5 * (most / 5) ** rng.random())
+
+
+def detection_seconds_max(settings: SwimSettings, members: int) -> float:
+    """Until somebody probes it (rarely more than four intervals), the probe, the suspicion, the spreading."""
+    probe = 5 * settings.probe_interval_seconds
+    spreading = settings.gossip_interval_seconds * 4 * math.ceil(math.log2(members + 1))
+    return probe + suspicion_seconds_min(settings, members) + spreading + 2.0
+
+
+def test_convergence(seed: int) -> None:
+    """Members that join at random moments are known to all within seconds of the last."""
+    rng = random.Random(f"story {seed}")
+    size = sizes(seed)
+    simulation = Simulation(seed, weather=Weather(loss=rng.choice([0, 0.05, 0.2]), duplication=rng.choice([0, 0.1])))
+    simulation.start("m0")
+    for number in range(1, size):
+        simulation.run(rng.random() * 0.2)
+        simulation.start(f"m{number}", join=f"m{rng.randrange(number)}")
+    took = simulation.run_until(simulation.agree, 60)
+    # Rumors need a few gossip intervals; what they miss, the push/pull of 30 s makes up for.
+    assert took is not None
+    assert took < 35.0, took
+    assert simulation.failures() == []
+
+
+@pytest.mark.parametrize("weather", [
+    Weather(loss=0.05, duplication=0.1, delay_seconds_max=0.05, streams_work=False),
+    Weather(loss=0.4, duplication=0.05, delay_seconds_max=0.05),
+    Weather(delay_seconds_min=0.15, delay_seconds_max=0.2),
+], ids=["5% lost, no TCP", "40% lost, TCP", "slow"])  # fmt: skip
+def test_no_false_failure(seed: int, weather: Weather) -> None:
+    """Below the documented loss nobody who lives is held for failed, in any view, at any time."""
+    simulation = cluster(seed, sizes(seed, 25), weather=weather)
+    simulation.run(60)
+    assert simulation.failures() == []
+    assert simulation.agree()
+
+
+@pytest.mark.parametrize("settings", [LAN, LOCAL], ids=["lan", "local"])
+def test_detection(seed: int, settings: SwimSettings) -> None:
+    """A crash is seen by all within the bound, as failed, and never before the shortest suspicion; nobody else is."""
+    size = sizes(seed)
+    simulation = cluster(seed, size, settings=settings, weather=Weather(loss=0.02))
+    crashed_at = simulation.now
+    simulation.crash("m1")
+    took = simulation.run_until(simulation.agree, 60)
+    assert took is not None
+    assert took <= detection_seconds_max(settings, size), (took, size)
+    assert took >= suspicion_seconds_min(settings, size) + settings.probe_timeout_seconds
+    seen = gone_events(simulation, "m1")
+    assert {how for _, how in seen.values()} == {"failed"}
+    assert len(seen) == size - 1
+    simulation.run(60)
+    joined = [
+        event
+        for at, _, event in simulation.events
+        if at > crashed_at + 1 and isinstance(event, MemberJoined) and event.member.name == "m1"
+    ]
+    assert joined == [], "nobody comes back from the dead"
+    assert {whom for _, _, whom in simulation.failures()} == {"m1"}
+
+
+def test_many_crashes(seed: int) -> None:
+    """A third at once; the rest agree, and stay agreed while old rumors die out."""
+    rng = random.Random(f"story {seed}")
+    size = max(6, sizes(seed, 30))
+    simulation = cluster(seed, size, weather=Weather(loss=0.05))
+    victims = {f"m{number}" for number in rng.sample(range(size), size // 3)}
+    for name in sorted(victims):
+        simulation.crash(name)
+    took = simulation.run_until(simulation.agree, 120)
+    assert took is not None
+    assert took < 3 * detection_seconds_max(LAN, size)
+    simulation.run(60)
+    assert simulation.agree()
+    assert {whom for _, _, whom in simulation.failures()} == victims
+
+
+def test_leaves(seed: int) -> None:
+    """Several leave at once: all see them as left, none as failed, in about two seconds each."""
+    rng = random.Random(f"story {seed}")
+    size = max(6, sizes(seed, 30))
+    simulation = cluster(seed, size)
+    leavers = {f"m{number}" for number in rng.sample(range(size), max(1, size // 4))}
+    for name in sorted(leavers):
+        simulation.leave(name)
+    took = simulation.run_until(lambda: len(simulation.live()) == size - len(leavers), 20)
+    assert took is not None
+    assert 1.0 < took < 6.0
+    assert simulation.run_until(simulation.agree, 5) is not None
+    simulation.run(40)
+    for name in leavers:
+        seen = gone_events(simulation, name)
+        stayers = {node.name for node in simulation.live()}
+        assert stayers <= set(seen)
+        assert {how for who, (_, how) in seen.items() if who in stayers} == {"left"}
+        assert all(simulation.status(node, name) is MemberStatus.LEFT for node in simulation.live())
+
+
+@pytest.mark.parametrize("how", ["crash", "leave"])
+def test_restart(seed: int, how: str) -> None:
+    """A new process of the same name and address is back, though it begins at incarnation 1; whoever misses all rumors of it
+    hears by the next push/pull."""
+    size = sizes(seed, 20)
+    simulation = cluster(seed, size)
+    if how == "crash":
+        simulation.crash("m1")
+        simulation.run(random.Random(f"story {seed}").choice([0.0, 3.0, 15.0, 60.0]))
+    else:
+        simulation.leave("m1")
+        simulation.run(10)
+    simulation.start("m1", join="m0")
+    took = simulation.run_until(simulation.agree, 40)
+    assert took is not None
+    assert took < 35.0
+    simulation.run(40)
+    assert simulation.agree()
+
+
+def test_pause(seed: int) -> None:
+    """A process that stood still accuses nobody when it goes on, and is itself back in all views soon after."""
+    size = sizes(seed, 25)
+    simulation = cluster(seed, size, weather=Weather(loss=0.02))
+    rng = random.Random(f"story {seed}")
+    seconds = rng.uniform(3, 25)
+    simulation.pause("m1", seconds)
+    simulation.run(seconds)
+    took = simulation.run_until(simulation.agree, 60)
+    assert took is not None
+    assert took < 15.0, took
+    simulation.run(40)
+    assert {whom for _, _, whom in simulation.failures()} <= {"m1"}
+    stalls = [who for _, who, event in simulation.events if isinstance(event, LoopStalled)]
+    assert set(stalls) == {"m1"}
+
+
+def test_slow_observers(seed: int) -> None:
+    """Members that stop again and again for a second or two do not have the well ones thrown out."""
+    size = max(6, sizes(seed, 20))
+    simulation = cluster(seed, size)
+    rng = random.Random(f"story {seed}")
+    slow = {"m1", "m2"}
+    for _ in range(20):
+        for name in sorted(slow):
+            simulation.pause(name, rng.uniform(0.3, 2.5))
+        simulation.run(3)
+    assert {whom for _, _, whom in simulation.failures()} <= slow
+    assert simulation.run_until(simulation.agree, 60) is not None
+
+
+def test_partition_heals(seed: int) -> None:
+    """Both sides hold the other for failed; long after the failure detector has forgotten them, they find each other again."""
+    size = sizes(seed, 16)
+    simulation = cluster(seed, size)
+    names = [node.name for node in simulation.live()]
+    cut = random.Random(f"story {seed}").randrange(1, size)
+    (one, other) = (set(names[:cut]), set(names[cut:]))
+    simulation.partition(one, other)
+
+    def apart() -> bool:
+        return all(simulation.agree([simulation.nodes[name] for name in side], side) for side in (one, other))
+
+    assert simulation.run_until(apart, 200) is not None
+    simulation.run(60)
+    assert apart()
+    simulation.heal()
+    took = simulation.run_until(simulation.agree, 600)
+    assert took is not None
+    simulation.run(60)
+    assert simulation.agree()
+
+
+def test_events_reach_all(seed: int) -> None:
+    """A user event is delivered once to each, in spite of loss and duplication."""
+    size = sizes(seed)
+    simulation = cluster(seed, size, weather=Weather(loss=0.1, duplication=0.3))
+    sender = simulation.nodes["m1"]
+    assert sender.serf is not None
+    for number in range(5):
+        sender.serf.wake(simulation.now)
+        sender.serf.send_event("deploy", str(number).encode(), simulation.now)
+        simulation.settle(sender)
+
+    def heard() -> list[str]:
+        return sorted(who for _, who, event in simulation.events if isinstance(event, UserEventReceived))
+
+    took = simulation.run_until(lambda: len(heard()) == 5 * size, 60)
+    assert took is not None
+    simulation.run(5)
+    assert heard() == sorted(node.name for node in simulation.live() for _ in range(5))
+
+
+def test_swarm(seed: int) -> None:
+    """Everything at once, drawn from the seed; then quiet, and all must agree. Ends with an equal trace when run twice."""
+
+    def story() -> tuple[Simulation, str]:
+        rng = random.Random(f"swarm {seed}")
+        size = sizes(seed, 20)
+        simulation = cluster(seed, size)
+        log: list[str] = []
+        for _ in range(12):
+            simulation.weather = Weather(
+                loss=rng.choice([0, 0.05, 0.3]),
+                duplication=rng.choice([0, 0.2]),
+                delay_seconds_max=rng.choice([0.005, 0.1, 0.4]),
+                streams_work=rng.random() < 0.8,
+            )
+            running = sorted(node.name for node in simulation.live())
+            stopped = sorted(set(simulation.nodes) - set(running))
+            acts: list[Callable[[], object]] = [lambda: None]
+            if len(running) > 3:
+                name = rng.choice(running[1:])
+                acts.append(partial(simulation.crash, name))
+                acts.append(partial(simulation.leave, name))
+                acts.append(partial(simulation.pause, name, rng.uniform(0.5, 10)))
+            if stopped:
+                acts += 2 * [partial(simulation.start, rng.choice(stopped), join="m0")]
+            rng.choice(acts)()
+            simulation.run(rng.uniform(0, 15))
+            log.append(f"{simulation.now:.6f} {simulation.traffic}")
+        simulation.weather = Weather()
+        took = simulation.run_until(simulation.agree, 400)
+        assert took is not None, "no agreement in quiet"
+        simulation.run(60)
+        assert simulation.agree()
+        return simulation, "\n".join(log)
+
+    (first, trace) = story()
+    if seed % 3 == 0:
+        (second, again) = story()
+        assert trace == again, "the same seed must give the same run"
+        assert first.traffic == second.traffic
+
+
+def measure(size: int, seeds: int = 5) -> None:
+    """Figures for the design page."""
+    converged: list[float] = []
+    detected: list[float] = []
+    rates: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        simulation = Simulation(seed)
+        simulation.start("m0")
+        for number in range(1, size):
+            simulation.run(10.0 / size)
+            simulation.start(f"m{number}", join="m0")
+        took = simulation.run_until(simulation.agree, 120)
+        assert took is not None
+        converged.append(took)
+        simulation.run(60)
+        before = dict(simulation.traffic)
+        simulation.run(120)
+        for key, value in simulation.traffic.items():
+            rates.setdefault(key, []).append((value - before.get(key, 0)) / 120 / size)
+        simulation.crash("m1")
+        took = simulation.run_until(simulation.agree, 200)
+        assert took is not None
+        detected.append(took)
+    print(f"{size} nodes, LAN profile, {seeds} seeds, joins over 10 s, transmissions of a rumor {transmissions_max(4, size)}")
+    print(f"all views equal after the last join: median {statistics.median(converged):.2f} s, worst {max(converged):.2f} s")
+    print(f"a crash known to all: median {statistics.median(detected):.2f} s, worst {max(detected):.2f} s")
+    for key, values in rates.items():
+        print(f"steady, per node and second: {statistics.mean(values):.2f} {key}")
+
+
+if __name__ == "__main__":
+    measure(int(sys.argv[1]))

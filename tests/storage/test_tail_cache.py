@@ -1,0 +1,105 @@
+"""The tail cache against a plain list."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from log_frames import following, make_frames
+
+from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.storage.tail_cache import TailCache
+
+
+def test_frames_not_durable_are_pinned() -> None:
+    """The bound gives way to frames that are on no disk yet, and holds again when they are."""
+    frames = make_frames(100, payload_bytes_max=1000)
+    cache = TailCache(5000)
+    cache.stage(frames)
+    assert cache.get(1, 100, 1 << 30) == frames
+    assert cache.size_bytes == sum(frame.size_bytes for frame in frames)
+    cache.mark_persisted(100)
+    assert cache.size_bytes <= 5000
+    assert cache.end_index == 101
+    assert cache.get(1, 100, 1 << 30) is None
+    assert cache.get(100, 100, 0) == frames[99:]
+
+
+def test_the_bound_is_used() -> None:
+    """As many of the newest frames are kept as fit, to the byte."""
+    frames = make_frames(50)
+    for max_bytes in (0, 1, frames[-1].size_bytes, frames[-1].size_bytes + frames[-2].size_bytes):
+        cache = TailCache(max_bytes)
+        cache.stage(frames)
+        cache.mark_persisted(50)
+        kept = sum(1 for count in range(1, 51) if sum(frame.size_bytes for frame in frames[-count:]) <= max_bytes)
+        assert cache.end_index - cache.first_index == kept
+
+
+def test_a_gap_starts_afresh() -> None:
+    """Frames that do not follow replace everything: the run stays dense."""
+    cache = TailCache(10_000, persisted_index=0)
+    cache.stage(make_frames(3))
+    later = make_frames(2, first=10)
+    cache.stage(later)
+    assert (cache.first_index, cache.end_index) == (10, 12)
+    assert cache.get(10, 11, 10_000) == later
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("stage"), st.integers(1, 8)),
+        st.tuples(st.just("persist"), st.integers(0, 30)),
+        st.tuples(st.just("truncate"), st.integers(0, 12)),
+        st.tuples(st.just("replace"), st.integers(1, 6)),
+    ),
+    max_size=40,
+)
+
+
+@given(operations, st.integers(0, 3000))
+def test_against_a_list(script: list[tuple[str, int]], max_bytes: int) -> None:
+    """Whatever is staged, persisted and cut off: runs, limits and lookups are those of a list."""
+    cache = TailCache(max_bytes)
+    frames: list[EntryFrame] = []
+    persisted = 0
+    for number, (operation, argument) in enumerate(script):
+        if operation == "stage":
+            new = following(frames, argument, seed=number)
+            cache.stage(new)
+            frames += new
+        elif operation == "persist":
+            persisted = max(persisted, min(argument, len(frames)))
+            cache.mark_persisted(persisted)
+        elif operation == "truncate":
+            index = max(len(frames) - argument + 1, 1)
+            cache.truncate(index)
+            del frames[index - 1 :]
+            persisted = min(persisted, len(frames))
+        else:
+            del frames[max(len(frames) - argument, 0) :]
+            new = following(frames, argument, term=number + 2)
+            cache.stage(new)
+            persisted = min(persisted, len(frames))
+            frames += new
+        assert cache.persisted_index == persisted
+        assert cache.end_index == len(frames) + 1 or cache.size_bytes == 0
+        check(cache, frames, persisted, max_bytes)
+
+
+def check(cache: TailCache, frames: list[EntryFrame], persisted: int, max_bytes: int) -> None:
+    held = frames[cache.first_index - 1 :] if cache.size_bytes else []
+    assert cache.size_bytes == sum(frame.size_bytes for frame in held)
+    assert len(held) >= len(frames) - persisted  # pinned
+    assert cache.size_bytes <= max_bytes or (held and held[0].index > persisted)
+    for first in {1, cache.first_index - 1, cache.first_index, len(frames), len(frames) + 1}:
+        for limit in (0, 300, 1 << 30):
+            expected = [frame for frame in held if frame.index >= first] if held and first >= held[0].index else []
+            fitting = 1
+            while fitting < len(expected) and sum(frame.size_bytes for frame in expected[: fitting + 1]) <= limit:
+                fitting += 1
+            assert cache.get(first, len(frames) + 5, limit) == (expected[:fitting] or None)
+            last = cache.last_index_within(first, len(frames) + 5, limit)
+            assert last == (expected[:fitting][-1].index if expected else None)
+    assert cache.holds(frames[-3:]) == (len(held) >= len(frames[-3:]) > 0) if frames else True
+    if frames:
+        for offset in range(max(frames[-1].end_offset - 10, 0), frames[-1].end_offset + 1):
+            owner = next((frame.index for frame in held if frame.base_offset <= offset < frame.end_offset), None)
+            assert cache.find_offset(offset) == owner

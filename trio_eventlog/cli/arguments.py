@@ -1,0 +1,124 @@
+"""What commands share: flags of every client command, and a client made from them."""
+
+import argparse
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from trio_eventlog.client import Client, ClientSettings, open_client
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.net.tls import build_client_context
+from trio_eventlog.setting_fields import parse_duration, parse_size, settings_of
+from trio_eventlog.settings import load_settings, read_settings_file
+
+DEFAULT_TARGET = "eventlog://127.0.0.1:8400"
+
+Commands = Any
+"""What `add_subparsers` gives; argparse does not name its type."""
+
+
+def add_command(commands: Commands, name: str, help: str, **more: Any) -> argparse.ArgumentParser:  # noqa: A002
+    """A command whose flags cannot be abbreviated: an abbreviation that works today would break with the next flag."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=help[:1].upper() + help[1:] + ".", allow_abbrev=False, **more
+    )
+    return parser
+
+
+def add_client_flags(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+    """Where the cluster is, and how to talk to it."""
+    group = parser.add_argument_group("Cluster")
+    group.add_argument(
+        "--target",
+        metavar="eventlog://HOST:PORT[,HOST:PORT...]",
+        help=f"any nodes of the cluster. Default: TRIO_EVENTLOG_TARGET, else {DEFAULT_TARGET}",
+    )
+    group.add_argument("--tls", action="store_true", help="use TLS and trust the system's authorities")
+    group.add_argument("--tls-ca", metavar="PATH", help="use TLS and trust these certificates (PEM); also TRIO_EVENTLOG_TLS_CA")
+    group.add_argument("--tls-cert", metavar="PATH", help="certificate to show (PEM); also TRIO_EVENTLOG_TLS_CERT")
+    group.add_argument("--tls-key", metavar="PATH", help="its private key (PEM); also TRIO_EVENTLOG_TLS_KEY")
+    group.add_argument("--timeout", metavar="DURATION", type=duration, help="how long a call may take. Default: 30s")
+    group.add_argument("--config", metavar="FILE", help="TOML file of client settings")
+    group.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a client setting; may be repeated", dest="set_values"
+    )
+    if json:
+        group.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def duration(text: str) -> float:
+    """argparse type: seconds."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def size(text: str) -> int:
+    """argparse type: bytes."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(text: str) -> int:
+    """argparse type: 1 or more."""
+    value = natural(text)
+    if not value:
+        raise argparse.ArgumentTypeError("it is at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """argparse type: 0 or more."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def target_of(arguments: argparse.Namespace) -> str:
+    return arguments.target or os.environ.get("TRIO_EVENTLOG_TARGET") or DEFAULT_TARGET
+
+
+def client_settings_of(arguments: argparse.Namespace) -> ClientSettings:
+    """Flags, then TRIO_EVENTLOG_CLIENT_* variables, then the file. Raises SettingsError."""
+    flags: dict[str, object] = {}
+    if arguments.timeout is not None:
+        flags["request_timeout_seconds"] = flags["delivery_timeout_seconds"] = arguments.timeout
+    for pair in arguments.set_values:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {pair}: write NAME=VALUE")
+        flags[name.strip().replace("-", "_")] = value.strip()
+    unknown = flags.keys() - settings_of(ClientSettings).keys()
+    if unknown:
+        # The file's check names the nearest known one.
+        load_settings(ClientSettings, file={sorted(unknown)[0]: None}, file_name="--set")
+    file = read_settings_file(arguments.config) if arguments.config else None
+    return load_settings(ClientSettings, flags=flags, environment=os.environ, file=file, file_name=arguments.config or "")
+
+
+def tls_of(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """None: no TLS. Raises SettingsError for files that cannot be used."""
+    authority = arguments.tls_ca or os.environ.get("TRIO_EVENTLOG_TLS_CA", "")
+    certificate = arguments.tls_cert or os.environ.get("TRIO_EVENTLOG_TLS_CERT", "")
+    key = arguments.tls_key or os.environ.get("TRIO_EVENTLOG_TLS_KEY", "")
+    if not (arguments.tls or authority or certificate or key):
+        return None
+    return build_client_context(authority, certificate=certificate, key=key, alpn=("h2",))
+
+
+def run_with_client(arguments: argparse.Namespace, act: Callable[[Client, argparse.Namespace], Awaitable[int]]) -> int:
+    """Open a client as the flags say, and `act` with it. Returns the exit code."""
+    settings = client_settings_of(arguments)
+    tls = tls_of(arguments)
+
+    async def run() -> int:
+        async with open_client(target_of(arguments), settings=settings, tls=tls) as client:
+            return await act(client, arguments)
+
+    return trio.run(run)

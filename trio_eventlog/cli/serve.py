@@ -1,0 +1,36 @@
+"""`serve`: one node."""
+
+import argparse
+import os
+
+from trio_eventlog.cli.arguments import Commands, add_command
+from trio_eventlog.settings import NodeSettings, add_flags, load_settings, read_settings_file
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "serve",
+        "run one node",
+        epilog="Every setting can also be given as a variable (TRIO_EVENTLOG_SEGMENT_BYTES=64MiB) or in the file"
+        ' (segment_bytes = "64MiB"). A flag comes before a variable, a variable before the file.',
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; also TRIO_EVENTLOG_CONFIG")
+    add_flags(parser, NodeSettings)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    # Late, as it brings in the whole node, which client commands do not need.
+    from trio_eventlog.daemon import run_daemon, with_host_name
+
+    path = arguments.config or os.environ.get("TRIO_EVENTLOG_CONFIG") or ""
+    settings = load_settings(
+        NodeSettings,
+        flags=vars(arguments),
+        environment=os.environ,
+        file=read_settings_file(path) if path else None,
+        file_name=path,
+    )
+    run_daemon(with_host_name(settings))
+    return 0

@@ -1,0 +1,80 @@
+"""The daemon: a node, signals around it, and the line that says it is there."""
+
+import logging
+import os
+import signal
+import sys
+
+import attrs
+import trio
+
+from trio_eventlog.agent import open_node
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.ids import format_id
+from trio_eventlog.logs import set_up_logging
+from trio_eventlog.settings import NodeSettings
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_daemon(settings: NodeSettings) -> None:
+    """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once.
+
+    Prints `listening on HOST:PORT node=NAME id=ID` to standard output when connections are accepted. Calls that come before the
+    node has found its cluster wait.
+
+    Raises:
+        EventLogError: it cannot start, or cannot go on; the text says why and what to do.
+    """
+    if not __debug__:
+        raise SettingsError(
+            "the daemon does not run under python -O (or PYTHONOPTIMIZE): that removes the checks that stop a node before it"
+            " does damage; start it without"
+        )
+    set_up_logging(settings.log_format, settings.log_level)
+    trio.run(_run, settings)
+
+
+async def _run(settings: NodeSettings) -> None:
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            stop = trio.Event()
+
+            @nursery.start_soon
+            async def listen_to_signals() -> None:
+                async for number in signals:
+                    if stop.is_set():
+                        _exit_at_once(number)
+                    logger.info("%s: stopping; once more to stop at once", signal.Signals(number).name)
+                    stop.set()
+
+            is_started = False
+            with trio.CancelScope() as starting:
+
+                @nursery.start_soon
+                async def give_up_starting() -> None:
+                    await stop.wait()
+                    if not is_started:
+                        starting.cancel()
+
+                async with open_node(settings) as node:
+                    is_started = True
+                    sys.stdout.write(f"listening on {node.listening_on} node={node.name} id={format_id(node.node_id)}\n")
+                    sys.stdout.flush()
+                    logger.info("listening on %s, told to others as %s", node.listening_on, node.address)
+                    await stop.wait()
+            logger.info("stopped")
+            nursery.cancel_scope.cancel()
+
+
+def _exit_at_once(number: int) -> None:
+    """Nothing acknowledged is lost: whatever was promised is on the disk."""
+    sys.stdout.flush()
+    os._exit(128 + number)
+
+
+def with_host_name(settings: NodeSettings) -> NodeSettings:
+    """The same settings; the host's name stands in for a node name nobody gave."""
+    return settings if settings.node_name else attrs.evolve(settings, node_name=os.uname().nodename.split(".")[0] or "node")

@@ -1,0 +1,131 @@
+"""How fast and how patient gossip is. The three profiles and the defaults are those of memberlist and Serf."""
+
+import attrs
+
+DEFAULT_PORT = 7946
+"""What port 0 in a message about a member stands for."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class SwimSettings:
+    """The failure detector.
+
+    Attributes:
+        probe_interval_seconds: one member is probed per interval; also the unit of suspicion times.
+        probe_timeout_seconds: without an ack for so long, others are asked to ping, and TCP is tried; below the interval.
+        indirect_probes: members asked to ping.
+        suspicion_multiplier: shortest suspicion is this times max(1, log10(members)) probe intervals; two less than this is how
+            many further accusers shorten a suspicion from the longest to the shortest.
+        suspicion_max_multiplier: longest suspicion, in shortest ones.
+        retransmit_multiplier: a rumor is sent this times ceil(log10(members + 1)) times.
+        gossip_interval_seconds, gossip_members: so often, to so many, rumors are sent.
+        gossip_to_dead_seconds: members that failed or left less than so long ago are still gossiped to (failed ones, so that
+            they can refute) and stay in the table.
+        push_pull_interval_seconds: between two exchanges of the whole table; longer above 32 members.
+        stream_timeout_seconds: for one exchange or ping on a stream.
+        health_score_max: probe intervals grow up to this factor while this node does badly itself.
+        reclaim_seconds: a member of a failed one's name may come from another address after so long. Never sooner: until
+            then it could be a thief.
+        stall_seconds: a tick that comes so much too late means that this process stood still; nobody is accused for what
+            happened meanwhile.
+        packet_bytes_max: a datagram.
+        packet_overhead_bytes: of it, what is not messages (`codec.memberlist.packet_overhead_bytes`).
+        rumors_max: in each queue; the most sent are dropped first.
+        members_max: rows in the table; more members are not taken up.
+        relays_max: indirect pings under way for others.
+    """
+
+    probe_interval_seconds: float = 1.0
+    probe_timeout_seconds: float = 0.5
+    indirect_probes: int = 3
+    suspicion_multiplier: int = 4
+    suspicion_max_multiplier: int = 6
+    retransmit_multiplier: int = 4
+    gossip_interval_seconds: float = 0.2
+    gossip_members: int = 3
+    gossip_to_dead_seconds: float = 30.0
+    push_pull_interval_seconds: float = 30.0
+    stream_timeout_seconds: float = 10.0
+    health_score_max: int = 8
+    reclaim_seconds: float = 30.0
+    stall_seconds: float = 1.0
+    packet_bytes_max: int = 1400
+    packet_overhead_bytes: int = 5
+    rumors_max: int = 4096
+    members_max: int = 10_000
+    relays_max: int = 1024
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 < self.probe_timeout_seconds < self.probe_interval_seconds:
+            raise ValueError("the probe timeout lies between 0 and the probe interval")
+        if min(self.suspicion_multiplier, self.suspicion_max_multiplier, self.health_score_max) < 1:
+            raise ValueError("multipliers and the health score's maximum are at least 1")
+
+
+LAN = SwimSettings()
+LOCAL = SwimSettings(
+    probe_timeout_seconds=0.2,
+    indirect_probes=1,
+    suspicion_multiplier=3,
+    retransmit_multiplier=2,
+    gossip_interval_seconds=0.1,
+    gossip_to_dead_seconds=15.0,
+    push_pull_interval_seconds=15.0,
+    stream_timeout_seconds=1.0,
+)
+WAN = SwimSettings(
+    probe_interval_seconds=5.0,
+    probe_timeout_seconds=3.0,
+    suspicion_multiplier=6,
+    gossip_interval_seconds=0.5,
+    gossip_members=4,
+    gossip_to_dead_seconds=60.0,
+    push_pull_interval_seconds=60.0,
+    stream_timeout_seconds=30.0,
+    stall_seconds=5.0,
+)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class SerfSettings:
+    """The layer above the failure detector.
+
+    Attributes:
+        broadcast_timeout_seconds: how long each of the two steps of leaving waits for its rumor to be spread.
+        leave_delay_seconds: a node that has left goes on answering for so long.
+        leaving_seconds_max: a member that is leaving for so long and still here is not leaving; well above both steps of a leave.
+        reap_interval_seconds: how often the list of failed and left members is looked through.
+        failed_kept_seconds, left_kept_seconds: how long they stay on the list.
+        reconnect_interval_seconds: how often a failed member may be tried again.
+        intents_kept_seconds: intents about members not known yet.
+        intents_max: of these.
+        flap_seconds: a member back within this time has flapped.
+        query_timeout_multiplier: default timeout of a query, in gossip intervals times ceil(log10(members + 1)).
+        query_bytes_max, response_bytes_max: encoded, and so small that they fit a packet with its sealing.
+        event_bytes_max: name and payload of an event of ours.
+        recent_times_max: so many Lamport times back events and queries are remembered; older ones are dropped unread.
+        recent_per_time_max: events, or queries, remembered of one time; more are dropped.
+        state_events_bytes_max: events handed to others in a push/pull.
+        open_queries_max: queries of ours waiting for answers.
+        ignores_events_before_join: the past is not delivered to a node that joins.
+    """
+
+    broadcast_timeout_seconds: float = 5.0
+    leave_delay_seconds: float = 1.0
+    leaving_seconds_max: float = 30.0
+    reap_interval_seconds: float = 15.0
+    failed_kept_seconds: float = 24 * 3600.0
+    left_kept_seconds: float = 24 * 3600.0
+    reconnect_interval_seconds: float = 30.0
+    intents_kept_seconds: float = 300.0
+    intents_max: int = 4096
+    flap_seconds: float = 60.0
+    query_timeout_multiplier: int = 16
+    query_bytes_max: int = 1024
+    response_bytes_max: int = 1024
+    event_bytes_max: int = 512
+    recent_times_max: int = 512
+    recent_per_time_max: int = 128
+    state_events_bytes_max: int = 64 * 1024
+    open_queries_max: int = 256
+    ignores_events_before_join: bool = True

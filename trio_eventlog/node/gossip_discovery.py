@@ -1,0 +1,154 @@
+"""`Discovery` by gossip: members that say by their tags that they are nodes of this event log."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import trio
+
+from trio_eventlog.codec.peer_frame import Hello
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.gossip import events as gossip_events
+from trio_eventlog.ids import NOBODY, NodeId, format_id, parse_id
+from trio_eventlog.net.discovery import (
+    DiscoveryEvent,
+    Member,
+    MemberAppeared,
+    MemberChanged,
+    MemberFailed,
+    MemberLeft,
+)
+from trio_eventlog.net.network import join_address, split_address
+from trio_eventlog.node.gossip_driver import GossipDriver
+
+ROLE = "eventlog"
+CLUSTER_TAG_LENGTH_MAX = 64
+ADDRESS_TAG_LENGTH_MAX = 255
+
+
+def node_tags(node_id: NodeId, *, address: str, cluster_name: str, version: str) -> dict[str, str]:
+    """The tags of a node: role, id, cluster, version, the port, and the address that other nodes shall dial.
+
+    The address is there beside gossip's own since it may be a name, which certificates are made out to.
+    """
+    (_, port) = split_address(address)
+    tags = {
+        "role": ROLE,
+        "id": format_id(node_id),
+        "port": str(port),
+        "cluster": cluster_tag(cluster_name),
+        "v": version,
+    }
+    if len(address) <= ADDRESS_TAG_LENGTH_MAX:
+        tags["addr"] = address
+    return tags
+
+
+def cluster_tag(cluster_name: str) -> str:
+    """The name, or a digest of a long one: all tags together have 512 bytes."""
+    if len(cluster_name.encode()) <= CLUSTER_TAG_LENGTH_MAX:
+        return cluster_name
+    return "sha256:" + hashlib.sha256(cluster_name.encode()).hexdigest()[:32]
+
+
+def accepts_cluster(cluster_name: str) -> Callable[[str, Mapping[str, str]], bool]:
+    """May a member gossip with us? Not when it is of another cluster; foreign programs that name none may look on."""
+    own = cluster_tag(cluster_name)
+    return lambda name, tags: tags.get("cluster", own) == own
+
+
+class DriverMaker(Protocol):
+    """Makes a driver whose events go to `on_event`: `functools.partial(GossipDriver, name=..., ...)`."""
+
+    def __call__(self, *, on_event: Callable[[gossip_events.Event], None]) -> GossipDriver: ...
+
+
+class GossipDiscovery:
+    """A `Discovery` over gossip. Members are told by node id; gossip alone admits nobody to Raft.
+
+    Arguments:
+        make_driver: makes `driver`.
+        node_id: our own.
+        on_event: takes each `DiscoveryEvent`; synchronous.
+        on_gossip_event: takes every event of gossip too, after this has looked at it.
+    """
+
+    def __init__(
+        self,
+        make_driver: DriverMaker,
+        *,
+        node_id: NodeId,
+        on_event: Callable[[DiscoveryEvent], None],
+        on_gossip_event: Callable[[gossip_events.Event], None] = lambda event: None,
+    ) -> None:
+        self._node_id = node_id
+        self._on_event = on_event
+        self._on_gossip_event = on_gossip_event
+        self._members: dict[NodeId, Member] = {}
+        self._ids: dict[str, NodeId] = {}
+        """By gossip name: who it was when last alive."""
+        self.driver = make_driver(on_event=self._on_driver_event)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Gossip until cancelled."""
+        await self.driver.run(task_status=task_status)
+
+    def members(self) -> Mapping[NodeId, Member]:
+        """Members that neither failed nor left, without ourselves."""
+        return dict(self._members)
+
+    def introduce(self, hello: Hello) -> None:
+        """A node has told us of itself: gossip with it too."""
+        if hello.node_id != self._node_id and hello.node_id not in self._members and hello.address:
+            self.driver.add_seed(hello.address)
+
+    def _on_driver_event(self, event: gossip_events.Event) -> None:
+        match event:
+            case gossip_events.MemberJoined(member=member) | gossip_events.MemberUpdated(member=member):
+                self._is_alive(member)
+            case gossip_events.MemberFailed(member=member):
+                self._is_gone(member.name, MemberFailed)
+            case gossip_events.MemberLeft(member=member) | gossip_events.MemberReaped(member=member):
+                self._is_gone(member.name, MemberLeft)
+            case _:
+                pass
+        self._on_gossip_event(event)
+
+    def _is_alive(self, gossip_member: gossip_events.Member) -> None:
+        member = member_of(gossip_member, self.driver.shown_host(gossip_member.address))
+        former_id = self._ids.get(gossip_member.name)
+        if former_id is not None and (member is None or member.node_id != former_id):
+            # The same name with another id: a wiped disk, and so another node.
+            self._is_gone(gossip_member.name, MemberFailed)
+        if member is None or member.node_id == self._node_id:
+            return
+        known = self._members.get(member.node_id)
+        self._members[member.node_id] = member
+        self._ids[gossip_member.name] = member.node_id
+        if known is None:
+            self._on_event(MemberAppeared(member))
+        elif known != member:
+            self._on_event(MemberChanged(member))
+
+    def _is_gone(self, name: str, how: "type[MemberFailed] | type[MemberLeft]") -> None:
+        node_id = self._ids.pop(name, NOBODY)
+        member = self._members.get(node_id)
+        if member is not None and member.name == name:
+            del self._members[node_id]
+            self._on_event(how(member))
+
+
+def member_of(member: gossip_events.Member, host: str) -> Member | None:
+    """The node behind a gossip member; None when its tags are not those of a node of this program."""
+    tags = member.tags
+    if tags.get("role") != ROLE:
+        return None
+    try:
+        node_id = NodeId(parse_id(tags.get("id", "")))
+        address = tags.get("addr") or join_address(host, int(tags.get("port", "")))
+        split_address(address)
+    except (ValueError, SettingsError):
+        return None
+    if node_id == NOBODY:
+        return None
+    return Member(node_id=node_id, name=member.name, address=address, tags=tags)

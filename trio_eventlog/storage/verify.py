@@ -1,0 +1,324 @@
+"""Offline looks at a log directory: `trio-eventlog log verify` and `log dump`. Nothing is changed.
+
+Each segment is read whole into memory (64 MiB by default), one at a time, and every frame is checked. After a damaged place the
+search goes on at the next whole frame, so that the report shows how far the damage reaches.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import zip_longest
+
+import attrs
+import trio
+
+from trio_eventlog.codec.entry import EntryFrame, decode_entry
+from trio_eventlog.codec.segment import BASE_BYTES, LogBase, SegmentFooter, decode_base
+from trio_eventlog.codec.sparse_index import decode_sparse_index
+from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.storage.disk import Disk, join_path, read_whole
+from trio_eventlog.storage.segment import (
+    INDEX_SUFFIX,
+    SCAN_BYTES,
+    SEGMENT_SUFFIX,
+    SegmentContents,
+    check_follows,
+    find_frame,
+    judge_tail,
+    parse_segment_name,
+    read_footer,
+    segment_name,
+)
+from trio_eventlog.storage.segmented_log import BASE_FILE, INDEX_BYTES_MAX
+
+_FRAMES_PER_CHECKPOINT = 1000
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Problem:
+    """Something that is not as it was written.
+
+    Attributes:
+        path: of the file.
+        position: byte in it where the problem begins.
+        index: the entry that belongs there.
+        text: what is wrong.
+        is_damage: False for what opening the log mends by itself: a torn tail, a sparse index that does not fit.
+    """
+
+    path: str
+    position: int
+    index: int
+    text: str
+    is_damage: bool = True
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class SegmentReport:
+    """One segment file. The ranges are those of its whole frames; `last_index < base_index` when there are none."""
+
+    path: str
+    base_index: int
+    last_index: int
+    end_offset: int
+    entries: int
+    frames_bytes: int
+    is_sealed: bool
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class LogReport:
+    """What `verify_log` found.
+
+    Attributes:
+        base: the entry before the first one held.
+        last_index: of the last whole frame; `base.index` when there is none.
+        end_offset: one past the last record's offset.
+        entries: number of whole frames.
+        segments, problems: in the order of the log.
+    """
+
+    base: LogBase
+    last_index: int
+    end_offset: int
+    entries: int
+    segments: tuple[SegmentReport, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_damaged(self) -> bool:
+        """True when something is wrong that opening the log does not mend."""
+        return any(problem.is_damage for problem in self.problems)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class EntryPlace:
+    """One entry of a dump: its frame, and where it stands."""
+
+    path: str
+    position: int
+    frame: EntryFrame
+
+
+async def verify_log(disk: Disk, directory: str) -> LogReport:
+    """Check every frame, footer and sparse index of the log in `directory`. Raises FileNotFoundError when there is none."""
+    problems: list[Problem] = []
+    base, segment_indexes, names = await _survey(disk, directory, problems)
+    reports: list[SegmentReport] = []
+    next_index, end_offset = base.index + 1, base.offset
+    term = base.term
+    for base_index in segment_indexes:
+        path = join_path(directory, segment_name(base_index))
+        if base_index != next_index:
+            problems.append(
+                Problem(
+                    path=join_path(directory, segment_name(next_index)),
+                    position=0,
+                    index=next_index,
+                    text=f"entries {next_index}..{base_index - 1} are missing" if base_index > next_index else "segments overlap",
+                )
+            )
+        is_last = base_index == segment_indexes[-1]
+        checker = _Checker(disk, path, base_index, end_offset if base_index == next_index else None, term, is_last)
+        report = await checker.run(problems, segment_name(base_index).removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX in names)
+        reports.append(report)
+        next_index, end_offset, term = max(next_index, report.last_index + 1), report.end_offset, checker.term
+    return LogReport(
+        base=base,
+        last_index=next_index - 1,
+        end_offset=end_offset,
+        entries=sum(report.entries for report in reports),
+        segments=tuple(reports),
+        problems=tuple(problems),
+    )
+
+
+@asynccontextmanager
+async def dump_log(disk: Disk, directory: str, *, first_index: int = 1) -> AsyncIterator[AsyncIterator[EntryPlace | Problem]]:
+    """The entries from `first_index` on, in order, damaged places among them as problems.
+
+    Use as `async with dump_log(...) as places: async for place in places: ...`. Raises FileNotFoundError when there is no log.
+    """
+    problems: list[Problem] = []
+    _, segment_indexes, _ = await _survey(disk, directory, problems)
+    places = _dump(disk, directory, segment_indexes, first_index, problems)
+    try:
+        yield places
+    finally:
+        await places.aclose()
+
+
+async def _dump(
+    disk: Disk, directory: str, segment_indexes: list[int], first_index: int, problems: list[Problem]
+) -> AsyncGenerator[EntryPlace | Problem, None]:
+    for problem in problems:
+        yield problem
+    for base_index, following in zip_longest(segment_indexes, segment_indexes[1:]):
+        if following is not None and following <= first_index:
+            continue
+        path = join_path(directory, segment_name(base_index))
+        data, footer = await _read_segment(disk, path)
+        end = footer.frames_bytes if footer is not None else len(data)
+        for position, item in _walk(memoryview(data)[:end], base_index, 0):
+            if isinstance(item, EntryFrame):
+                if item.index >= first_index:
+                    yield EntryPlace(path=path, position=position, frame=item)
+            elif footer is None and following is None and not judge_tail(data[position:], position, item[0], 0).damaged:
+                break  # the end, perhaps with a torn write after it
+            else:
+                yield Problem(path=path, position=position, index=item[0], text=item[1])
+
+
+class _Checker:
+    """Checks one segment. `term` is the term of the last whole frame, when it is done."""
+
+    def __init__(self, disk: Disk, path: str, base_index: int, base_offset: int | None, term: int, is_last: bool) -> None:
+        self._disk = disk
+        self._path = path
+        self._base_index = base_index
+        self._base_offset = base_offset
+        self._is_last = is_last
+        self.term = term
+
+    async def run(self, problems: list[Problem], has_index: bool) -> SegmentReport:
+        try:
+            data, footer = await _read_segment(self._disk, self._path)
+        except DamagedData as error:
+            problems.append(Problem(path=self._path, position=error.position, index=self._base_index, text=str(error)))
+            data, footer = bytearray(), None
+        frames_bytes = footer.frames_bytes if footer is not None else len(data)
+        contents: SegmentContents | None = None
+        entries = 0
+        last: EntryFrame | None = None
+        before = len(problems)
+        for position, item in _walk(memoryview(data)[:frames_bytes], self._base_index, self.term):
+            if not isinstance(item, EntryFrame):
+                if self._is_end(problems, data, position, item, footer, last):
+                    break
+                continue
+            if contents is None:
+                contents = SegmentContents(self._base_index, item.base_offset, 1 << 62)
+                if item.index == self._base_index and self._base_offset not in (None, item.base_offset):
+                    text = f"base offset {item.base_offset} where {self._base_offset} belongs"
+                    problems.append(Problem(path=self._path, position=position, index=item.index, text=text))
+                if item.term < self.term:
+                    text = f"term {item.term} after term {self.term}"
+                    problems.append(Problem(path=self._path, position=position, index=item.index, text=text))
+            contents.add([item])
+            last = item
+            entries += 1
+            if entries % _FRAMES_PER_CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+        if last is not None:
+            self.term = last.term
+        if footer is None and not self._is_last:
+            self._add(problems, len(data), last, "a sealed segment without its footer")
+        if footer is not None and before == len(problems) and (contents is None or contents.footer() != footer):
+            self._add(problems, footer.frames_bytes, last, "the footer does not agree with the frames")
+        if footer is not None:
+            await self._check_index(problems, footer, has_index)
+        return SegmentReport(
+            path=self._path,
+            base_index=self._base_index,
+            last_index=last.index if last is not None else self._base_index - 1,
+            end_offset=last.end_offset if last is not None else self._base_offset or 0,
+            entries=entries,
+            frames_bytes=contents.frames_bytes if contents is not None else 0,
+            is_sealed=footer is not None,
+        )
+
+    def _is_end(
+        self,
+        problems: list[Problem],
+        data: bytearray,
+        position: int,
+        item: tuple[int, str],
+        footer: SegmentFooter | None,
+        last: EntryFrame | None,
+    ) -> bool:
+        """Does the log end here, perhaps with a torn write? If not it is a problem."""
+        index, text = item
+        if footer is None and self._is_last:
+            verdict = judge_tail(data[position:], position, index, last.term if last is not None else self.term)
+            if not verdict.damaged:
+                if verdict.torn_bytes:
+                    text = f"a torn write of {verdict.torn_bytes} bytes, never acknowledged; it is cut when the log is opened"
+                    problems.append(Problem(path=self._path, position=position, index=index, text=text, is_damage=False))
+                return True
+            text = f"{text}; {verdict.damaged}"
+        problems.append(Problem(path=self._path, position=position, index=index, text=text))
+        return False
+
+    def _add(self, problems: list[Problem], position: int, last: EntryFrame | None, text: str) -> None:
+        index = last.index + 1 if last is not None else self._base_index
+        problems.append(Problem(path=self._path, position=position, index=index, text=text))
+
+    async def _check_index(self, problems: list[Problem], footer: SegmentFooter, has_index: bool) -> None:
+        path = self._path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX
+        text = "missing"
+        if has_index:
+            try:
+                decode_sparse_index(
+                    await read_whole(self._disk, path, INDEX_BYTES_MAX),
+                    base_index=footer.base_index,
+                    frames_bytes=footer.frames_bytes,
+                    frames_checksum=footer.frames_checksum,
+                )
+            except (CodecError, DamagedData) as error:
+                text = str(error)
+            else:
+                return
+        text = f"{text}; it is made again when it is needed"
+        problems.append(Problem(path=path, position=0, index=footer.base_index, text=text, is_damage=False))
+
+
+async def _survey(disk: Disk, directory: str, problems: list[Problem]) -> tuple[LogBase, list[int], frozenset[str]]:
+    names = await disk.list_directory(directory)
+    base = LogBase()
+    if BASE_FILE in names:
+        path = join_path(directory, BASE_FILE)
+        try:
+            base = decode_base(await read_whole(disk, path, BASE_BYTES))
+        except (CodecError, DamagedData) as error:
+            problems.append(Problem(path=path, position=0, index=0, text=str(error)))
+    segment_indexes = [base_index for base_index in map(parse_segment_name, names) if base_index is not None]
+    return base, segment_indexes, frozenset(names)
+
+
+async def _read_segment(disk: Disk, path: str) -> tuple[bytearray, SegmentFooter | None]:
+    file = await disk.open(path)
+    try:
+        try:
+            footer = await read_footer(file)
+        except CodecError:
+            footer = None
+        data = bytearray()
+        while part := await file.read_at(len(data), SCAN_BYTES):
+            data += part
+        return data, footer
+    finally:
+        with trio.CancelScope(shield=True):
+            await file.close()
+
+
+def _walk(view: memoryview, next_index: int, term: int) -> Iterator[tuple[int, EntryFrame | tuple[int, str]]]:
+    """(position, frame) for each whole frame; (position, (index that belongs there, why)) where one is not right."""
+    position = 0
+    before: EntryFrame | None = None
+    while position < len(view):
+        try:
+            frame = decode_entry(view, position)
+            if before is not None:
+                check_follows(before, frame)
+            elif frame.index != next_index:
+                raise CodecError(f"entry {frame.index} where {next_index} belongs")
+        except CodecError as error:
+            yield position, (next_index, str(error))
+            found = find_frame(view[position:], 1, next_index - 1, before.term if before is not None else term)
+            if found is None:
+                return
+            position += found
+            frame = decode_entry(view, position)
+        yield position, frame
+        before = frame
+        next_index = frame.index + 1
+        position += len(frame.raw)

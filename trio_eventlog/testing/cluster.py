@@ -1,0 +1,491 @@
+"""A whole cluster inside one Trio run: real nodes, simulated network and disks, virtual time, one seed.
+
+    async with Cluster(3, seed=1) as cluster:
+        leader = await cluster.wait_leader()
+        async with cluster.client() as client:
+            await client.produce("orders", b"...")
+        cluster.crash(leader)
+        await cluster.wait_leader()
+
+Needs Trio's `MockClock` with autojump (the fixture `autojump_clock`, or `determinism.run`): nothing in here takes real time.
+Every piece of chance is derived by name from the seed, so a run can be repeated.
+"""
+
+import logging
+import random
+import zlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any
+
+import attrs
+import trio
+
+from trio_eventlog.agent import Node, Surroundings, open_node
+from trio_eventlog.client.client import Client, open_client
+from trio_eventlog.client.settings import ClientSettings
+from trio_eventlog.codec.batch import decode_records
+from trio_eventlog.errors import EventLogError, StorageFailed
+from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.net.network import BoundListener
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.records import Record
+from trio_eventlog.rpc import Channel, RpcSettings, open_channel
+from trio_eventlog.settings import NodeSettings
+from trio_eventlog.testing.determinism import Trace, derive
+from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
+from trio_eventlog.testing.network import MemoryHost, MemoryNetwork, MemoryNetworkSettings
+
+logger = logging.getLogger(__name__)
+
+PORT = 8400
+EPOCH_NS = 1_700_000_000 * 10**9
+"""The wall clock when virtual time is 0."""
+LOOK_SECONDS = 0.005
+"""How often, in virtual time, a condition that nobody announces is looked at."""
+WAIT_SECONDS_MAX = 120.0
+"""A condition not met after so much virtual time fails the test."""
+DEFAULT_NETWORK = MemoryNetworkSettings(latency_seconds_min=0.0002, latency_seconds_max=0.001)
+DEFAULT_SYNC_SECONDS = 0.001
+READ_BYTES = 1 << 20
+UNPACKED_BYTES_MAX = 1 << 26
+
+
+class NodeFailed(AssertionError):
+    """A node stopped by itself, which no test expects unless it says so (`Cluster.start(..., may_fail=True)`)."""
+
+
+def virtual_now_ns() -> int:
+    """The wall clock of a simulated machine, nanoseconds since 1970."""
+    return EPOCH_NS + round(trio.current_time() * 1e9)
+
+
+class _Host:
+    """A node's `Network` for one life: after a crash nothing of it reaches anybody, whatever its tasks still try."""
+
+    def __init__(self, host: MemoryHost) -> None:
+        self._host = host
+        self.is_down = False
+
+    async def open_stream(self, address: str) -> trio.abc.Stream:
+        self._check()
+        stream = await self._host.open_stream(address)
+        if self.is_down:
+            await trio.aclose_forcefully(stream)
+        self._check()
+        return stream
+
+    async def listen(self, address: str) -> BoundListener:
+        self._check()
+        return await self._host.listen(address)
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise OSError("the simulated machine is down")
+
+
+@attrs.define(slots=True, eq=False)
+class _Life:
+    """A node from one start to its end."""
+
+    host: _Host
+    may_fail: bool
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    leave: trio.Event = attrs.field(factory=trio.Event)
+    over: trio.Event = attrs.field(factory=trio.Event)
+    node: Node | None = None
+    is_crashed: bool = False
+    failure: BaseException | None = None
+
+
+class Cluster:
+    """Nodes n1..nN at "n1:8400" and so on, each with a `SimDisk` that outlives it.
+
+    Args:
+        size: how many nodes.
+        seed: of everything random.
+        network: latencies and buffers.
+        sync_seconds: how long an fsync takes, in virtual time.
+        starts: start all nodes on entering. Otherwise call `start`.
+        overrides: fields of `NodeSettings` for every node.
+
+    Attributes:
+        names: of the nodes, in order.
+        network: to cut, reset and heal in ways that have no method here.
+        trace: every write to the network, with its time: equal for equal seeds.
+    """
+
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        seed: int = 0,
+        network: MemoryNetworkSettings = DEFAULT_NETWORK,
+        sync_seconds: float = DEFAULT_SYNC_SECONDS,
+        starts: bool = True,
+        **overrides: Any,
+    ) -> None:
+        self.seed = seed
+        self.names = tuple(f"n{number}" for number in range(1, size + 1))
+        self.network = MemoryNetwork(derive(seed, "network"), network)
+        self.network.on_write = self._on_write
+        self.trace = Trace()
+        self._overrides: Mapping[str, Any] = overrides
+        self._starts = starts
+        self._disks = {name: SimDisk(derive(seed, f"disk:{name}")) for name in self.names}
+        for disk in self._disks.values():
+            disk.latency_seconds[Operation.SYNC] = sync_seconds
+        self._lives: dict[str, _Life] = {}
+        self._starts_of = dict.fromkeys(self.names, 0)
+        self._ids: dict[str, NodeId] = {}
+        self._clients = 0
+        self._context = self._open()
+        self._nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> "Cluster":
+        return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator["Cluster"]:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            if self._starts:
+                for name in self.names:
+                    await self.start(name)
+            yield self
+            # What the nodes still hold is lost with them; whoever wants a graceful end stops them.
+            self.heal()
+            for name in self.running:
+                self.crash(name, CrashMode.KEEP)
+            for life in self._lives.values():
+                await life.over.wait()
+
+    # Nodes
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of the nodes that are up."""
+        return tuple(name for name in self.names if self.is_running(name))
+
+    def is_running(self, name: str) -> bool:
+        life = self._lives.get(name)
+        return (
+            life is not None
+            and life.node is not None
+            and not (life.is_crashed or life.leave.is_set() or life.over.is_set() or life.failure)
+        )
+
+    def node(self, name: str) -> Node:
+        """The node while it is up."""
+        life = self._lives.get(name)
+        assert life is not None, f"{name} was never started"
+        assert life.node is not None, f"{name} did not come up"
+        assert self.is_running(name), f"{name} is down"
+        return life.node
+
+    def node_id(self, name: str) -> NodeId:
+        """The node's id, also while it is down."""
+        return self._ids[name]
+
+    def name_of(self, node_id: NodeId) -> str:
+        """Raises StopIteration for an id that is no node's."""
+        return next(name for name, known in self._ids.items() if known == node_id)
+
+    def address(self, name: str) -> str:
+        return f"{name}:{PORT}"
+
+    def disk(self, name: str) -> SimDisk:
+        """The disk that the node has now, or will be started with."""
+        return self._disks[name]
+
+    def settings(self, name: str, **overrides: Any) -> NodeSettings:
+        """What `start` gives to the node."""
+        values: dict[str, Any] = {
+            "data_dir": "data",
+            "node_name": name,
+            "listen": self.address(name),
+            "join": tuple(self.address(other) for other in self.names if other != name),
+            "bootstrap_expect": len(self.names),
+            "auto_create_topics": True,
+        }
+        return NodeSettings(**(values | dict(self._overrides) | overrides))
+
+    async def start(self, name: str, *, may_fail: bool = False, **overrides: Any) -> None:
+        """Start a node that is down; returns when it listens.
+
+        Args:
+            may_fail: its failure is looked for with `wait_failure` rather than failing the test.
+            overrides: fields of `NodeSettings` for this life of this node.
+        """
+        assert self._nursery is not None, "use `async with Cluster(...)`"
+        assert self.is_startable(name), f"{name} is up already"
+        self._starts_of[name] += 1
+        life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
+        surroundings = Surroundings(
+            network=life.host,
+            disk=self._disks[name],
+            rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
+            now_ns=virtual_now_ns,
+        )
+        self._note(f"start {name}")
+        await self._nursery.start(self._live, name, life, self.settings(name, **overrides), surroundings)
+
+    async def _live(
+        self, name: str, life: _Life, settings: NodeSettings, surroundings: Surroundings, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        try:
+            with life.scope:
+                async with open_node(settings, surroundings) as node:
+                    life.node = node
+                    self._ids[name] = node.node_id
+                    task_status.started()
+                    await life.leave.wait()
+        except BaseException as error:
+            if life.is_crashed and _is_death(error):
+                return
+            if not isinstance(error, Exception):
+                raise
+            life.failure = error
+            if not life.may_fail:
+                raise NodeFailed(f"{name} stopped by itself: {reason_of(error)}") from error
+            if life.node is None:
+                task_status.started()
+        finally:
+            life.over.set()
+
+    def crash(self, name: str, mode: CrashMode = CrashMode.DRAW) -> None:
+        """The machine goes down this instant: connections are reset, unsynced writes are lost, kept or torn as the seed says.
+
+        The node can be started again at once.
+        """
+        assert self.is_running(name), f"{name} is down already"
+        life = self._lives[name]
+        self._note(f"crash {name} {mode.value}")
+        life.is_crashed = True
+        life.host.is_down = True
+        self.network.crash(name)
+        self._disks[name] = self._disks[name].crash(mode)
+        life.scope.cancel()
+
+    async def stop(self, name: str) -> None:
+        """Stop a node gracefully; returns when it is over."""
+        life = self._lives[name]
+        assert self.is_running(name), f"{name} is down already"
+        self._note(f"stop {name}")
+        life.leave.set()
+        await life.over.wait()
+
+    def is_startable(self, name: str) -> bool:
+        """It was never started, or its last life is over (of a crashed one nothing is left that could be in the way)."""
+        life = self._lives.get(name)
+        return life is None or life.is_crashed or life.over.is_set()
+
+    async def wait_down(self, name: str) -> None:
+        """Until it could be started: a graceful stop takes its time."""
+        if not self.is_startable(name):
+            await self._lives[name].over.wait()
+
+    async def restart(self, name: str, **overrides: Any) -> None:
+        """Start a node again with what its disk holds; one that is up is stopped gracefully first."""
+        if self.is_running(name):
+            await self.stop(name)
+        await self.start(name, **overrides)
+
+    async def wait_failure(self, name: str) -> str:
+        """Until a node that was started with `may_fail` has stopped by itself; returns why."""
+        life = self._lives[name]
+        with trio.fail_after(WAIT_SECONDS_MAX):
+            await life.over.wait()
+        assert life.failure is not None, f"{name} has ended, but not by a failure"
+        return reason_of(life.failure)
+
+    # The network
+
+    def partition(self, *sides: Collection[str]) -> None:
+        """Cut every node (or client) of one side from those of the others, silently."""
+        self._note(f"partition {[sorted(side) for side in sides]}")
+        for number, side in enumerate(sides):
+            for other in sides[number + 1 :]:
+                for one in sorted(side):
+                    for two in sorted(other):
+                        self.network.cut(one, two)
+
+    def isolate(self, name: str) -> None:
+        """Cut one node from everybody, clients too, silently."""
+        self._note(f"isolate {name}")
+        self.network.isolate(name)
+
+    def heal(self) -> None:
+        """End all cuts."""
+        self._note("heal")
+        self.network.heal()
+
+    # Looking
+
+    def replica(self, name: str, topic: str | None = None, partition: int = 0) -> Replica | None:
+        """A running node's copy of the catalog (`topic` None) or of a partition; None while it has none."""
+        if not self.is_running(name):
+            return None
+        replicas = self.node(name)._replicas
+        if topic is None:
+            return replicas.find(CATALOG_GROUP)
+        known = replicas.topics.get(topic)
+        return replicas.find(known.partitions[partition].group_id) if known is not None else None
+
+    def leader(self, topic: str | None = None, partition: int = 0) -> str | None:
+        """The running node that leads and is followed by a majority of the group, as they see it now."""
+        replicas = {name: replica for name in self.names if (replica := self.replica(name, topic, partition)) is not None}
+        for name, replica in replicas.items():
+            if replica.is_leader:
+                followers = sum(other.leader_id == replica.node_id for other in replicas.values())
+                if 2 * followers > len(list(replica.voters())):
+                    return name
+        return None
+
+    async def wait_until(self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> None:
+        """Until `condition()` holds, in virtual time. Fails, saying `what` and what the cluster looks like, when it does not."""
+        deadline = trio.current_time() + seconds_max
+        while not condition():
+            assert trio.current_time() < deadline, f"after {seconds_max:g} s still not: {what}\n{self.describe()}"
+            await trio.sleep(LOOK_SECONDS)
+
+    async def wait_leader(
+        self, topic: str | None = None, partition: int = 0, *, other_than: str = "", seconds_max: float = WAIT_SECONDS_MAX
+    ) -> str:
+        """Until a node leads the group (see `leader`); returns its name."""
+        what = f"a leader of {'the catalog' if topic is None else f'{topic}/{partition}'}"
+        found: str | None = None
+
+        def is_led() -> bool:
+            nonlocal found
+            found = self.leader(topic, partition)
+            return found is not None and found != other_than
+
+        await self.wait_until(is_led, what, seconds_max)
+        assert found is not None
+        return found
+
+    async def wait_topic(self, topic: str) -> None:
+        """Until every running node carries the topic and each partition has a leader."""
+
+        def is_there() -> bool:
+            nodes = [self.node(name) for name in self.running]
+            known = [node._replicas.topics.get(topic) for node in nodes]
+            first = known[0]
+            return (
+                first is not None
+                and all(item is not None for item in known)
+                and all(self.leader(topic, number) is not None for number in range(len(first.partitions)))
+            )
+
+        await self.wait_until(is_there, f"topic {topic} everywhere")
+
+    async def wait_converged(self, topic: str | None = None, partition: int = 0) -> None:
+        """Until all running nodes have applied the same, which is everything their leader holds."""
+
+        def is_same() -> bool:
+            leader = self.leader(topic, partition)
+            replicas = [self.replica(name, topic, partition) for name in self.running]
+            if leader is None or None in replicas:
+                return False
+            status = {(r.status().last_index, r.status().applied_index, r.status().last_term) for r in replicas if r is not None}
+            return len(status) == 1 and all(last == applied for last, applied, _ in status)
+
+        await self.wait_until(is_same, f"{topic or 'the catalog'}: all replicas equal")
+
+    async def read(self, name: str, topic: str, partition: int = 0) -> list[Record]:
+        """Every record that a node's own replica shows to consumers now, read at the broker, without any client between."""
+        broker = self.node(name).broker
+        replica = broker.replica(topic, partition)
+        offset, end = replica.log.log_start_offset, replica.watermark.value
+        records: list[Record] = []
+        while offset < end:
+            fetched = await broker.fetch(topic, partition, offset, max_bytes=READ_BYTES)
+            for batch in fetched.batches:
+                records += decode_records(batch, UNPACKED_BYTES_MAX)
+            assert fetched.next_offset > offset, "a fetch below the watermark brings something"
+            offset = fetched.next_offset
+        return records
+
+    def describe(self) -> str:
+        """The cluster as a few lines, for failures."""
+        lines = [f"seed {self.seed}, time {trio.current_time():.3f}"]
+        for name in self.names:
+            if not self.is_running(name):
+                lines.append(f"{name}: down")
+                continue
+            for replica in self.node(name)._replicas.all():
+                status = replica.status()
+                lines.append(
+                    f"{name}: {replica.name}: {status.role.name.lower()} term {status.hard_state.term}"
+                    f" leader {self._called(status.leader)} commit {status.hard_state.commit} applied {status.applied_index}"
+                    f" last {status.last_index} stable {status.stable_index} watermark {replica.watermark.value}"
+                )
+        return "\n".join(lines)
+
+    def _called(self, node_id: NodeId) -> str:
+        return next((name for name, known in self._ids.items() if known == node_id), format_id(node_id))
+
+    # Clients
+
+    @asynccontextmanager
+    async def client(self, *targets: str, name: str = "", settings: ClientSettings | None = None) -> AsyncIterator[Client]:
+        """A client on a machine of its own, which knows the given nodes (all by default).
+
+        Args:
+            name: of its machine, for cuts.
+        """
+        addresses = ",".join(self.address(target) for target in targets or self.names)
+        name = name or self._next_client_name()
+        async with open_client(
+            f"eventlog://{addresses}",
+            settings=settings,
+            network=self.network.host(name),
+            rng=derive(self.seed, name),
+            now_ns=virtual_now_ns,
+        ) as client:
+            yield client
+
+    @asynccontextmanager
+    async def channel(self, target: str, *, name: str = "", settings: RpcSettings | None = None) -> AsyncIterator[Channel]:
+        """A plain gRPC connection to one node: no retries, no routing."""
+        stream = await self.network.host(name or self._next_client_name()).open_stream(self.address(target))
+        async with open_channel(stream, settings, authority=self.address(target)) as channel:
+            yield channel
+
+    def _next_client_name(self) -> str:
+        self._clients += 1
+        return f"client-{self._clients}"
+
+    # The trace
+
+    def random(self, name: str) -> random.Random:
+        """A generator of this run, for what a test draws itself."""
+        return derive(self.seed, name)
+
+    def _note(self, line: str) -> None:
+        self.trace.add(f"{trio.current_time():.9f} {line}")
+        logger.debug("%s", line)
+
+    def _on_write(self, source: str, target: str, data: bytes) -> None:
+        self.trace.add(f"{trio.current_time():.9f} {source}>{target} {len(data)} {zlib.crc32(data):08x}")
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost error of a group, as text: nurseries wrap."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, EventLogError) else repr(error)
+
+
+def _is_death(error: BaseException) -> bool:
+    """What the tasks of a machine that went down run into: its disk and its network are gone."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_death, error.exceptions))
+    return isinstance(error, StorageFailed | OSError | trio.ClosedResourceError)

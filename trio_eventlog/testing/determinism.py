@@ -1,0 +1,87 @@
+"""One integer seed, one run: randomness by name, Trio's scheduling in a fixed order, and a hash to compare runs by.
+
+Trio runs the tasks of a batch in random order, on purpose. A private switch makes that order depend on a seed; this is the only
+file that touches it, and tests/sim/test_determinism.py notices when a new Trio no longer has it.
+"""
+
+import contextlib
+import hashlib
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import trio
+import trio.testing
+from trio._core import _run
+
+T = TypeVar("T")
+
+SWITCH = "_ALLOW_DETERMINISTIC_SCHEDULING"
+LINES_KEPT = 200
+
+
+def derive(seed: int, name: str) -> random.Random:
+    """The generator called `name` of a run: a draw more in one of them shifts no other. The same in every process."""
+    # Seeding with text hashes it by SHA-512, not by the process's own salted hash.
+    return random.Random(f"{seed}/{name}")
+
+
+@contextlib.contextmanager
+def deterministic_scheduling(seed: int) -> Iterator[None]:
+    """Trio runs begun inside the block schedule their tasks in an order that follows from `seed`.
+
+    Not for several threads that run Trio at once: the switch is global.
+
+    Raises:
+        RuntimeError: this Trio has no such switch any more.
+    """
+    generator = getattr(_run, "_r", None)
+    if not hasattr(_run, SWITCH) or not isinstance(generator, random.Random):
+        raise RuntimeError(f"trio {trio.__version__} cannot be made deterministic in the way known here: look at trio._core._run")
+    former = getattr(_run, SWITCH)
+    state = generator.getstate()
+    setattr(_run, SWITCH, True)
+    generator.seed(f"{seed}/trio")
+    try:
+        yield
+    finally:
+        setattr(_run, SWITCH, former)
+        generator.setstate(state)
+
+
+def run(function: Callable[..., Awaitable[T]], *args: object, seed: int) -> T:
+    """`trio.run` in virtual time, scheduled by `seed`. Time jumps whenever every task waits."""
+    with deterministic_scheduling(seed):
+        return trio.run(function, *args, clock=trio.testing.MockClock(autojump_threshold=0.0))
+
+
+def run_virtually(
+    function: Callable[..., Awaitable[T]], *args: object, clock: trio.abc.Clock | None = None, instruments: Sequence[Any] = ()
+) -> T:
+    """`trio.run` for `pytest.mark.trio(run=run_virtually)`: virtual time, and the same schedule every time."""
+    clock = clock or trio.testing.MockClock(autojump_threshold=0.0)
+    with deterministic_scheduling(0):
+        return trio.run(function, *args, clock=clock, instruments=instruments)
+
+
+class Trace:
+    """What happened in a run, as a running hash and its last lines.
+
+    Two runs of one seed that differ somewhere differ in `digest` from there on.
+    """
+
+    def __init__(self, lines_kept: int = LINES_KEPT) -> None:
+        self._hash = hashlib.sha256()
+        self.count = 0
+        self.lines: deque[str] = deque(maxlen=lines_kept)
+
+    def add(self, line: str) -> None:
+        self._hash.update(line.encode())
+        self._hash.update(b"\n")
+        self.count += 1
+        self.lines.append(line)
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
