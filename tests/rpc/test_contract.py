@@ -603,6 +603,20 @@ async def test_an_early_return_gives_everything_back(autojump_clock, echo):
         assert channel._protocol.entries == {}
 
 
+async def test_thousands_of_calls_leave_nothing_behind(autojump_clock, echo):
+    """Neither streams nor heads nor anything else that grows with their number."""
+    async with open_channel(echo.connect()) as channel:
+        for number in range(2000):
+            with trio.fail_after(1 + number / 1000):  # Every call has other headers.
+                await channel.unary(UNARY, Blob(number=number))
+        for protocol in (channel._protocol, echo.connections[0].protocol):
+            assert protocol.entries == {}
+            assert protocol.h2_connection.streams == {}
+            assert len(protocol.h2_connection._closed_streams) == 0
+            assert len(protocol._heads) <= 256
+        assert echo.connections[0].calls == {}
+
+
 async def test_an_early_return_is_told_by_a_reset_without_error(autojump_clock, echo):
     async def collect(requests, context):
         return Blob(number=1)

@@ -926,11 +926,9 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
             head = True  # Trailers of a request say nothing in gRPC.
         else:
             head = parse_request(headers, size, limit)
-        if (
-            self._heads_version == self._decoder.version
-            and len(block) <= _CACHED_BLOCK_BYTES_MAX
-            and len(self._heads) < _CACHED_BLOCKS_MAX
-        ):
+        if self._heads_version == self._decoder.version and len(block) <= _CACHED_BLOCK_BYTES_MAX:
+            if len(self._heads) >= _CACHED_BLOCKS_MAX:
+                self._heads.clear()  # What is said often is soon in there again.
             self._heads[key] = head
         return head
 
