@@ -16,6 +16,8 @@ class RpcSettings:
             `BATCH_TOO_LARGE`, on that call only.
         stream_window_bytes: what a peer may send on one call before the handler has read it.
         connection_window_bytes: the same for all calls of the connection together.
+        overdraft_bytes_max: what may be held beyond the windows, all calls together: a message larger than its window is let in
+            as it comes, or it would never be complete. Over it: OVERLOADED, on that call only.
         frame_bytes_max: largest inbound frame.
         receive_bytes: how much is asked of the socket at once.
         send_buffer_bytes: how much output may be queued before senders wait for the socket.
@@ -39,6 +41,7 @@ class RpcSettings:
     message_bytes_max: int = 4 * 1024 * 1024
     stream_window_bytes: int = 1024 * 1024
     connection_window_bytes: int = 16 * 1024 * 1024
+    overdraft_bytes_max: int = 64 * 1024 * 1024
     frame_bytes_max: int = 1024 * 1024
     receive_bytes: int = 256 * 1024
     send_buffer_bytes: int = 1024 * 1024
@@ -73,6 +76,7 @@ _RANGES: dict[str, tuple[int, int]] = {
     # The connection's window starts at 65,535 bytes by the standard, and can only be opened further.
     "stream_window_bytes": (1024, _WINDOW_MAX),
     "connection_window_bytes": (65_535, _WINDOW_MAX),
+    "overdraft_bytes_max": (0, 2**62),
     "frame_bytes_max": (16_384, 2**24 - 1),
     "receive_bytes": (1024, 2**26),
     "send_buffer_bytes": (1024, 2**31),
