@@ -22,7 +22,7 @@ from trio_eventlog.gossip.suspicion import suspicion_seconds_min
 
 pytestmark = pytest.mark.sim
 
-QUICK_SEEDS = 6
+QUICK_SEEDS = 4
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
