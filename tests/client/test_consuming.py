@@ -276,6 +276,23 @@ async def test_refused(autojump_clock: trio.testing.MockClock) -> None:
                 await records.receive()
 
 
+async def test_leaving_while_more_is_waiting(autojump_clock: trio.testing.MockClock) -> None:
+    """A reader that waits for room in the buffer ends quietly, whether the block is left or the receiver closed."""
+    async with open_fake() as (_, client):
+        for _ in range(5):
+            await client.produce("t", b"x")
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with client.consume("t", buffer_batches=0) as records:
+                await take(records, 1)
+                await trio.testing.wait_all_tasks_blocked()
+                raise ZeroDivisionError
+        async with client.consume("t", buffer_batches=0) as records:
+            await take(records, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            await records.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_async_for_and_leaving(autojump_clock: trio.testing.MockClock) -> None:
     """`async for` works, an exception of the block comes out as it is, and nothing keeps running."""
     async with open_fake() as (_, client):

@@ -145,7 +145,7 @@ async def test_connection_lost_before_the_answer_is_a_duplicate(autojump_clock: 
 
 async def test_silent_node_is_left(autojump_clock: trio.testing.MockClock) -> None:
     """No answer for attempt_timeout_seconds: somebody else is asked."""
-    async with open_fake(settings=ClientSettings(attempt_timeout_seconds=2)) as (cluster, client):
+    async with open_fake(settings=ClientSettings(attempt_timeout_seconds=2, stall_seconds=100)) as (cluster, client):
 
         async def hang() -> None:
             cluster.lead("t", 0, "n2")
@@ -156,6 +156,24 @@ async def test_silent_node_is_left(autojump_clock: trio.testing.MockClock) -> No
         assert (await client.produce("t", b"a")).base_offset == 0
         assert 2 <= trio.current_time() - before < 3
     assert cluster.topics["t"][0].values() == [b"a"]
+
+
+async def test_silent_leader_is_left_when_another_leads(autojump_clock: trio.testing.MockClock) -> None:
+    """Without waiting for attempt_timeout_seconds: others are asked after stall_seconds, the silent one last."""
+    async with open_fake() as (cluster, client):
+        await client.produce("t", b"a")
+
+        async def hang() -> None:
+            await trio.sleep_forever()
+
+        cluster.nodes["n1"].before_append = once(hang)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.produce, "t", b"b")
+            await trio.sleep(1.2)
+            cluster.network.isolate("n1")
+            cluster.lead("t", 0, "n2")
+        assert 1.2 <= trio.current_time() < 2.5
+    assert cluster.topics["t"][0].values() == [b"a", b"b"]
 
 
 async def test_overload_waits_as_asked(autojump_clock: trio.testing.MockClock) -> None:

@@ -11,6 +11,7 @@ Where our `Ready` is laid out differently it is translated here:
 
 - our answers to candidates also tell what is committed, which is left aside here;
 - we hold back every message that speaks for a term not durable yet, etcd only replies; the adapter moves the others back;
+- we hand out the hard state with every configuration change, etcd only when it has changed;
 - etcd's synchronous mode is a driver's habit (persist, apply, then acknowledge all), so it lives here;
 - a change proposed as `v1=true` differs in its printed name only; its context says so.
 """
@@ -494,6 +495,7 @@ class ScriptReplica:
     asynchronous: bool
     history: list[SnapshotMetadata]
     hard_state: HardState = attrs.Factory(HardState)
+    shown_hard_state: HardState | None = None
     append_work: list[AppendWork] = attrs.Factory(list)
     apply_work: list[ApplyWork] = attrs.Factory(list)
 
@@ -809,6 +811,37 @@ class InteractionEnvironment:
             applied_index=applied.index,
         )
         replica.node.stable = replica.log
+        replica.shown_hard_state = replica.hard_state
+
+    def do_add_node_with_log(self, block: Block) -> None:
+        """`add-node-with-log terms=(1,1,4) term=7 voters=(1,2,3)`: one node that has lived; the payload names term and index."""
+        arguments = dict(block.arguments())
+        held = Configuration(voters=frozenset(NodeId(int(item)) for item in arguments["voters"]))
+        hard_state = HardState(term=int(arguments["term"][0]))
+        history = [SnapshotMetadata(index=0, term=0, configuration=held)]
+        log = ScriptLog(0, 0, history)
+        for index, term in enumerate(arguments["terms"], 1):
+            log.append([Entry(int(term), index, EntryKind.DATA, 1, 9, f"{term}/{index}".encode())])
+        settings = RaftSettings(
+            election_timeout_ticks=3, pre_vote=False, check_quorum=False, apply_unstable=True, step_down_on_removal=True
+        )
+        node = self.start(NodeId(len(self.replicas) + 1), settings, hard_state, held, log)
+        self.replicas.append(ScriptReplica(node, log, False, history, hard_state))
+
+    def do_terms(self, block: Block) -> None:
+        """The logs at a glance: the term of each entry, durable or not, and how far it is committed."""
+        for replica in self.replicas:
+            node = replica.node
+            terms = " ".join(str(node.entry_at(index).term) for index in range(replica.log.first_index, node.last_index + 1))
+            self.say(f"{node.node_id}: {terms} (commit {node.commit_index})")
+
+    def do_lose_entries(self, block: Block) -> None:
+        """`lose-entries 3 from=5`: the disk of node 3 loses what it had promised to keep. Use `crash` afterwards."""
+        (position, _), (_, (first,)) = block.arguments()
+        replica = self.replicas[int(position) - 1]
+        del replica.log.entries[int(first) - replica.log.first_index :]
+        replica.history[:] = [point for point in replica.history if point.index < int(first)]
+        replica.hard_state = attrs.evolve(replica.hard_state, commit=min(replica.hard_state.commit, int(first) - 1))
 
     def do_peer_reset(self, block: Block) -> None:
         """`peer-reset 2 1`: node 2 sees its link to node 1 reset, and campaigns at once if that was its leader."""
@@ -900,8 +933,18 @@ class InteractionEnvironment:
         append = ready.append
         if append is None:
             append = StorageAppend(
-                hard_state=None, entries=(), snapshot=None, must_sync=False, responses=(), token=AppendToken(node.term)
+                hard_state=None,
+                entries=(),
+                snapshot=None,
+                must_sync=False,
+                sync_commit=False,
+                responses=(),
+                token=AppendToken(node.term),
             )
+        if append.hard_state == replica.shown_hard_state:
+            append = attrs.evolve(append, hard_state=None)
+        elif append.hard_state is not None:
+            replica.shown_hard_state = append.hard_state
         held_back = [message for message in append.responses if message.type not in REPLIES_OF_THE_DISK]
         replies = [message for message in append.responses if message.type in REPLIES_OF_THE_DISK]
         outgoing: list[Item] = [*ready.messages, *held_back]

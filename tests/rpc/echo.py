@@ -23,7 +23,7 @@ def _build():
             server_streaming=server_streaming,
         )
     pool = descriptor_pool.Default()
-    pool.Add(file) if hasattr(pool, "Add") else pool.AddSerializedFile(file.SerializeToString())
+    pool.AddSerializedFile(file.SerializeToString())
     return (
         message_factory.GetMessageClass(pool.FindMessageTypeByName("tests.rpc.Blob")),
         pool.FindServiceByName("tests.rpc.Echo"),

@@ -168,6 +168,22 @@ def test_a_torn_frame_larger_than_the_rest_of_the_file() -> None:
     assert "not torn" in judge_tail(lying, 0, 1, 0).damaged
 
 
+def test_a_mark_inside_a_payload_is_none() -> None:
+    """Payloads may hold any bytes, those of a mark at their very place too: only the end of the content is believed."""
+    before = make_frames(1)
+    position = size_of(before)
+    inside = position + 164
+    payload = b"x" * 100 + encode_mark(inside - 10, inside) + b"y" * 2000
+    frame = encode_entry(EntryKind.DATA, term=1, index=2, base_offset=before[0].end_offset, record_count=1, payload=payload)
+    tail = bytearray(frame.raw + encode_mark(position, position + frame.size_bytes))
+    lost = SECTOR_BYTES - position % SECTOR_BYTES
+    tail[lost : lost + SECTOR_BYTES] = bytes(SECTOR_BYTES)
+    assert judge_tail(tail, position, 2, 1).damaged == ""
+    tail[lost : lost + SECTOR_BYTES] = frame.raw[lost : lost + SECTOR_BYTES]
+    tail[80] ^= 1
+    assert "no sector of it is missing" in judge_tail(tail, position, 2, 1).damaged
+
+
 def test_the_limit_of_the_method() -> None:
     """Documented: a damaged frame of the last write with a whole sector of zeros in it looks torn."""
     payload = b"x" * 1000 + bytes(1500) + b"y" * 1000

@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from log_frames import following, make_frames, raw
@@ -10,9 +12,11 @@ from trio.testing import MockClock
 
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entries, encode_entry
 from trio_eventlog.codec.segment import LogBase, encode_base
-from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, StorageFailed
+from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, SettingsError, StorageFailed
+from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segment import segment_name
 from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+from trio_eventlog.storage.verify import verify_log
 from trio_eventlog.testing.disk import CrashMode, Fault, Operation, SimDisk
 
 SETTINGS = LogSettings(
@@ -49,6 +53,13 @@ def segment_path(index: int) -> str:
     return f"/log/{segment_name(index)}"
 
 
+@pytest.mark.parametrize("name", [field.name for field in attrs.fields(LogSettings)])
+def test_settings_are_checked(name: str) -> None:
+    """Each has a least value, and the error names it."""
+    with pytest.raises(SettingsError, match=f"{name} is -1"):
+        LogSettings(**{name: -1})
+
+
 async def test_an_empty_log() -> None:
     """Nothing before, nothing in it, nothing to read."""
     async with open_segmented_log(new_disk(), "/some/log", SETTINGS) as log:
@@ -80,6 +91,46 @@ async def test_what_was_appended_is_read_before_and_after_reopening() -> None:
             assert await read_all(log) == raw(frames)
             for index in range(1, 101):
                 assert raw(await log.read(index, index, 0)) == raw(frames[index - 1 : index])
+
+
+@pytest.mark.parametrize("fills_with_zeros", [False, True])
+async def test_on_the_real_disk(tmp_path: Path, fills_with_zeros: bool) -> None:
+    """Appends, rolls, a replaced suffix, reads by several tasks, reopening: as on the simulated one."""
+    disk = RealDisk(trio.CapacityLimiter(2), fills_with_zeros=fills_with_zeros)
+    directory = str(tmp_path / "log")
+    old = make_frames(100)
+    new = following(old[:40], 50, term=2, payload_bytes_max=2000)
+    expected = old[:40] + new
+
+    async def read_here_and_there(log: SegmentedLog, seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(50):
+            index = rng.randint(1, 90)
+            got = await log.read(index, 90, rng.choice((0, 1000, ALL)))
+            assert raw(got) == raw(expected[index - 1 : index - 1 + len(got)])
+            sent = await log.read_raw(index, 90, 3000)
+            assert b"".join(sent.buffers) == b"".join(raw(expected[index - 1 : sent.last_index]))
+
+    async with open_segmented_log(disk, directory, SETTINGS) as log:
+        for start in range(0, 100, 5):
+            await log.append(old[start : start + 5])
+        await log.append(new[:20])
+        await log.append(new[20:])
+        async with trio.open_nursery() as nursery:
+            for seed in range(3):
+                nursery.start_soon(read_here_and_there, log, seed)
+    async with open_segmented_log(disk, directory, SETTINGS) as log:
+        assert await read_all(log) == raw(expected)
+        assert (log.recovery.torn_bytes, log.rebuilt_indexes) == (0, 0)
+        assert (await verify_log(disk, directory)).problems == ()
+    with (tmp_path / "log" / segment_name(1)).open("r+b") as file:
+        file.seek(100)
+        byte = file.read(1)
+        file.seek(100)
+        file.write(bytes([byte[0] ^ 1]))
+    async with open_segmented_log(disk, directory, SETTINGS) as log:
+        with pytest.raises(DamagedData):
+            await read_all(log)
 
 
 async def test_reads_are_cut_to_fit() -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import trio
@@ -87,9 +87,9 @@ class Caller:
                     await self.before_retry(backoff, last)
         raise last or Unavailable(f"no answer within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)")
 
-    async def call_once(self, address: str, method: Method, request: Any) -> Any:
+    async def call_once(self, address: str, method: Method, request: Any, timeout_seconds: float = float("inf")) -> Any:
         """One attempt at one node. Raises Unavailable when there is no answer in time."""
-        timeout_seconds = self.settings.attempt_timeout_seconds
+        timeout_seconds = min(timeout_seconds, self.settings.attempt_timeout_seconds)
         with trio.move_on_after(timeout_seconds):
             try:
                 async with self.pool.use(address) as channel:
@@ -108,8 +108,11 @@ class Caller:
         if not asked_seconds:
             await self.refresh_if_possible(newer_than=failed_at)
 
-    async def refresh(self, newer_than: float | None = None) -> None:
+    async def refresh(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
         """Ask any node for nodes and leaders, unless somebody has since `newer_than` (default: routing_refresh_seconds ago).
+
+        Args:
+            last: addresses to ask after all others.
 
         Raises:
             Unavailable: no node answers; the text names each one and why.
@@ -122,9 +125,12 @@ class Caller:
             if self.routing.updated_at > newer_than:
                 return
             reasons: list[str] = []
-            for address in self.routing.addresses(trio.current_time()):
+            addresses = self.routing.addresses(trio.current_time())
+            for address in sorted(addresses, key=lambda address: address in last):
                 try:
-                    response = await self.call_once(address, GET_SERVERS, event_log_pb2.GetServersRequest())
+                    response = await self.call_once(
+                        address, GET_SERVERS, event_log_pb2.GetServersRequest(), self.settings.connect_timeout_seconds
+                    )
                 except EventLogError as error:
                     if not error.retryable:
                         raise
@@ -137,10 +143,10 @@ class Caller:
                 return
             raise Unavailable("no node answers: " + "; ".join(reasons))
 
-    async def refresh_if_possible(self, newer_than: float | None = None) -> None:
+    async def refresh_if_possible(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
         """As `refresh`; when no node answers, what is known stays, and the call that needed it tells what is wrong."""
         try:
-            await self.refresh(newer_than)
+            await self.refresh(newer_than, last)
         except Unavailable as error:
             logger.debug("routing stays as it is: %s", error)
 

@@ -171,9 +171,13 @@ class PartitionReader:
         """Put batches into the channel until cancelled; an error that cannot be overcome goes into the channel too."""
         async with self._items:
             try:
-                await self._run()
-            except EventLogError as error:
-                await self._items.send(error)
+                try:
+                    await self._run()
+                except EventLogError as error:
+                    await self._items.send(error)
+            except trio.BrokenResourceError:
+                # The receiving end was closed: nobody wants more. (Connections that break raise Unavailable.)
+                return
 
     async def _run(self) -> None:
         caller = self._caller

@@ -46,7 +46,9 @@ class Lane:
         self._closed_by: EventLogError | None = None
         self._done_batches = 0
         # Of the present stream:
+        self.address = ""
         self._scope = trio.CancelScope()
+        self._progress_at = 0.0
         self._error: EventLogError | None = None
         self._is_leaving = False
         self._grace = TopicGrace(caller, topic, partition)
@@ -55,6 +57,19 @@ class Lane:
     def activity(self) -> int:
         """Grows while there is something to do."""
         return self._done_batches + self._core.in_flight_batches
+
+    @property
+    def is_stalled(self) -> bool:
+        """Batches are on their way, and nothing has been heard of them for stall_seconds."""
+        silent_seconds = trio.current_time() - self._progress_at
+        return self._core.in_flight_batches > 0 and silent_seconds >= self._caller.settings.stall_seconds
+
+    def leave_if_led_elsewhere(self) -> None:
+        """Give up a silent node when another one is known to lead: what was sent is sent again there, and recognised."""
+        leader = self._caller.routing.leader(self.topic, self.partition)
+        if self.is_stalled and leader is not None and leader != self.address:
+            self._error = Unavailable(f"{self.address} is silent, and {leader} leads by now")
+            self._scope.cancel()
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether `submit_nowait` takes a batch of this payload now. An empty lane takes any."""
@@ -137,6 +152,7 @@ class Lane:
             if routing.leader(self.topic, self.partition) is None:
                 await self._caller.refresh_if_possible(newer_than=trio.current_time() - LEADER_UNKNOWN_SECONDS)
             address = routing.for_write(self.topic, self.partition, trio.current_time())[0]
+            self.address = address
             done_before = self._done_batches
             self._error = None
             self._is_leaving = False
@@ -176,7 +192,7 @@ class Lane:
             nursery.start_soon(self._send, call, address)
             with self._scope:
                 await self._receive(call, address)
-            if self._scope.cancelled_caught and self._core.in_flight_batches:
+            if self._scope.cancelled_caught and self._core.in_flight_batches and self._error is None:
                 self._error = Unavailable(f"{address} did not acknowledge within {settings.attempt_timeout_seconds:g} s")
             nursery.cancel_scope.cancel()
 
@@ -191,7 +207,8 @@ class Lane:
         """Something happened: the time for the next thing begins."""
         settings = self._caller.settings
         waits = settings.attempt_timeout_seconds if self._core.in_flight_batches else settings.producer_idle_seconds
-        self._scope.deadline = trio.current_time() + waits
+        self._progress_at = trio.current_time()
+        self._scope.deadline = self._progress_at + waits
 
     async def _send(self, call: ClientCall, address: str) -> None:
         core = self._core

@@ -53,6 +53,14 @@ class ClientSettings:
         minimum=0.001,
         maximum=DAY_SECONDS,
     )
+    stall_seconds: float = setting(
+        DURATION,
+        0.5,
+        "A batch without an answer for this long makes the client ask other nodes whether another one leads by now.",
+        group="Timeouts and retries",
+        minimum=0.01,
+        maximum=DAY_SECONDS,
+    )
     connect_timeout_seconds: float = setting(
         DURATION,
         2.0,
@@ -63,7 +71,7 @@ class ClientSettings:
     )
     keepalive_seconds: float = setting(
         DURATION,
-        10.0,
+        5.0,
         "A connection without a byte from the node for this long is probed.",
         group="Timeouts and retries",
         minimum=0.1,

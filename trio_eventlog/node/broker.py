@@ -63,6 +63,10 @@ class Broker:
         """Until this node carries the topic (or no longer does)."""
         await self._replicas.wait_topic(name, present=present)
 
+    async def wait_current(self) -> None:
+        """Until this node carries every topic created, and none deleted, by calls that were answered before this one."""
+        await self._replicas.wait_current()
+
     def replica(self, topic_name: str, partition: int) -> Replica:
         """This node's replica of a partition. Raises TopicNotFound."""
         topic = self.topic(topic_name)

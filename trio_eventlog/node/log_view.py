@@ -1,7 +1,9 @@
 """A replica's log as its core sees it."""
 
-from trio_eventlog.raft import Compacted, OutOfLog, SnapshotMetadata
+from trio_eventlog.raft import Compacted, EntryKind, OutOfLog, SnapshotMetadata
 from trio_eventlog.storage.segmented_log import SegmentedLog
+
+_NO_BOUND = 1 << 62
 
 
 class SegmentedLogView:
@@ -35,9 +37,16 @@ class SegmentedLogView:
         return self._log.last_index_not_after(index, term)
 
     def has_configuration(self, first: int, last: int) -> bool:
-        # The safe answer. It only puts off a campaign until what is committed is applied, which is moments after a start.
-        return True
+        # Asked of what is committed and not applied: the newest entries, except just after a start. Not knowing puts off a
+        # campaign; were that the answer every time, a busy leader could not hand over (the next one always learns of a commit).
+        frames = self._log.cached(first, last, _NO_BOUND)
+        if frames is None or frames[-1].index < last:
+            return True
+        return any(frame.kind is EntryKind.CONFIGURATION for frame in frames)
 
     def snapshot(self) -> SnapshotMetadata | None:
         # Logs are never compacted yet, so nobody ever needs one.
         return None
+
+
+_NO_BOUND = 1 << 62

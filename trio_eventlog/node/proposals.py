@@ -51,6 +51,10 @@ class Proposal:
     def is_decided(self) -> bool:
         return self._done.is_set()
 
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
+
     def reach(self, level: Acks, result: object) -> None:
         """It is now as safe as `level` says: everybody who asked for no more than that is answered."""
         if self._reached is not None and self._reached <= level:

@@ -26,7 +26,7 @@ from trio_eventlog.rpc.methods import Encoded, Metadata, Method, Pairs
 from trio_eventlog.rpc.protocol import CallFailed, GoAwayReceived, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import RpcFailed, error_of
-from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of
+from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
 
 
 class Call:
@@ -57,10 +57,13 @@ class Call:
             trio.BrokenResourceError: the server has ended the call with OK already.
             trio.ClosedResourceError: after `done_sending`.
         """
+        await self._send(message, is_last, flushes=True)
+
+    async def _send(self, message: Any | Encoded, is_last: bool, flushes: bool) -> None:
         if self._is_done_sending:
             raise trio.ClosedResourceError("no requests after done_sending")
         try:
-            await self._stream.send(buffers_of(message), ends=is_last)
+            await self._stream.send(buffers_of(message), ends=is_last, flushes=flushes)
         except trio.BrokenResourceError:
             if self._error is not None:
                 raise await self._final_error(self._error) from None
@@ -188,9 +191,10 @@ class Channel:
         call = await self._start(method, metadata, raw)
         try:
             try:
-                await call.send(request, is_last=True)
+                await call._send(request, is_last=True, flushes=False)
             except trio.BrokenResourceError:
                 pass  # Answered before all of it was sent: the answer says why.
+            self._flush_last()
             response = await call.receive()
             if response is None:
                 raise RpcFailed("the server ended the call without an answer", StatusCode.INTERNAL)
@@ -213,14 +217,21 @@ class Channel:
         try:
             if request is not None:
                 try:
-                    await call.send(request, is_last=True)
+                    await call._send(request, is_last=True, flushes=False)
                 except trio.BrokenResourceError:
                     pass  # Answered before all of it was sent: `receive` says how.
+                self._flush_last()
             else:
                 self._wire.flush()
             yield call
         finally:
             self._close(call)
+
+    def _flush_last(self) -> None:
+        if len(self._calls) == 1:
+            self._wire.flush_now()
+        else:
+            self._wire.flush()
 
     async def _start(self, method: Method, metadata: Pairs, is_raw: bool) -> Call:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -313,7 +324,7 @@ class Channel:
         if self._protocol.failure is not None:
             with trio.move_on_after(self._settings.goodbye_seconds):
                 await self._wire.wait_flushed()
-        await self._wire.stream.aclose()
+        await trio.aclose_forcefully(self._wire.stream)
 
     async def _keep_house(self) -> None:
         while not self._lost:
@@ -347,23 +358,25 @@ async def open_channel(
     """
     channel = Channel(stream, settings or RpcSettings(), authority, is_secure)
     error: BaseException | None = None
-    async with stream:
+    try:
+        async with trio.open_nursery() as nursery:
+            channel._protocol.initiate_connection()
+            channel._wire.flush()
+            nursery.start_soon(channel._wire.write)
+            nursery.start_soon(channel._read)
+            nursery.start_soon(channel._keep_house)
+            try:
+                yield channel
+                await channel._say_goodbye()
+            except BaseException as raised:
+                # Kept to be raised outside of the nursery, which would wrap it in a group: the loops in here are ours, and the
+                # caller need not know of them.
+                error = raised
+            nursery.cancel_scope.cancel()
+    finally:
+        channel._lose("the channel was closed")
         try:
-            async with trio.open_nursery() as nursery:
-                channel._protocol.initiate_connection()
-                channel._wire.flush()
-                nursery.start_soon(channel._wire.write)
-                nursery.start_soon(channel._read)
-                nursery.start_soon(channel._keep_house)
-                try:
-                    yield channel
-                    await channel._say_goodbye()
-                except BaseException as raised:
-                    # Kept to be raised outside of the nursery, which would wrap it in a group: the loops in here are ours, and
-                    # the caller need not know of them.
-                    error = raised
-                nursery.cancel_scope.cancel()
+            await close_stream(stream, channel._settings.goodbye_seconds)
         finally:
-            channel._lose("the channel was closed")
             if error is not None:
                 raise error

@@ -139,7 +139,6 @@ class StreamEntry:
     Attributes:
         unread: messages given out as events and not acknowledged yet.
         uncredited_bytes: received and not given back to the peer's window; bounded by the stream's window.
-        owner: for the shell.
     """
 
     __slots__ = (
@@ -150,7 +149,6 @@ class StreamEntry:
         "is_discarding",
         "is_response_started",
         "need",
-        "owner",
         "partial_bytes",
         "pieces",
         "prefix",
@@ -173,7 +171,6 @@ class StreamEntry:
         self.uncredited_bytes = 0
         self.is_discarding = False
         self.is_response_started = False
-        self.owner: Any = None
 
     @property
     def can_receive(self) -> bool:
@@ -299,6 +296,12 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         h2.output_bytes = 0
         self._control_bytes = 0
         return output
+
+    def give_back_output(self, data: Buffer) -> None:
+        """What was taken and could not be written goes first again."""
+        h2 = self.h2_connection
+        h2.output.insert(0, data)
+        h2.output_bytes += len(data)
 
     def data_to_send(self, amount: int | None = None) -> bytes:
         """purerpc's name for `take_output`, joined."""
@@ -477,6 +480,19 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         else:
             # The client may be in the middle of a long upload: NO_ERROR tells it to stop, the answer stands.
             self.reset_stream(entry.stream_id, ErrorCodes.NO_ERROR)
+
+    def refuse_call(self, entry: StreamEntry, status: CallStatus | None) -> None:
+        """Ends a call that was not run: with a status, or, with None, so that the client may try it elsewhere."""
+        before = self.output_bytes
+        if status is None:
+            self.reset_stream(entry.stream_id, ErrorCodes.REFUSED_STREAM)
+        else:
+            self.finish_response(entry, status)
+        try:
+            self._count_control()
+            self._count_control_bytes(self.output_bytes - before)
+        except ConnectionFailure as failure:
+            self._fail(failure)
 
     # Flow control of what was received.
 
@@ -664,6 +680,7 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
     def _break_stream(self, entry: StreamEntry, code: ErrorCodes, events: list[Any]) -> None:
         """The peer broke HTTP/2 on this stream alone."""
         self._count_control()
+        self._count_control_bytes(13)
         self.reset_stream(entry.stream_id, code)
         events.append(StreamReset(entry.stream_id, int(code), is_remote=False))
 

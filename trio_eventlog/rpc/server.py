@@ -15,12 +15,12 @@ import trio
 from google.protobuf.message import DecodeError
 
 from trio_eventlog.errors import EventLogError, InvalidArgument
-from trio_eventlog.rpc._purerpc import ErrorCodes, MessageReceived, RequestEnded, StatusCode, WindowUpdated
+from trio_eventlog.rpc._purerpc import MessageReceived, RequestEnded, StatusCode, WindowUpdated
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pairs, Peer, methods_of
 from trio_eventlog.rpc.protocol import CallFailed, CallReceived, PingAcknowledged, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, status_of
-from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of
+from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, RpcFailed, status_of
+from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
 
 logger = logging.getLogger(__name__)
 
@@ -156,11 +156,12 @@ class _Counters:
 class _ServerCall:
     """One call on the server: what the connection and the handler's task share."""
 
-    __slots__ = ("bound", "final_status", "initial", "is_gone", "scope", "stream", "trailing")
+    __slots__ = ("bound", "final_status", "initial", "is_gone", "metadata", "scope", "stream", "trailing")
 
-    def __init__(self, stream: CallStream, bound: _BoundMethod, deadline: float) -> None:
+    def __init__(self, stream: CallStream, bound: _BoundMethod, metadata: Metadata, deadline: float) -> None:
         self.stream = stream
         self.bound = bound
+        self.metadata = metadata
         self.scope = trio.CancelScope(deadline=deadline)
         self.final_status: CallStatus | None = None
         self.is_gone = False
@@ -186,6 +187,13 @@ class _ServerCall:
             self.begin_response()
         await self.stream.send(buffers)
 
+    async def send_last(self, message: Any | Encoded) -> None:
+        """The status follows at once, and both leave together."""
+        buffers = buffers_of(message)
+        if not self.stream.entry.is_response_started:
+            self.begin_response()
+        await self.stream.send(buffers, flushes=False)
+
 
 _NO_REQUEST = "the client ended the call without a request"
 
@@ -196,7 +204,7 @@ class _ServerConnection:
     def __init__(self, server: "Server", stream: trio.abc.Stream, peer: Peer) -> None:
         self._server = server
         self._settings = server.settings
-        self._peer = peer
+        self.peer = peer
         self._services = server.services
         self._counters = server.counters
         self.protocol = RpcConnection(server.settings, client_side=False)
@@ -212,26 +220,26 @@ class _ServerConnection:
         if self._server.is_draining:
             self.protocol.go_away()
         self.wire.flush()
-        async with self.wire.stream:
-            try:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    nursery.start_soon(self.wire.write)
-                    nursery.start_soon(self._keep_house)
-                    nursery.start_soon(self._finish)
-                    reason = await self.wire.read()
-                    # The calls end with the connection, and at once: nobody is there to be answered.
-                    for call in self.calls.values():
-                        call.is_gone = True
-                        call.scope.cancel()
-                    if self.protocol.failure is not None:
-                        logger.info("gRPC connection of %s ends: %s", self._peer.address, reason)
-                        with trio.move_on_after(self._settings.goodbye_seconds):
-                            await self.wire.wait_flushed()
-                    nursery.cancel_scope.cancel()
-            finally:
-                self._counters.received_bytes += self.wire.received_bytes
-                self._counters.sent_bytes += self.wire.sent_bytes
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self.wire.write)
+                nursery.start_soon(self._keep_house)
+                nursery.start_soon(self._finish)
+                reason = await self.wire.read()
+                # The calls end with the connection, and at once: nobody is there to be answered.
+                for call in self.calls.values():
+                    call.is_gone = True
+                    call.scope.cancel()
+                if self.protocol.failure is not None:
+                    logger.info("gRPC connection of %s ends: %s", self.peer.address, reason)
+                    with trio.move_on_after(self._settings.goodbye_seconds):
+                        await self.wire.wait_flushed()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._counters.received_bytes += self.wire.received_bytes
+            self._counters.sent_bytes += self.wire.sent_bytes
+            await close_stream(self.wire.stream, self._settings.goodbye_seconds)
 
     def start_draining(self) -> None:
         if not self.protocol.is_draining:
@@ -262,7 +270,7 @@ class _ServerConnection:
         while True:
             reason = self.wire.check(self._started_at)
             if reason:
-                logger.info("gRPC connection of %s ends: %s", self._peer.address, reason)
+                logger.info("gRPC connection of %s ends: %s", self.peer.address, reason)
                 self._nursery.cancel_scope.cancel()
                 return
             next_time = self.wire.next_check_time(self._started_at)
@@ -324,16 +332,15 @@ class _ServerConnection:
         if bound is None:
             what = f"{head.service} has no method {head.method}" if service is not None else f"there is no service {head.service}"
             status = CallStatus(code=StatusCode.UNIMPLEMENTED, message=what, details={CODE_TRAILER: "INVALID_ARGUMENT"})
-            self.protocol.finish_response(event.entry, status)
+            self.protocol.refuse_call(event.entry, status)
             self._counters.calls_failed += 1
             return None
         if len(self.calls) >= self._settings.concurrent_calls_max:
             # Calls that were reset count until their handlers have ended, or resets in quick succession would pile up tasks.
-            self.protocol.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            self.protocol.refuse_call(event.entry, None)
             return None
         deadline = trio.current_time() + head.timeout_seconds
-        call = _ServerCall(CallStream(self.wire, event.entry), bound, deadline)
-        event.entry.owner = head.metadata
+        call = _ServerCall(CallStream(self.wire, event.entry), bound, head.metadata, deadline)
         self.calls[event.stream_id] = call
         self._counters.calls += 1
         return call
@@ -346,13 +353,18 @@ class _ServerConnection:
                 status = await self._handle(call)
             if call.scope.cancelled_caught:
                 status = call.final_status or self._cancelled_status(call)
+            if not status.is_ok:
+                await stream.wait_output_room()  # Errors without end to a client that does not read must not pile up.
             if not call.is_gone:
                 self._finish_call(call, status)
         finally:
             del self.calls[stream.entry.stream_id]
             stream.abandon()
             self._idle_since = trio.current_time()
-            self.wire.flush()
+            if self.calls:
+                self.wire.flush()
+            else:
+                self.wire.flush_now()
             self._finish_if_drained()
 
     def _cancelled_status(self, call: _ServerCall) -> CallStatus:
@@ -375,7 +387,7 @@ class _ServerConnection:
         bound = call.bound
         method = bound.method
         stream = call.stream
-        context = Context(call, method, self._peer, stream.entry.owner, call.scope.deadline)
+        context = Context(call, method, self.peer, call.metadata, call.scope.deadline)
         kind = method.kind
         try:
             if kind is MethodKind.UNARY or kind is MethodKind.SERVER_STREAM:
@@ -386,7 +398,7 @@ class _ServerConnection:
             else:
                 request = Requests(call)
             if kind is MethodKind.UNARY or kind is MethodKind.CLIENT_STREAM:
-                await call.send(await bound.handler(request, context))
+                await call.send_last(await bound.handler(request, context))
             else:
                 await bound.handler(request, context, call.send)
         except Exception as error:
@@ -398,7 +410,7 @@ class _ServerConnection:
             # A handler with a nursery: its only error is what it means to say.
             error = error.exceptions[0]
         if isinstance(error, EventLogError):
-            if error.code == "INTERNAL":
+            if error.code == "INTERNAL" and not isinstance(error, RpcFailed):
                 logger.error("%s failed", call.bound.method.path, exc_info=error)
             return status_of(error)
         if isinstance(error, trio.BrokenResourceError) and not call.stream.entry.can_send:
@@ -427,13 +439,16 @@ class Server:
     async def serve(self, stream: trio.abc.Stream, peer: Peer | None = None) -> None:
         """Speaks HTTP/2 and gRPC on an accepted stream until the connection ends, and closes it. Run one task per connection.
 
-        Nothing that a client or a handler does makes this raise.
+        Nothing that a client or a handler does makes this raise: a crash of one connection ends that connection only.
         """
         connection = _ServerConnection(self, stream, peer or Peer())
         self._connections[connection] = None
         self.counters.connections += 1
         try:
             await connection.run()
+        except Exception:
+            # A mistake of ours, as the handlers' are dealt with where they are called. The node and the others go on.
+            logger.exception("gRPC connection of %s crashed", connection.peer.address)
         finally:
             del self._connections[connection]
             if not self._connections:

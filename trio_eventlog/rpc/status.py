@@ -20,7 +20,7 @@ CODE_TRAILER = "eventlog-error-code"
 
 
 class RpcFailed(EventLogError):
-    """A status that no class of ours stands for: from a foreign server, a proxy, or the protocol itself.
+    """A status that no class of ours stands for: from a foreign server, a proxy, the protocol itself, or a standard service.
 
     Attributes:
         status: the gRPC status code.
@@ -100,6 +100,8 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.ShuttingDown: _Row(StatusCode.UNAVAILABLE),
     errors.InvalidArgument: _Row(StatusCode.INVALID_ARGUMENT),
     errors.Unavailable: _Row(StatusCode.UNAVAILABLE),
+    errors.MembershipRefused: _Row(StatusCode.FAILED_PRECONDITION),
+    errors.NodeRemoved: _Row(StatusCode.FAILED_PRECONDITION),
     # UNKNOWN and not UNAVAILABLE or ABORTED: nobody may take it for "nothing happened" and repeat it without a sequence.
     errors.OutcomeUnknown: _Row(StatusCode.UNKNOWN),
     errors.DamagedData: _Row(StatusCode.DATA_LOSS, (), "the node found damaged data on its disk; its log says where"),
@@ -143,7 +145,7 @@ def public_message(error: EventLogError) -> str:
 def status_of(error: EventLogError) -> CallStatus:
     """The status that ends a call with `error`."""
     if isinstance(error, RpcFailed):
-        return CallStatus(code=error.status, message=str(error), details={CODE_TRAILER: error.code})
+        return CallStatus(code=error.status, message=str(error))  # Of a standard service, or passed on: no code of ours.
     row = _row_of(error)
     return CallStatus(
         code=StatusCode.INTERNAL if row is None else row.status,

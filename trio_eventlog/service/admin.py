@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 
+import trio
+
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
-from trio_eventlog.service.event_log import is_forwarded
+from trio_eventlog.service.event_log import is_forwarded, when_ready
 from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.service.membership import MembershipAdministration
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import admin_pb2 as messages
 
@@ -22,26 +25,33 @@ class AdminService:
         broker: Broker,
         topics: TopicAdministration,
         forwarder: Forwarder,
+        membership: MembershipAdministration,
         *,
-        status: Callable[[], messages.GetStatusResponse],
+        status: Callable[[bool], messages.GetStatusResponse],
+        ready: trio.Event,
         transfer_seconds_max: float,
     ) -> None:
         self._broker = broker
         self._topics = topics
         self._forwarder = forwarder
+        self._membership = membership
         self._status = status
+        self._ready = ready
         self._transfer_seconds_max = transfer_seconds_max
 
     def service(self) -> Service:
         return Service(
             messages.DESCRIPTOR.services_by_name["Admin"],
             {
-                "CreateTopic": self.create_topic,
-                "DeleteTopic": self.delete_topic,
-                "ListTopics": self.list_topics,
-                "DescribeTopic": self.describe_topic,
+                "CreateTopic": when_ready(self._ready, self.create_topic),
+                "DeleteTopic": when_ready(self._ready, self.delete_topic),
+                "ListTopics": when_ready(self._ready, self.list_topics),
+                "DescribeTopic": when_ready(self._ready, self.describe_topic),
                 "GetStatus": self.get_status,
-                "TransferLeadership": self.transfer_leadership,
+                "TransferLeadership": when_ready(self._ready, self.transfer_leadership),
+                "ListMembers": when_ready(self._ready, self._membership.list_members),
+                "DrainNode": when_ready(self._ready, self._membership.drain_node),
+                "RemoveNode": when_ready(self._ready, self._membership.remove_node),
             },
         )
 
@@ -57,7 +67,7 @@ class AdminService:
         return messages.ListTopicsResponse(topics=map(topic_message, self._broker.topics()))
 
     async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
-        topic = self._broker.topic(request.name)
+        topic = await self._topics.find_or_create(request.name, create=False)
         response = messages.DescribeTopicResponse(topic=topic_message(topic))
         for number, partition in enumerate(topic.partitions):
             replica = self._broker.replica(topic.name, number)
@@ -65,14 +75,14 @@ class AdminService:
                 partition=number,
                 group_id=partition.group_id,
                 leader_id=id_text(replica.leader_id),
-                replica_ids=map(format_id, partition.replicas),
+                replica_ids=map(format_id, partition.wanted),
                 log_start_offset=replica.log.log_start_offset,
                 high_watermark=replica.watermark.value,
             )
         return response
 
     async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
-        return self._status()
+        return self._status(request.catalog_only)
 
     async def transfer_leadership(
         self, request: messages.TransferLeadershipRequest, context: Context
@@ -104,7 +114,7 @@ def id_text(node_id: NodeId) -> str:
 
 
 def topic_message(topic: Topic) -> messages.Topic:
-    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].replicas))
+    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].wanted))
     if topic.retention_bytes or topic.retention_seconds:
         message.retention.bytes = topic.retention_bytes
         message.retention.time.seconds = topic.retention_seconds
@@ -128,4 +138,6 @@ def group_status(replica: Replica, topic: str, partition: int) -> messages.Group
         high_watermark=replica.watermark.value,
         voter_ids=map(format_id, sorted(status.configuration.voters)),
         learner_ids=map(format_id, sorted(status.configuration.learners)),
+        is_joint=status.configuration.is_joint,
+        outgoing_voter_ids=map(format_id, sorted(status.configuration.voters_outgoing)),
     )

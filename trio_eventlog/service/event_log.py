@@ -1,6 +1,7 @@
 """The `EventLog` service: protobuf in, broker or another node, protobuf out."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import attrs
 import trio
@@ -23,7 +24,7 @@ from trio_eventlog.node.broker import Broker, Fetched
 from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Acks, Batch, Record
-from trio_eventlog.rpc import Channel, Context, Encoded, Requests, Send, Service, methods_of
+from trio_eventlog.rpc import Channel, Context, Encoded, Handler, Requests, Send, Service, methods_of
 from trio_eventlog.rpc.status import error_details
 from trio_eventlog.service.convert import (
     check_batch,
@@ -72,6 +73,7 @@ class EventLogService:
     Args:
         now_ns: the wall clock, for records that carry no timestamp.
         servers: what GetServers answers.
+        ready: set when the node belongs to a cluster; calls that need one wait until then, under their callers' deadlines.
         stopping: set when the node begins to stop; consumers are sent to other nodes then.
     """
 
@@ -85,6 +87,7 @@ class EventLogService:
         *,
         now_ns: Callable[[], int],
         servers: Callable[[], messages.GetServersResponse],
+        ready: trio.Event,
         stopping: trio.Event,
     ) -> None:
         self._broker = broker
@@ -94,6 +97,7 @@ class EventLogService:
         self._settings = settings
         self._now_ns = now_ns
         self._servers = servers
+        self._ready = ready
         self._stopping = stopping
         self._sticky = 0
 
@@ -101,10 +105,10 @@ class EventLogService:
         return Service(
             messages.DESCRIPTOR.services_by_name["EventLog"],
             {
-                "Produce": self.produce,
-                "ProduceStream": self.produce_stream,
-                "Consume": self.consume,
-                "ConsumeStream": self.consume_stream,
+                "Produce": when_ready(self._ready, self.produce),
+                "ProduceStream": when_ready(self._ready, self.produce_stream),
+                "Consume": when_ready(self._ready, self.consume),
+                "ConsumeStream": when_ready(self._ready, self.consume_stream),
                 "GetServers": self.get_servers,
             },
         )
@@ -112,8 +116,8 @@ class EventLogService:
     # Produce
 
     async def produce(self, request: messages.ProduceRequest, context: Context) -> messages.ProduceResponse:
-        answer = await self._begin(request, is_forwarded=is_forwarded(context))
-        return await answer()
+        begun = await self._begin(request, is_forwarded=is_forwarded(context))
+        return await begun.answer()
 
     async def produce_records(
         self, topic: str, records: Sequence[Record], *, partition: int | None, acks: Acks
@@ -126,36 +130,81 @@ class EventLogService:
                 item.headers.add(key=header.key, value=header.value)
             if record.timestamp_ns:
                 item.timestamp.seconds, item.timestamp.nanos = divmod(record.timestamp_ns, NANOSECONDS)
-        answer = await self._begin(request, is_forwarded=False)
-        return await answer()
+        begun = await self._begin(request, is_forwarded=False)
+        return await begun.answer()
 
     async def produce_stream(self, requests: Requests, context: Context, send: Send) -> None:
         """Requests are taken in order, several may be under way at once, and answers leave in order."""
         forwarded = is_forwarded(context)
-        send_answer, receive_answer = trio.open_memory_channel[_Answer](self._settings.stream_requests_max)
+        send_answer, receive_answer = trio.open_memory_channel[_Begun | EventLogError](self._settings.stream_requests_max)
+        last: _Begun | None = None
+        answered = trio.Event()
+
+        async def may_propose(replica: Replica) -> bool:
+            """Whether a batch proposed now comes behind the earlier ones of the stream.
+
+            When leadership has moved, batches that found no leader here, or lost it, go to the next one by one as their turn to be
+            answered comes. None may overtake them, and when the next leader is this node, those that follow wait for them.
+            """
+            nonlocal answered
+            while last is not None and last.is_on_its_way_elsewhere:
+                if not replica.is_leader:
+                    return False
+                answered = trio.Event()
+                await answered.wait()
+            return True
 
         async def answer_in_order() -> None:
             async with receive_answer:
-                async for answer in receive_answer:
+                async for begun in receive_answer:
                     try:
-                        response = await answer()
+                        if isinstance(begun, EventLogError):
+                            raise begun
+                        response = await begun.answer()
+                        begun.is_answered = True
                     except EventLogError as error:
+                        if isinstance(begun, _Begun):
+                            begun.is_answered = True
                         response = messages.ProduceResponse(
                             error=messages.Error(code=error.code, message=str(error), details=error_details(error))
                         )
+                    answered.set()
                     await send(response)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_in_order)
-            async with send_answer:
-                async for request in requests:
-                    try:
-                        answer = await self._begin(request, is_forwarded=forwarded)
-                    except EventLogError as error:
-                        answer = _refuse_with(error)
-                    await send_answer.send(answer)
+        reading = trio.CancelScope()
 
-    async def _begin(self, request: messages.ProduceRequest, *, is_forwarded: bool) -> "_Answer":
+        async def stop_reading() -> None:
+            await self._stopping.wait()
+            reading.cancel()
+
+        async with trio.open_nursery() as stopper:
+            stopper.start_soon(stop_reading)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer_in_order)
+                async with send_answer:
+                    while not self._stopping.is_set():
+                        # A request that was taken is answered; only the wait for the next one is cut short.
+                        with trio.CancelScope() as reading:
+                            request = await requests.receive()
+                        if reading.cancelled_caught or request is None:
+                            break
+                        begun: _Begun | EventLogError
+                        try:
+                            begun = last = await self._begin(request, is_forwarded=forwarded, may_propose=may_propose)
+                        except EventLogError as error:
+                            begun = error
+                        await send_answer.send(begun)
+            stopper.cancel_scope.cancel()
+        if self._stopping.is_set():
+            raise ShuttingDown("this node is stopping: repeat what was not answered at another one")
+
+    async def _begin(
+        self,
+        request: messages.ProduceRequest,
+        *,
+        is_forwarded: bool,
+        may_propose: Callable[[Replica], Awaitable[bool]] | None = None,
+    ) -> "_Begun":
         """Give the request's batch to the log, in order; the answer waits for the acknowledgement, or for another leader."""
         batch = requested_batch(request, max_bytes=self._settings.batch_bytes_max, now_ns=self._now_ns())
         if request.HasField("batch") and not is_forwarded:
@@ -171,11 +220,12 @@ class EventLogService:
             lane = self._lanes.take(replica.group_id)
             batch = lane.stamp(batch)
         proposal: Proposal | None = None
-        try:
-            proposal = await replica.propose_batch(batch, acks)
-        except NotLeader:
-            if is_forwarded:
-                raise
+        if may_propose is None or await may_propose(replica):
+            try:
+                proposal = await replica.propose_batch(batch, acks)
+            except NotLeader:
+                if is_forwarded:
+                    raise
 
         async def answer() -> messages.ProduceResponse:
             appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, is_forwarded=is_forwarded)
@@ -190,7 +240,7 @@ class EventLogService:
                 duplicate=appended.duplicate and lane is None,
             )
 
-        return answer
+        return _Begun(proposal, answer)
 
     async def _appended(
         self,
@@ -318,19 +368,37 @@ class EventLogService:
 
 _RECORD_OVERHEAD_BYTES = 6
 """Tag and length of a record in its answer."""
-_Answer = Callable[[], Awaitable[messages.ProduceResponse]]
+
+
+@attrs.define(slots=True, eq=False)
+class _Begun:
+    """A produce request that was taken, and the way to its answer."""
+
+    proposal: Proposal | None
+    answer: Callable[[], Awaitable[messages.ProduceResponse]]
+    is_answered: bool = False
+
+    @property
+    def is_on_its_way_elsewhere(self) -> bool:
+        """Not given to this node's log, or given back by it: `answer` will take it to a leader, and has not yet done so."""
+        return not self.is_answered and (self.proposal is None or self.proposal.has_failed)
+
+
 _PRODUCE = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])["Produce"]
+
+
+def when_ready(ready: trio.Event, handler: Handler) -> Handler:
+    """`handler`, once the node has something to answer with."""
+
+    async def waiting(*arguments: Any) -> Any:
+        await ready.wait()
+        return await handler(*arguments)
+
+    return waiting
 
 
 def is_forwarded(context: Context) -> bool:
     return bool(context.metadata.get(FORWARDED))
-
-
-def _refuse_with(error: EventLogError) -> _Answer:
-    async def answer() -> messages.ProduceResponse:
-        raise error
-
-    return answer
 
 
 async def _outcome(proposal: Proposal) -> Appended:

@@ -77,18 +77,33 @@ class TopicAdministration:
         await self._wait(request.name, present=False)
 
     async def find_or_create(self, name: str, *, create: bool) -> Topic:
-        """The topic. One that this node does not know is created when `create` is set. Raises TopicNotFound."""
+        """The topic. One that does not exist is created when `create` is set.
+
+        Raises:
+            TopicNotFound: nobody has created it, or it was deleted, before this call.
+            NoQuorum: this node does not know it, and cannot find out whether others do.
+        """
         try:
             return self._broker.topic(name)
         except TopicNotFound:
             if not create:
-                raise
+                return await self.find(name)
         try:
             return await self.create(admin_pb2.CreateTopicRequest(name=name))
         except TopicExists:
             # Somebody else was quicker, or this node is behind: it will know soon.
             await self._wait(name, present=True)
             return self._broker.topic(name)
+
+    async def find(self, name: str) -> Topic:
+        """The topic, although another node may have created it just now. Raises as `find_or_create`."""
+        with trio.move_on_after(self._visible_seconds_max) as scope:
+            await self._broker.wait_current()
+        if scope.cancelled_caught:
+            raise NoQuorum(
+                f"this node knows no topic {name!r}, and cannot ask the catalog's leader: ask again, or ask another node"
+            )
+        return self._broker.topic(name)
 
     async def _wait(self, name: str, *, present: bool) -> None:
         with trio.move_on_after(self._visible_seconds_max) as scope:

@@ -10,9 +10,8 @@ import fcntl
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import outcome
 import trio
 
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, EventLogError, StorageFailed
@@ -47,7 +46,7 @@ async def run_in_thread(work: Callable[[], _T], limiter: trio.CapacityLimiter) -
     try:
         token = trio.lowlevel.current_trio_token()
 
-        def deliver(result: outcome.Outcome[_T]) -> None:
+        def deliver(result: Any) -> None:
             token.run_sync_soon(trio.lowlevel.reschedule, task, result)
 
         trio.lowlevel.start_thread_soon(work, deliver)

@@ -313,7 +313,7 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
         is_intact = not content_bytes or _mark_at(tail, 0, position) is not None
         return TailVerdict() if is_intact else TailVerdict(torn_bytes=content_bytes)
     torn = TailVerdict(torn_bytes=content_bytes)
-    later_mark = _last_mark(tail, position)
+    later_mark = _last_mark(tail, position, content_bytes)
     if later_mark is not None and later_mark.start > position:
         return TailVerdict(damaged=f"a write that began at byte {later_mark.start} followed it, so it had been durable")
     if has_mark:
@@ -354,15 +354,11 @@ def _mark_at(tail: bytes | bytearray, start: int, position: int) -> AppendMark |
     return mark if mark.end == position + start else None
 
 
-def _last_mark(tail: bytes | bytearray, position: int) -> AppendMark | None:
-    """The last append mark after the start of `tail` that stands where it says."""
-    end = len(tail)
-    while (start := tail.rfind(MARK_MAGIC_BYTES, 1, end)) > 0:
-        mark = _mark_at(tail, start, position)
-        if mark is not None:
-            return mark
-        end = start + len(MARK_MAGIC_BYTES) - 1
-    return None
+def _last_mark(tail: bytes | bytearray, position: int, content_bytes: int) -> AppendMark | None:
+    """The append mark that ends the content of `tail`. One that anything but zeros follows is none: nothing is written behind a
+    mark, but payloads may hold any bytes."""
+    start = tail.rfind(MARK_MAGIC_BYTES, 1)
+    return _mark_at(tail, start, position) if start > 0 and content_bytes <= start + MARK_BYTES else None
 
 
 def _claimed_bytes(tail: bytes | bytearray, next_index: int) -> int:

@@ -17,7 +17,7 @@ import trio
 from trio_eventlog.codec.entry import HEADER, HEADER_BYTES, LENGTH_BYTES, EntryFrame, decode_entry
 from trio_eventlog.codec.segment import BASE_BYTES, MARK_BYTES, LogBase, decode_base, encode_footer, encode_mark
 from trio_eventlog.codec.sparse_index import SparseIndex, decode_sparse_index, encode_sparse_index
-from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, StorageFailed
+from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, SettingsError, StorageFailed
 from trio_eventlog.storage.disk import Disk, File, join_path, read_whole
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
@@ -61,6 +61,12 @@ class LogSettings:
     index_entries_max: int = 16 * 1024
     tail_cache_bytes: int = 16 * 1024 * 1024
     open_segments_max: int = 16
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(type(self)):
+            least = 0 if field.name in {"preallocate_bytes", "tail_cache_bytes"} else 1
+            if getattr(self, field.name) < least:
+                raise SettingsError(f"{field.name} is {getattr(self, field.name)}; it must be at least {least}")
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -378,9 +384,9 @@ class SegmentedLog:
                 await file.write_at(0, [data])
             finally:
                 await file.close()
-        except (DiskFull, StorageFailed):
+        except (DiskFull, StorageFailed) as error:
             # It is made again when it is missed. What must not be lost is written elsewhere, and fails there for itself.
-            logger.warning("the sparse index %s could not be written", segment.index_path, exc_info=True)
+            logger.warning("the sparse index %s could not be written: %s", segment.index_path, error)
 
     async def _locate(self, first: int) -> "_Cut":
         """Where to cut so that `first` is the first entry gone. The segment is acquired for the caller."""

@@ -194,7 +194,8 @@ class SimFile:
 
     def _write(self, position: int, buffers: Sequence[Buffer]) -> None:
         data = b"".join(buffers)
-        if self._disk._free_bytes() < position + len(data) - len(self._inode.live):
+        growth = position + len(data) - len(self._inode.live)
+        if growth > 0 and self._disk._free_bytes() < growth:
             self._failure = "an earlier write failed"
             raise StorageFailed(f"{self._path}: write failed: no space left (simulated)")
         self._disk.statistics.writes += 1

@@ -1,0 +1,165 @@
+"""What consumers see, at whichever node they ask."""
+
+import pytest
+import trio
+
+from tests.cluster.helpers import EVENT_LOG, QUICK, consume, produce
+from trio_eventlog.errors import OffsetOutOfRange, ShuttingDown
+from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.disk import CrashMode
+from trio_eventlog.v1 import event_log_pb2
+
+
+async def test_a_linearizable_read_on_a_follower_sees_every_earlier_acknowledgement() -> None:
+    """Whatever was acknowledged before the call, at another node, is in the answer; while leaders change, too."""
+    async with Cluster(3, seed=61) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        for round_number in range(20):
+            await client.produce("orders", b"%d" % round_number)
+            if round_number % 7 == 6:
+                leader = await cluster.wait_leader("orders")
+                cluster.crash(leader)
+                await cluster.start(leader)
+            for name in cluster.running:
+                async with cluster.channel(name) as channel:
+                    response = await consume(channel, "orders", consistency=event_log_pb2.LINEARIZABLE)
+                    assert response.high_watermark >= round_number + 1
+                    assert response.records[-1].value == b"%d" % round_number
+
+
+async def test_consumers_on_followers_see_no_gap_and_nothing_uncommitted() -> None:
+    """Streams at all three nodes while batches stream in: the offsets are dense, below the watermark, and the values the same."""
+    async with Cluster(3, seed=62) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        seen: dict[str, list[bytes]] = {name: [] for name in cluster.names}
+
+        async def follow(name: str) -> None:
+            request = event_log_pb2.ConsumeRequest(topic="orders", max_records=7)
+            async with cluster.channel(name) as channel, channel.stream(EVENT_LOG["ConsumeStream"], request) as call:
+                async for response in call:
+                    for record in response.records:
+                        assert record.offset == len(seen[name]), "no gap, no repetition"
+                        assert record.offset < response.high_watermark
+                        seen[name].append(record.value)
+
+        async with trio.open_nursery() as nursery:
+            for name in cluster.names:
+                nursery.start_soon(follow, name)
+
+            async def produce_some(number: int) -> None:
+                for batch in range(20):
+                    await client.produce("orders", *[b"%d-%d-%d" % (number, batch, at) for at in range(3)])
+
+            async with trio.open_nursery() as producers:
+                for number in range(4):
+                    producers.start_soon(produce_some, number)
+            await cluster.wait_until(lambda: all(len(values) == 240 for values in seen.values()), "everybody has seen all")
+            nursery.cancel_scope.cancel()
+        assert seen["n1"] == seen["n2"] == seen["n3"]
+
+
+async def test_a_stream_on_a_follower_survives_the_change_of_the_leader() -> None:
+    """The follower's own connection does not end; records of the new leader follow those of the old one."""
+    async with Cluster(3, seed=63) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        leader = await cluster.wait_leader("orders")
+        follower = next(name for name in cluster.names if name != leader)
+        request = event_log_pb2.ConsumeRequest(topic="orders")
+        async with cluster.channel(follower) as channel, channel.stream(EVENT_LOG["ConsumeStream"], request) as call:
+            await client.produce("orders", b"before")
+            assert [record.value for record in (await call.receive()).records] == [b"before"]
+            cluster.crash(leader)
+            await client.produce("orders", b"after")
+            assert [record.value for record in (await call.receive()).records] == [b"after"]
+
+
+async def test_a_stream_on_a_node_that_stops_is_sent_elsewhere() -> None:
+    """SHUTTING_DOWN, at once: a stream has no end of its own, and the stop would wait for it."""
+    async with Cluster(3, seed=64) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        request = event_log_pb2.ConsumeRequest(topic="orders")
+        async with cluster.channel("n1") as channel, channel.stream(EVENT_LOG["ConsumeStream"], request) as call:
+            await trio.sleep(0.1)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cluster.stop, "n1")
+                before = trio.current_time()
+                with pytest.raises(ShuttingDown):
+                    await call.receive()
+                assert trio.current_time() - before < 0.5
+
+
+async def test_the_client_s_consumer_goes_on_through_everything() -> None:
+    """Crashes of two nodes, one after the other, and a cut: every record once, in order."""
+    async with Cluster(3, seed=65) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        values: list[bytes] = []
+
+        async def consume_all() -> None:
+            async with cluster.client(settings=QUICK) as consumer, consumer.consume("orders") as records:
+                async for record in records:
+                    assert record.offset == len(values)
+                    values.append(record.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(consume_all)
+            for number in range(60):
+                await client.produce("orders", b"%d" % number)
+                if number in (20, 40):
+                    name = await cluster.wait_leader("orders")
+                    cluster.crash(name)
+                    await trio.sleep(0.3)
+                    await cluster.start(name)
+                if number == 50:
+                    cluster.isolate("n2")
+            await cluster.wait_until(lambda: len(values) == 60, "all records")
+            nursery.cancel_scope.cancel()
+        assert values == [b"%d" % number for number in range(60)]
+
+
+async def test_an_offset_above_the_watermark_of_a_node_that_is_only_behind() -> None:
+    """A follower that has just restarted knows no commit index yet: it asks before it calls an offset out of range."""
+    async with Cluster(3, seed=66) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        for number in range(5):
+            await client.produce("orders", b"%d" % number)
+        await cluster.wait_converged("orders")
+        leader = await cluster.wait_leader("orders")
+        follower = next(name for name in cluster.names if name != leader)
+        cluster.crash(follower, CrashMode.KEEP)
+        await cluster.start(follower)
+        await cluster.wait_until(lambda: cluster.replica(follower, "orders") is not None, "the replica is open")
+        async with cluster.channel(follower) as channel:
+            response = await consume(channel, "orders", 4)
+            assert [record.value for record in response.records] == [b"4"]
+            with pytest.raises(OffsetOutOfRange) as caught:
+                await consume(channel, "orders", 6)
+            assert caught.value.high_watermark == 5
+
+
+async def test_a_fetch_waits_for_the_first_record() -> None:
+    """`max_wait`: not longer than needed, not longer than asked, empty when nothing came."""
+    async with Cluster(3, seed=67) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        async with cluster.channel("n1") as channel, trio.open_nursery() as nursery:
+            request = event_log_pb2.ConsumeRequest(topic="orders")
+            request.max_wait.seconds = 2
+            before = trio.current_time()
+            response = await channel.unary(EVENT_LOG["Consume"], request)
+            assert not response.records
+            assert trio.current_time() - before == pytest.approx(2, abs=0.02)
+
+            async def produce_later() -> None:
+                await trio.sleep(1)
+                async with cluster.channel("n2") as other:
+                    await produce(other, "orders", b"x")
+
+            nursery.start_soon(produce_later)
+            response = await channel.unary(EVENT_LOG["Consume"], request)
+            assert [record.value for record in response.records] == [b"x"]
+            assert trio.current_time() - before < 3.2

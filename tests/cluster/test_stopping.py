@@ -1,0 +1,117 @@
+"""Stopping in order, and not stopping in order."""
+
+import trio
+
+from tests.cluster.helpers import QUICK, values_on
+from tests.cluster.test_leader_failure import check_acknowledged, produce_many
+from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.disk import CrashMode
+
+
+async def test_a_graceful_stop_hands_leadership_over() -> None:
+    """The gap that a producer sees is far below an election timeout (1 to 2 s)."""
+    async with Cluster(3, seed=31) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        leader = await cluster.wait_leader("orders")
+        worst_seconds = 0.0
+        is_over = False
+
+        async def produce_all_the_time() -> None:
+            nonlocal worst_seconds
+            while not is_over:
+                before = trio.current_time()
+                await client.produce("orders", b"x")
+                worst_seconds = max(worst_seconds, trio.current_time() - before)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(produce_all_the_time)
+            await trio.sleep(0.5)
+            await cluster.stop(leader)
+            await trio.sleep(0.5)
+            is_over = True
+        assert worst_seconds < 0.25
+        assert await cluster.wait_leader("orders") != leader
+
+
+async def test_shutdown_under_load_loses_nothing_acknowledged() -> None:
+    """A rolling restart of all three while batches stream in."""
+    acknowledged: dict[bytes, int] = {}
+    async with Cluster(3, seed=32) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(produce_many, client, "orders", 400, acknowledged)
+            for name in cluster.names:
+                await trio.sleep(0.1)
+                await cluster.stop(name)
+                await trio.sleep(0.1)
+                await cluster.start(name)
+                await cluster.wait_leader("orders")
+        assert len(acknowledged) == 400
+        await check_acknowledged(cluster, "orders", acknowledged)
+
+
+async def test_all_nodes_crash_at_once_and_lose_what_was_not_synced() -> None:
+    """A power failure: everything acknowledged is there afterwards, once, at its offset."""
+    acknowledged: dict[bytes, int] = {}
+    async with Cluster(3, seed=33) as cluster:
+        async with cluster.client(settings=QUICK) as client:
+            await client.create_topic("orders")
+            await cluster.wait_topic("orders")
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(produce_many, client, "orders", 10_000, acknowledged)
+                    await cluster.wait_until(lambda: len(acknowledged) > 100, "some batches are acknowledged")
+                    for name in cluster.names:
+                        cluster.crash(name, CrashMode.LOSE)
+                    scope.cancel()
+        for name in cluster.names:
+            await cluster.start(name)
+        await cluster.wait_topic("orders")
+        await check_acknowledged(cluster, "orders", acknowledged)
+
+
+async def test_a_restarted_single_node_serves_at_once() -> None:
+    """A group of one waits for nobody: no election timeout passes before its records can be read."""
+    async with Cluster(1, seed=34) as cluster:
+        async with cluster.client(settings=QUICK) as client:
+            await client.produce("orders", b"a", b"b")
+        for mode in (CrashMode.LOSE, CrashMode.DRAW, None):
+            if mode is None:
+                await cluster.stop("n1")
+            else:
+                cluster.crash("n1", mode)
+            before = trio.current_time()
+            await cluster.start("n1")
+            await cluster.wait_topic("orders")
+            await cluster.wait_until(lambda: cluster.replica("n1", "orders").watermark.value == 2, "its records")  # type: ignore[union-attr]
+            assert trio.current_time() - before < 0.1
+            assert await values_on(cluster, "n1", "orders") == [b"a", b"b"]
+
+
+async def test_a_follower_returns_from_the_dead() -> None:
+    """Down while much was produced, its unsynced writes lost: it catches up and is as the others."""
+    async with Cluster(3, seed=35) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        leader = await cluster.wait_leader("orders")
+        follower = next(name for name in cluster.names if name != leader)
+        await client.produce("orders", b"before")
+        cluster.crash(follower)
+        for number in range(30):
+            await client.produce("orders", b"%d" % number)
+        await cluster.start(follower)
+        await cluster.wait_converged("orders")
+        assert len(await values_on(cluster, follower, "orders")) == 31
+
+
+async def test_a_node_cancelled_from_outside_hands_over_too() -> None:
+    """The embedding application is cancelled, as by Ctrl-C: there is a second for the leadership, and no election follows."""
+    async with Cluster(3, seed=36) as cluster:
+        leader = await cluster.wait_leader()
+        await cluster.wait_converged()
+        cluster._lives[leader].scope.cancel()
+        before = trio.current_time()
+        await cluster.wait_leader(other_than=leader)
+        assert trio.current_time() - before < 0.1

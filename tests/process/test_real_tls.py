@@ -1,0 +1,223 @@
+"""TLS on the one port, with certificates from an authority of the test's own: clients, peers, and who is kept out."""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import grpc
+import pytest
+import trustme
+from conftest import watched
+from daemons import Daemon, DaemonCluster, wait_until
+from foreign import ForeignClient, Protocol
+
+pytestmark = pytest.mark.process
+
+TOPIC = "orders"
+HTTP2_CLIENT_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+"""The preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Files:
+    """PEM files as an operator has them."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    def flags(self) -> tuple[str, ...]:
+        return ("--tls-cert", str(self.certificate), "--tls-key", str(self.key), "--tls-ca", str(self.authority))
+
+    def credentials(self, *, with_certificate: bool = True) -> grpc.ChannelCredentials:
+        if not with_certificate:
+            return grpc.ssl_channel_credentials(self.authority.read_bytes())
+        return grpc.ssl_channel_credentials(self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes())
+
+    def context(self, *alpn: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.authority))
+        context.load_cert_chain(self.certificate, self.key)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+
+def issue(authority: trustme.CA, home: Path, *names: str) -> Files:
+    """A certificate for `names`, in files."""
+    home.mkdir()
+    issued = authority.issue_cert(*names)
+    files = Files(authority=home / "ca.pem", certificate=home / "cert.pem", key=home / "key.pem")
+    authority.cert_pem.write_to_path(str(files.authority))
+    issued.private_key_pem.write_to_path(str(files.key))
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(files.certificate), append=True)
+    return files
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def node_files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return issue(authority, tmp_path_factory.mktemp("tls") / "nodes", "127.0.0.1", "localhost")
+
+
+@pytest.fixture(scope="module")
+def client_files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return issue(authority, tmp_path_factory.mktemp("tls") / "client", "client.example")
+
+
+@pytest.fixture(scope="module")
+def strange_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Of an authority that nobody here trusts."""
+    return issue(trustme.CA(), tmp_path_factory.mktemp("tls") / "strange", "127.0.0.1", "localhost")
+
+
+@pytest.fixture(scope="module")
+def mutual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, node_files: Files) -> Iterator[DaemonCluster]:
+    """Three nodes that know each other by certificates and let nobody in without one."""
+    cluster = DaemonCluster(tmp_path_factory.mktemp("mutual"), *node_files.flags(), "--tls-require-client-cert")
+    with watched(request.node, cluster.nodes):
+        yield cluster.start()
+        for daemon in cluster.nodes:
+            assert daemon.is_running
+            assert "Traceback" not in daemon.log()
+
+
+@pytest.fixture(scope="module")
+def client(mutual: DaemonCluster, protocol: Protocol, client_files: Files) -> Iterator[ForeignClient]:
+    client = ForeignClient(protocol, mutual.addresses, client_files.credentials())
+    client.create_topic(TOPIC)
+    yield client
+    client.close()
+
+
+def kept_out(protocol: Protocol, cluster: DaemonCluster, credentials: grpc.ChannelCredentials | None) -> str:
+    """Why a client with these credentials gets no answer."""
+    stranger = ForeignClient(protocol, cluster.addresses, credentials)
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            stranger.method(0, "EventLog/GetServers")(protocol.GetServersRequest(), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        return str(caught.value.details())
+    finally:
+        stranger.close()
+
+
+def test_peers_and_clients_over_mutual_tls(mutual: DaemonCluster, client: ForeignClient) -> None:
+    """The cluster forms over TLS alone, and every node serves every call, its own or forwarded over TLS."""
+    for node in range(3):
+        assert client.produce(node, TOPIC, [b"%d" % node]).base_offset == node
+    for node in range(3):
+        assert client.read_all(node, TOPIC) == [b"0", b"1", b"2"]
+        assert client.stream_values(node, TOPIC, 3) == [b"0", b"1", b"2"]
+
+
+def test_the_leader_dies_under_mutual_tls(mutual: DaemonCluster, client: ForeignClient) -> None:
+    """The links are made anew over TLS, both ways."""
+    leader = wait_until(lambda: client.leader(TOPIC), "a leader")
+    before = len(client.read_all(0, TOPIC))
+    mutual.nodes[leader].kill()
+    survivors = mutual.alive()
+    wait_until(lambda: client.leader(TOPIC, asked=survivors) in survivors or None, "another leader")
+    assert client.produce(survivors[0], TOPIC, [b"between"]).base_offset == before
+    mutual.nodes[leader].start()
+    assert client.read_all(leader, TOPIC)[before] == b"between"
+
+
+def test_a_client_that_does_not_trust_the_node(mutual: DaemonCluster, protocol: Protocol, strange_files: Files) -> None:
+    assert "CERTIFICATE_VERIFY_FAILED" in kept_out(protocol, mutual, strange_files.credentials(with_certificate=False))
+
+
+def test_a_client_without_a_certificate(mutual: DaemonCluster, protocol: Protocol, client_files: Files) -> None:
+    kept_out(protocol, mutual, client_files.credentials(with_certificate=False))
+    mutual.nodes[0].wait_logged("tls handshake failed")
+
+
+def test_a_client_with_a_strange_certificate(
+    mutual: DaemonCluster, protocol: Protocol, client_files: Files, strange_files: Files
+) -> None:
+    """It trusts the node, but the node does not trust it."""
+    kept_out(
+        protocol,
+        mutual,
+        Files(authority=client_files.authority, certificate=strange_files.certificate, key=strange_files.key).credentials(),
+    )
+
+
+def test_a_client_in_plaintext(mutual: DaemonCluster, protocol: Protocol) -> None:
+    kept_out(protocol, mutual, None)
+    mutual.nodes[0].wait_logged("tls required")
+
+
+@pytest.mark.parametrize(
+    "first_bytes", [HTTP2_CLIENT_START, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\xe1vlg\x01"], ids=["gRPC", "HTTP", "peer"]
+)
+def test_plaintext_is_refused_before_it_is_answered(mutual: DaemonCluster, first_bytes: bytes) -> None:
+    host, _, port = mutual.addresses[1].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(first_bytes)
+        try:
+            assert connection.recv(100) == b""
+        except ConnectionResetError:
+            pass
+    mutual.nodes[1].wait_logged("tls required")
+
+
+def talk(address: str, context: ssl.SSLContext, sent: bytes, until: Callable[[bytes], bool]) -> tuple[str | None, bytes]:
+    """The protocol agreed by ALPN, and what came back."""
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=host) as secure,
+    ):
+        secure.sendall(sent)
+        received = b""
+        while not until(received):
+            part = secure.recv(4096)
+            assert part, received
+            received += part
+        return secure.selected_alpn_protocol(), received
+
+
+def test_a_client_without_alpn_is_served_by_its_first_bytes(mutual: DaemonCluster, client_files: Files) -> None:
+    """HTTP/2 and HTTP/1.1 alike: the decrypted bytes are looked at."""
+    agreed, received = talk(mutual.addresses[0], client_files.context(), HTTP2_CLIENT_START, lambda got: len(got) >= 9)
+    assert agreed is None
+    assert received[3] == 4, "the first frame of a server is SETTINGS"
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    agreed, received = talk(mutual.addresses[0], client_files.context(), request, lambda got: b"\r\n\r\n" in got)
+    assert agreed is None
+    assert received.startswith(b"HTTP/1.1 200")
+
+
+def test_alpn_chooses_the_protocol(mutual: DaemonCluster, client_files: Files) -> None:
+    agreed, _ = talk(mutual.addresses[0], client_files.context("h2", "http/1.1"), HTTP2_CLIENT_START, lambda got: len(got) >= 9)
+    assert agreed == "h2"
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    agreed, _ = talk(mutual.addresses[0], client_files.context("http/1.1"), request, lambda got: b"\r\n\r\n" in got)
+    assert agreed == "http/1.1"
+
+
+def test_a_peer_with_a_strange_certificate(
+    mutual: DaemonCluster, client: ForeignClient, strange_files: Files, make_daemon: Callable[..., Daemon]
+) -> None:
+    """It is not let in, says why, and the cluster goes on."""
+    stranger = make_daemon("stranger", "--listen", "127.0.0.1:0", "--join", mutual.addresses[0], *strange_files.flags()).start()
+    stranger.wait_logged("certificate verify failed")
+    assert client.produce(0, TOPIC, [b"still here"]).record_count == 1
+
+
+def test_tls_without_client_certificates(
+    make_daemon: Callable[..., Daemon], make_client: Callable[..., ForeignClient], node_files: Files
+) -> None:
+    """Server authentication alone: any client that trusts the node."""
+    daemon = make_daemon("n0", "--listen", "127.0.0.1:0", *node_files.flags()).start()
+    client = make_client([daemon.address], credentials=node_files.credentials(with_certificate=False))
+    assert client.produce(0, TOPIC, [b"x"]).base_offset == 0
+    assert client.read_all(0, TOPIC) == [b"x"]
+    assert daemon.stop() == 0
