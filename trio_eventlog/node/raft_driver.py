@@ -23,14 +23,16 @@ import trio
 
 from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
-from trio_eventlog.errors import EventLogError, NotLeader, ShuttingDown
+from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
+from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import (
     AppendToken,
+    Configuration,
     ConfigurationChange,
     ConfigurationError,
     Entry,
@@ -147,6 +149,7 @@ class RaftDriver:
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
+        self._changes = PendingChanges()
         self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
@@ -171,6 +174,8 @@ class RaftDriver:
         self._reads_to_ask: dict[_Read, None] = {}
         self._reads_asked: dict[bytes, dict[_Read, None]] = {}
         """By context: all reads of one turn share one question."""
+        self._refusals: dict[_Read, tuple[Proposal, EventLogError, int]] = {}
+        """Proposals about to be refused, with the error and this leader's term."""
         self._asked_of = (0, NOBODY)
         """Term and leader that the reads asked for were put to."""
         self._read_nonce = read_nonce.to_bytes(8, "little")
@@ -240,6 +245,27 @@ class RaftDriver:
         proposal = Proposal(payload, acks, len(payload.payload) if isinstance(payload, Batch) else len(payload))
         await self._proposals.put(proposal)
         return proposal
+
+    async def propose_configuration(self, change: ConfigurationChange) -> Configuration:
+        """Change the group's configuration; returns the one that is in force once the change is applied here.
+
+        A change by a joint configuration is applied when that is entered; it is left by itself.
+
+        Raises:
+            NotLeader, ProposalDropped: refused for now: another node leads, or an earlier change may be unapplied.
+            ConfigurationError: not legal in the present configuration.
+            OutcomeUnknown: leadership was lost before the change was applied: it may come to be in force or not.
+            ShuttingDown.
+        """
+        pending = self._changes.add(change)
+        self._request(lambda: self._propose_change(pending))
+        return await pending.outcome()
+
+    def _propose_change(self, pending: PendingChange) -> None:
+        try:
+            pending.index = self._core.propose_configuration(pending.change)
+        except (NotLeader, ProposalDropped, ConfigurationError) as error:
+            self._changes.refused(pending, error)
 
     def receive(self, received: Received) -> None:
         """A peer's message; dropped when the inbox is full."""
@@ -329,7 +355,10 @@ class RaftDriver:
             is_gone = self._closed_by is not None
             error = self._closed_by = self._closed_by or ShuttingDown("this node is stopping: go to another one")
             self._proposals.close(error)
+            self._changes.close(error)
             self._under_way.abandon_above(0, "this node is stopping", error if is_gone else None)
+            for read in list(self._refusals):
+                self._refusals.pop(read)[0].fail(error)
             for read in [*self._reads_to_ask, *(read for together in self._reads_asked.values() for read in together)]:
                 read.fail(error)
             self._applied_moved.close(error)
@@ -345,8 +374,9 @@ class RaftDriver:
             index, change = self._applied_notices.popleft()
             if change is not None:
                 try:
-                    core.apply_configuration(change)
+                    self._changes.applied(index, change, core.apply_configuration(change))
                 except ConfigurationError as error:
+                    self._changes.applied(index, change, error)
                     logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
             core.on_applied(index)
         if self._ticks_due:
@@ -464,13 +494,27 @@ class RaftDriver:
         try:
             known = self._under_way.find(batch, producers)
         except EventLogError as error:
-            proposal.fail(error)
+            self._refuse(proposal, error)
             return True
         if isinstance(known, Proposal):
             proposal.follow(known)
         elif known is not None:
             proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
         return known is not None
+
+    def _refuse(self, proposal: Proposal, error: EventLogError) -> None:
+        """Say no, once it is certain that this node knows: one that was replaced without hearing of it lacks the batches since.
+
+        (To say "it is in the log already" needs no such certainty: what is applied stays.)
+        """
+        read = _Read()
+        self._refusals[read] = (proposal, error, self._core.term)
+        self._reads_to_ask[read] = None
+        self._inbox.wake()
+
+    def _confirm_refusal(self, read: "_Read") -> None:
+        proposal, error, term = self._refusals.pop(read)
+        proposal.fail(error if self.is_leader and term == self._core.term else self._not_leader())
 
     # Linearizable reads
 
@@ -513,8 +557,8 @@ class RaftDriver:
                 self._send_message(message)
             if append is not None:
                 hard_state = append.hard_state
-                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
-                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote and not append.sync_commit:
+                    # The commit index alone is hardly ever worth an fsync: forgetting it costs a round trip.
                     hard_state = None
                 if hard_state is not None:
                     self._term_and_vote = (hard_state.term, hard_state.vote)
@@ -529,6 +573,8 @@ class RaftDriver:
             for state in ready.read_states:
                 for read in self._reads_asked.pop(state.context, ()):
                     read.answer(state.index)
+                    if read in self._refusals:
+                        self._confirm_refusal(read)
             for event in ready.events:
                 self._log_event(event)
         self._received.clear()
@@ -545,7 +591,7 @@ class RaftDriver:
             if isinstance(payload, Batch):
                 frame = batch_entry(payload, term=entry.term, index=entry.index, base_offset=self._staged_end_offset)
             else:
-                assert entry.kind is not EntryKind.DATA, "a core makes no records"
+                assert payload or entry.kind in _MADE_BY_CORES, f"{self.name}: nobody has the payload of entry {entry.index}"
                 frame = encode_entry(
                     entry.kind, term=entry.term, index=entry.index, base_offset=self._staged_end_offset, payload=payload
                 )
@@ -568,8 +614,13 @@ class RaftDriver:
             self._accepts_from_index = None
             self._wait_for_own_disk.clear()
             self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
+            self._changes.abandon(OutcomeUnknown("leadership was lost before the change was applied: look at the configuration"))
             if len(self._proposals):
                 self._take_proposals()
+        for read in list(self._refusals):
+            if not self.is_leader:
+                self._confirm_refusal(read)
+                self._forget_read(read)
         if self._reads_asked and self._asked_of != (self._core.term, self._core.leader):
             self._ask_again()
         for scope, node_id in self._scopes.items():
