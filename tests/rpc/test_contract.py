@@ -316,6 +316,28 @@ async def test_a_crash_in_a_handler_ends_that_call_only_and_shows_nothing(autoju
     assert (await peer.status(3))["grpc-status"] == "0"
 
 
+async def test_a_handlers_task_that_fails_while_others_are_cancelled_ends_that_call_only(autojump_clock, echo, caplog):
+    """The client's reset cancels the handler; one task of it is cancelled, the other meets the closed stream at that moment."""
+
+    async def expand(request, context, send):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            while True:
+                await send(Blob(payload=bytes(3_000_000)))
+
+    echo.handlers["Expand"] = expand
+    peer = await echo.raw_client()
+    with caplog.at_level(logging.INFO, "trio_eventlog.rpc.server"):
+        await peer.request(1, PATH + "Expand", Blob().SerializeToString())
+        await trio.testing.wait_all_tasks_blocked()
+        # In one piece: windows that wake the sender, and the reset.
+        room = (1 << 20).to_bytes(4, "big")
+        await peer.send(frame(WINDOW_UPDATE, 0, 0, room), frame(WINDOW_UPDATE, 0, 1, room), frame(RST_STREAM, 0, 1, CANCEL))
+        await trio.testing.wait_all_tasks_blocked()
+    assert "crashed" not in caplog.text
+    await assert_alive(peer)
+
+
 async def test_cancelled_and_base_exceptions_pass_through(autojump_clock, echo):
     class Stop(BaseException):
         pass
