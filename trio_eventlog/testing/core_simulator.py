@@ -836,10 +836,12 @@ class CoreSimulation:
         if not leaders:
             return False
         leader = max((replica.core for replica in leaders if replica.core is not None), key=lambda core: core.term)
+        if leader.node_id not in leader.configuration.nodes and not self.parameters.settings.step_down_on_removal:
+            # Removed, and told to stay: it takes no proposals, not even to leave a joint configuration. A push from above is due.
+            return True
         if leader.configuration.is_joint:
             return False
         if leader.node_id not in leader.configuration.voters:
-            # Removed, and told not to step down: this one needs a push from above.
             return not self.parameters.settings.step_down_on_removal
         before = self.counts["converged at"]
         if not before:
