@@ -1,5 +1,6 @@
 """Everything here runs in virtual time."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -11,5 +12,5 @@ HERE = Path(__file__).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents:
+        if HERE in item.path.parents and inspect.iscoroutinefunction(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.trio(run=run_virtually))
