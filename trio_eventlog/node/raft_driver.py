@@ -23,14 +23,16 @@ import trio
 
 from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
-from trio_eventlog.errors import EventLogError, NotLeader, ShuttingDown
+from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
+from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import (
     AppendToken,
+    Configuration,
     ConfigurationChange,
     ConfigurationError,
     Entry,
@@ -147,6 +149,7 @@ class RaftDriver:
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
+        self._changes = PendingChanges()
         self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
@@ -243,6 +246,27 @@ class RaftDriver:
         await self._proposals.put(proposal)
         return proposal
 
+    async def propose_configuration(self, change: ConfigurationChange) -> Configuration:
+        """Change the group's configuration; returns the one that is in force once the change is applied here.
+
+        A change by a joint configuration is applied when that is entered; it is left by itself.
+
+        Raises:
+            NotLeader, ProposalDropped: refused for now: another node leads, or an earlier change may be unapplied.
+            ConfigurationError: not legal in the present configuration.
+            OutcomeUnknown: leadership was lost before the change was applied: it may come to be in force or not.
+            ShuttingDown.
+        """
+        pending = self._changes.add(change)
+        self._request(lambda: self._propose_change(pending))
+        return await pending.outcome()
+
+    def _propose_change(self, pending: PendingChange) -> None:
+        try:
+            pending.index = self._core.propose_configuration(pending.change)
+        except (NotLeader, ProposalDropped, ConfigurationError) as error:
+            self._changes.refused(pending, error)
+
     def receive(self, received: Received) -> None:
         """A peer's message; dropped when the inbox is full."""
         self._inbox.put_message(received)
@@ -331,6 +355,7 @@ class RaftDriver:
             is_gone = self._closed_by is not None
             error = self._closed_by = self._closed_by or ShuttingDown("this node is stopping: go to another one")
             self._proposals.close(error)
+            self._changes.close(error)
             self._under_way.abandon_above(0, "this node is stopping", error if is_gone else None)
             for read in list(self._refusals):
                 self._refusals.pop(read)[0].fail(error)
@@ -349,8 +374,9 @@ class RaftDriver:
             index, change = self._applied_notices.popleft()
             if change is not None:
                 try:
-                    core.apply_configuration(change)
+                    self._changes.applied(index, change, core.apply_configuration(change))
                 except ConfigurationError as error:
+                    self._changes.applied(index, change, error)
                     logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
             core.on_applied(index)
         if self._ticks_due:
@@ -531,8 +557,8 @@ class RaftDriver:
                 self._send_message(message)
             if append is not None:
                 hard_state = append.hard_state
-                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
-                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote and not append.sync_commit:
+                    # The commit index alone is hardly ever worth an fsync: forgetting it costs a round trip.
                     hard_state = None
                 if hard_state is not None:
                     self._term_and_vote = (hard_state.term, hard_state.vote)
@@ -565,7 +591,7 @@ class RaftDriver:
             if isinstance(payload, Batch):
                 frame = batch_entry(payload, term=entry.term, index=entry.index, base_offset=self._staged_end_offset)
             else:
-                assert entry.kind is not EntryKind.DATA, "a core makes no records"
+                assert payload or entry.kind in _MADE_BY_CORES, f"{self.name}: nobody has the payload of entry {entry.index}"
                 frame = encode_entry(
                     entry.kind, term=entry.term, index=entry.index, base_offset=self._staged_end_offset, payload=payload
                 )
@@ -588,6 +614,7 @@ class RaftDriver:
             self._accepts_from_index = None
             self._wait_for_own_disk.clear()
             self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
+            self._changes.abandon(OutcomeUnknown("leadership was lost before the change was applied: look at the configuration"))
             if len(self._proposals):
                 self._take_proposals()
         for read in list(self._refusals):

@@ -14,7 +14,7 @@ from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import DriverSettings, RaftDriver, Send
 from trio_eventlog.node.watermark import Watermark
-from trio_eventlog.raft import Configuration, RaftNode, RaftSettings, Status
+from trio_eventlog.raft import Configuration, ConfigurationChange, RaftNode, RaftSettings, Status
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.disk import Disk, join_path
@@ -80,6 +80,10 @@ class Replica:
 
     async def propose_control(self, payload: bytes) -> Proposal:
         return await self.driver.propose(payload, Acks.QUORUM)
+
+    async def change_configuration(self, change: ConfigurationChange) -> Configuration:
+        """As `RaftDriver.propose_configuration`."""
+        return await self.driver.propose_configuration(change)
 
     def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
         """A block within which `scope` is cancelled when somebody else than `node_id` is known to lead."""

@@ -187,6 +187,13 @@ class _ServerCall:
             self.begin_response()
         await self.stream.send(buffers)
 
+    async def send_last(self, message: Any | Encoded) -> None:
+        """The status follows at once, and both leave together."""
+        buffers = buffers_of(message)
+        if not self.stream.entry.is_response_started:
+            self.begin_response()
+        await self.stream.send(buffers, flushes=False)
+
 
 _NO_REQUEST = "the client ended the call without a request"
 
@@ -342,8 +349,12 @@ class _ServerConnection:
         stream = call.stream
         status = OK
         try:
-            with call.scope:
-                status = await self._handle(call)
+            try:
+                with call.scope:
+                    status = await self._handle(call)
+            except Exception as error:
+                # Some tasks of the handler were cancelled while another failed: what is left when the cancellation is taken out.
+                status = self._status_of(error, call)
             if call.scope.cancelled_caught:
                 status = call.final_status or self._cancelled_status(call)
             if not status.is_ok:
@@ -354,7 +365,10 @@ class _ServerConnection:
             del self.calls[stream.entry.stream_id]
             stream.abandon()
             self._idle_since = trio.current_time()
-            self.wire.flush()
+            if self.calls:
+                self.wire.flush()
+            else:
+                self.wire.flush_now()
             self._finish_if_drained()
 
     def _cancelled_status(self, call: _ServerCall) -> CallStatus:
@@ -388,7 +402,7 @@ class _ServerConnection:
             else:
                 request = Requests(call)
             if kind is MethodKind.UNARY or kind is MethodKind.CLIENT_STREAM:
-                await call.send(await bound.handler(request, context))
+                await call.send_last(await bound.handler(request, context))
             else:
                 await bound.handler(request, context, call.send)
         except Exception as error:

@@ -85,7 +85,7 @@ class Forwarder:
                     if leader_id != NOBODY:
                         # A leader that was cut off answers nothing, and its connections break much later than it is replaced.
                         with trio.CancelScope() as scope, replica.while_led_by(leader_id, scope):
-                            return await remote(await self._channel(leader_id))
+                            return await remote(await self.channel(leader_id))
                         last = OutcomeUnknown(f"{replica.name} has another leader now")
                 except _TRY_AGAIN as error:
                     last = error
@@ -97,7 +97,8 @@ class Forwarder:
             " voters can be reached; nothing is lost, try again later"
         ) from last
 
-    async def _channel(self, node_id: NodeId) -> Channel:
+    async def channel(self, node_id: NodeId) -> Channel:
+        """To a node, opened when there is none. Raises Unavailable, ShuttingDown."""
         lock = self._opening.setdefault(node_id, trio.Lock())
         async with lock:
             channel = self._channels.get(node_id)
