@@ -7,7 +7,7 @@ when the history comes by after a restart. Its log is gone, and an empty one wit
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import attrs
 import trio
@@ -129,11 +129,24 @@ class Replicas:
         item = self._open.get(group_id)
         if item is not None:
             return item.replica
+        name = self.name_elsewhere(group_id)
+        raise NotLeader(f"{name} does not live on this node: go to another one", self.nodes_elsewhere(group_id)[0])
+
+    def name_elsewhere(self, group_id: GroupId) -> str:
+        """What a partition that is not open here is called. Raises TopicNotFound when it is none, or is to be open here soon."""
         for topic in self._topics.values():
             for number, partition in enumerate(topic.partitions):
-                if partition.group_id == group_id and self._node_id not in partition.replicas:
-                    raise NotLeader(f"{topic.name}/{number} does not live on this node: go to another one", partition.wanted[0])
+                if partition.group_id == group_id and partition.wanted != (self._node_id,):
+                    return f"{topic.name}/{number}"
         raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted just now")
+
+    def nodes_elsewhere(self, group_id: GroupId) -> Sequence[NodeId]:
+        """The other nodes that carry the group; none when it is deleted."""
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                if partition.group_id == group_id:
+                    return [node_id for node_id in partition.wanted if node_id != self._node_id]
+        return ()
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until the topic is open here (or gone)."""
