@@ -43,8 +43,10 @@ from trio_eventlog.rpc import Peer, RpcSettings, Server
 from trio_eventlog.service.admin import AdminService, group_status, id_text
 from trio_eventlog.service.event_log import EventLogService, ServiceSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+from trio_eventlog.service.health import Health
 from trio_eventlog.service.lanes import Lanes
 from trio_eventlog.service.membership import MembershipAdministration, ask_node
+from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -56,6 +58,10 @@ from trio_eventlog.v1 import admin_pb2, event_log_pb2
 logger = logging.getLogger(__name__)
 
 VERSION = importlib.metadata.version("trio-eventlog")
+_OWN_SERVICES = (
+    event_log_pb2.DESCRIPTOR.services_by_name["EventLog"],
+    admin_pb2.DESCRIPTOR.services_by_name["Admin"],
+)
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
@@ -160,6 +166,7 @@ class Node:
             service_settings,
             now_ns=surroundings.now_ns,
             servers=self.servers,
+            ready=self._ready,
             stopping=self._stopping,
         )
         self._reconciler = Reconciler(
@@ -177,12 +184,21 @@ class Node:
             _reconciler_settings(settings),
             first_voters=lambda: len(self._voters),
         )
-        membership = MembershipAdministration(self.broker, self._reconciler, self._forwarder)
         admin = AdminService(
-            self.broker, topics, self._forwarder, membership, status=self.status, transfer_seconds_max=HAND_OVER_SECONDS_MAX
+            self.broker,
+            topics,
+            self._forwarder,
+            MembershipAdministration(self.broker, self._reconciler, self._forwarder),
+            status=self.status,
+            ready=self._ready,
+            transfer_seconds_max=HAND_OVER_SECONDS_MAX,
         )
         services = [self._event_log.service(), admin.service()]
-        self._server = Server(services, rpc)
+        self._health = Health()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(False, name)
+        services.append(self._health.service())
+        self._server = Server([*services, *reflection_services(services)], rpc)
         self._mux = Mux(
             MuxSettings(
                 unidentified_connections_max=settings.max_unidentified_connections,
@@ -253,14 +269,18 @@ class Node:
         response = event_log_pb2.GetServersResponse(cluster_id=format_id(self._directory.cluster_id))
         catalog = self._replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
-        known = [(self.node_id, self.name, self.address)]
-        known += [
-            (member.node_id, member.name, member.address)
-            for member in self._discovery.members().values()
-            if member.node_id not in self._replicas.removed
-        ]
-        for node_id, name, address in sorted(known):
-            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id)
+        known = [(self.node_id, self.name, self.address, "alive")]
+        # Who does not answer is still one of us: `status` says so, and its replicas are counted on.
+        for found, state in ((self._discovery.members(), "alive"), (self._discovery.failed(), "failed")):
+            known += [
+                (member.node_id, member.name, member.address, state)
+                for member in found.values()
+                if member.node_id not in self._replicas.removed
+            ]
+        for node_id, name, address, state in sorted(known):
+            response.servers.add(
+                id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags={"status": state}
+            )
         for topic in self.broker.topics():
             for number, partition in enumerate(topic.partitions):
                 response.partitions.add(
@@ -320,6 +340,8 @@ class Node:
         nursery.start_soon(self._reconciler.run)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(True, name)
 
     async def _end_when_disowned(self) -> None:
         """A node that missed its removal is told by whomever it dials."""
@@ -337,6 +359,7 @@ class Node:
     async def _stop(self, seconds_max: float) -> None:
         """Outside in: nobody new, leadership away, calls to their end, then everything else."""
         self._stopping.set()
+        self._health.stop()
         self._mux.stop_accepting()
         deadline = self._stop_scope.deadline = trio.current_time() + seconds_max
         if not self._is_over:
@@ -360,8 +383,6 @@ class Node:
     # The edge
 
     async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        # A node that still looks for its cluster has nothing to answer with; callers wait under their own deadlines.
-        await self._ready.wait()
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._server.serve(stream, peer)
 
@@ -446,19 +467,15 @@ class Node:
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case PeerConnected(node_id=node_id, hello=hello):
-                logger.info("linked to %s (%s) at %s", hello.node_name, format_id(node_id), hello.address)
+            case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
                 self._discovery.introduce(hello)
-            case PeerIntroduced(hello=hello):
-                self._discovery.introduce(hello)
-            case PeerReset(node_id=node_id, reason=reason):
-                logger.info("the link with %s broke: %s", format_id(node_id), reason)
+            case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
             case PeerRefused(code=RefusedCode.REMOVED, is_ours=False):
                 self._disown(event.text)
-            case PeerRefused(address=address) if address:  # our own refusals of inbound links are logged where they are made
-                logger.warning("%s refused the link: %s", address, event.text)
+            case PeerRefused():
+                pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged) and event.member.node_id not in self._replicas.removed:

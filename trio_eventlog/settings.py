@@ -100,14 +100,6 @@ class NodeSettings:
         group="Node and cluster",
         default_text="on for a single node, off for a cluster",
     )
-    partitions_max: int = setting(
-        COUNT,
-        1000,
-        "Most partitions of one topic.",
-        group="Node and cluster",
-        minimum=1,
-        maximum=100_000,
-    )
     shutdown_timeout_seconds: float = setting(
         DURATION,
         10.0,
@@ -166,9 +158,9 @@ class NodeSettings:
     tls_require_client_cert: bool = setting(
         SWITCH, False, "Refuse clients without a certificate vouched for by `tls_ca`.", group="Security"
     )
-    gossip_key_file: str = setting(PATH, "", "File with base64 gossip keys, one a line; the first encrypts.", group="Security")
-    acl_model: str = setting(PATH, "", "Model of the access rules. Without one everything is allowed.", group="Security")
-    acl_policy: str = setting(PATH, "", "The access rules.", group="Security")
+    gossip_key_file: str = setting(PATH, "", "File with base64 gossip keys. Not in this release yet: refused.", group="Security")
+    acl_model: str = setting(PATH, "", "Model of the access rules. Not in this release yet: refused.", group="Security")
+    acl_policy: str = setting(PATH, "", "The access rules. Not in this release yet: refused.", group="Security")
 
     # Logs
     log_format: str = setting(TEXT, "text", "How log lines are written to standard error.", group="Logs", choices=("text", "json"))
@@ -217,14 +209,6 @@ class NodeSettings:
         minimum=64 * KIB,
         maximum=4 * GIB,
     )
-    snapshot_entries: int = setting(
-        COUNT,
-        10_000,
-        "Applied entries between snapshots of a group's state (records are never copied).",
-        group="Raft",
-        minimum=1,
-        maximum=1_000_000_000,
-    )
 
     # Storage
     segment_bytes: int = setting(
@@ -255,14 +239,6 @@ class NodeSettings:
         maximum=16 * GIB,
     )
     disk_threads: int = setting(COUNT, 4, "Threads for writes and fsyncs of all groups.", group="Storage", minimum=1, maximum=256)
-    disk_reserve_bytes: int = setting(
-        SIZE,
-        64 * MIB,
-        "Disk space held back, so that a full disk can be dealt with. 0: none.",
-        group="Storage",
-        minimum=0,
-        maximum=1024 * GIB,
-    )
 
     # Limits on work
     max_message_bytes: int = setting(
@@ -337,7 +313,6 @@ class NodeSettings:
     max_unidentified_connections: int = setting(
         COUNT, 256, "Connections that have not shown their first bytes; more are closed.", group="Connections", minimum=1
     )
-    max_connections: int = setting(COUNT, 4096, "Connections at once; more are closed.", group="Connections", minimum=1)
     streams_per_connection_max: int = setting(
         COUNT, 1024, "Calls at once on one gRPC connection.", group="Connections", minimum=1, maximum=1_000_000
     )
@@ -384,9 +359,10 @@ class NodeSettings:
             raise refuse(name, "", f"{other} is given, and one does not work without the other")
         if self.tls_require_client_cert and not (self.tls_cert and self.tls_ca):
             raise refuse("tls_require_client_cert", True, "it needs tls_cert, tls_key and tls_ca")
-        if bool(self.acl_model) != bool(self.acl_policy):
-            name, other = ("acl_policy", "acl_model") if self.acl_model else ("acl_model", "acl_policy")
-            raise refuse(name, "", f"{other} is given, and one does not work without the other")
+        for name in ("acl_model", "acl_policy", "gossip_key_file"):
+            # Known names with no effect yet. Who sets one counts on being protected by it.
+            if getattr(self, name):
+                raise refuse(name, getattr(self, name), "this release cannot do that yet; leave it out")
         if self.heartbeat_ticks * 2 > self.election_timeout_ticks:
             raise refuse(
                 "heartbeat_ticks",

@@ -516,6 +516,32 @@ def test_a_leave_reaches_who_missed_the_intent() -> None:
         assert status(serf, 1) is LEFT, order
 
 
+def test_who_came_back_is_not_told_of_as_left() -> None:
+    """The status time is the join's by then: "left, one later" would hold one who has just come back for leaving."""
+    serf = new_serf(members=2)
+    hear(serf, leave_intent(1, 5))
+    go(serf, 1)
+    assert serf.push_pull(is_join=False).state.left_members == ("m1",)  # type: ignore[union-attr]
+    hear(serf, join_intent(1, 9))
+    assert status(serf, 1) is LEFT, "its alive message is still to come"
+    theirs = serf.push_pull(is_join=False).state
+    assert theirs is not None
+    assert (theirs.left_members, theirs.status_times["m1"]) == ((), 9)
+    hear(serf, leave_intent(1, 10))
+    assert serf.push_pull(is_join=False).state.left_members == ("m1",)  # type: ignore[union-attr]
+
+
+def test_a_leave_that_never_comes_is_forgotten() -> None:
+    """Another's push/pull may say "left" of one who has come back: who is still here after 30 s is not leaving."""
+    serf = new_serf(members=2)
+    serf.merge(exchange(status_times={"m1": 9}, left_members=("m1",)), 0.0)
+    now = advance(serf, 0.0, 29.0)
+    assert status(serf, 1) is LEAVING
+    advance(serf, now, 46.0)
+    assert status(serf, 1) is ALIVE
+    assert serf.members["m1"].status_time == 10
+
+
 # --- Push/pull. ---
 
 

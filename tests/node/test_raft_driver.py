@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
-from trio_eventlog.errors import NotLeader, OutcomeUnknown, ShuttingDown, TopicNotFound
+from trio_eventlog.errors import NotLeader, OutcomeUnknown, OutOfOrderSequence, ShuttingDown, TopicNotFound
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.raft_driver import DriverSettings
 from trio_eventlog.raft import Configuration, Message, MessageType, RaftSettings, SnapshotMetadata
@@ -260,6 +260,33 @@ async def test_reads_of_two_lives_of_a_node_are_told_apart() -> None:
             contexts.append(question.context)
             nursery.cancel_scope.cancel()
     assert contexts[0] != contexts[1]
+
+
+async def test_a_leader_refuses_only_what_it_surely_knows() -> None:
+    """A leader that was replaced unnoticed lacks batches: it must not tell a producer that one of them is missing."""
+    async with Rig().open() as rig:
+        await rig.lead()
+        proposal = await rig.replica.propose_batch(batch_of(b"b", producer_id=9, base_sequence=0), Acks.QUORUM)
+        await rig.settle()
+        await rig.acknowledge()
+        await proposal.outcome()
+        rig.take_sent()
+        for is_deposed in (False, True):
+            gap = await rig.replica.propose_batch(batch_of(b"x", producer_id=9, base_sequence=5), Acks.QUORUM)
+            await rig.settle()
+            assert not gap.is_decided
+            (heartbeat, *_) = [message for message, _ in rig.take_sent(MessageType.HEARTBEAT) if message.to == TWO]
+            if is_deposed:
+                rig.give_append(THREE, rig.term + 1, (rig.term, 2), no_op(rig.term + 1, 3, 1))
+                await rig.settle()
+                with pytest.raises(NotLeader):
+                    await gap.outcome()
+            else:
+                response = Message(type=MessageType.HEARTBEAT_RESPONSE, to=ME, sender=TWO, term=rig.term, context=heartbeat.context)
+                rig.give(response)
+                await rig.settle()
+                with pytest.raises(OutOfOrderSequence):
+                    await gap.outcome()
 
 
 async def test_entries_that_do_not_continue_the_offsets_are_refused() -> None:

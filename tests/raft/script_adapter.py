@@ -11,6 +11,7 @@ Where our `Ready` is laid out differently it is translated here:
 
 - our answers to candidates also tell what is committed, which is left aside here;
 - we hold back every message that speaks for a term not durable yet, etcd only replies; the adapter moves the others back;
+- we hand out the hard state with every configuration change, etcd only when it has changed;
 - etcd's synchronous mode is a driver's habit (persist, apply, then acknowledge all), so it lives here;
 - a change proposed as `v1=true` differs in its printed name only; its context says so.
 """
@@ -494,6 +495,7 @@ class ScriptReplica:
     asynchronous: bool
     history: list[SnapshotMetadata]
     hard_state: HardState = attrs.Factory(HardState)
+    shown_hard_state: HardState | None = None
     append_work: list[AppendWork] = attrs.Factory(list)
     apply_work: list[ApplyWork] = attrs.Factory(list)
 
@@ -809,6 +811,7 @@ class InteractionEnvironment:
             applied_index=applied.index,
         )
         replica.node.stable = replica.log
+        replica.shown_hard_state = replica.hard_state
 
     def do_add_node_with_log(self, block: Block) -> None:
         """`add-node-with-log terms=(1,1,4) term=7 voters=(1,2,3)`: one node that has lived; the payload names term and index."""
@@ -930,8 +933,18 @@ class InteractionEnvironment:
         append = ready.append
         if append is None:
             append = StorageAppend(
-                hard_state=None, entries=(), snapshot=None, must_sync=False, responses=(), token=AppendToken(node.term)
+                hard_state=None,
+                entries=(),
+                snapshot=None,
+                must_sync=False,
+                sync_commit=False,
+                responses=(),
+                token=AppendToken(node.term),
             )
+        if append.hard_state == replica.shown_hard_state:
+            append = attrs.evolve(append, hard_state=None)
+        elif append.hard_state is not None:
+            replica.shown_hard_state = append.hard_state
         held_back = [message for message in append.responses if message.type not in REPLIES_OF_THE_DISK]
         replies = [message for message in append.responses if message.type in REPLIES_OF_THE_DISK]
         outgoing: list[Item] = [*ready.messages, *held_back]

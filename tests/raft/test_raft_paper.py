@@ -202,6 +202,27 @@ def test_election_timeouts_are_random_within_their_bounds() -> None:
     assert drawn == set(range(base, 2 * base))
 
 
+@pytest.mark.parametrize("kind", [MessageType.HEARTBEAT, MessageType.APPEND])
+def test_a_follower_that_hears_its_leader_does_not_campaign(kind: MessageType) -> None:
+    """5.2: a server remains in follower state as long as it receives valid messages from a leader."""
+    peer = Peer()
+    for _ in range(5 * PLAIN.election_timeout_ticks):
+        peer.step(append_message(2, 1, (0, 0)) if kind is MessageType.APPEND else message(kind, 2, 1))
+        peer.tick(PLAIN.election_timeout_ticks - 1)
+        peer.take()
+        assert peer.node.role is Role.FOLLOWER
+
+
+def test_a_vote_given_puts_off_the_own_campaign() -> None:
+    """5.2: or grants a vote to a candidate. A refused one does not."""
+    peer = Peer(terms=[1], hard_state=HardState(term=2))
+    peer.tick(3)
+    peer.step(message(MessageType.VOTE, 2, 2))
+    assert peer.node.election_elapsed_ticks == 3
+    peer.step(message(MessageType.VOTE, 3, 2, log_term=1, index=1))
+    assert peer.node.election_elapsed_ticks == 0
+
+
 def test_split_votes_are_rare() -> None:
     """5.2: randomization spreads servers out: mostly one of five times out alone."""
     alone = 0
@@ -582,6 +603,26 @@ def test_a_change_in_a_batch_that_comes_too_early_becomes_a_no_op() -> None:
     sent = peer.take()
     assert [entry.kind.name for entry in sent[0].entries] == ["DATA", "CONFIGURATION", "NO_OP", "DATA"]
     assert peer.saw(EventKind.CONFIGURATION_REFUSED)
+
+
+def test_no_campaign_in_a_configuration_that_is_out_of_date() -> None:
+    """6, with configurations that take effect when applied: a committed change comes first, or the wrong quorum is counted."""
+    peer = Peer(configuration=voters(1, 2))
+    leader = Peer(2, configuration=voters(1, 2)).become_leader()
+    leader.node.propose_configuration(change((ChangeKind.ADD_VOTER, 3)))
+    leader.take()
+    peer.step(append_message(2, 1, (0, 0), [leader.entry(1), leader.entry(2)], commit=2))
+    ready = peer.node.ready()
+    assert ready is not None
+    assert ready.append is not None
+    peer.log.append(ready.append.entries)
+    peer.node.on_appended(ready.append.token)
+    assert not peer.node.campaign()
+    peer.tick(3 * PLAIN.election_timeout_ticks)
+    assert peer.node.role is Role.FOLLOWER
+    peer.take()
+    assert peer.node.configuration == voters(1, 2, 3)
+    assert peer.node.campaign()
 
 
 def test_leaving_asks_for_a_joint_configuration_and_entering_for_none() -> None:

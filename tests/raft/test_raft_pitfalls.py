@@ -189,6 +189,16 @@ def test_4_a_removed_leader_does_not_take_the_group_with_it() -> None:
     assert cluster[2].node.configuration == voters(2)
 
 
+@pytest.mark.parametrize(("commit", "commit_term", "believed"), [(2, 1, True), (2, 2, False), (3, 1, False), (4, 1, False)])
+def test_4_what_a_voter_tells_counts_only_for_the_same_entry(commit: int, commit_term: int, believed: bool) -> None:
+    """Another entry at that index, or none, is not committed by that."""
+    peer = Peer(terms=[1, 1, 2], hard_state=HardState(term=2))
+    peer.node.campaign()
+    peer.take()
+    peer.step(message(MessageType.VOTE_RESPONSE, 2, 3, reject=True, commit=commit, log_term=commit_term))
+    assert peer.node.commit_index == (commit if believed else 0)
+
+
 def test_4_a_leader_cannot_leave_by_a_change_it_has_not_applied() -> None:
     """While its removal is on the way it counts as before, and it does not count itself afterwards."""
     peer = Peer(settings=FULL).become_leader()
@@ -215,6 +225,24 @@ def test_4_no_second_change_before_leaving_joint() -> None:
     assert peer.node.configuration.is_joint
     with pytest.raises(ConfigurationError):
         peer.node.propose_configuration(remove(2))
+
+
+def test_4_the_commit_index_is_durable_with_every_change() -> None:
+    """A change in the log says that the one before is committed; to forget it would be to campaign two configurations back."""
+    peer = Peer(2, settings=FULL)
+    peer.disk_works = False
+    leader = Peer(settings=FULL).become_leader()
+    leader.propose()
+    leader.node.propose_configuration(remove(3))
+    (sent,) = [m for m in leader.take() if m.to == 2 and m.last_index == 3]
+    peer.step(append_message(1, 1, (0, 0), [leader.log.entry(1)], to=2, commit=1))
+    peer.take()
+    peer.step(append_message(1, 1, (1, 1), [leader.log.entry(2)], to=2, commit=1))
+    peer.take()
+    peer.step(sent)
+    peer.take()
+    assert [append.sync_commit for append in peer.held] == [False, False, True]
+    assert peer.held[2].hard_state == HardState(term=1, vote=NOBODY, commit=1), "although it was handed out before"
 
 
 def test_4_a_joint_configuration_is_left_once() -> None:
@@ -288,6 +316,19 @@ def test_5_an_older_snapshot_does_not_bring_back_an_older_configuration() -> Non
     peer.step(message(MessageType.SNAPSHOT, 2, 1, snapshot=snapshot(4, 1, voters(1, 2))))
     (answer,) = peer.take()
     assert answer.index == 5
+    assert peer.node.configuration == voters(1, 2, 3, 4)
+
+
+def test_5_an_older_snapshot_does_not_replace_a_compacted_log() -> None:
+    """Nor when the log cannot compare any more."""
+    log = MemoryLog(5, 1)
+    log.append(entries([1] * 3, 6))
+    peer = Peer(configuration=voters(1, 2, 3, 4), log=log, hard_state=HardState(term=1, commit=7))
+    peer.take()
+    peer.step(message(MessageType.SNAPSHOT, 2, 1, snapshot=snapshot(3, 1, voters(1, 2))))
+    (answer,) = peer.take()
+    assert answer.index == 7
+    assert (peer.log.first_index, peer.log.last_index) == (6, 8)
     assert peer.node.configuration == voters(1, 2, 3, 4)
 
 
@@ -525,6 +566,16 @@ def test_10_nothing_leaves_before_what_it_promises_is_durable() -> None:
     assert kinds(released) == [MessageType.VOTE_RESPONSE, MessageType.APPEND_RESPONSE, MessageType.HEARTBEAT_RESPONSE]
 
 
+def test_10_append_replies_wait_in_the_steady_state_too() -> None:
+    """The term is durable, the entries are not."""
+    peer = Peer(hard_state=HardState(term=1))
+    peer.disk_works = False
+    peer.step(append_message(2, 1, (0, 0), entries([1])))
+    peer.step(message(MessageType.HEARTBEAT, 2, 1))
+    assert kinds(peer.take()) == [MessageType.HEARTBEAT_RESPONSE]
+    assert kinds(peer.persist()) == [MessageType.APPEND_RESPONSE]
+
+
 def test_10_a_candidate_asks_when_its_own_vote_is_durable() -> None:
     """Or it could win a term, lose its vote with the power, and win it a second time with another log."""
     peer = Peer()
@@ -560,6 +611,23 @@ def test_10_messages_of_a_durable_term_do_not_wait() -> None:
     assert kinds(peer.take()) == [MessageType.APPEND] * 2
     peer.tick()
     assert kinds(peer.take()) == [MessageType.HEARTBEAT] * 2
+
+
+def test_2_a_grant_that_knows_more_does_not_end_a_campaign() -> None:
+    """A voter may have heard of a later commit index; only a configuration change among what it covers would matter."""
+    cluster = Cluster(settings=FULL)
+    leader = cluster.elect(1)
+    leader.propose()
+    cluster.drops = lambda item: item.to == 2 and item.type is MessageType.APPEND and not item.entries
+    cluster.settle()
+    assert cluster[2].node.commit_index < cluster[3].node.commit_index
+    cluster.heal()
+    cluster.down.add(1)
+    for number in (2, 3):
+        cluster[number].node.peer_reset(NodeId(1))
+    cluster[2].node.campaign_if_leader_lost(NodeId(1))
+    cluster.settle()
+    assert cluster[2].node.is_leader
 
 
 # Beyond the list: a reset link, priorities.

@@ -1,12 +1,16 @@
 """Both sides of the engine together, in memory."""
 
+import ssl
+
 import pytest
 import trio
+import trio.testing
+import trustme
 
-from tests.rpc.conftest import METHODS
-from tests.rpc.echo import Blob
+from tests.rpc.conftest import METHODS, echo_chat, echo_unary
+from tests.rpc.echo import ECHO, Blob
 from trio_eventlog import errors
-from trio_eventlog.rpc import Encoded, open_channel
+from trio_eventlog.rpc import Encoded, Server, Service, open_channel
 
 
 async def test_unary(autojump_clock, echo):
@@ -103,3 +107,89 @@ async def test_the_callers_errors_leave_the_channel_unwrapped(autojump_clock, ec
         async with open_channel(echo.connect()) as channel:
             await channel.unary(METHODS["Unary"], Blob())
             raise KeyError("mine")
+
+
+async def test_over_tls(autojump_clock, echo):
+    """The server's side over TLS, and a client that goes away without TLS's goodbye."""
+    authority = trustme.CA()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("node.test").configure_cert(server_context)
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client_context)
+    ours, theirs = trio.testing.memory_stream_pair()
+    ended = trio.Event()
+
+    @echo.nursery.start_soon
+    async def serve():
+        await echo.server.serve(trio.SSLStream(theirs, server_context, server_side=True))
+        ended.set()
+
+    async with open_channel(trio.SSLStream(ours, client_context, server_hostname="node.test"), is_secure=True) as channel:
+        for number in range(3):
+            assert (await channel.unary(METHODS["Unary"], Blob(number=number, payload=bytes(200_000)))).number == number
+        await ours.aclose()
+        with pytest.raises(errors.Unavailable):
+            await channel.unary(METHODS["Unary"], Blob())
+    await ended.wait()
+
+
+async def test_closing_does_not_wait_for_a_goodbye_for_ever(autojump_clock, echo):
+    """TLS wants an answer when it closes; a peer that gives none holds nobody up."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    closing = trio.Event()
+
+    async def never():
+        closing.set()
+        await trio.sleep_forever()
+
+    polite_close = theirs.aclose
+    theirs.aclose = never
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo.server.serve, theirs)
+            await trio.testing.wait_all_tasks_blocked()
+            before = trio.current_time()
+            await ours.aclose()
+        assert closing.is_set()
+        assert trio.current_time() == before + echo.settings.goodbye_seconds
+    finally:
+        theirs.aclose = polite_close
+
+
+class Below(trio.abc.Stream):
+    """A stream that looks at what comes and passes on what goes, as the listener's does."""
+
+    def __init__(self, stream):
+        self.sends_to = stream
+        self.sent = 0
+
+    async def receive_some(self, max_bytes=None):
+        return await self.sends_to.receive_some(max_bytes)
+
+    async def send_all(self, data):
+        self.sent += 1
+        await self.sends_to.send_all(data)
+
+    async def wait_send_all_might_not_block(self):
+        await self.sends_to.wait_send_all_might_not_block()
+
+    async def aclose(self):
+        await self.sends_to.aclose()
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
+async def test_output_goes_straight_to_the_socket_below(size):
+    """Large output unjoined, and the last words of an only call without a turn of the loop."""
+    ours, theirs = trio.socket.socketpair()
+    below = Below(trio.SocketStream(theirs))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Server([Service(ECHO, {"Unary": echo_unary, "Chat": echo_chat})]).serve, below)
+        async with open_channel(trio.SocketStream(ours)) as channel:
+            for number in range(5):
+                blob = Blob(number=number, payload=bytes(range(256)) * (size // 256 + 1))
+                assert await channel.unary(METHODS["Unary"], blob) == blob
+                async with channel.stream(METHODS["Chat"]) as call:
+                    for _ in range(5):
+                        await call.send(blob)
+                        assert await call.receive() == blob
+    assert below.sent == 0

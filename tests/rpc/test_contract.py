@@ -859,6 +859,40 @@ async def test_answers_to_a_peer_that_does_not_read_are_bounded(autojump_clock, 
             await peer.send(frame(PING, 0, 0, bytes(8)) * 50)
 
 
+@pytest.mark.parametrize("path", ["Unary", "Nope"])
+async def test_errors_to_a_client_that_does_not_read_are_bounded(autojump_clock, echo, path):
+    """Calls that fail without a message: their statuses must not pile up in the output."""
+    echo.settings = attrs.evolve(echo.settings, send_buffer_bytes=10_000, control_bytes_max=10_000, control_frames_max=10**9)
+    failed = 0
+
+    async def unary(request, context):
+        nonlocal failed
+        failed += 1
+        raise errors.TopicNotFound("x" * 1000)
+
+    echo.handlers["Unary"] = unary
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    peer = raw.RawPeer(ours)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def serve():
+            await echo.server.serve(theirs)
+            nursery.cancel_scope.cancel()
+
+        await peer.connect()
+        for stream_id in range(1, 1001, 2):
+            await peer.request(stream_id, PATH + path, b"")
+        await trio.testing.wait_all_tasks_blocked()
+        # All have run, and wait for their turn to say how it ended.
+        (connection,) = echo.connections
+        assert failed == 500
+        assert connection.protocol.output_bytes < 15_000
+        nursery.cancel_scope.cancel()
+    # An unknown method does not even become a call: too many of those end the connection.
+    assert failed == (500 if path == "Unary" else 0)
+
+
 @pytest.mark.parametrize("kind", [DATA, HEADERS, SETTINGS, PING, 99])
 async def test_overlong_frames_end_the_connection_at_their_header(autojump_clock, echo, kind):
     peer = await echo.raw_client()

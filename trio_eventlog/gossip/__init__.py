@@ -1,1 +1,55 @@
-"""Who is there: the SWIM failure detector with Lifeguard's corrections, and the Serf layer over it. No I/O."""
+"""Who is there: the SWIM failure detector with Lifeguard's corrections, and the Serf layer over it. No I/O.
+
+Two classes, each owned by one task: `Swim` (swim.py) keeps the table of members, probes them and spreads rumors; `Serf` (serf.py)
+drives it and adds tags, graceful leaving, events, queries and a long memory. Both take the time, a `random.Random` and an encoder
+from outside, and return what they want done.
+
+The whole of a caller's loop:
+
+    while not serf.has_left:
+        wait until serf.next_deadline(), or something arrives
+        now = clock()
+        serf.wake(now)                               # before anything else: were we standing still?
+        for messages, sender in everything that has arrived:
+            serf.receive(messages, sender, now)
+        serf.tick(now)                               # only now may time act
+        actions = serf.actions.take()
+        send actions.datagrams; a failure is a lost packet
+        for each of actions.exchanges, on a stream of its own: send serf.push_pull(...), read, serf.merge(...)
+        for each of actions.stream_pings: send a ping, read, serf.stream_ack(...)
+        tell actions.events to whom it concerns
+
+What a caller owes: times never go back; everything that has arrived is handed in before `tick`; accepted streams are answered with
+what `receive_stream` returns. `node/gossip_driver.py` is that caller. docs/design/gossip.md has the wire format, the rules and
+where we depart from memberlist and Serf.
+"""
+
+from trio_eventlog.gossip.actions import Actions, Datagram, Exchange, StreamPing
+from trio_eventlog.gossip.events import Event, Member, MemberStatus
+from trio_eventlog.gossip.messages import Address, Message, StreamMessage
+from trio_eventlog.gossip.serf import Serf
+from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings, SwimSettings
+from trio_eventlog.gossip.swim import Swim
+from trio_eventlog.gossip.wire import Keys, Wire
+
+__all__ = [
+    "LAN",
+    "LOCAL",
+    "WAN",
+    "Actions",
+    "Address",
+    "Datagram",
+    "Event",
+    "Exchange",
+    "Keys",
+    "Member",
+    "MemberStatus",
+    "Message",
+    "Serf",
+    "SerfSettings",
+    "StreamMessage",
+    "StreamPing",
+    "Swim",
+    "SwimSettings",
+    "Wire",
+]

@@ -8,6 +8,9 @@ Divergences from Serf, each on purpose:
 * A name conflict is reported; nobody votes, nobody exits.
 * *Leaving* members, ourselves first, are left out of the status times of a push/pull, and no push/pull is begun while leaving:
   otherwise a peer may store the time, drop the intent as old, and report a leave as a failure.
+* A member that left and has sent a join intent since is not among the left members of a push/pull: its status time is that of
+  the join, and whoever applies "left, one later" to that holds a member that has just come back for leaving. Such a member,
+  from others' push/pulls, is alive again when it is still there after `leaving_seconds_max`.
 * A member whose own word that it leaves reaches the failure detector has left, even when the intent before it was lost.
 * Regular expressions in filters must be tame (`filters.py`).
 """
@@ -136,6 +139,8 @@ class _Record:
 
     Attributes:
         status_time: Lamport time of the last intent that counted.
+        last_was_join: that intent was a join.
+        leaving_since: when it last became LEAVING, by the loop's clock.
         gone_at: when it failed or left, by the loop's clock.
         prune_at: forget it then; infinite mostly.
     """
@@ -148,6 +153,8 @@ class _Record:
     versions: Versions
     status: MemberStatus
     status_time: int = 0
+    last_was_join: bool = False
+    leaving_since: float = math.inf
     gone_at: float = -math.inf
     prune_at: float = math.inf
 
@@ -470,8 +477,10 @@ class Serf:
             intent = self._intents.pop(row.name, None)
             if intent is not None:
                 record.status_time = intent.time
+                record.last_was_join = not intent.is_leave
                 if intent.is_leave:
                     record.status = MemberStatus.LEAVING
+                    record.leaving_since = now
         else:
             has_flapped = now - record.gone_at < self.settings.flap_seconds
             self.counts["flaps"] += has_flapped
@@ -506,6 +515,7 @@ class Serf:
             return False
         # Stored even when nothing else changes: otherwise two messages can rebroadcast each other for ever.
         record.status_time = intent.time
+        record.last_was_join = True
         if record.status is MemberStatus.LEAVING and record is not self._own:
             record.status = MemberStatus.ALIVE
             record.prune_at = math.inf
@@ -524,8 +534,10 @@ class Serf:
             self._spread_join_intent()
             return False
         record.status_time = intent.time
+        record.last_was_join = False
         if record.status is MemberStatus.ALIVE:
             record.status = MemberStatus.LEAVING
+            record.leaving_since = self._now
             if intent.prune and record is not self._own:
                 record.prune_at = self._now + self.settings.broadcast_timeout_seconds + self.settings.leave_delay_seconds
         elif record.status is MemberStatus.FAILED:
@@ -611,6 +623,10 @@ class Serf:
         for record in list(self._records.values()):
             if record is self._own:
                 continue
+            if record.status is MemberStatus.LEAVING and now - record.leaving_since > settings.leaving_seconds_max:
+                # The failure detector would have noticed long ago: it has changed its mind, and we missed that.
+                record.status = MemberStatus.ALIVE
+                self.counts["leaves that never came"] += 1
             failed_long = record.status is MemberStatus.FAILED and now - record.gone_at > settings.failed_kept_seconds
             left_long = record.status is MemberStatus.LEFT and now - record.gone_at > settings.left_kept_seconds
             if failed_long or left_long or (record.prune_at <= now and record.status is not MemberStatus.ALIVE):
@@ -648,7 +664,7 @@ class Serf:
         return SerfState(
             time=self.clock.time,
             status_times={one.name: one.status_time for one in records if one.status is not MemberStatus.LEAVING},
-            left_members=tuple(one.name for one in records if one.status is MemberStatus.LEFT),
+            left_members=tuple(one.name for one in records if one.status is MemberStatus.LEFT and not one.last_was_join),
             event_time=self.event_clock.time,
             events=self._events_for_others(),
             query_time=self.query_clock.time,

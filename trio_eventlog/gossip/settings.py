@@ -93,6 +93,7 @@ class SerfSettings:
     Attributes:
         broadcast_timeout_seconds: how long each of the two steps of leaving waits for its rumor to be spread.
         leave_delay_seconds: a node that has left goes on answering for so long.
+        leaving_seconds_max: a member that is leaving for so long and still here is not leaving; well above both steps of a leave.
         reap_interval_seconds: how often the list of failed and left members is looked through.
         failed_kept_seconds, left_kept_seconds: how long they stay on the list.
         reconnect_interval_seconds: how often a failed member may be tried again.
@@ -111,6 +112,7 @@ class SerfSettings:
 
     broadcast_timeout_seconds: float = 5.0
     leave_delay_seconds: float = 1.0
+    leaving_seconds_max: float = 30.0
     reap_interval_seconds: float = 15.0
     failed_kept_seconds: float = 24 * 3600.0
     left_kept_seconds: float = 24 * 3600.0

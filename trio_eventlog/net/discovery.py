@@ -69,6 +69,10 @@ class Discovery(Protocol):
         """Members that neither failed nor left, without ourselves."""
         ...
 
+    def failed(self) -> Mapping[NodeId, Member]:
+        """Members that do not answer."""
+        ...
+
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
         ...
@@ -233,6 +237,10 @@ class StaticDiscovery:
     def members(self) -> Mapping[NodeId, Member]:
         """Members that have not failed, without ourselves."""
         return {node_id: member for node_id, member in self._members.items() if node_id not in self._failed}
+
+    def failed(self) -> Mapping[NodeId, Member]:
+        """Members that do not answer."""
+        return {node_id: self._members[node_id] for node_id in self._failed}
 
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""

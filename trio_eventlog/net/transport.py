@@ -206,10 +206,13 @@ class Transport:
             OSError: nobody answers in time (TimeoutError), or not as a peer.
             LinkRefused: a node answers, but not to us.
         """
-        own = attrs.evolve(self._identity(), is_probe=True, expected_id=NOBODY)
+        own = self._own_probe()
         greeted = await dial(address, own, network=self._network, settings=self._settings, tls=self._tls)
         await trio.aclose_forcefully(greeted.stream)
         return greeted.hello
+
+    def _own_probe(self) -> Hello:
+        return attrs.evolve(self._identity(), is_probe=True, expected_id=NOBODY)
 
     async def handle_inbound(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         """The mux's handler for peer links: hello, then frames until the link ends."""
@@ -217,7 +220,10 @@ class Transport:
             hello = await self._greet(stream, info)
         except LinkRefusedHere as error:
             refused = error.refused
-            logger.warning("peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
+            # A node that is given the same list of addresses as all others finds itself in it.
+            is_own_probe = error.hello is not None and error.hello.is_probe and error.hello == self._own_probe()
+            level = logging.DEBUG if is_own_probe else logging.WARNING
+            logger.log(level, "peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
             with trio.move_on_after(self._settings.hello_seconds_max):
                 await stream.send_all(encode_frame_head(FrameKind.REFUSED, 0, encode_refused(refused)))
             if error.hello is not None:

@@ -174,6 +174,8 @@ class RaftDriver:
         self._reads_to_ask: dict[_Read, None] = {}
         self._reads_asked: dict[bytes, dict[_Read, None]] = {}
         """By context: all reads of one turn share one question."""
+        self._refusals: dict[_Read, tuple[Proposal, EventLogError, int]] = {}
+        """Proposals about to be refused, with the error and this leader's term."""
         self._asked_of = (0, NOBODY)
         """Term and leader that the reads asked for were put to."""
         self._read_nonce = read_nonce.to_bytes(8, "little")
@@ -355,6 +357,8 @@ class RaftDriver:
             self._proposals.close(error)
             self._changes.close(error)
             self._under_way.abandon_above(0, "this node is stopping", error if is_gone else None)
+            for read in list(self._refusals):
+                self._refusals.pop(read)[0].fail(error)
             for read in [*self._reads_to_ask, *(read for together in self._reads_asked.values() for read in together)]:
                 read.fail(error)
             self._applied_moved.close(error)
@@ -490,13 +494,27 @@ class RaftDriver:
         try:
             known = self._under_way.find(batch, producers)
         except EventLogError as error:
-            proposal.fail(error)
+            self._refuse(proposal, error)
             return True
         if isinstance(known, Proposal):
             proposal.follow(known)
         elif known is not None:
             proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
         return known is not None
+
+    def _refuse(self, proposal: Proposal, error: EventLogError) -> None:
+        """Say no, once it is certain that this node knows: one that was replaced without hearing of it lacks the batches since.
+
+        (To say "it is in the log already" needs no such certainty: what is applied stays.)
+        """
+        read = _Read()
+        self._refusals[read] = (proposal, error, self._core.term)
+        self._reads_to_ask[read] = None
+        self._inbox.wake()
+
+    def _confirm_refusal(self, read: "_Read") -> None:
+        proposal, error, term = self._refusals.pop(read)
+        proposal.fail(error if self.is_leader and term == self._core.term else self._not_leader())
 
     # Linearizable reads
 
@@ -539,8 +557,8 @@ class RaftDriver:
                 self._send_message(message)
             if append is not None:
                 hard_state = append.hard_state
-                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote:
-                    # The commit index alone is not worth an fsync: forgetting it costs a round trip.
+                if hard_state is not None and (hard_state.term, hard_state.vote) == self._term_and_vote and not append.sync_commit:
+                    # The commit index alone is hardly ever worth an fsync: forgetting it costs a round trip.
                     hard_state = None
                 if hard_state is not None:
                     self._term_and_vote = (hard_state.term, hard_state.vote)
@@ -555,6 +573,8 @@ class RaftDriver:
             for state in ready.read_states:
                 for read in self._reads_asked.pop(state.context, ()):
                     read.answer(state.index)
+                    if read in self._refusals:
+                        self._confirm_refusal(read)
             for event in ready.events:
                 self._log_event(event)
         self._received.clear()
@@ -571,7 +591,7 @@ class RaftDriver:
             if isinstance(payload, Batch):
                 frame = batch_entry(payload, term=entry.term, index=entry.index, base_offset=self._staged_end_offset)
             else:
-                assert entry.kind is not EntryKind.DATA, "a core makes no records"
+                assert payload or entry.kind in _MADE_BY_CORES, f"{self.name}: nobody has the payload of entry {entry.index}"
                 frame = encode_entry(
                     entry.kind, term=entry.term, index=entry.index, base_offset=self._staged_end_offset, payload=payload
                 )
@@ -597,6 +617,10 @@ class RaftDriver:
             self._changes.abandon(OutcomeUnknown("leadership was lost before the change was applied: look at the configuration"))
             if len(self._proposals):
                 self._take_proposals()
+        for read in list(self._refusals):
+            if not self.is_leader:
+                self._confirm_refusal(read)
+                self._forget_read(read)
         if self._reads_asked and self._asked_of != (self._core.term, self._core.leader):
             self._ask_again()
         for scope, node_id in self._scopes.items():

@@ -147,6 +147,8 @@ class RaftLog:
     """
 
     __slots__ = (
+        "_configurations",
+        "_configurations_known_from",
         "_fit_answer",
         "_fit_asked",
         "_handed_out",
@@ -171,6 +173,9 @@ class RaftLog:
         self._paused = False
         self._fit_asked = (0, 0, 0)
         self._fit_answer = (0, 0)
+        self._configurations: list[int] = []
+        """Indexes of CONFIGURATION entries above the applied index, as far as they were appended in this life."""
+        self._configurations_known_from = view.last_index + 1
 
     @property
     def first_index(self) -> int:
@@ -217,6 +222,13 @@ class RaftLog:
         assert entries[0].index > self.committed, "a committed entry would be overwritten"
         self.unstable.append(entries)
         self._fit_asked = (0, 0, 0)
+        first = entries[0].index
+        while self._configurations and self._configurations[-1] >= first:
+            self._configurations.pop()
+        for entry in entries:
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._configurations.append(entry.index)
+        self._configurations_known_from = min(self._configurations_known_from, first)
 
     def find_conflict(self, entries: Sequence[Entry]) -> int:
         """Position of the first of `entries` that this log does not hold with the same term; their number when it holds all."""
@@ -274,14 +286,14 @@ class RaftLog:
         return index, size_bytes
 
     def has_configuration(self, first: int, last: int) -> bool:
-        """As `LogView.has_configuration`, over both parts of the log."""
-        offset = self.unstable.offset
-        if first < offset and self._view.has_configuration(first, min(last, offset - 1)):
+        """Whether a CONFIGURATION entry may stand in `first..last`, all above the applied index.
+
+        The shell is asked about what was in the log at the start only; the rest has passed through here.
+        """
+        known_from = self._configurations_known_from
+        if first < known_from and self._view.has_configuration(first, min(last, known_from - 1)):
             return True
-        return any(
-            entry.kind is EntryKind.CONFIGURATION
-            for entry in self.unstable.entries[max(first - offset, 0) : max(last + 1 - offset, 0)]
-        )
+        return any(first <= index <= last for index in self._configurations)
 
     def snapshot(self) -> SnapshotMetadata | None:
         return self.unstable.snapshot or self._view.snapshot()
@@ -296,6 +308,8 @@ class RaftLog:
         self.committed = snapshot.index
         self.unstable.restore(snapshot)
         self._fit_asked = (0, 0, 0)
+        self._configurations.clear()
+        self._configurations_known_from = snapshot.index + 1
 
     # Applying.
 
@@ -327,4 +341,6 @@ class RaftLog:
         self.applying = max(self.applying, index)
         while self._handed_out and self._handed_out[0][0] <= index:
             self._handed_out_bytes -= self._handed_out.pop(0)[1]
+        while self._configurations and self._configurations[0] <= index:
+            self._configurations.pop(0)
         self._paused = self._handed_out_bytes >= self._max_applying_bytes

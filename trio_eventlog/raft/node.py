@@ -314,10 +314,15 @@ class RaftNode:
         if self._emitted_soft_state.role is not self._role or self._emitted_soft_state.leader != self._leader:
             soft_state = self._emitted_soft_state = SoftState(self._leader, self._role)
 
+        entries = unstable.take()
         hard_state = None
         before = self._emitted_hard_state
         must_sync = before.term != self._term or before.vote != self._vote
-        if must_sync or before.commit != log.committed:
+        # The commit index goes with every configuration change, even if it was handed out before and perhaps not synced: a change
+        # in the log says that the one before it is committed, and a node that forgets that could campaign in a configuration two
+        # steps old, whose quorums need not overlap with today's.
+        sync_commit = bool(entries) and log.has_configuration(entries[0].index, entries[-1].index)
+        if must_sync or before.commit != log.committed or sync_commit:
             hard_state = self._emitted_hard_state = HardState(self._term, self._vote, log.committed)
 
         messages, self._messages = self._messages, []
@@ -333,7 +338,6 @@ class RaftNode:
                     break
 
         committed = log.take_to_apply(self.settings.apply_unstable)
-        entries = unstable.take()
         snapshot = None
         if unstable.snapshot is not None and not unstable.snapshot_in_progress:
             snapshot = unstable.snapshot
@@ -349,6 +353,7 @@ class RaftNode:
                 entries=entries,
                 snapshot=snapshot,
                 must_sync=must_sync or bool(entries) or snapshot is not None,
+                sync_commit=sync_commit,
                 responses=tuple(responses),
                 token=AppendToken(
                     self._term,
@@ -843,14 +848,14 @@ class RaftNode:
         )
 
     def _learn_commit(self, message: Message) -> None:
-        """Voters tell a candidate what is committed; what its log holds with the same term is committed there too.
+        """A voter that refuses tells what is committed; what this log holds with the same term is committed here too.
 
         Without it a change of the configuration can leave a group without a leader for ever: one that removes or demotes the
         leader is applied by it alone before it steps down, and the others, who have the change but do not know that it is
         committed, still need its vote, which it refuses as its log is longer than theirs. (tikv/raft-rs has this too.)
         """
         log = self._log
-        if message.commit <= log.committed or log.term(message.commit) != message.log_term:
+        if not message.reject or message.commit <= log.committed or log.term(message.commit) != message.log_term:
             return
         log.commit_to(message.commit)
         if self._role is not Role.FOLLOWER and log.has_configuration(log.applied + 1, log.committed):

@@ -72,6 +72,8 @@ class StorageAppend:
         snapshot: replaces the whole log; then `entries` is empty. The driver has its data before it `step`s the message.
         must_sync: what is above has to be durable (fsync) before the append counts as done. When False there is nothing but
             a commit index, which may be written lazily or left to the next append.
+        sync_commit: `hard_state.commit` has to be durable too. When False it may be forgotten, and `hard_state` left unwritten if
+            term and vote are the same as before.
         responses: messages that may leave only once this append *and all earlier ones* are durable: votes, append replies, and
             everything else that speaks for a term not durable yet. Those addressed to this very node (its own vote, the
             leader's own ack) go to its own `step`, before `on_appended`.
@@ -82,6 +84,7 @@ class StorageAppend:
     entries: tuple[Entry, ...]
     snapshot: SnapshotMetadata | None
     must_sync: bool
+    sync_commit: bool
     responses: tuple[Message, ...]
     token: AppendToken
 

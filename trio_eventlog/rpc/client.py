@@ -57,10 +57,13 @@ class Call:
             trio.BrokenResourceError: the server has ended the call with OK already.
             trio.ClosedResourceError: after `done_sending`.
         """
+        await self._send(message, is_last, flushes=True)
+
+    async def _send(self, message: Any | Encoded, is_last: bool, flushes: bool) -> None:
         if self._is_done_sending:
             raise trio.ClosedResourceError("no requests after done_sending")
         try:
-            await self._stream.send(buffers_of(message), ends=is_last)
+            await self._stream.send(buffers_of(message), ends=is_last, flushes=flushes)
         except trio.BrokenResourceError:
             if self._error is not None:
                 raise await self._final_error(self._error) from None
@@ -188,9 +191,10 @@ class Channel:
         call = await self._start(method, metadata, raw)
         try:
             try:
-                await call.send(request, is_last=True)
+                await call._send(request, is_last=True, flushes=False)
             except trio.BrokenResourceError:
                 pass  # Answered before all of it was sent: the answer says why.
+            self._flush_last()
             response = await call.receive()
             if response is None:
                 raise RpcFailed("the server ended the call without an answer", StatusCode.INTERNAL)
@@ -213,14 +217,21 @@ class Channel:
         try:
             if request is not None:
                 try:
-                    await call.send(request, is_last=True)
+                    await call._send(request, is_last=True, flushes=False)
                 except trio.BrokenResourceError:
                     pass  # Answered before all of it was sent: `receive` says how.
+                self._flush_last()
             else:
                 self._wire.flush()
             yield call
         finally:
             self._close(call)
+
+    def _flush_last(self) -> None:
+        if len(self._calls) == 1:
+            self._wire.flush_now()
+        else:
+            self._wire.flush()
 
     async def _start(self, method: Method, metadata: Pairs, is_raw: bool) -> Call:
         await trio.lowlevel.checkpoint_if_cancelled()

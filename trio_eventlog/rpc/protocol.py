@@ -297,6 +297,12 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         self._control_bytes = 0
         return output
 
+    def give_back_output(self, data: Buffer) -> None:
+        """What was taken and could not be written goes first again."""
+        h2 = self.h2_connection
+        h2.output.insert(0, data)
+        h2.output_bytes += len(data)
+
     def data_to_send(self, amount: int | None = None) -> bytes:
         """purerpc's name for `take_output`, joined."""
         return b"".join(self.take_output())

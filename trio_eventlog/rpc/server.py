@@ -187,6 +187,13 @@ class _ServerCall:
             self.begin_response()
         await self.stream.send(buffers)
 
+    async def send_last(self, message: Any | Encoded) -> None:
+        """The status follows at once, and both leave together."""
+        buffers = buffers_of(message)
+        if not self.stream.entry.is_response_started:
+            self.begin_response()
+        await self.stream.send(buffers, flushes=False)
+
 
 _NO_REQUEST = "the client ended the call without a request"
 
@@ -354,7 +361,10 @@ class _ServerConnection:
             del self.calls[stream.entry.stream_id]
             stream.abandon()
             self._idle_since = trio.current_time()
-            self.wire.flush()
+            if self.calls:
+                self.wire.flush()
+            else:
+                self.wire.flush_now()
             self._finish_if_drained()
 
     def _cancelled_status(self, call: _ServerCall) -> CallStatus:
@@ -388,7 +398,7 @@ class _ServerConnection:
             else:
                 request = Requests(call)
             if kind is MethodKind.UNARY or kind is MethodKind.CLIENT_STREAM:
-                await call.send(await bound.handler(request, context))
+                await call.send_last(await bound.handler(request, context))
             else:
                 await bound.handler(request, context, call.send)
         except Exception as error:

@@ -5,6 +5,7 @@ else touches the stream. Tasks wake each other through `Signal`s, whose cost is 
 has run, the writer's turn comes after all of them, so answers that are ready together leave together.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
@@ -58,14 +59,18 @@ _JOINED_BYTES_MAX = 32 * 1024
 _BUFFERS_AT_ONCE = 512
 
 
+def sending_end(stream: trio.abc.SendStream) -> trio.abc.SendStream:
+    """Where the bytes go: a stream that only passes on what it is given may say so by an attribute `sends_to`."""
+    while (below := getattr(stream, "sends_to", None)) is not None:
+        stream = below
+    return stream
+
+
 async def send_buffers(stream: trio.abc.SendStream, buffers: list[Buffer]) -> int:
     """Sends `buffers` as one, and says how many bytes they were. Raises as `send_all`.
 
-    On a plain socket, payload goes to the kernel from where it lies; joining it first would cost as much as making it. A stream
-    that only passes on what it is given may say so by an attribute `sends_to`, the stream below it.
+    On a plain socket, payload goes to the kernel from where it lies; joining it first would cost as much as making it.
     """
-    while (below := getattr(stream, "sends_to", None)) is not None:
-        stream = below
     size = sum(map(len, buffers))
     if size <= _JOINED_BYTES_MAX or type(stream) is not trio.SocketStream:
         await stream.send_all(buffers[0] if len(buffers) == 1 else b"".join(buffers))
@@ -108,6 +113,7 @@ class Wire:
         self.last_receive_time = trio.current_time()
         self.received_bytes = 0
         self.sent_bytes = 0
+        self._sending_end = sending_end(stream)
         self._dispatch = dispatch
         self._writable = Signal()
         self._flushed: trio.Event | None = None
@@ -117,6 +123,29 @@ class Wire:
     def flush(self) -> None:
         """Lets the writer send what has queued."""
         if self.protocol.h2_connection.output:
+            self._writable.set()
+
+    def flush_now(self) -> None:
+        """As `flush`, without waiting for the writer's turn when the socket takes everything at once.
+
+        For the last words of the only call that is open: with one caller at a time, every turn of the loop between a request and
+        its answer is felt. With several, their answers should leave together instead.
+        """
+        output = self.protocol.h2_connection.output
+        if not output:
+            return
+        end = self._sending_end
+        if self._is_writing or type(end) is not trio.SocketStream or self.protocol.output_bytes > _JOINED_BYTES_MAX:
+            self._writable.set()
+            return
+        data = b"".join(self.protocol.take_output())
+        try:
+            sent = os.write(end.socket.fileno(), data)
+        except OSError:
+            sent = 0  # Full, or broken: the writer waits for room, or finds out.
+        self.sent_bytes += sent
+        if sent < len(data):
+            self.protocol.give_back_output(data[sent:])
             self._writable.set()
 
     async def wait_flushed(self) -> None:
@@ -166,7 +195,7 @@ class Wire:
                 if self.blocked:
                     self.wake_senders()  # They queue the next piece while this one is under way.
                 try:
-                    self.sent_bytes += await send_buffers(self.stream, output)
+                    self.sent_bytes += await send_buffers(self._sending_end, output)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     # What cannot be sent is thrown away, or it would pile up until the reader has seen the end.
                     while True:
@@ -276,8 +305,8 @@ class CallStream:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
-    async def send(self, buffers: tuple[Buffer, ...], *, ends: bool = False) -> None:
-        """Sends one message; with `ends`, the last one.
+    async def send(self, buffers: tuple[Buffer, ...], *, ends: bool = False, flushes: bool = True) -> None:
+        """Sends one message; with `ends`, the last one; without `flushes`, the caller sees to it that the writer hears of it.
 
         Waits for the peer's windows and for the writer. Always checks for cancellation, and lets others run at intervals. A
         message that was cut in the middle by a cancellation resets the stream.
@@ -304,7 +333,8 @@ class CallStream:
         total = size + 5
         if protocol.output_bytes < settings.send_buffer_bytes and total <= protocol.room(entry):
             protocol.put_data(entry, (_MESSAGE_HEADER.pack(0, size), *buffers), total, ends=ends)
-            wire.flush()
+            if flushes:
+                wire.flush()
         else:
             self._is_sending = True
             try:

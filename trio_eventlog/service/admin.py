@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import trio
+
 from trio_eventlog.errors import InvalidArgument, NotLeader
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.machine.catalog import Topic
@@ -9,7 +11,7 @@ from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
-from trio_eventlog.service.event_log import is_forwarded
+from trio_eventlog.service.event_log import is_forwarded, when_ready
 from trio_eventlog.service.forwarding import Forwarder, forward
 from trio_eventlog.service.membership import MembershipAdministration
 from trio_eventlog.service.topics import TopicAdministration
@@ -27,6 +29,7 @@ class AdminService:
         membership: MembershipAdministration,
         *,
         status: Callable[[bool], messages.GetStatusResponse],
+        ready: trio.Event,
         transfer_seconds_max: float,
     ) -> None:
         self._broker = broker
@@ -34,21 +37,22 @@ class AdminService:
         self._forwarder = forwarder
         self._membership = membership
         self._status = status
+        self._ready = ready
         self._transfer_seconds_max = transfer_seconds_max
 
     def service(self) -> Service:
         return Service(
             messages.DESCRIPTOR.services_by_name["Admin"],
             {
-                "CreateTopic": self.create_topic,
-                "DeleteTopic": self.delete_topic,
-                "ListTopics": self.list_topics,
-                "DescribeTopic": self.describe_topic,
+                "CreateTopic": when_ready(self._ready, self.create_topic),
+                "DeleteTopic": when_ready(self._ready, self.delete_topic),
+                "ListTopics": when_ready(self._ready, self.list_topics),
+                "DescribeTopic": when_ready(self._ready, self.describe_topic),
                 "GetStatus": self.get_status,
-                "TransferLeadership": self.transfer_leadership,
-                "ListMembers": self._membership.list_members,
-                "DrainNode": self._membership.drain_node,
-                "RemoveNode": self._membership.remove_node,
+                "TransferLeadership": when_ready(self._ready, self.transfer_leadership),
+                "ListMembers": when_ready(self._ready, self._membership.list_members),
+                "DrainNode": when_ready(self._ready, self._membership.drain_node),
+                "RemoveNode": when_ready(self._ready, self._membership.remove_node),
             },
         )
 

@@ -1,6 +1,7 @@
 """The `EventLog` service: protobuf in, broker or another node, protobuf out."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import attrs
 import trio
@@ -24,7 +25,7 @@ from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Acks, Batch, Record
-from trio_eventlog.rpc import Channel, Context, Encoded, Requests, Send, Service, methods_of
+from trio_eventlog.rpc import Channel, Context, Encoded, Handler, Requests, Send, Service, methods_of
 from trio_eventlog.rpc.status import error_details
 from trio_eventlog.service.convert import (
     check_batch,
@@ -73,6 +74,7 @@ class EventLogService:
     Args:
         now_ns: the wall clock, for records that carry no timestamp.
         servers: what GetServers answers.
+        ready: set when the node belongs to a cluster; calls that need one wait until then, under their callers' deadlines.
         stopping: set when the node begins to stop; consumers are sent to other nodes then.
     """
 
@@ -86,6 +88,7 @@ class EventLogService:
         *,
         now_ns: Callable[[], int],
         servers: Callable[[], messages.GetServersResponse],
+        ready: trio.Event,
         stopping: trio.Event,
     ) -> None:
         self._broker = broker
@@ -95,6 +98,7 @@ class EventLogService:
         self._settings = settings
         self._now_ns = now_ns
         self._servers = servers
+        self._ready = ready
         self._stopping = stopping
         self._sticky = 0
 
@@ -102,10 +106,10 @@ class EventLogService:
         return Service(
             messages.DESCRIPTOR.services_by_name["EventLog"],
             {
-                "Produce": self.produce,
-                "ProduceStream": self.produce_stream,
-                "Consume": self.consume,
-                "ConsumeStream": self.consume_stream,
+                "Produce": when_ready(self._ready, self.produce),
+                "ProduceStream": when_ready(self._ready, self.produce_stream),
+                "Consume": when_ready(self._ready, self.consume),
+                "ConsumeStream": when_ready(self._ready, self.consume_stream),
                 "GetServers": self.get_servers,
             },
         )
@@ -410,6 +414,16 @@ async def _not_here() -> Encoded:
 async def _carried(channel: Channel, request: messages.ConsumeRequest) -> Encoded:
     """The answer of a node that has the records, moved and not parsed."""
     return Encoded(await channel.unary(_CONSUME, request, metadata=((FORWARDED, "1"),), raw=True))
+
+
+def when_ready(ready: trio.Event, handler: Handler) -> Handler:
+    """`handler`, once the node has something to answer with."""
+
+    async def waiting(*arguments: Any) -> Any:
+        await ready.wait()
+        return await handler(*arguments)
+
+    return waiting
 
 
 def is_forwarded(context: Context) -> bool:

@@ -178,7 +178,11 @@ class Cluster:
 
     def is_running(self, name: str) -> bool:
         life = self._lives.get(name)
-        return life is not None and life.node is not None and not life.is_crashed and not life.over.is_set()
+        return (
+            life is not None
+            and life.node is not None
+            and not (life.is_crashed or life.leave.is_set() or life.over.is_set() or life.failure)
+        )
 
     def node(self, name: str) -> Node:
         """The node while it is up."""
@@ -223,8 +227,7 @@ class Cluster:
             overrides: fields of `NodeSettings` for this life of this node.
         """
         assert self._nursery is not None, "use `async with Cluster(...)`"
-        former = self._lives.get(name)
-        assert former is None or former.is_crashed or former.over.is_set(), f"{name} is up already"
+        assert self.is_startable(name), f"{name} is up already"
         self._starts_of[name] += 1
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
@@ -283,6 +286,16 @@ class Cluster:
         self._note(f"stop {name}")
         life.leave.set()
         await life.over.wait()
+
+    def is_startable(self, name: str) -> bool:
+        """It was never started, or its last life is over (of a crashed one nothing is left that could be in the way)."""
+        life = self._lives.get(name)
+        return life is None or life.is_crashed or life.over.is_set()
+
+    async def wait_down(self, name: str) -> None:
+        """Until it could be started: a graceful stop takes its time."""
+        if not self.is_startable(name):
+            await self._lives[name].over.wait()
 
     async def restart(self, name: str, **overrides: Any) -> None:
         """Start a node again with what its disk holds; one that is up is stopped gracefully first."""

@@ -75,6 +75,7 @@ class Parameters:
         loss, duplication: chances per message.
         crash_rate, cut_rate, stall_rate, reset_rate: crashes, cuts of links, disks that hang, links reset without cause.
         proposal_rate, read_rate, change_rate, transfer_rate, compact_rate: requests.
+        knows_configurations: whether logs tell exactly where configuration changes stand, or always "maybe".
         fault_ticks: length of the phase with faults.
     """
 
@@ -95,6 +96,7 @@ class Parameters:
     change_rate: float
     transfer_rate: float
     compact_rate: float
+    knows_configurations: bool
     fault_ticks: int
 
     @classmethod
@@ -136,6 +138,7 @@ class Parameters:
             change_rate=some(0, 0, 0.01, 0.05),
             transfer_rate=some(0, 0, 0.01, 0.05),
             compact_rate=some(0, 0, 0.02, 0.1),
+            knows_configurations=rng.random() < 0.5,
             fault_ticks=rng.choice((100, 200)),
         )
 
@@ -151,7 +154,14 @@ class Checkpoint:
 
 
 class SimulatedLog(MemoryLog):
-    """The durable log; its sendable snapshot is the newest checkpoint at or beyond the compacted prefix."""
+    """The durable log, of a shell that may not know where configuration changes stand."""
+
+    def __init__(self, knows_configurations: bool) -> None:
+        super().__init__()
+        self.knows_configurations = knows_configurations
+
+    def has_configuration(self, first: int, last: int) -> bool:
+        return super().has_configuration(first, last) if self.knows_configurations else True
 
 
 @attrs.define(slots=True, eq=False)
@@ -159,8 +169,8 @@ class Replica:
     """One node: what survives a crash, and what does not.
 
     Attributes:
-        log, hard_state, checkpoints: durable. The last checkpoint is what the machine restarts from.
-        written_hard_state: written without a sync; may or may not survive.
+        log, hard_state, checkpoints: durable, but for the commit index. The machine restarts from the last checkpoint.
+        durable_commit: what is left of the commit index for certain.
         core, writes, writing, tail, machine, applying: gone with a crash. `tail` holds entries handed to the disk, by index.
         incarnation: counts starts, so that events of an earlier life are recognized.
     """
@@ -169,7 +179,7 @@ class Replica:
     log: SimulatedLog
     checkpoints: list[Checkpoint]
     hard_state: HardState = attrs.Factory(HardState)
-    written_hard_state: HardState | None = None
+    durable_commit: int = 0
     core: RaftNode | None = None
     writes: deque[StorageAppend] = attrs.Factory(deque)
     writing: bool = False
@@ -225,7 +235,7 @@ class CoreSimulation:
         self.replicas: dict[NodeId, Replica] = {}
         for number in range(1, self.parameters.voters + self.parameters.spares + 1):
             node = NodeId(number)
-            self.replicas[node] = Replica(node, SimulatedLog(), [origin])
+            self.replicas[node] = Replica(node, SimulatedLog(self.parameters.knows_configurations), [origin])
 
     # Running.
 
@@ -324,16 +334,18 @@ class CoreSimulation:
         if replica.core is None:
             return
         rng = self.rngs["disk"]
-        if replica.written_hard_state is not None and rng.random() < 0.5:
-            replica.hard_state = replica.written_hard_state
-        replica.written_hard_state = None
         if replica.writing:
             append = replica.writes[0]
-            if rng.random() < 0.5 and append.hard_state is not None:
-                replica.hard_state = append.hard_state
-            if append.entries and rng.random() < 0.7:
-                # A frame that is half there is cut off at the next start; whole ones before it stay.
-                replica.log.append(append.entries[: rng.randint(0, len(append.entries))])
+            # The hard state is written first: no entry is durable under a term that is not.
+            if append.hard_state is None or rng.random() < 0.7:
+                replica.hard_state = append.hard_state or replica.hard_state
+                if append.sync_commit:
+                    replica.durable_commit = replica.hard_state.commit
+                if append.entries and rng.random() < 0.7:
+                    # A frame that is half there is cut off at the next start; whole ones before it stay.
+                    replica.log.append(append.entries[: rng.randint(0, len(append.entries))])
+        if rng.random() < 0.5:
+            replica.hard_state = attrs.evolve(replica.hard_state, commit=replica.durable_commit)
         replica.core = None
         replica.machine = None
         replica.writes.clear()
@@ -426,12 +438,9 @@ class CoreSimulation:
             replica.applying.clear()
             self.note("installed", f"{replica.node_id} snapshot {snapshot.index}")
         replica.log.append(append.entries)
-        if append.must_sync:
-            if append.hard_state is not None or replica.written_hard_state is not None:
-                replica.hard_state = append.hard_state or replica.written_hard_state or replica.hard_state
-            replica.written_hard_state = None
-        elif append.hard_state is not None:
-            replica.written_hard_state = append.hard_state
+        replica.hard_state = append.hard_state or replica.hard_state
+        if append.sync_commit:
+            replica.durable_commit = replica.hard_state.commit
         for message in append.responses:
             if message.to == replica.node_id:
                 self.hand_over(replica, message)
@@ -466,6 +475,8 @@ class CoreSimulation:
                 self.fail(f"{replica.node_id} applies {entry.index} after {machine.index}")
             configuration = machine.configuration
             if entry.kind is EntryKind.CONFIGURATION:
+                # Never wake up in an older configuration than one acted in.
+                replica.durable_commit = max(replica.durable_commit, index)
                 try:
                     configuration = core.apply_configuration(decode_change(entry.payload))
                 except ConfigurationError as error:

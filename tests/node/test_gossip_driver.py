@@ -1,0 +1,595 @@
+"""The gossip driver in virtual time: real codec, mux and core, packets and streams in memory."""
+
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import pytest
+import trio
+
+from trio_eventlog.codec.gossip_crypto import Keyring, encode_key
+from trio_eventlog.codec.memberlist import StreamDecoder, encode_label, encode_stream_message
+from trio_eventlog.codec.peer_frame import Hello
+from trio_eventlog.codec.serf import encode_tags
+from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, ShuttingDown
+from trio_eventlog.gossip.events import (
+    Event,
+    KeysChanged,
+    LoopStalled,
+    Member,
+    MemberFailed,
+    MemberLeft,
+    MemberStatus,
+    MergeRefused,
+    NameConflict,
+    OnlyStreamsWork,
+    QueryReceived,
+    UserEventReceived,
+)
+from trio_eventlog.gossip.messages import Ack, Address, ErrorText, KeyOperation, NameFilter, Ping, StreamMessage
+from trio_eventlog.gossip.settings import LAN
+from trio_eventlog.ids import NodeId, format_id
+from trio_eventlog.net import discovery
+from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
+from trio_eventlog.node.gossip_discovery import GossipDiscovery, accepts_cluster, cluster_tag, member_of, node_tags
+from trio_eventlog.node.gossip_driver import GossipDriver, GossipRefused, GossipSettings
+from trio_eventlog.testing.datagrams import MemoryDatagramNetwork, PacketWeather
+from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+
+(KEY, OTHER_KEY) = (bytes(range(32)), bytes(32))
+
+
+async def no_handler(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+    raise AssertionError("nobody speaks this here")
+
+
+@attrs.define(slots=True)
+class Node:
+    """A driver behind a mux, and what it has told."""
+
+    name: str
+    driver: GossipDriver
+    scope: trio.CancelScope
+    events: list[Event] = attrs.field(factory=list)
+    keyring: Keyring | None = None
+
+    def of(self, kind: type) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class Rig:
+    """Nodes n1, n2, ... on one network in memory."""
+
+    def __init__(self, nursery: trio.Nursery, seed: int = 1) -> None:
+        self.network = MemoryNetwork(
+            random.Random(seed), MemoryNetworkSettings(latency_seconds_min=0.0005, latency_seconds_max=0.002)
+        )
+        self.packets = MemoryDatagramNetwork(self.network, random.Random(seed))
+        self.nursery = nursery
+        self.nodes: dict[str, Node] = {}
+
+    async def start(
+        self,
+        name: str,
+        *seeds: str,
+        settings: GossipSettings | None = None,
+        keys: tuple[bytes, ...] = (),
+        tags: Mapping[str, str] | None = None,
+        gossip_name: str = "",
+        **arguments: object,
+    ) -> Node:
+        host = self.packets.host(name)
+        address = f"{name}:8400"
+        bound = await self.network.host(name).listen(address)
+        [packet_address] = await host.resolve(address)
+        keyring = Keyring(keys, random.Random(name)) if keys else None
+        events: list[Event] = []
+        driver = GossipDriver(
+            name=gossip_name or name,
+            address=packet_address,
+            tags=tags or {"role": "eventlog"},
+            settings=settings or GossipSettings(),
+            datagrams=await host.bind(address),
+            datagram_network=host,
+            network=self.network.host(name),
+            rng=random.Random(f"{name} {len(self.nodes)}"),
+            on_event=events.append,
+            seeds=[f"{seed}:8400" for seed in seeds],
+            keyring=keyring,
+            **arguments,  # type: ignore[arg-type]
+        )
+        mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
+        scope = trio.CancelScope()
+        node = Node(name, driver, scope, events, keyring)
+        self.nodes[name] = node
+
+        async def live(*, task_status: trio.TaskStatus[None]) -> None:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(mux.serve, bound.listener)
+                    await nursery.start(driver.run)
+                    task_status.started()
+
+        await self.nursery.start(live)
+        return node
+
+    def crash(self, name: str) -> None:
+        self.nodes.pop(name).scope.cancel()
+        self.network.crash(name)
+        self.packets.crash(name)
+
+    async def agree(self, *names: str, seconds: float = 60) -> float:
+        """Until each of these (all by default) sees exactly all of them alive; how long it took."""
+        wanted = set(names) or set(self.nodes)
+        began = trio.current_time()
+        with trio.fail_after(seconds):
+            for name in wanted:
+                await self.nodes[name].driver.wait_members(partial(sees, wanted))
+        return trio.current_time() - began
+
+
+def sees(names: set[str], members: Mapping[str, Member]) -> bool:
+    return {name for name, member in members.items() if member.status is MemberStatus.ALIVE} == names
+
+
+@asynccontextmanager
+async def rig() -> AsyncIterator[Rig]:
+    async with trio.open_nursery() as nursery:
+        yield Rig(nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def until(is_true: Callable[[], object], seconds: float = 60) -> float:
+    """Look at a condition a hundred times a (virtual) second."""
+    began = trio.current_time()
+    with trio.fail_after(seconds):
+        while not is_true():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    return trio.current_time() - began
+
+
+async def three(cluster: Rig, **arguments: object) -> tuple[Node, Node, Node]:
+    n1 = await cluster.start("n1", **arguments)  # type: ignore[arg-type]
+    n2 = await cluster.start("n2", "n1", **arguments)  # type: ignore[arg-type]
+    n3 = await cluster.start("n3", "n1", "n2", **arguments)  # type: ignore[arg-type]
+    await cluster.agree()
+    return n1, n2, n3
+
+
+# --- Joining, failing, leaving. ---
+
+
+async def test_join() -> None:
+    """All see all within a second, with tags and addresses; asking once is enough."""
+    async with rig() as cluster:
+        await cluster.start("n1", "n1", tags={"role": "eventlog", "v": "1"})
+        await cluster.start("n2", "n1")
+        await cluster.start("n3", "n2")
+        assert await cluster.agree() < 1.0
+        member = cluster.nodes["n3"].driver.members["n1"]
+        assert member.tags == {"role": "eventlog", "v": "1"}
+        assert cluster.nodes["n3"].driver.shown_host(member.address) == "n1"
+
+
+async def test_a_seed_may_come_later() -> None:
+    """It is tried again until it is there."""
+    async with rig() as cluster:
+        await cluster.start("n2", "n1")
+        await trio.sleep(20)
+        await cluster.start("n1")
+        assert await cluster.agree() < 31
+
+
+async def test_a_crash_is_seen() -> None:
+    """As failed, within detection and suspicion; a new process of the same name is back at once."""
+    async with rig() as cluster:
+        (n1, n2, _) = await three(cluster)
+        cluster.crash("n3")
+        assert await cluster.agree("n1", "n2") < 10
+        assert n1.driver.members["n3"].status is MemberStatus.FAILED
+        assert len(n2.of(MemberFailed)) == 1
+        await cluster.start("n3", "n1")
+        assert await cluster.agree() < 2
+
+
+async def test_leave() -> None:
+    """Seen as left; `run` ends by itself, and later calls are refused."""
+    async with rig() as cluster:
+        (n1, n2, n3) = await three(cluster)
+        began = trio.current_time()
+        assert await n3.driver.leave()
+        assert trio.current_time() - began < 4
+        del cluster.nodes["n3"]
+        await cluster.agree()
+        for node in (n1, n2):
+            assert len(node.of(MemberLeft)) == 1
+            assert node.driver.members["n3"].status is MemberStatus.LEFT
+        with pytest.raises(ShuttingDown):
+            await n3.driver.send_event("e", b"")
+        await trio.sleep(40)
+        assert not n1.of(MemberFailed)
+
+
+async def test_leave_has_an_end() -> None:
+    """A leave that cannot spread is given up."""
+    async with rig() as cluster:
+        settings = GossipSettings(leave_seconds_max=3.0)
+        (n1, _, _) = await three(cluster, settings=settings)
+        cluster.packets.weather = PacketWeather(loss=1.0)
+        cluster.network.isolate("n1")
+        n1.driver._serf._intent_rumors.take = lambda *arguments: ([], arguments[0])  # type: ignore[method-assign]
+        began = trio.current_time()
+        assert not await n1.driver.leave()
+        assert trio.current_time() - began == pytest.approx(3.0)
+
+
+async def test_partition() -> None:
+    """Both sides fail each other, and find each other again."""
+    async with rig() as cluster:
+        await three(cluster)
+        cluster.network.isolate("n3")
+        await cluster.agree("n1", "n2")
+        await cluster.agree("n3")
+        await trio.sleep(60)
+        cluster.network.heal()
+        assert await cluster.agree(seconds=200) < 100
+
+
+async def test_udp_blocked() -> None:
+    """TCP alone keeps all alive, and somebody is told."""
+    async with rig() as cluster:
+        nodes = await three(cluster)
+        cluster.packets.weather = PacketWeather(loss=1.0)
+        await trio.sleep(60)
+        for node in nodes:
+            assert not node.of(MemberFailed)
+            assert node.of(OnlyStreamsWork)
+
+
+async def test_tcp_blocked() -> None:
+    """UDP alone does too; streams fail quietly."""
+    async with rig() as cluster:
+        (n1, *others) = await three(cluster)
+        for node in (n1, *others):
+            cluster.network.host(node.name).open_stream = refuse  # type: ignore[method-assign]
+        await trio.sleep(100)
+        assert not n1.of(MemberFailed)
+        assert n1.driver.statistics()["exchanges failed"] >= 1
+
+
+async def refuse(address: str) -> trio.abc.Stream:
+    raise ConnectionRefusedError(f"{address}: blocked")
+
+
+async def test_a_stall_accuses_nobody(autojump_clock: trio.testing.MockClock) -> None:
+    """The loop stood still while packets came in: they are read before time acts."""
+    async with rig() as cluster:
+        nodes = await three(cluster)
+        # Nothing else runs while the clock jumps, as when a process is stopped or a callback blocks.
+        for _ in range(5):
+            autojump_clock.jump(12.0)
+            await trio.sleep(3)
+        await trio.sleep(30)
+        for node in nodes:
+            assert node.of(LoopStalled)
+            assert not node.of(MemberFailed)
+
+
+async def test_duplicate_names_are_reported() -> None:
+    """Nobody exits, nobody is replaced."""
+    async with rig() as cluster:
+        (n1, _, _) = await three(cluster)
+        await cluster.start("n9", "n1", gossip_name="n2")
+        await until(lambda: n1.of(NameConflict))
+        await trio.sleep(10)
+        assert n1.driver.shown_host(n1.driver.members["n2"].address) == "n2"
+        assert not n1.of(MemberFailed)
+
+
+# --- Events, queries, tags, keys. ---
+
+
+async def test_events_and_tags() -> None:
+    """Reach all; too long ones are refused to the caller."""
+    async with rig() as cluster:
+        nodes = await three(cluster)
+        await nodes[0].driver.send_event("deploy", b"7")
+        await until(lambda: all(node.of(UserEventReceived) for node in nodes))
+        with pytest.raises(InvalidArgument):
+            await nodes[0].driver.send_event("deploy", bytes(600))
+        await nodes[0].driver.set_tags({"role": "eventlog", "v": "9"})
+        await nodes[2].driver.wait_members(lambda members: members["n1"].tags.get("v") == "9")
+        with pytest.raises(CodecError):
+            await nodes[0].driver.set_tags({"v": "9" * 600})
+
+
+async def test_query() -> None:
+    """Acks and answers of those chosen; reachability of all."""
+    async with rig() as cluster:
+        nodes = await three(cluster)
+
+        async def answer(node: Node) -> None:
+            await until(lambda: node.of(QueryReceived))
+            [received] = node.of(QueryReceived)
+            assert isinstance(received, QueryReceived)
+            await node.driver.respond(received.query, node.name.encode())
+
+        async with trio.open_nursery() as nursery:
+            for node in nodes[:2]:
+                nursery.start_soon(answer, node)
+            result = await nodes[2].driver.query("who", filters=[NameFilter(("n1", "n2"))], wants_ack=True, relay_factor=1)
+        assert set(result.acks) == {"n1", "n2"}
+        assert result.answers == {"n1": b"n1", "n2": b"n2"}
+        assert set(await nodes[0].driver.reachable()) == {"n1", "n2", "n3"}
+
+
+async def test_encryption_and_rotation() -> None:
+    """Everything is encrypted; keys are changed on all by queries; who has another key stays outside."""
+    async with rig() as cluster:
+        nodes = await three(cluster, keys=(KEY,))
+        stranger = await cluster.start("n8", "n1", keys=(bytes([7]) * 32,))
+        plain = await cluster.start("n9", "n1")
+        answers = await nodes[0].driver.operate_on_keys(KeyOperation.INSTALL, OTHER_KEY)
+        assert {name: answer.succeeded for name, answer in answers.items()} == dict.fromkeys(("n1", "n2", "n3"), True)
+        await nodes[1].driver.operate_on_keys(KeyOperation.USE, OTHER_KEY)
+        await nodes[2].driver.operate_on_keys(KeyOperation.REMOVE, KEY)
+        listed = await nodes[0].driver.operate_on_keys(KeyOperation.LIST)
+        assert [answer.keys for answer in listed.values()] == [(encode_key(OTHER_KEY),)] * 3
+        assert [len(node.of(KeysChanged)) for node in nodes] == [3, 3, 3]
+        assert [node.keyring.keys for node in nodes if node.keyring] == [(OTHER_KEY,)] * 3
+        refused = await nodes[0].driver.operate_on_keys(KeyOperation.USE, KEY)
+        assert not any(answer.succeeded for answer in refused.values())
+        await trio.sleep(60)
+        assert sees({"n1", "n2", "n3"}, nodes[0].driver.members)
+        assert sees({"n8"}, stranger.driver.members)
+        assert sees({"n9"}, plain.driver.members)
+        newcomer = await cluster.start("n4", "n2", keys=(OTHER_KEY,))
+        await cluster.agree("n1", "n2", "n3", "n4")
+        assert newcomer.keyring is not None
+
+
+async def test_labels_separate_clusters() -> None:
+    """A node of another label gets no answer at all."""
+    async with rig() as cluster:
+        blue = GossipSettings(label=b"blue")
+        n1 = await cluster.start("n1", settings=blue)
+        await cluster.start("n2", "n1", settings=blue)
+        await cluster.agree()
+        red = await cluster.start("n3", "n1", settings=GossipSettings(label=b"red"))
+        await trio.sleep(60)
+        assert sees({"n1", "n2"}, n1.driver.members)
+        assert sees({"n3"}, red.driver.members)
+        with pytest.raises(GossipRefused, match="without an answer"):
+            await red.driver.join("n1:8400")
+
+
+async def test_another_cluster_is_refused() -> None:
+    """By its tags, on the stream, with a reason."""
+    async with rig() as cluster:
+        n1 = await cluster.start("n1", tags={"cluster": "a"}, accepts=accepts_cluster("a"))
+        n2 = await cluster.start("n2", tags={"cluster": "b"}, accepts=accepts_cluster("b"))
+        with pytest.raises(GossipRefused, match="another cluster"):
+            await n2.driver.join("n1:8400")
+        assert sees({"n1"}, n1.driver.members)
+        assert n1.of(MergeRefused)
+        foreign = await cluster.start("n3", tags={"role": "looker-on"})
+        await foreign.driver.join("n1:8400")
+        await cluster.agree("n1", "n3")
+
+
+# --- Streams from strangers. ---
+
+
+async def dial(cluster: Rig, data: bytes) -> StreamMessage | None:
+    """Send bytes to n1's port; its answer."""
+    stream = await cluster.network.host("stranger").open_stream("n1:8400")
+    async with stream:
+        await stream.send_all(data)
+        decoder = StreamDecoder(is_accepting=False)
+        while chunk := await stream.receive_some():
+            if (message := decoder.feed(chunk)) is not None:
+                return message
+    return None
+
+
+async def test_stream_ping() -> None:
+    """Answered when it is for us."""
+    async with rig() as cluster:
+        await cluster.start("n1")
+        assert await dial(cluster, encode_stream_message(Ping(sequence=5, target="n1"))) == Ack(5)
+        assert await dial(cluster, encode_stream_message(Ping(sequence=5, target="n2"))) is None
+
+
+NONSENSE = [
+    b"\x00\xc1",
+    b"\x06\x90",
+    b"\x09\x80",
+    b"\x0a\x00\x00\x00\x01x",
+    b"\x06\x83\xa5Nodes\xce\xff\xff\xff\xff\xa4Join\xc2\xacUserStateLen\x00",
+]
+
+
+@pytest.mark.parametrize("data", NONSENSE)
+async def test_nonsense_is_answered_with_an_error(data: bytes) -> None:
+    """And nothing else happens."""
+    async with rig() as cluster:
+        n1 = await cluster.start("n1")
+        answer = await dial(cluster, data)
+        assert isinstance(answer, ErrorText), answer
+        assert n1.driver.statistics()["streams refused"] == 1
+        assert await dial(cluster, encode_label(b"blue") + data) is None
+
+
+async def test_silent_streams_are_closed() -> None:
+    """After the stream timeout; and no more than so many are served at once."""
+    async with rig() as cluster:
+        n1 = await cluster.start("n1", settings=GossipSettings(streams_max=2))
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(dial, cluster, b"\x06")
+        assert trio.current_time() - began == pytest.approx(LAN.stream_timeout_seconds, abs=0.1)
+        assert n1.driver.statistics()["streams refused"] == 1
+
+
+async def test_nonsense_packets_are_dropped() -> None:
+    """Counted, and the good ones beside them are read."""
+    async with rig() as cluster:
+        (n1, *_) = await three(cluster)
+        stranger = await cluster.packets.host("s").bind("s:1")
+        [where] = await cluster.packets.host("s").resolve("n1:8400")
+        for number in range(200):
+            stranger.send_nowait(random.Random(number).randbytes(number), where)
+        await trio.sleep(5)
+        assert n1.driver.statistics()["packets dropped"] > 150
+        assert not n1.of(MemberFailed)
+
+
+async def test_requests_are_bounded() -> None:
+    """The last that may wait, and one more; a driver that has ended answers all."""
+    async with rig() as cluster:
+        n1 = await cluster.start("n1", settings=GossipSettings(requests_max=3))
+        results: list[str] = []
+
+        async def ask() -> None:
+            try:
+                await n1.driver.send_event("e", b"")
+                results.append("done")
+            except Overloaded:
+                results.append("overloaded")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        assert sorted(results) == ["done"] * 3 + ["overloaded"] * 2
+        n1.scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ShuttingDown):
+            await n1.driver.send_event("e", b"")
+
+
+async def test_a_failure_to_send_is_a_lost_packet() -> None:
+    """The network is unreachable for one of us: failed for the others, and no crash."""
+    async with rig() as cluster:
+        (n1, n2, n3) = await three(cluster)
+
+        def unreachable(data: bytes, destination: Address) -> None:
+            raise OSError(101, "network is unreachable")
+
+        n3.driver._datagrams.send_nowait = unreachable  # type: ignore[method-assign]
+        cluster.network.host("n3").open_stream = refuse  # type: ignore[method-assign]
+        await trio.sleep(5)
+        assert n3.driver.statistics()["send errors"] > 3
+        assert n1.driver.members["n2"].status is MemberStatus.ALIVE
+        assert n2.driver.members["n1"].status is MemberStatus.ALIVE
+
+
+# --- Discovery. ---
+
+
+def hello(number: int) -> Hello:
+    return Hello(node_id=NodeId(number), cluster_name="c", node_name=f"n{number}", address=f"n{number}:8400")
+
+
+@asynccontextmanager
+async def discoveries(cluster: Rig, *numbers: int) -> AsyncIterator[list[tuple[GossipDiscovery, list[discovery.DiscoveryEvent]]]]:
+    """Started nodes whose discovery is gossip."""
+    found: list[tuple[GossipDiscovery, list[discovery.DiscoveryEvent]]] = []
+    for number in numbers:
+        events: list[discovery.DiscoveryEvent] = []
+        made: list[GossipDiscovery] = []
+        tags = node_tags(NodeId(number), address=f"n{number}:8400", cluster_name="c", version="1")
+        node = await cluster.start(f"n{number}", tags=tags, accepts=accepts_cluster("c"))
+
+        def adopt(*, on_event: Callable[[Event], None], node: Node = node) -> GossipDriver:
+            node.driver._on_event = on_event
+            return node.driver
+
+        made.append(GossipDiscovery(adopt, node_id=NodeId(number), on_event=events.append))
+        found.append((made[0], events))
+    yield found
+
+
+async def test_discovery() -> None:
+    """Members by id, from their tags: appeared, changed, failed, left; foreign members are none."""
+    async with rig() as cluster, discoveries(cluster, 1, 2, 3) as ((one, told), (two, _), (three_, _)):
+        await cluster.start("agent", "n1", tags={"role": "looker-on"})
+        one.introduce(hello(2))
+        one.introduce(hello(1))
+        three_.introduce(hello(2))
+        await until(lambda: len(one.members()) == len(two.members()) == len(three_.members()) == 2)
+        expected = discovery.Member(
+            node_id=NodeId(2),
+            name="n2",
+            address="n2:8400",
+            tags={"role": "eventlog", "id": format_id(2), "port": "8400", "cluster": "c", "v": "1", "addr": "n2:8400"},
+        )
+        assert one.members()[NodeId(2)] == expected
+        assert discovery.MemberAppeared(expected) in told
+        assert len(told) == 2
+        told.clear()
+        await cluster.nodes["n2"].driver.set_tags({**expected.tags, "addr": "elsewhere:1"})
+        await until(lambda: told)
+        assert told == [discovery.MemberChanged(one.members()[NodeId(2)])]
+        assert one.members()[NodeId(2)].address == "elsewhere:1"
+        told.clear()
+        cluster.crash("n2")
+        await until(lambda: told)
+        [failed] = told
+        assert isinstance(failed, discovery.MemberFailed)
+        assert set(one.members()) == {NodeId(3)}
+        told.clear()
+        assert await three_.driver.leave()
+        await until(lambda: told)
+        assert isinstance(told[0], discovery.MemberLeft)
+        assert one.members() == {}
+
+
+async def test_a_wiped_disk_is_another_node() -> None:
+    """The same name comes back with a new id: the old one has failed, the new one has appeared."""
+    async with rig() as cluster, discoveries(cluster, 1, 2) as ((one, told), _):
+        one.introduce(hello(2))
+        await until(one.members)
+        told.clear()
+        tags = node_tags(NodeId(77), address="n2:8400", cluster_name="c", version="1")
+        await cluster.nodes["n2"].driver.set_tags(tags)
+        await until(lambda: len(told) == 2)
+        assert [(type(event), event.member.node_id) for event in told] == [
+            (discovery.MemberFailed, 2),
+            (discovery.MemberAppeared, 77),
+        ]
+
+
+async def test_tags_fit() -> None:
+    """Also with a long cluster name and address."""
+    tags = node_tags(NodeId(1), address="h" * 250 + ":8400", cluster_name="c" * 255, version="0.1.0.dev0")
+    assert len(tags["cluster"]) < 64
+    assert tags["cluster"] == cluster_tag("c" * 255) != cluster_tag("c" * 254)
+    assert cluster_tag("prod") == "prod"
+    encode_tags(tags)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"role": "web"}, {"id": ""}, {"id": "0"}, {"id": "x"}, {"id": "1" * 17}, {"addr": "nonsense"}, {"addr": "", "port": "x"}],
+)
+async def test_members_with_other_tags_are_none(change: dict[str, str]) -> None:
+    """Whatever strangers write into their tags."""
+    tags = node_tags(NodeId(1), address="h:8400", cluster_name="c", version="1")
+    member = Member(
+        name="n",
+        address=Address(bytes(4), 1),
+        tags=tags,
+        status=MemberStatus.ALIVE,
+        incarnation=1,
+        versions=(1,) * 6,  # type: ignore[arg-type]
+    )
+    good = member_of(member, "0.0.0.0")
+    assert good is not None
+    assert good.address == "h:8400"
+    assert member_of(attrs.evolve(member, tags={**tags, **change}), "0.0.0.0") is None
+    without = member_of(attrs.evolve(member, tags={**tags, "addr": ""}), "10.0.0.9")
+    assert without is not None
+    assert without.address == "10.0.0.9:8400"

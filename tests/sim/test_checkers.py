@@ -1,0 +1,213 @@
+"""The checkers find what is wrong, and nothing else."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trio_eventlog.testing.checkers import LOG_MODEL, Interval, Model, check_log, linearizable, log_linearizable
+from trio_eventlog.testing.history import History
+
+
+def simulated(rng: random.Random, clients: int, calls: int) -> tuple[History, list[bytes]]:
+    """A right history: calls overlap, take effect at some moment in between, and some are given up."""
+    history = History()
+    log: list[bytes] = []
+    under_way: dict[str, tuple[object, object]] = {}
+    number = 0
+    while number < calls or under_way:
+        client = f"c{rng.randrange(clients)}"
+        if client not in under_way:
+            if number >= calls:
+                client = rng.choice(list(under_way))
+            else:
+                number += 1
+                if rng.random() < 0.3:
+                    under_way[client] = (history.read_end(client), None)
+                else:
+                    values = tuple(b"%d.%d" % (number, at) for at in range(rng.randrange(1, 4)))
+                    under_way[client] = (history.append(client, values), None)
+                continue
+        call, effect = under_way[client]
+        if effect is None and rng.random() < 0.8:
+            if hasattr(call, "end"):
+                under_way[client] = (call, len(log))
+            else:
+                under_way[client] = (call, len(log))
+                log += call.values  # type: ignore[attr-defined]
+            continue
+        del under_way[client]
+        if effect is None or rng.random() < 0.1:
+            history.gave_up(call)  # type: ignore[arg-type]
+        elif hasattr(call, "end"):
+            history.read(call, effect)  # type: ignore[arg-type]
+        else:
+            history.appended(call, effect)  # type: ignore[arg-type]
+    history.consumed.clear()
+    for offset, value in enumerate(log):
+        history.consume("reader", offset, value)
+    return history, log
+
+
+@given(st.integers(0, 1 << 32))
+@settings(max_examples=200, deadline=None)
+def test_right_histories_pass_both_checkers(seed: int) -> None:
+    """No false alarm."""
+    rng = random.Random(seed)
+    history, log = simulated(rng, 3, 12)
+    assert check_log(history, log) == []
+    assert log_linearizable(history)
+
+
+@given(st.integers(0, 1 << 32), st.sampled_from(["offset", "end", "early"]))
+@settings(max_examples=200, deadline=None)
+def test_whatever_the_search_refuses_the_log_checker_refuses_too(seed: int, damage: str) -> None:
+    """One answer is changed: when no order explains it any more, the quick checker says so as well."""
+    rng = random.Random(seed)
+    history, log = simulated(rng, 3, 10)
+    appends = [call for call in history.appends if call.offset is not None]
+    reads = [call for call in history.reads if call.end is not None]
+    if damage == "offset" and appends:
+        call = rng.choice(appends)
+        assert call.offset is not None
+        call.offset = max(0, call.offset + rng.choice([-1, 1, 2]))
+    elif damage == "end" and reads:
+        read = rng.choice(reads)
+        assert read.end is not None
+        read.end = max(0, read.end + rng.choice([-2, -1, 1, 2]))
+    elif damage == "early" and reads:
+        # It returned before it was called by the others' clock: an answer from the past.
+        read = rng.choice(reads)
+        read.called = (history._places) * 2
+        read.returned = read.called + 1
+    if not log_linearizable(history):
+        assert check_log(history, log) != []
+
+
+def base() -> tuple[History, list[bytes]]:
+    history = History()
+    first = history.append("c1", [b"a", b"b"])
+    history.appended(first, 0)
+    second = history.append("c2", [b"c"])
+    history.appended(second, 2)
+    read = history.read_end("c1")
+    history.read(read, 3)
+    return history, [b"a", b"b", b"c"]
+
+
+def test_the_plain_case_is_right() -> None:
+    history, log = base()
+    assert check_log(history, log) == []
+    assert log_linearizable(history)
+
+
+@pytest.mark.parametrize(
+    ("log", "problem"),
+    [
+        ([b"a", b"b"], "was acknowledged at 2 and is not there"),
+        ([b"a", b"b", b"c", b"c"], "twice"),
+        ([b"a", b"b", b"c", b"x"], "never sent"),
+        ([b"c", b"a", b"b"], "was acknowledged at 0 and is at 1"),
+        ([b"a", b"c", b"b"], "torn"),
+    ],
+)
+def test_a_log_that_is_not_what_was_acknowledged(log: list[bytes], problem: str) -> None:
+    """Lost, doubled, invented, moved, torn."""
+    history, _ = base()
+    assert any(problem in text for text in check_log(history, log))
+
+
+def test_an_append_before_one_that_was_over_when_it_began() -> None:
+    """Both checkers: the order of the log contradicts the order of time."""
+    history = History()
+    first = history.append("c1", [b"a"])
+    history.appended(first, 1)
+    second = history.append("c2", [b"b"])
+    history.appended(second, 0)
+    assert not log_linearizable(history)
+    assert any("reached to" in text for text in check_log(history, [b"b", b"a"]))
+
+
+def test_a_read_of_the_past() -> None:
+    """The end goes back in real time, or is below what was acknowledged."""
+    history, log = base()
+    read = history.read_end("c3")
+    history.read(read, 2)
+    assert not log_linearizable(history)
+    assert any("known to be 3 before" in text for text in check_log(history, log))
+
+
+def test_a_read_of_the_future() -> None:
+    """It cannot count what is sent only after it has returned, nor what never was."""
+    history = History()
+    read = history.read_end("c3")
+    history.read(read, 1)
+    append = history.append("c1", [b"a"])
+    history.appended(append, 0)
+    assert not log_linearizable(history)
+    assert any("before all of that was sent" in text for text in check_log(history, [b"a"]))
+    assert any("has 0 records" in text for text in check_log(history, []))
+
+
+def test_a_refused_append_that_is_there_nevertheless() -> None:
+    """Refused means never; given up means perhaps."""
+    for refuse in (True, False):
+        history = History()
+        append = history.append("c1", [b"a"])
+        (history.was_refused if refuse else history.gave_up)(append)
+        assert bool(check_log(history, [b"a"])) is refuse
+        assert check_log(history, []) == []
+
+
+def test_consumers_that_see_gaps_repetitions_changes_and_the_future() -> None:
+    """Each of them by itself."""
+    history, log = base()
+    for at in (0, 1, 2):
+        history.consume("right", at, log[at])
+    assert check_log(history, log) == []
+    history.consume("gap", 0, b"a")
+    history.consume("gap", 2, b"c")
+    assert any("offset 2 after 0" in text for text in check_log(history, log))
+    history, log = base()
+    history.consume("again", 0, b"a")
+    history.consume("again", 0, b"a")
+    assert any("offset 0 after 0" in text for text in check_log(history, log))
+    history, log = base()
+    history.consume("changed", 1, b"x")
+    assert any("where b'b' is" in text for text in check_log(history, log))
+    history = History()
+    history.consume("early", 0, b"a")
+    history.appended(history.append("c1", [b"a"]), 0)
+    assert any("before it was sent" in text for text in check_log(history, [b"a"]))
+
+
+def test_the_search_on_a_register() -> None:
+    """The textbook examples, with another model than a log."""
+
+    def step(state: int, operation: tuple[str, int]) -> int | None:
+        kind, value = operation
+        return value if kind == "write" else state if state == value else None
+
+    register = Model(initial=0, step=step)
+    write, read_new, read_old = ("write", 1), ("read", 1), ("read", 0)
+    overlapping = [Interval(write, 1, 6), Interval(read_new, 2, 3), Interval(read_old, 4, 5)]
+    assert not linearizable(register, overlapping), "new, then old"
+    overlapping = [Interval(write, 1, 6), Interval(read_old, 2, 3), Interval(read_new, 4, 5)]
+    assert linearizable(register, overlapping)
+    assert linearizable(register, [Interval(write, 1, None), Interval(read_old, 2, 3)]), "a write that never came"
+    assert linearizable(register, [Interval(write, 1, None), Interval(read_old, 2, 3), Interval(read_new, 4, 5)])
+    assert not linearizable(register, [Interval(read_new, 2, 3)])
+    assert linearizable(LOG_MODEL, [])
+
+
+def test_the_log_checker_takes_long_histories() -> None:
+    """Near-linear: ten times the calls, nowhere near a hundred times the time."""
+    seconds = []
+    for calls in (1000, 10_000):
+        history, log = simulated(random.Random(1), 10, calls)
+        before = time.process_time()
+        assert check_log(history, log) == []
+        seconds.append(time.process_time() - before)
+    assert seconds[1] < 40 * seconds[0] + 0.05

@@ -1,0 +1,410 @@
+"""Whole nodes under faults, by seed: first safety, while everything breaks; then, when all heals, liveness.
+
+    python -m trio_eventlog.testing.node_simulator SEED
+
+runs one seed again with its log lines.
+"""
+
+import argparse
+import logging
+import random
+import sys
+from collections import Counter
+from typing import Any
+
+import attrs
+import trio
+
+from trio_eventlog.client.client import Client
+from trio_eventlog.client.settings import ClientSettings
+from trio_eventlog.codec.batch import encode_records, stamp
+from trio_eventlog.errors import (
+    DuplicateOutOfWindow,
+    EventLogError,
+    NotLeader,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    TopicNotFound,
+    Unavailable,
+)
+from trio_eventlog.records import Acks, Record
+from trio_eventlog.rpc import methods_of
+from trio_eventlog.service.convert import encode_produce_request
+from trio_eventlog.testing import determinism
+from trio_eventlog.testing.checkers import check_log
+from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.determinism import derive
+from trio_eventlog.testing.history import History
+from trio_eventlog.testing.nemesis import FaultParameters, Nemesis, draw_parameters
+from trio_eventlog.v1 import event_log_pb2
+
+TOPIC = "t"
+CHAOS_SECONDS = 6.0
+BATCHES_MAX = 200
+"""Of all producers together, so that no run takes much longer than another."""
+LIVENESS_SECONDS_MAX = 20.0
+"""After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
+WATCH_SECONDS = 0.01
+
+_EVENT_LOG = methods_of(event_log_pb2.DESCRIPTOR.services_by_name["EventLog"])
+
+
+class InvariantBroken(AssertionError):
+    """Something that must always hold does not."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class RunParameters:
+    """The shape of one run.
+
+    Attributes:
+        partitions: of the topic.
+        producers: clients that append, each one batch after the other.
+        plain_producers: the same without our client: one node after the other is asked until one answers.
+        consumers, readers: clients that follow the log, and that read its end linearizably.
+        batch_records_max, value_bytes_max: of each batch.
+        pause_seconds_max: of a producer between two batches.
+        settings: of the nodes: small limits make rare paths common.
+        faults: of the nemesis.
+    """
+
+    nodes: int
+    partitions: int
+    producers: int
+    plain_producers: int
+    consumers: int
+    readers: int
+    batch_records_max: int
+    value_bytes_max: int
+    pause_seconds_max: float
+    settings: dict[str, Any]
+    faults: FaultParameters
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class RunResult:
+    """What a run has shown.
+
+    Attributes:
+        digest: of everything on the network, with its times.
+        counts: of faults, calls and records.
+    """
+
+    digest: str
+    counts: Counter[str]
+
+
+def draw_run(seed: int) -> RunParameters:
+    """First the parameters are drawn, then the run: so that some runs have much of one thing and nothing of another."""
+    rng = derive(seed, "parameters")
+    value_bytes_max = rng.choice((8, 100, 3000))
+    return RunParameters(
+        nodes=rng.choice((3, 3, 3, 3, 5, 1)),
+        partitions=rng.choice((1, 1, 2)),
+        producers=rng.choice((1, 2, 3)),
+        plain_producers=rng.choice((0, 1, 2)),
+        consumers=rng.choice((0, 1, 2)),
+        readers=rng.choice((0, 1, 2)),
+        batch_records_max=rng.choice((1, 3, 10)),
+        value_bytes_max=value_bytes_max,
+        pause_seconds_max=rng.choice((0.05, 0.1, 0.3)),
+        settings={
+            "tick_seconds": rng.choice((0.03, 0.1)),
+            "tail_cache_bytes": rng.choice((0, 4096, 1 << 20)),
+            "segment_bytes": rng.choice((4096, 16384, 1 << 20)),
+            "preallocate_bytes": rng.choice((0, 4096, 65536)),
+            "index_interval_bytes": rng.choice((1024, 65536)),
+            "inflight_messages_max": rng.choice((1, 4, 256)),
+            "append_bytes_max": rng.choice((4096, 1 << 20)),
+            "producer_window_batches": 5,
+            "forward_timeout_seconds": rng.choice((2.0, 30.0)),
+        },
+        faults=draw_parameters(rng),
+    )
+
+
+def run_seed(seed: int, *, verbose: bool = False) -> RunResult:
+    """One run. Raises with the seed and the command that repeats it in its text."""
+    parameters = draw_run(seed)
+    try:
+        return determinism.run(_simulate, seed, parameters, seed=seed)
+    except BaseException as error:
+        if verbose or isinstance(error, KeyboardInterrupt):
+            raise
+        raise AssertionError(
+            f"seed {seed} failed: {_innermost(error)}\n{parameters}\n"
+            f"to see it again: python -m trio_eventlog.testing.node_simulator {seed}"
+        ) from error
+
+
+async def _simulate(seed: int, parameters: RunParameters) -> RunResult:
+    run = _Run(seed, parameters)
+    await run.run()
+    return RunResult(digest=run.cluster.trace.digest, counts=run.counts)
+
+
+class _Run:
+    def __init__(self, seed: int, parameters: RunParameters) -> None:
+        self.seed = seed
+        self.parameters = parameters
+        self.cluster = Cluster(parameters.nodes, seed=seed, **parameters.settings)
+        self.histories = [History() for _ in range(parameters.partitions)]
+        self.counts: Counter[str] = Counter()
+        self.is_ending = False
+        self._leaders: dict[tuple[int, int], str] = {}
+        self._progress: dict[tuple[int, str, int], tuple[int, int, int]] = {}
+        self._consumed = Counter[tuple[str, int]]()
+
+    async def run(self) -> None:
+        cluster, parameters = self.cluster, self.parameters
+        async with cluster, trio.open_nursery() as watching:
+            watching.start_soon(self._watch)
+            async with cluster.client(settings=_CLIENT) as client:
+                await client.create_topic(TOPIC, partitions=parameters.partitions)
+                await cluster.wait_topic(TOPIC)
+            nemesis = Nemesis(cluster, parameters.faults, derive(self.seed, "nemesis"))
+            async with trio.open_nursery() as clients:
+                for number in range(parameters.producers):
+                    clients.start_soon(self._produce, f"producer {number}")
+                for number in range(parameters.plain_producers):
+                    clients.start_soon(self._produce_plainly, f"plain producer {number}", 1000 + number)
+                for number in range(parameters.readers):
+                    clients.start_soon(self._read, f"reader {number}")
+                async with trio.open_nursery() as consumers:
+                    for number in range(parameters.consumers):
+                        consumers.start_soon(self._consume, f"consumer {number}")
+                    with trio.move_on_after(CHAOS_SECONDS):
+                        await nemesis.run()
+                    await nemesis.end()
+                    self.is_ending = True
+                    # From here on it has to work, and in time.
+                    await self._until_alive(clients)
+                    await self._until_consumed()
+                    consumers.cancel_scope.cancel()
+            await self._check_end()
+            watching.cancel_scope.cancel()
+        self.counts.update(nemesis.counts)
+
+    # Clients
+
+    async def _produce(self, name: str) -> None:
+        rng = derive(self.seed, name)
+        async with self.cluster.client(name=name, settings=_CLIENT) as client:
+            while not self.is_ending and self.counts["batches"] < BATCHES_MAX:
+                partition = rng.randrange(self.parameters.partitions)
+                await self._append(client, name, partition, self._values(rng, name))
+                await trio.sleep(rng.uniform(0, self.parameters.pause_seconds_max))
+
+    async def _append(self, client: Client, name: str, partition: int, values: list[bytes]) -> None:
+        history = self.histories[partition]
+        call = history.append(name, values)
+        try:
+            result = await client.produce(TOPIC, *values, partition=partition)
+        except OutcomeUnknown:
+            history.gave_up(call)
+            self.counts["append given up"] += 1
+        except EventLogError as error:
+            history.was_refused(call)
+            self.counts[f"append refused: {error.code}"] += 1
+        else:
+            history.appended(call, result.base_offset)
+            self.counts["append"] += 1
+
+    async def _produce_plainly(self, name: str, producer_id: int) -> None:
+        """What a foreign idempotent producer does: the same batch again, to any node, until it is answered."""
+        rng = derive(self.seed, name)
+        partition = rng.randrange(self.parameters.partitions)
+        history = self.histories[partition]
+        sequence = 0
+        while not self.is_ending and self.counts["batches"] < BATCHES_MAX:
+            values = self._values(rng, name)
+            batch = stamp(
+                encode_records([Record(value=value) for value in values], now_ns=1),
+                producer_id=producer_id,
+                producer_epoch=0,
+                base_sequence=sequence,
+            )
+            request = encode_produce_request(TOPIC, partition, batch, Acks.QUORUM)
+            call = history.append(name, values)
+            attempts = 0
+            while True:
+                attempts += 1
+                target = rng.choice(self.cluster.names)
+                try:
+                    with trio.fail_after(rng.choice((0.2, 1.0, 5.0))):
+                        async with self.cluster.channel(target, name=name) as channel:
+                            response = await channel.unary(_EVENT_LOG["Produce"], request)
+                            break
+                except (trio.TooSlowError, OSError, NotLeader, Unavailable, OutcomeUnknown):
+                    pass
+                except DuplicateOutOfWindow as error:
+                    raise InvariantBroken(f"{name}: the last batch of a producer is always remembered: {error}") from error
+                except EventLogError as error:
+                    if not error.retryable and not isinstance(error, TopicNotFound):
+                        raise InvariantBroken(f"{name}: {error.code}: {error}") from error
+                await trio.sleep(rng.uniform(0, 0.1))
+            history.appended(call, response.base_offset)
+            self.counts["plain append"] += 1
+            self.counts["plain append repeated"] += attempts > 1
+            sequence += len(values)
+            await trio.sleep(rng.uniform(0, self.parameters.pause_seconds_max))
+
+    def _values(self, rng: random.Random, name: str) -> list[bytes]:
+        self.counts["batches"] += 1
+        count = rng.randrange(1, self.parameters.batch_records_max + 1)
+        size_bytes = rng.randrange(self.parameters.value_bytes_max)
+        return [b"%s/%d/%d/" % (name.encode(), self.counts["batches"], at) + bytes(size_bytes) for at in range(count)]
+
+    async def _read(self, name: str) -> None:
+        """Linearizable reads of the end, at any node."""
+        rng = derive(self.seed, name)
+        while not self.is_ending:
+            partition = rng.randrange(self.parameters.partitions)
+            history = self.histories[partition]
+            request = event_log_pb2.ConsumeRequest(
+                topic=TOPIC,
+                partition=partition,
+                start=event_log_pb2.END,
+                consistency=event_log_pb2.LINEARIZABLE,
+            )
+            call = history.read_end(name)
+            try:
+                with trio.fail_after(rng.choice((0.5, 3.0))):
+                    async with self.cluster.channel(rng.choice(self.cluster.names), name=name) as channel:
+                        response = await channel.unary(_EVENT_LOG["Consume"], request)
+            except (trio.TooSlowError, OSError, EventLogError):
+                history.gave_up(call)
+            else:
+                history.read(call, response.high_watermark)
+                self.counts["read"] += 1
+            await trio.sleep(rng.uniform(0, 0.2))
+
+    async def _consume(self, name: str) -> None:
+        async with trio.open_nursery() as nursery:
+            for partition in range(self.parameters.partitions):
+                nursery.start_soon(self._consume_partition, name, partition)
+
+    async def _consume_partition(self, name: str, partition: int) -> None:
+        """Plain streams at any node, each from where the last one ended."""
+        rng = derive(self.seed, f"{name}/{partition}")
+        history = self.histories[partition]
+        offset = 0
+        while True:
+            request = event_log_pb2.ConsumeRequest(topic=TOPIC, partition=partition, offset=offset)
+            request.max_records = rng.choice((0, 1, 5))
+            try:
+                with trio.move_on_after(rng.choice((0.5, 2.0, 1000.0))):
+                    async with (
+                        self.cluster.channel(rng.choice(self.cluster.names), name=name) as channel,
+                        channel.stream(_EVENT_LOG["ConsumeStream"], request) as call,
+                    ):
+                        async for response in call:
+                            for record in response.records:
+                                history.consume(f"{name}/{partition}", record.offset, record.value)
+                                offset = record.offset + 1
+                                self.counts["consumed"] += 1
+                                self._consumed[name, partition] = offset
+                            if response.high_watermark < offset:
+                                raise InvariantBroken(f"{name} was given {offset - 1} above the watermark")
+            except OffsetOutOfRange as error:
+                raise InvariantBroken(f"{name}: what was committed once is out of range: {error}") from error
+            except (OSError, EventLogError):
+                pass
+            await trio.sleep(rng.uniform(0, 0.05))
+
+    # Invariants
+
+    async def _watch(self) -> None:
+        """One leader for each term; commit, applied and watermark never go back in a node's life."""
+        while True:
+            for name in self.cluster.running:
+                node = self.cluster.node(name)
+                for replica in node._replicas.all():
+                    core = replica.driver._core
+                    if core.is_leader:
+                        leader = self._leaders.setdefault((replica.group_id, core.term), name)
+                        if leader != name:
+                            raise InvariantBroken(f"{leader} and {name} both lead term {core.term} of {replica.name}")
+                    key = (replica.group_id, name, id(replica))
+                    now = (core.commit_index, core.applied_index, replica.watermark.value)
+                    before = self._progress.get(key, (0, 0, 0))
+                    if any(new < old for new, old in zip(now, before, strict=True)):
+                        raise InvariantBroken(f"{name}: {replica.name} went back from {before} to {now}")
+                    if not core.applied_index <= core.commit_index <= core.last_index:
+                        raise InvariantBroken(f"{name}: {replica.name}: {now}, last {core.last_index}")
+                    self._progress[key] = now
+            await trio.sleep(WATCH_SECONDS)
+
+    async def _until_alive(self, clients: trio.Nursery) -> None:
+        cluster = self.cluster
+        deadline = trio.current_time() + LIVENESS_SECONDS_MAX
+        for partition in range(self.parameters.partitions):
+            await cluster.wait_leader(TOPIC, partition, seconds_max=max(deadline - trio.current_time(), 0))
+            async with cluster.client(settings=_CLIENT) as client:
+                with trio.fail_after(max(deadline - trio.current_time(), 0)):
+                    await self._append(client, f"last {partition}", partition, [b"last %d" % partition])
+        calls = [call for history in self.histories for call in history.appends]
+        assert calls
+        assert [call for call in calls if call.client.startswith("last") and call.offset is not None], "the last call was answered"
+        assert clients
+
+    async def _until_consumed(self) -> None:
+        for partition, history in enumerate(self.histories):
+            (last,) = [call for call in history.appends if call.client == f"last {partition}"]
+            assert last.offset is not None
+            for number in range(self.parameters.consumers):
+                key = (f"consumer {number}", partition)
+                end = last.offset
+                await self.cluster.wait_until(
+                    lambda key=key, end=end: self._consumed[key] > end,  # type: ignore[misc]
+                    f"{key} sees the last record",
+                    LIVENESS_SECONDS_MAX,
+                )
+
+    async def _check_end(self) -> None:
+        cluster = self.cluster
+        for partition, history in enumerate(self.histories):
+            await cluster.wait_converged(TOPIC, partition)
+            logs: dict[str, list[bytes]] = {}
+            for name in cluster.names:
+                records = await cluster.read(name, TOPIC, partition)
+                if [record.offset for record in records] != list(range(len(records))):
+                    raise InvariantBroken(f"{name}: offsets are not dense")
+                logs[name] = [record.value for record in records]
+            first = logs[cluster.names[0]]
+            for name, log in logs.items():
+                if log != first:
+                    raise InvariantBroken(f"{name} and {cluster.names[0]} hold different records")
+            problems = check_log(history, first)
+            if problems:
+                raise InvariantBroken("; ".join(problems))
+            self.counts["records"] += len(first)
+            replicas = [cluster.replica(name, TOPIC, partition) for name in cluster.names]
+            machines = [replica.driver._applier.producers for replica in replicas if replica is not None]
+            if any(machine != machines[0] for machine in machines):
+                raise InvariantBroken("machines that have applied the same differ")
+
+
+_CLIENT = ClientSettings(
+    attempt_timeout_seconds=1.0, request_timeout_seconds=20.0, keepalive_seconds=1.0, keepalive_timeout_seconds=1.0
+)
+
+
+def _innermost(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run a seed of the node simulation again, with its log lines.")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--log-level", default="INFO")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(name)s: %(message)s", stream=sys.stderr)
+    result = run_seed(arguments.seed, verbose=True)
+    sys.stdout.write(f"{result.digest} {dict(sorted(result.counts.items()))}\n")
+
+
+if __name__ == "__main__":
+    main()
