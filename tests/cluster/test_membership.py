@@ -115,10 +115,15 @@ async def test_a_fourth_node_stays_a_learner_and_serves_everybody() -> None:
         }
 
 
-async def test_partitions_with_fewer_replicas_move_to_a_node_that_comes_and_back() -> None:
-    """As many as its share; what moved away is gone from the disk, and comes back whole when the new node is drained."""
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_partitions_with_fewer_replicas_move_to_a_node_that_comes_and_back(replicas: int) -> None:
+    """As many as its share; what moved away is gone from the disk, and comes back whole when the new node is drained.
+
+    The group's first voter, coming back with an empty log, must not believe that it is alone: with one replica it could elect
+    itself.
+    """
     async with Cluster(4, founders=3, seed=23) as cluster, cluster.client("n1", settings=QUICK) as client:
-        await client.create_topic("orders", partitions=8, replicas=2)
+        await client.create_topic("orders", partitions=8, replicas=replicas)
         for partition in range(8):
             await client.produce("orders", b"before-%d" % partition, partition=partition)
         await cluster.start("n4")

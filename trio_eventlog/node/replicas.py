@@ -17,6 +17,7 @@ from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
+from trio_eventlog.node.departed import Departed, depart, finish_departure, has_log
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.raft_driver import Send
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
@@ -244,11 +245,26 @@ class Replicas:
             await self._catalog_changed.wait()
 
     async def _remove_left_behind(self) -> None:
-        """Files of groups that are gone: a crash amid their removal has left them."""
-        known = {partition.group_id for topic in self.machine.topics.values() for partition in topic.partitions}
+        """Files of groups that were deleted or have moved: a crash amid their removal has left them."""
+        known = {
+            partition.group_id: (topic, number)
+            for topic in self.machine.topics.values()
+            for number, partition in enumerate(topic.partitions)
+        }
         for group_id in await self._directory.group_ids():
-            if group_id != CATALOG_GROUP and group_id < self.machine.next_group_id and group_id not in known:
+            if group_id == CATALOG_GROUP or group_id >= self.machine.next_group_id:
+                continue
+            if group_id not in known:
                 await self._directory.remove_group(group_id)
+                continue
+            topic, number = known[group_id]
+            path = self._directory.group_path(group_id)
+            if self._node_id in topic.partitions[number].replicas:
+                continue
+            await finish_departure(self._directory.disk, path)
+            if await has_log(self._directory.disk, path):
+                # It is closed in good order, as it would have been.
+                await self._start_partition(topic, number)
 
     async def _follow(self, topics: list[Topic], groups_end: GroupId) -> None:
         placed = {partition.group_id for topic in topics for partition in topic.partitions if self._node_id in partition.replicas}
@@ -340,6 +356,7 @@ class Replicas:
         """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
         item = self._open.pop(group_id)
         name = item.replica.name
+        status = item.replica.status()
         if has_moved:
             item.replica.close(NotLeader(f"{name} has moved to other nodes: go there"))
         else:
@@ -347,6 +364,10 @@ class Replicas:
         item.scope.cancel()
         await item.closed.wait()
         self._on_deleted(group_id)
-        await self._directory.remove_group(group_id)
-        if has_moved:
+        if not has_moved:
+            await self._directory.remove_group(group_id)
+        else:
+            left = Departed(last_term=status.last_term, last_index=status.last_index, applied_index=status.applied_index)
+            departed = item.replica.departed.joined(left)
+            await depart(self._directory.disk, self._directory.group_path(group_id), departed)
             logger.info("%s has moved to other nodes: its files are removed here", name)
