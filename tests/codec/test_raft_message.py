@@ -59,7 +59,18 @@ MESSAGES = {
     "append response": Message(
         type=MessageType.APPEND_RESPONSE, to=ONE, sender=TWO, term=3, index=7, reject=True, reject_hint=5, log_term=2
     ),
-    "vote": Message(type=MessageType.VOTE, to=TWO, sender=ONE, term=4, index=9, log_term=3, context=TRANSFER_CAMPAIGN, priority=2),
+    "vote": Message(
+        type=MessageType.VOTE,
+        to=TWO,
+        sender=ONE,
+        term=4,
+        index=9,
+        log_term=3,
+        commit=8,
+        commit_term=2,
+        context=TRANSFER_CAMPAIGN,
+        priority=2,
+    ),
     "heartbeat": Message(type=MessageType.HEARTBEAT, to=TWO, sender=ONE, term=3, commit=6, context=b"\x01\x02"),
     "transfer": Message(type=MessageType.TRANSFER_LEADER, to=ONE, sender=TWO, term=3, transferee=TWO),
     "snapshot": Message(

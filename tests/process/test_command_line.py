@@ -146,7 +146,7 @@ def test_topics(target: str) -> None:
 
 def test_cluster_tables(target: str) -> None:
     """One node, which leads."""
-    assert re.search(rf"^solo +[0-9a-f]{{16}} +{target} +leader$", output("members", target=target), re.MULTILINE)
+    assert re.search(rf"^solo +[0-9a-f]{{16}} +{target} +alive +leader$", output("members", target=target), re.MULTILINE)
     assert re.search(r"^catalog +solo +leader +solo ", output("status", target=target), re.MULTILINE)
     (status,) = json.loads(output("status", "--json", target=target))
     assert status["groups"][0]["role"] == "leader"

@@ -9,7 +9,7 @@ aside on both sides; a block without any other output is the same as one that sa
 
 Where our `Ready` is laid out differently it is translated here:
 
-- our answers to candidates also tell what is committed, which is left aside here;
+- our votes and their responses also tell what is committed, which is left aside here;
 - we hold back every message that speaks for a term not durable yet, etcd only replies; the adapter moves the others back;
 - we hand out the hard state with every configuration change, etcd only when it has changed;
 - etcd's synchronous mode is a driver's habit (persist, apply, then acknowledge all), so it lives here;
@@ -78,6 +78,7 @@ NAMES = {
     MessageType.PROPOSE: "MsgProp",
 }
 VOTE_RESPONSES = {MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE}
+VOTES = {MessageType.VOTE, MessageType.PRE_VOTE} | VOTE_RESPONSES
 REPLIES_OF_THE_DISK = {MessageType.APPEND_RESPONSE} | VOTE_RESPONSES
 
 
@@ -443,11 +444,11 @@ def describe_item(item: "Item | AppendWork | ApplyWork", indent: str = "", with_
                 to=message.to,
                 name=NAMES[message.type],
                 term=message.term,
-                log_term=0 if message.type in VOTE_RESPONSES else message.log_term,
+                log_term=message.log_term,
                 index=message.index,
                 reject=message.reject,
                 hint=message.reject_hint,
-                commit=0 if message.type in VOTE_RESPONSES else message.commit,
+                commit=0 if message.type in VOTES else message.commit,
                 entries=entries,
                 snapshot=message.snapshot,
                 indent=indent,

@@ -189,13 +189,33 @@ def test_4_a_removed_leader_does_not_take_the_group_with_it() -> None:
     assert cluster[2].node.configuration == voters(2)
 
 
+def test_4_a_promoted_node_that_does_not_know_it_learns_it_from_who_asks_for_its_vote() -> None:
+    """It has the longest log, refuses all others, and would not campaign itself, as it takes itself for a learner."""
+    before = Configuration(voters=frozenset({NodeId(2)}), learners=frozenset({NodeId(1)}))
+    cluster = Cluster(2, FULL, configuration=before)
+    leader = cluster.elect(2)
+    leader.disk_works = False
+    leader.node.propose_configuration(ConfigurationChange(changes=(NodeChange(ChangeKind.ADD_VOTER, NodeId(1)),)))
+    cluster.collect()
+    leader.propose(b"the leader's own disk is slower")
+    cluster.settle()
+    leader.persist(1)
+    leader.take()
+    assert leader.node.configuration == voters(1, 2)
+    crashed = cluster.restart(2)
+    learner = cluster[1]
+    assert (crashed.node.last_index, learner.node.last_index, learner.node.configuration) == (2, 3, before)
+    cluster.wait_leader()
+    assert learner.node.configuration == voters(1, 2)
+
+
 @pytest.mark.parametrize(("commit", "commit_term", "believed"), [(2, 1, True), (2, 2, False), (3, 1, False), (4, 1, False)])
 def test_4_what_a_voter_tells_counts_only_for_the_same_entry(commit: int, commit_term: int, believed: bool) -> None:
     """Another entry at that index, or none, is not committed by that."""
     peer = Peer(terms=[1, 1, 2], hard_state=HardState(term=2))
     peer.node.campaign()
     peer.take()
-    peer.step(message(MessageType.VOTE_RESPONSE, 2, 3, reject=True, commit=commit, log_term=commit_term))
+    peer.step(message(MessageType.VOTE_RESPONSE, 2, 3, reject=True, commit=commit, commit_term=commit_term))
     assert peer.node.commit_index == (commit if believed else 0)
 
 

@@ -12,11 +12,12 @@
 40  u64  index
 48  u64  last index
 56  u64  commit
-64  u64  reject hint
-72  u64  transferee
-80  u32  priority
-84  u32  0
-88       context, snapshot
+64  u64  commit term
+72  u64  reject hint
+80  u64  transferee
+88  u32  priority
+92  u32  0
+96       context, snapshot
 ```
 
 All numbers little-endian. A snapshot is u64 index, u64 term and an encoded configuration. The entries of an APPEND follow as raw
@@ -40,7 +41,7 @@ from trio_eventlog.raft import (
     encode_configuration,
 )
 
-HEAD = struct.Struct("<BBHIQQQQQQQQQII")
+HEAD = struct.Struct("<BBHIQQQQQQQQQQII")
 CONTEXT_BYTES_MAX = 1024
 _SNAPSHOT_HEAD = struct.Struct("<QQ")
 _TYPES = {int(kind): kind for kind in MessageType if kind is not MessageType.PROPOSE}
@@ -67,6 +68,7 @@ def encode_message(message: Message) -> bytes:
         message.index,
         message.last_index,
         message.commit,
+        message.commit_term,
         message.reject_hint,
         message.transferee,
         message.priority,
@@ -85,8 +87,8 @@ def decode_message(body: bytes | memoryview) -> tuple[Message, Sequence[EntryFra
     if len(view) < HEAD.size:
         raise CodecError(f"raft message: {len(view)} bytes are no head")
     (
-        kind, rejected, context_bytes, snapshot_bytes, to, sender, term, log_term, index, last_index, commit, reject_hint,
-        transferee, priority, zero,
+        kind, rejected, context_bytes, snapshot_bytes, to, sender, term, log_term, index, last_index, commit, commit_term,
+        reject_hint, transferee, priority, zero,
     ) = HEAD.unpack_from(view)  # fmt: skip
     message_type = _TYPES.get(kind)
     context_end = HEAD.size + context_bytes
@@ -112,6 +114,7 @@ def decode_message(body: bytes | memoryview) -> tuple[Message, Sequence[EntryFra
             index=index,
             last_index=last_index,
             commit=commit,
+            commit_term=commit_term,
             reject=bool(rejected),
             reject_hint=reject_hint,
             context=bytes(view[HEAD.size : context_end]),

@@ -127,15 +127,15 @@ class Message:
         type: what it is; which of the fields below mean something follows from it.
         to, sender: both are set in every message. Equal in a response a core gives itself (see `StorageAppend.responses`).
         term: the sender's term; one more for PRE_VOTE and for a granted PRE_VOTE_RESPONSE; 0 for READ_INDEX and PROPOSE.
-        log_term: term of the entry at `index` (APPEND, VOTE, PRE_VOTE), at `reject_hint` (a rejecting APPEND_RESPONSE), at
-            `commit` (VOTE_RESPONSE, PRE_VOTE_RESPONSE).
+        log_term: term of the entry at `index` (APPEND, VOTE, PRE_VOTE), or at `reject_hint` (a rejecting APPEND_RESPONSE).
         index: the entry before the first one sent (APPEND); last entry (VOTE, PRE_VOTE); last durable or refused index
             (APPEND_RESPONSE); the index to read at (READ_INDEX_RESPONSE).
         last_index: last index sent, in an APPEND; the entries are `index + 1 .. last_index`, none when they are equal. A core
             names the range only; the shell fetches the frames. In a received APPEND `entries` must hold exactly that range.
         commit: the sender's commit index (APPEND); the same as far as the receiver is known to match (HEARTBEAT); in a rejecting
             APPEND_RESPONSE a commit index that the sender's log, having lost entries, does not reach any more; the sender's own
-            in VOTE_RESPONSE and PRE_VOTE_RESPONSE, with its term in `log_term`.
+            in votes and their responses.
+        commit_term: term of the entry at `commit`, in votes and their responses.
         reject: a vote refused, an append refused.
         reject_hint: largest index at which the refusing log may agree with the leader's.
         context: opaque bytes to be echoed (HEARTBEAT), naming a read (READ_INDEX and response), or TRANSFER_CAMPAIGN (VOTE).
@@ -153,6 +153,7 @@ class Message:
     index: int = 0
     last_index: int = 0
     commit: int = 0
+    commit_term: int = 0
     reject: bool = False
     reject_hint: int = 0
     context: bytes = b""

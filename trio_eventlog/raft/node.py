@@ -797,6 +797,7 @@ class RaftNode:
         log = self._log
         last_index = log.last_index
         last_term = log.last_term
+        commit_term = log.term(log.committed) or 0
         for node in sorted(self._configuration.all_voters):
             if node == self.node_id:
                 # Its own vote counts when it is durable, like any other.
@@ -810,6 +811,8 @@ class RaftNode:
                         term=term,
                         log_term=last_term,
                         index=last_index,
+                        commit=log.committed,
+                        commit_term=commit_term,
                         context=context,
                         priority=self.settings.priority,
                     )
@@ -817,6 +820,7 @@ class RaftNode:
 
     def _on_vote(self, message: Message) -> None:
         """VOTE and PRE_VOTE, in any role. A learner votes too: the candidate may know of a promotion it has not heard of."""
+        self._learn_commit(message)
         is_pre_vote = message.type is MessageType.PRE_VOTE
         can_vote = (
             self._vote == message.sender  # Repeating a vote is no second one.
@@ -843,19 +847,23 @@ class RaftNode:
                 term=term,
                 reject=reject,
                 commit=committed,
-                log_term=self._log.term(committed) or 0,
+                commit_term=self._log.term(committed) or 0,
             )
         )
 
     def _learn_commit(self, message: Message) -> None:
-        """A voter that refuses tells what is committed; what this log holds with the same term is committed here too.
+        """Candidates, and voters that refuse, tell what is committed; what this log holds with the same term is committed too.
 
-        Without it a change of the configuration can leave a group without a leader for ever: one that removes or demotes the
-        leader is applied by it alone before it steps down, and the others, who have the change but do not know that it is
-        committed, still need its vote, which it refuses as its log is longer than theirs. (tikv/raft-rs has this too.)
+        Without it a change of the configuration can leave a group without a leader for ever. One that removes or demotes the
+        leader is applied by it alone before it steps down; the others, who have the change but do not know that it is committed,
+        still need its vote, which it refuses as its log is longer than theirs. Or the node with the longest log is a voter by
+        now, but does not know, and so refuses all others and does not campaign. (tikv/raft-rs has this too.)
         """
         log = self._log
-        if not message.reject or message.commit <= log.committed or log.term(message.commit) != message.log_term:
+        if self._role is Role.LEADER or message.commit <= log.committed or log.term(message.commit) != message.commit_term:
+            return
+        if message.type in _VOTE_RESPONSES and not message.reject:
+            # A consent does not stand in the way: no reason to give up a campaign that may be won.
             return
         log.commit_to(message.commit)
         if self._role is not Role.FOLLOWER and log.has_configuration(log.applied + 1, log.committed):
