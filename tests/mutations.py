@@ -1,11 +1,12 @@
 """Break the product on purpose, one thing at a time, and see which test notices.
 
-    python tests/mutations.py [NAME...]
+    python tests/mutations.py [--tests PATH,PATH] [WORD IN A NAME...]
 
 Each mutation is a text replaced in a copy of the tree; what is listed as caught by nothing is a hole in the tests. The results are
 kept in docs/design/record-path.md. Not a test itself: it takes half an hour.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/node", "tests/service", "tests/cluster", "tests/sim/test_node.py")
+TESTS = ("tests/node", "tests/service", "tests/storage", "tests/cluster", "tests/sim/test_node.py")
 SEEDS = "12"
 
 
@@ -266,7 +267,7 @@ MUTATIONS = (
 )
 
 
-def try_mutation(mutation: Mutation) -> str:
+def try_mutation(mutation: Mutation, wanted: tuple[str, ...]) -> str:
     """Which tests fail first; "" when none does."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
@@ -279,7 +280,7 @@ def try_mutation(mutation: Mutation) -> str:
         text = path.read_text()
         assert text.count(mutation.old) == 1, f"{mutation.name}: the text to replace is there {text.count(mutation.old)} times"
         path.write_text(text.replace(mutation.old, mutation.new))
-        tests = [test for test in TESTS if (copy / test).exists()]
+        tests = [test for test in wanted if (copy / test).exists()]
         try:
             ran = subprocess.run(
                 [sys.executable, "-m", "pytest", *tests, "-q", "-x", "--seeds", SEEDS, "--no-header", "-p", "no:cacheprovider"],
@@ -297,10 +298,14 @@ def try_mutation(mutation: Mutation) -> str:
 
 
 def main() -> None:
-    wanted = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="Break one thing at a time and see which test notices.")
+    parser.add_argument("--tests", default=",".join(TESTS), help="which tests to run, in this order")
+    parser.add_argument("words", nargs="*", help="only mutations with one of these in their name")
+    arguments = parser.parse_args()
     for mutation in MUTATIONS:
-        if not wanted or any(word in mutation.name for word in wanted):
-            print(f"| {mutation.name} | {try_mutation(mutation) or '**nothing**'} |", flush=True)
+        if not arguments.words or any(word in mutation.name for word in arguments.words):
+            caught = try_mutation(mutation, tuple(arguments.tests.split(",")))
+            print(f"| {mutation.name} | {caught or '**nothing**'} |", flush=True)
 
 
 if __name__ == "__main__":

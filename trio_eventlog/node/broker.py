@@ -110,7 +110,8 @@ class Broker:
         return result
 
     async def fetch(self, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0) -> Fetched:
-        """Committed batches from `offset` on: as many as fit `max_bytes` and `max_records`, but at least one if there is one.
+        """Committed batches from `offset` on, as many as fit `max_bytes`, but at least one if there is one; no further ones
+        once they hold `max_records` from `offset` on (0: no bound).
 
         Raises:
             TopicNotFound; OffsetOutOfRange below the log's start or above the high watermark.
@@ -154,10 +155,10 @@ class Broker:
             for frame in await replica.log.read_by_offset(offset, high_watermark, max_bytes):
                 if not frame.record_count:
                     continue
-                if batches and max_records and records + frame.record_count > max_records:
+                if max_records and records >= max_records:
                     break
                 batches.append(entry_batch(frame))
-                records += frame.record_count
+                records += frame.end_offset - max(frame.base_offset, offset)
                 next_offset = frame.end_offset
         return Fetched(batches=batches, next_offset=next_offset, high_watermark=high_watermark, log_start_offset=log_start_offset)
 

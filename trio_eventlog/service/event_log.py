@@ -208,7 +208,8 @@ class EventLogService:
     ) -> "_Begun":
         """Give the request's batch to the log, in order; the answer waits for the acknowledgement, or for another leader."""
         batch = requested_batch(request, max_bytes=self._settings.batch_bytes_max, now_ns=self._now_ns())
-        if request.HasField("batch") and not is_forwarded:
+        if request.HasField("batch"):
+            # Carried ones too: anybody can claim to be a node that has looked at it.
             check_batch(batch, self._settings.unpacked_bytes_max)
         if request.HasField("expected_version"):
             raise InvalidArgument("expected_version belongs to the event store, which this release does not have")
@@ -342,6 +343,8 @@ class EventLogService:
         A linearizable request first waits until this node has everything acknowledged before the call. So does one for an
         offset above the watermark: the node may only be behind, or just restarted.
         """
+        if request.consistency not in (messages.COMMITTED, messages.LINEARIZABLE):
+            raise InvalidArgument(f"consistency {request.consistency} is none of COMMITTED, LINEARIZABLE")
         is_beyond = request.start == messages.OFFSET and request.offset > replica.watermark.value
         if request.consistency == messages.LINEARIZABLE or is_beyond:
             await self._wait_linearizable(replica)
