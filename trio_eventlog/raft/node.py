@@ -1154,7 +1154,7 @@ class RaftNode:
         if node == self.node_id:
             return
         # The window has room again, perhaps for several messages.
-        while self._maybe_send_append(node, progress, send_if_empty=False):
+        while progress.next <= log.last_index and self._maybe_send_append(node, progress, send_if_empty=False):
             pass
         if node == self._lead_transferee and progress.match == log.last_index:
             self._send_timeout_now(node)
