@@ -19,6 +19,7 @@ import time
 import trio
 
 from tests.rpc.echo import ECHO, PATH, Blob
+from trio_eventlog.rpc import Encoded, Server, Service, methods_of, open_channel
 
 SIZES = {"1KiB": 1024, "64KiB": 64 * 1024, "256KiB": 256 * 1024}
 
@@ -27,8 +28,6 @@ SIZES = {"1KiB": 1024, "64KiB": 64 * 1024, "256KiB": 256 * 1024}
 
 
 async def serve_ours() -> None:
-    from trio_eventlog.rpc import Server, Service
-
     async def unary(request, context):
         return request
 
@@ -95,16 +94,18 @@ async def serve_grpcio() -> None:
 
 
 class GrpcioClient:
-    def __init__(self, port):
+    def __init__(self, port, mark):
+        self.port = port
+        self.mark = mark
+        self.channel = None
+
+    def run(self, name, *args):
         import grpc
 
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)])
-
-    def run(self, function, *args):
         async def main():
-            self.__init__(self.port)
-            async with self.channel:
-                return await function(self, *args)
+            options = [("grpc.max_receive_message_length", -1)]
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=options) as self.channel:
+                return await getattr(self, name)(*args)
 
         return asyncio.run(main())
 
@@ -153,18 +154,18 @@ class GrpcioClient:
 
 
 class OurClient:
-    def __init__(self, port):
+    def __init__(self, port, mark):
         self.port = port
+        self.mark = mark
+        self.methods = methods_of(ECHO)
+        self.channel = None
 
-    def run(self, function, *args):
-        from trio_eventlog.rpc import methods_of, open_channel
-
+    def run(self, name, *args):
         async def main():
             stream = await trio.open_tcp_stream("127.0.0.1", self.port)
             async with open_channel(stream) as self.channel:
-                return await function(self, *args)
+                return await getattr(self, name)(*args)
 
-        self.methods = methods_of(ECHO)
         return trio.run(main)
 
     async def unary(self, seconds, at_once):
@@ -197,8 +198,6 @@ class OurClient:
         return total
 
     async def collect(self, seconds, size, count):
-        from trio_eventlog.rpc import Encoded
-
         request = Encoded(Blob(payload=bytes(size)).SerializeToString())
         total = 0
         self.mark()
@@ -227,17 +226,14 @@ def measure(server, client_class, case, seconds):
     )
     try:
         port = int(process.stdout.readline())
-        client = client_class.__new__(client_class)
-        client.port = port
         marks = {}
 
         def mark():
             marks["cpu"] = cpu_seconds(process.pid)
             marks["time"] = time.perf_counter()
 
-        client.mark = mark
         name, *args = case
-        result = client.run(getattr(client_class, name), seconds, *args)
+        result = client_class(port, mark).run(name, seconds, *args)
         elapsed = time.perf_counter() - marks["time"]
         cpu = cpu_seconds(process.pid) - marks["cpu"]
         count = len(result) if isinstance(result, list) else result
@@ -275,12 +271,8 @@ def main() -> None:
         for server in ("grpcio", "ours"):
             rate, cpu, median = measure(server, client_class, case, options.seconds)
             megabytes = rate * case[1] / 1e6 if case[0] != "unary" else 0
-            print(
-                f"{name:28} {server:7} {rate:9.0f} {megabytes or '':7.4} {cpu * 1e6:8.1f} {median * 1e6 or '':7.5}"
-                if False
-                else f"{name:28} {server:7} {rate:9.0f} {megabytes:7.0f} {cpu * 1e6:8.1f} {median * 1e6:7.0f}",
-                flush=True,
-            )
+            line = f"{name:28} {server:7} {rate:9.0f} {megabytes:7.0f} {cpu * 1e6:8.1f} {median * 1e6:7.0f}"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

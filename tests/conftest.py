@@ -1,8 +1,11 @@
 """Options of the whole test suite."""
 
+import inspect
 import os
 
 import pytest
+
+from trio_eventlog.testing.determinism import run_virtually
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +20,19 @@ def pytest_configure(config: pytest.Config) -> None:
         value = config.getoption(option)
         if value is not None:
             os.environ[variable] = str(value)
+
+
+VIRTUAL_TIME = {"cluster", "node"}
+"""Directories whose async tests run in virtual time, scheduled by a fixed seed: each happens in the same way every time.
+
+So do those of modules that say `VIRTUAL_TIME = True`.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        function = getattr(item, "obj", None)
+        is_virtual = item.path.parent.name in VIRTUAL_TIME or getattr(getattr(item, "module", None), "VIRTUAL_TIME", False)
+        if is_virtual and inspect.iscoroutinefunction(function):
+            # In front: trio_mode has given everything async a marker with a runner of its own.
+            item.add_marker(pytest.mark.trio(run=run_virtually), append=False)

@@ -16,13 +16,13 @@ import trio
 
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
+from trio_eventlog.codec.peer_frame import FrameKind, Hello, Refused, RefusedCode, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
-from trio_eventlog.net.links import Lane, LinkSettings
+from trio_eventlog.net.links import Lane, LinkRefused, LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.network import BoundListener, Network, split_address
 from trio_eventlog.net.real_network import RealNetwork
@@ -31,9 +31,12 @@ from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.inbox import Received
+from trio_eventlog.node.membership import MembershipSettings
 from trio_eventlog.node.raft_driver import DriverSettings
+from trio_eventlog.node.reconciler import NodeReport, Reconciler, ReconcilerSettings
+from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
 from trio_eventlog.node.replica import Replica, ReplicaSettings
-from trio_eventlog.node.replicas import Replicas, ReplicasSettings
+from trio_eventlog.node.replicas import REMOVED_TEXT, Replicas, ReplicasSettings
 from trio_eventlog.raft import Message, MessageType, RaftSettings
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import Peer, RpcSettings, Server
@@ -42,6 +45,7 @@ from trio_eventlog.service.event_log import EventLogService, ServiceSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
 from trio_eventlog.service.health import Health
 from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.membership import MembershipAdministration, ask_node
 from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings
@@ -106,6 +110,9 @@ class Node:
         self._voters: tuple[NodeId, ...] = ()
         self._ready = trio.Event()
         self._stopping = trio.Event()
+        self._removed = trio.Event()
+        self._disowned: NodeRemoved | None = None
+        self._disowned_wanted = trio.Event()
         self._core_scope = trio.CancelScope()
         self._edge_scope = trio.CancelScope()
         self._stop_scope = trio.CancelScope()
@@ -120,10 +127,11 @@ class Node:
             receive=self._receive,
             on_event=self._on_link_event,
             tls=self._tls,
+            admit=self._admit,
         )
         self._discovery = StaticDiscovery(
             settings.join,
-            probe=self._transport.probe,
+            probe=self._probe,
             identity=self._identity,
             settings=DiscoverySettings(),
             rng=rng,
@@ -135,6 +143,7 @@ class Node:
             send=self._send,
             settings=_replicas_settings(settings),
             rng=rng,
+            on_removed=self._removed.set,
             on_deleted=self._forget_group,
         )
         self.broker = Broker(self._replicas)
@@ -160,10 +169,26 @@ class Node:
             ready=self._ready,
             stopping=self._stopping,
         )
+        self._reconciler = Reconciler(
+            self.node_id,
+            self.name,
+            self.address,
+            self._replicas,
+            ReconcilerSurroundings(
+                members=self._discovery.members,
+                is_connected=self._transport.is_connected,
+                ask=self._ask,
+                meet=self._transport.set_peer,
+                forget=self._transport.remove_peer,
+            ),
+            _reconciler_settings(settings),
+            first_voters=lambda: len(self._voters),
+        )
         admin = AdminService(
             self.broker,
             topics,
             self._forwarder,
+            MembershipAdministration(self.broker, self._reconciler, self._forwarder),
             status=self.status,
             ready=self._ready,
             transfer_seconds_max=HAND_OVER_SECONDS_MAX,
@@ -192,6 +217,10 @@ class Node:
         """Until the node belongs to a cluster and knows who leads its catalog."""
         await self._ready.wait()
 
+    async def wait_removed(self) -> None:
+        """Until the cluster has removed this node, for ever: whoever runs it should end it then."""
+        await self._removed.wait()
+
     async def produce(
         self, topic: str, records: Sequence[Record], *, partition: int | None = None, acks: Acks = Acks.QUORUM
     ) -> ProduceResult:
@@ -210,7 +239,7 @@ class Node:
             duplicate=response.duplicate,
         )
 
-    def status(self) -> admin_pb2.GetStatusResponse:
+    def status(self, catalog_only: bool = False) -> admin_pb2.GetStatusResponse:
         """This node as `trio-eventlog status` shows it."""
         response = admin_pb2.GetStatusResponse(
             id=format_id(self.node_id),
@@ -226,7 +255,12 @@ class Node:
             for number, partition in enumerate(topic.partitions)
         }
         response.groups.extend(
-            group_status(replica, *places[replica.group_id]) for replica in self._replicas.all() if replica.group_id in places
+            group_status(replica, *places[replica.group_id])
+            for replica in self._replicas.all()
+            if replica.group_id in places and not (catalog_only and replica.group_id != CATALOG_GROUP)
+        )
+        response.peers.extend(
+            admin_pb2.Peer(id=format_id(member.node_id), address=member.address) for member in self._discovery.members().values()
         )
         return response
 
@@ -238,7 +272,11 @@ class Node:
         known = [(self.node_id, self.name, self.address, "alive")]
         # Who does not answer is still one of us: `status` says so, and its replicas are counted on.
         for found, state in ((self._discovery.members(), "alive"), (self._discovery.failed(), "failed")):
-            known += [(member.node_id, member.name, member.address, state) for member in found.values()]
+            known += [
+                (member.node_id, member.name, member.address, state)
+                for member in found.values()
+                if member.node_id not in self._replicas.removed
+            ]
         for node_id, name, address, state in sorted(known):
             response.servers.add(
                 id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags={"status": state}
@@ -249,7 +287,7 @@ class Node:
                     topic=topic.name,
                     partition=number,
                     leader_id=id_text(self.broker.leader_of(topic, number)),
-                    replica_ids=map(format_id, partition.replicas),
+                    replica_ids=map(format_id, partition.wanted),
                 )
         return response
 
@@ -283,11 +321,12 @@ class Node:
             await nursery.start(self._transport.run)
             nursery.start_soon(self._discovery.run)
             nursery.start_soon(self._join_cluster, nursery)
+            nursery.start_soon(self._end_when_disowned)
             task_status.started()
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
-            found = await find_cluster(self._discovery, self.node_id, self._settings.cluster_name)
+            found = await find_cluster(self._discovery, self._settings.cluster_name)
             await save_voters(self._directory, found.cluster_id, self._settings.cluster_name, found.voters)
             self._voters = found.voters
             logger.info(
@@ -298,10 +337,19 @@ class Node:
             )
         await nursery.start(self._replicas.run, self._voters)
         nursery.start_soon(self._tick)
+        nursery.start_soon(self._reconciler.run)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
         for name in ("", *(service.full_name for service in _OWN_SERVICES)):
             self._health.set_serving(True, name)
+
+    async def _end_when_disowned(self) -> None:
+        """A node that missed its removal is told by whomever it dials."""
+        await self._disowned_wanted.wait()
+        assert self._disowned is not None
+        if self._removed.is_set():
+            return  # it knows, and ends in good order
+        raise self._disowned
 
     async def _tick(self) -> None:
         while True:
@@ -397,6 +445,26 @@ class Node:
     def _forget_group(self, group_id: GroupId) -> None:
         self._lanes.forget(group_id)
 
+    def _admit(self, hello: Hello, info: ConnectionInfo) -> Refused | None:
+        if hello.node_id in self._replicas.removed:
+            return Refused(RefusedCode.REMOVED, REMOVED_TEXT.format(format_id(hello.node_id)))
+        return None
+
+    async def _probe(self, address: str) -> Hello:
+        try:
+            return await self._transport.probe(address)
+        except LinkRefused as error:
+            if error.refused.code == RefusedCode.REMOVED:
+                self._disown(error.refused.text)
+            raise
+
+    def _disown(self, text: str) -> None:
+        self._disowned = NodeRemoved(text)
+        self._disowned_wanted.set()
+
+    async def _ask(self, node_id: NodeId, with_partitions: bool) -> NodeReport:
+        return await ask_node(self._forwarder, node_id, with_partitions)
+
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
             case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
@@ -404,11 +472,13 @@ class Node:
             case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
+            case PeerRefused(code=RefusedCode.REMOVED, is_ours=False):
+                self._disown(event.text)
             case PeerRefused():
                 pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
-        if isinstance(event, MemberAppeared | MemberChanged):
+        if isinstance(event, MemberAppeared | MemberChanged) and event.member.node_id not in self._replicas.removed:
             self._transport.set_peer(event.member.node_id, event.member.address)
 
 
@@ -510,6 +580,18 @@ def _replicas_settings(settings: NodeSettings) -> ReplicasSettings:
         ),
         producer_window_batches=settings.producer_window_batches,
         producers_max=settings.producers_max,
+    )
+
+
+def _reconciler_settings(settings: NodeSettings) -> ReconcilerSettings:
+    return ReconcilerSettings(
+        membership=MembershipSettings(
+            voters_wanted=settings.voters_wanted,
+            stabilisation_seconds=settings.stabilisation_seconds,
+            catch_up_entries_max=settings.catch_up_entries_max,
+            replica_moves_max=settings.replica_moves_max,
+        ),
+        round_seconds=settings.reconcile_seconds,
     )
 
 

@@ -64,6 +64,15 @@ async def _run(settings: NodeSettings) -> None:
                     sys.stdout.write(f"listening on {node.listening_on} node={node.name} id={format_id(node.node_id)}\n")
                     sys.stdout.flush()
                     logger.info("listening on %s, told to others as %s", node.listening_on, node.address)
+
+                    @nursery.start_soon
+                    async def stop_when_removed() -> None:
+                        await node.wait_removed()
+                        logger.warning("this node was removed from its cluster, for ever: stopping")
+                        sys.stdout.write(f"removed from the cluster node={node.name} id={format_id(node.node_id)}\n")
+                        sys.stdout.flush()
+                        stop.set()
+
                     await stop.wait()
             logger.info("stopped")
             nursery.cancel_scope.cancel()

@@ -205,6 +205,18 @@ class StorageFailed(EventLogError):
     code = "STORAGE_FAILED"
 
 
+class MembershipRefused(EventLogError):
+    """The change of membership would endanger the cluster as it is now; the text says why. Nothing was changed."""
+
+    code = "MEMBERSHIP_REFUSED"
+
+
+class NodeRemoved(EventLogError):
+    """The node was removed from its cluster, for ever. Its machine may come back as a new node."""
+
+    code = "NODE_REMOVED"
+
+
 class SettingsError(EventLogError):
     """A setting is unknown, malformed or contradicts another; the text names it."""
 

@@ -109,6 +109,48 @@ class NodeSettings:
         maximum=3600,
     )
 
+    # Membership
+    voters_wanted: int = setting(
+        COUNT,
+        5,
+        "Learners are promoted up to so many voters of the catalog; odd. Never below the size the cluster began with.",
+        group="Membership",
+        minimum=1,
+        maximum=99,
+    )
+    stabilisation_seconds: float = setting(
+        DURATION,
+        10.0,
+        "A new node votes and carries partitions after it was healthy for so long without a break.",
+        group="Membership",
+        minimum=0.1,
+        maximum=DAY_SECONDS,
+    )
+    catch_up_entries_max: int = setting(
+        COUNT,
+        250,
+        "A node so many entries behind its leader, or less, has caught up.",
+        group="Membership",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    replica_moves_max: int = setting(
+        COUNT,
+        8,
+        "Partitions whose replicas move between nodes at the same time.",
+        group="Membership",
+        minimum=1,
+        maximum=1000,
+    )
+    reconcile_seconds: float = setting(
+        DURATION,
+        1.0,
+        "How often leaders look at who is there and who should be.",
+        group="Membership",
+        minimum=0.01,
+        maximum=3600,
+    )
+
     # Security
     tls_cert: str = setting(PATH, "", "Certificate chain (PEM). With `tls_key` it turns TLS on.", group="Security")
     tls_key: str = setting(PATH, "", "Private key of the certificate (PEM).", group="Security")
@@ -310,6 +352,8 @@ class NodeSettings:
         for name in ("data_dir", "cluster_name"):
             if not getattr(self, name):
                 raise refuse(name, "", "it cannot be empty")
+        if not self.voters_wanted % 2:
+            raise refuse("voters_wanted", self.voters_wanted, "it is even, which tolerates no more failures than one less")
         if bool(self.tls_cert) != bool(self.tls_key):
             name, other = ("tls_key", "tls_cert") if self.tls_cert else ("tls_cert", "tls_key")
             raise refuse(name, "", f"{other} is given, and one does not work without the other")

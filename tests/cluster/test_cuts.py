@@ -66,6 +66,9 @@ async def test_unacknowledged_suffix_of_an_old_leader_is_replaced() -> None:
                 await produce(channel, "orders", b"lost")
             response = await produce(channel, "orders", b"on the leader's disk", acks=Acks.LEADER)
             assert response.base_offset == 2
+            seen = await consume(channel, "orders")
+            assert [record.value for record in seen.records] == [b"kept"], "what is not committed is nobody's to read"
+            assert seen.high_watermark == 1
         replica = cluster.replica(leader, "orders")
         assert replica is not None
         assert replica.log.log_end_offset == 3

@@ -68,6 +68,7 @@ async def test_silently_isolated_leader_is_replaced_after_its_silence_is_long_en
     """No reset, only silence: the first of the others whose timeout passes (1 to 2 s) is elected within 1.5 election timeouts."""
     async with Cluster(3, seed=3) as cluster:
         leader = await cluster.wait_leader()
+        await cluster.wait_registered()
         await cluster.wait_converged()
         cluster.isolate(leader)
         isolated_at = trio.current_time()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_eventlog.codec.gossip_crypto import KEYS_MAX, Keyring, decode_key, encode_key, parse_key_file
+from trio_eventlog.codec.gossip_crypto import KEYS_MAX, Keyring, decode_key, encode_key, format_key_file, parse_key_file
 from trio_eventlog.codec.memberlist import (
     COMPOUND,
     LABEL_BYTES_MAX,
@@ -682,6 +682,7 @@ def test_key_files() -> None:
     (one, two) = (encode_key(KEY), encode_key(bytes(32)))
     assert parse_key_file(f"# primary\n{one}\n\n{two}\n") == [KEY, bytes(32)]
     assert parse_key_file(f'["{one}",\n "{two}"]') == [KEY, bytes(32)]
+    assert parse_key_file(format_key_file([KEY, bytes(32)])) == [KEY, bytes(32)]
     for wrong in ("no base64!", encode_key(b"short")):
         with pytest.raises(SettingsError):
             decode_key(wrong)

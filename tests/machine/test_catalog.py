@@ -6,8 +6,20 @@ from hypothesis import strategies as st
 
 from trio_eventlog.codec.catalog import decode_command, encode_command
 from trio_eventlog.errors import CodecError, InvalidArgument, TopicExists, TopicNotFound
-from trio_eventlog.ids import NodeId
-from trio_eventlog.machine.catalog import PARTITIONS_MAX, CatalogMachine, CreateTopic, DeleteTopic, Topic
+from trio_eventlog.ids import GroupId, NodeId
+from trio_eventlog.machine.catalog import (
+    PARTITIONS_MAX,
+    CatalogMachine,
+    CatalogNode,
+    Command,
+    CreateTopic,
+    DeleteTopic,
+    DrainNode,
+    RegisterNode,
+    RemoveNode,
+    SetReplicas,
+    Topic,
+)
 
 NODES = (NodeId(1), NodeId(2), NodeId(3))
 
@@ -51,8 +63,97 @@ def test_the_number_of_partitions_is_bounded(partitions: int, ok: bool) -> None:
     assert isinstance(CatalogMachine().apply(1, create(partitions=partitions)), Topic) is ok
 
 
-@pytest.mark.parametrize("command", [create(), DeleteTopic(name="orders")])
-def test_commands_survive_their_encoding(command: CreateTopic | DeleteTopic) -> None:
+def set_replicas(replicas: tuple[int, ...], wanted: tuple[int, ...], topic: str = "orders", group_id: int = 2) -> SetReplicas:
+    return SetReplicas(
+        topic=topic,
+        group_id=GroupId(group_id),
+        replicas=tuple(map(NodeId, replicas)),
+        wanted=tuple(map(NodeId, wanted)),
+    )
+
+
+def test_replicas_move_in_two_steps_and_the_first_voters_stay() -> None:
+    """A replica opened late starts from what its group began with, whatever has moved since."""
+    machine = CatalogMachine()
+    machine.apply(1, create())
+    moving = machine.apply(2, set_replicas((1, 2, 3, 4), (2, 3, 4)))
+    assert isinstance(moving, Topic)
+    assert [partition.is_moving for partition in moving.partitions] == [False, True]
+    moved = machine.apply(3, set_replicas((2, 3, 4), (2, 3, 4)))
+    assert isinstance(moved, Topic)
+    assert moved is machine.topics["orders"]
+    assert moved.partitions[1].replicas == (2, 3, 4)
+    assert moved.partitions[1].first_voters == NODES
+    assert not moved.partitions[1].is_moving
+    assert moved.partitions[0].replicas == NODES
+
+
+def test_each_partition_of_a_topic_with_fewer_replicas_is_placed_by_itself() -> None:
+    """Otherwise all partitions would burden the same nodes."""
+    machine = CatalogMachine()
+    nodes = tuple(map(NodeId, range(1, 6)))
+    topic = machine.apply(1, CreateTopic(name="orders", partition_count=50, replicas=nodes, replica_count=2))
+    assert isinstance(topic, Topic)
+    assert {len(partition.replicas) for partition in topic.partitions} == {2}
+    assert {node_id for partition in topic.partitions for node_id in partition.replicas} == set(nodes)
+
+
+def test_a_removed_node_is_removed_for_ever() -> None:
+    """No command brings it back, nor places a replica on it."""
+    machine = CatalogMachine()
+    machine.apply(1, create())
+    assert machine.apply(2, RegisterNode(node_id=NodeId(4), name="n4")) == CatalogNode(node_id=NodeId(4), name="n4")
+    assert machine.apply(3, DrainNode(node_id=NodeId(4))) == machine.nodes[NodeId(4)]
+    assert machine.nodes[NodeId(4)].is_draining
+    machine.apply(4, RegisterNode(node_id=NodeId(4), name="four"))
+    assert machine.nodes[NodeId(4)] == CatalogNode(node_id=NodeId(4), name="four", is_draining=True)
+    machine.apply(5, RemoveNode(node_id=NodeId(4)))
+    assert NodeId(4) not in machine.nodes
+    assert machine.removed[NodeId(4)].name == "four"
+    for index, command in enumerate(
+        (
+            RegisterNode(node_id=NodeId(4), name="n4"),
+            DrainNode(node_id=NodeId(4)),
+            RemoveNode(node_id=NodeId(4)),
+            set_replicas((1, 4), (4,)),
+        ),
+        6,
+    ):
+        assert isinstance(machine.apply(index, command), InvalidArgument)
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (set_replicas((1,), (1,), topic="nothing"), TopicNotFound),
+        (set_replicas((1,), (1,), group_id=3), TopicNotFound),
+        (set_replicas((1,), ()), InvalidArgument),
+        (set_replicas((1,), (2,)), InvalidArgument),
+        (RemoveNode(node_id=NodeId(0)), InvalidArgument),
+    ],
+)
+def test_moves_and_removals_that_cannot_be(command: Command, error: type[Exception]) -> None:
+    """They change nothing."""
+    machine = CatalogMachine()
+    machine.apply(1, create())
+    before = dict(machine.topics)
+    assert isinstance(machine.apply(2, command), error)
+    assert machine.topics == before
+    assert machine.removed == {}
+
+
+EVERY_COMMAND: tuple[Command, ...] = (
+    create(),
+    DeleteTopic(name="orders"),
+    set_replicas((1, 2, 3), (2, 3)),
+    RegisterNode(node_id=NodeId(1 << 63), name="n1"),
+    DrainNode(node_id=NodeId(2)),
+    RemoveNode(node_id=NodeId(3)),
+)
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND)
+def test_commands_survive_their_encoding(command: Command) -> None:
     """Decode of encode."""
     assert decode_command(encode_command(command)) == command
 
@@ -64,6 +165,12 @@ def test_golden_bytes() -> None:
         b'"retention_bytes":0,"retention_seconds":0}'
     )
     assert encode_command(DeleteTopic(name="orders")) == b'{"command":"delete_topic","name":"orders"}'
+    assert encode_command(EVERY_COMMAND[2]) == (
+        b'{"command":"set_replicas","group":2,"replicas":[1,2,3],"topic":"orders","wanted":[2,3]}'
+    )
+    assert encode_command(EVERY_COMMAND[3]) == b'{"command":"register_node","name":"n1","node":9223372036854775808}'
+    assert encode_command(EVERY_COMMAND[4]) == b'{"command":"drain_node","node":2}'
+    assert encode_command(EVERY_COMMAND[5]) == b'{"command":"remove_node","node":3}'
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: repr(v).encode()))

@@ -20,11 +20,11 @@ def test_there_and_back(address: str, parts: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("", "not host:port"),
-        ("8400", "not host:port"),
-        (":8400", "not host:port"),
-        ("host:", "port ''"),
-        ("host:http", "port 'http'"),
+        ("", "write HOST:PORT"),
+        ("8400", "write HOST:PORT"),
+        (":8400", "write HOST:PORT"),
+        ("host:", "write HOST:PORT"),
+        ("host:http", "write HOST:PORT"),
         ("host:65536", "65536"),
         ("host:-1", "-1"),
         ("host:²", "²"),

@@ -50,7 +50,9 @@ class Rig:
         driver: DriverSettings | None = None,
         raft: RaftSettings | None = None,
         log: LogSettings | None = None,
+        seed: int = 1,
     ) -> None:
+        self.seed = seed
         self.disk = disk if disk is not None else SimDisk(random.Random(1))
         self.settings = ReplicaSettings(
             raft=raft or RaftSettings(), driver=driver or DriverSettings(), log=log or LogSettings(preallocate_bytes=0)
@@ -80,7 +82,7 @@ class Rig:
             watermark=watermark,
             send=self._send,
             settings=self.settings,
-            rng=random.Random(1),
+            rng=random.Random(self.seed),
         ) as self.replica:
             yield self
 

@@ -13,7 +13,7 @@ from trio_eventlog.codec.gossip_crypto import Keyring, encode_key
 from trio_eventlog.codec.memberlist import StreamDecoder, encode_label, encode_stream_message
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.codec.serf import encode_tags
-from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, ShuttingDown
+from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, SettingsError, ShuttingDown
 from trio_eventlog.gossip.events import (
     Event,
     KeysChanged,
@@ -33,7 +33,14 @@ from trio_eventlog.gossip.settings import LAN
 from trio_eventlog.ids import NodeId, format_id
 from trio_eventlog.net import discovery
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
-from trio_eventlog.node.gossip_discovery import GossipDiscovery, accepts_cluster, cluster_tag, member_of, node_tags
+from trio_eventlog.node.gossip_discovery import (
+    GossipDiscovery,
+    accepts_cluster,
+    cluster_tag,
+    member_of,
+    node_tags,
+    open_gossip_discovery,
+)
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipRefused, GossipSettings
 from trio_eventlog.testing.datagrams import MemoryDatagramNetwork, PacketWeather
 from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
@@ -288,6 +295,58 @@ async def test_duplicate_names_are_reported() -> None:
         assert not n1.of(MemberFailed)
 
 
+async def test_force_leave() -> None:
+    """A failed member becomes left everywhere, or is forgotten."""
+    async with rig() as cluster:
+        (n1, n2, _) = await three(cluster)
+        cluster.crash("n3")
+        await cluster.agree("n1", "n2")
+        assert await n1.driver.force_leave("n3")
+        await n2.driver.wait_members(lambda members: members["n3"].status is MemberStatus.LEFT)
+        assert await n1.driver.force_leave("n3", prune=True)
+        await n2.driver.wait_members(lambda members: "n3" not in members)
+        assert not await n1.driver.force_leave("n3")
+
+
+async def test_a_name_with_several_addresses() -> None:
+    """The next one is tried when nobody answers at the first; when nobody answers at all, the last one's error is told."""
+    async with rig() as cluster:
+        await cluster.start("n1")
+        n2 = await cluster.start("n2")
+        host = n2.driver._datagram_network
+        (nowhere, there) = [*await host.resolve("nowhere:8400"), *await host.resolve("n1:8400")]
+        found = [nowhere, there]
+
+        async def resolve(address: str) -> list[Address]:
+            return found
+
+        host.resolve = resolve  # type: ignore[method-assign]
+        await n2.driver.join("both:8400")
+        await cluster.agree()
+        found.reverse()
+        found.pop(0)
+        with pytest.raises(OSError, match="nowhere"):
+            await n2.driver.join("both:8400")
+
+
+async def test_errors_of_the_socket_are_lost_packets() -> None:
+    """Also when they come on receiving."""
+    async with rig() as cluster:
+        (n1, *_) = await three(cluster)
+        receive = n1.driver._datagrams.receive_nowait
+        errors = [OSError("reset"), OSError("reset")]
+
+        def broken() -> object:
+            if errors:
+                raise errors.pop()
+            return receive()
+
+        n1.driver._datagrams.receive_nowait = broken  # type: ignore[method-assign, assignment]
+        await trio.sleep(10)
+        assert n1.driver.statistics()["receive errors"] == 2
+        await cluster.agree()
+
+
 # --- Events, queries, tags, keys. ---
 
 
@@ -493,73 +552,128 @@ def hello(number: int) -> Hello:
     return Hello(node_id=NodeId(number), cluster_name="c", node_name=f"n{number}", address=f"n{number}:8400")
 
 
-@asynccontextmanager
-async def discoveries(cluster: Rig, *numbers: int) -> AsyncIterator[list[tuple[GossipDiscovery, list[discovery.DiscoveryEvent]]]]:
-    """Started nodes whose discovery is gossip."""
-    found: list[tuple[GossipDiscovery, list[discovery.DiscoveryEvent]]] = []
-    for number in numbers:
-        events: list[discovery.DiscoveryEvent] = []
-        made: list[GossipDiscovery] = []
-        tags = node_tags(NodeId(number), address=f"n{number}:8400", cluster_name="c", version="1")
-        node = await cluster.start(f"n{number}", tags=tags, accepts=accepts_cluster("c"))
+@attrs.define(slots=True)
+class Discovered:
+    """A node whose discovery is gossip."""
 
-        def adopt(*, on_event: Callable[[Event], None], node: Node = node) -> GossipDriver:
-            node.driver._on_event = on_event
-            return node.driver
+    discovery: GossipDiscovery
+    told: list[discovery.DiscoveryEvent]
+    scope: trio.CancelScope
 
-        made.append(GossipDiscovery(adopt, node_id=NodeId(number), on_event=events.append))
-        found.append((made[0], events))
-    yield found
+
+async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[bytes, ...] = ()) -> Discovered:
+    """n{number}, put together as an agent does it."""
+    name = f"n{number}"
+    told: list[discovery.DiscoveryEvent] = []
+    bound = await cluster.network.host(name).listen(f"{name}:8400")
+    found = await open_gossip_discovery(
+        node_id=NodeId(number),
+        name=name,
+        listening_on=bound.address,
+        advertised=bound.address,
+        cluster_name="c",
+        version="1",
+        network=cluster.network.host(name),
+        datagram_network=cluster.packets.host(name),
+        rng=random.Random(number),
+        on_event=told.append,
+        seeds=[f"{seed}:8400" for seed in seeds],
+        keys=keys,
+    )
+    mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.handle_stream)
+    scope = trio.CancelScope()
+
+    async def live(*, task_status: trio.TaskStatus[None]) -> None:
+        with scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(mux.serve, bound.listener)
+                await nursery.start(found.run)
+                task_status.started()
+
+    await cluster.nursery.start(live)
+    return Discovered(found, told, scope)
 
 
 async def test_discovery() -> None:
     """Members by id, from their tags: appeared, changed, failed, left; foreign members are none."""
-    async with rig() as cluster, discoveries(cluster, 1, 2, 3) as ((one, told), (two, _), (three_, _)):
+    async with rig() as cluster:
+        (one, two, three_) = [await start_discovery(cluster, number) for number in (1, 2, 3)]
         await cluster.start("agent", "n1", tags={"role": "looker-on"})
-        one.introduce(hello(2))
-        one.introduce(hello(1))
-        three_.introduce(hello(2))
-        await until(lambda: len(one.members()) == len(two.members()) == len(three_.members()) == 2)
+        one.discovery.introduce(hello(2))
+        one.discovery.introduce(hello(1))
+        three_.discovery.introduce(hello(2))
+        await until(lambda: all(len(each.discovery.members()) == 2 for each in (one, two, three_)))
+        one.discovery.introduce(hello(2))
         expected = discovery.Member(
             node_id=NodeId(2),
             name="n2",
             address="n2:8400",
             tags={"role": "eventlog", "id": format_id(2), "port": "8400", "cluster": "c", "v": "1", "addr": "n2:8400"},
         )
-        assert one.members()[NodeId(2)] == expected
-        assert discovery.MemberAppeared(expected) in told
-        assert len(told) == 2
-        told.clear()
-        await cluster.nodes["n2"].driver.set_tags({**expected.tags, "addr": "elsewhere:1"})
-        await until(lambda: told)
-        assert told == [discovery.MemberChanged(one.members()[NodeId(2)])]
-        assert one.members()[NodeId(2)].address == "elsewhere:1"
-        told.clear()
-        cluster.crash("n2")
-        await until(lambda: told)
-        [failed] = told
+        assert one.discovery.members()[NodeId(2)] == expected
+        assert discovery.MemberAppeared(expected) in one.told
+        assert len(one.told) == 2
+        one.told.clear()
+        await two.discovery.driver.set_tags({**expected.tags, "addr": "elsewhere:1"})
+        await until(lambda: one.told)
+        assert one.told == [discovery.MemberChanged(one.discovery.members()[NodeId(2)])]
+        assert one.discovery.members()[NodeId(2)].address == "elsewhere:1"
+        one.told.clear()
+        two.scope.cancel()
+        cluster.network.crash("n2")
+        await until(lambda: one.told)
+        [failed] = one.told
         assert isinstance(failed, discovery.MemberFailed)
-        assert set(one.members()) == {NodeId(3)}
-        told.clear()
-        assert await three_.driver.leave()
-        await until(lambda: told)
-        assert isinstance(told[0], discovery.MemberLeft)
-        assert one.members() == {}
+        assert set(one.discovery.members()) == {NodeId(3)}
+        one.told.clear()
+        assert await three_.discovery.driver.leave()
+        await until(lambda: one.told)
+        assert isinstance(one.told[0], discovery.MemberLeft)
+        assert one.discovery.members() == {}
 
 
 async def test_a_wiped_disk_is_another_node() -> None:
-    """The same name comes back with a new id: the old one has failed, the new one has appeared."""
-    async with rig() as cluster, discoveries(cluster, 1, 2) as ((one, told), _):
-        one.introduce(hello(2))
-        await until(one.members)
-        told.clear()
+    """The same name comes back with a new id: the old one has failed, the new one has appeared; or with no id at all."""
+    async with rig() as cluster:
+        (one, two) = [await start_discovery(cluster, number, "n1", keys=(KEY,)) for number in (1, 2)]
+        await until(one.discovery.members)
+        one.told.clear()
         tags = node_tags(NodeId(77), address="n2:8400", cluster_name="c", version="1")
-        await cluster.nodes["n2"].driver.set_tags(tags)
-        await until(lambda: len(told) == 2)
-        assert [(type(event), event.member.node_id) for event in told] == [
+        await two.discovery.driver.set_tags(tags)
+        await until(lambda: len(one.told) == 2)
+        assert [(type(event), event.member.node_id) for event in one.told] == [
             (discovery.MemberFailed, 2),
             (discovery.MemberAppeared, 77),
         ]
+        await two.discovery.driver.set_tags({"role": "other"})
+        await until(lambda: len(one.told) == 3)
+        assert one.discovery.members() == {}
+
+
+async def test_what_cannot_be_opened() -> None:
+    """A taken port and a wrong key are settings to be changed; nothing stays bound."""
+    async with rig() as cluster:
+        squatter = await cluster.packets.host("n1").bind("n1:8400")
+        with pytest.raises(SettingsError, match="choose another port"):
+            await start_discovery(cluster, 1)
+        squatter.close()
+        cluster.network.crash("n1")
+        with pytest.raises(SettingsError, match="16, 24 or 32"):
+            await start_discovery(cluster, 1, keys=(b"short",))
+        cluster.network.crash("n1")
+        host = cluster.packets.host("n1")
+
+        class Nameless:
+            bind = host.bind
+            dialable = host.dialable
+
+            async def resolve(self, address: str) -> list[Address]:
+                raise OSError("no such host")
+
+        cluster.packets.host = lambda name: Nameless()  # type: ignore[method-assign, assignment, return-value]
+        with pytest.raises(SettingsError, match="cannot be resolved"):
+            await start_discovery(cluster, 1)
+        assert cluster.packets._sockets == {}
 
 
 async def test_tags_fit() -> None:

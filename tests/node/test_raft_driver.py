@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
-from trio_eventlog.errors import NotLeader, OutcomeUnknown, ShuttingDown, TopicNotFound
+from trio_eventlog.errors import NotLeader, OutcomeUnknown, OutOfOrderSequence, ShuttingDown, TopicNotFound
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.raft_driver import DriverSettings
 from trio_eventlog.raft import Configuration, Message, MessageType, RaftSettings, SnapshotMetadata
@@ -218,6 +218,63 @@ async def test_linearizable_reads_are_asked_for_again_when_the_leader_changes() 
         assert indexes == [2, 2]
 
 
+async def test_a_linearizable_read_waits_until_the_machine_is_there() -> None:
+    """The leader answers with an index that this node does not have yet."""
+    async with Rig().open() as rig, trio.open_nursery() as nursery:
+        done = trio.Event()
+
+        async def read() -> None:
+            await rig.replica.wait_linearizable()
+            done.set()
+
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), commit=1)
+        nursery.start_soon(read)
+        await rig.settle()
+        ((question, _),) = rig.take_sent(MessageType.READ_INDEX)
+        rig.give(Message(type=MessageType.READ_INDEX_RESPONSE, to=ME, sender=TWO, term=1, index=3, context=question.context))
+        await rig.settle()
+        rig.give_append(TWO, 1, (1, 1), data(1, 2, 0, b"a"), data(1, 3, 1, b"b"), commit=2)
+        await rig.settle()
+        assert not done.is_set()
+        rig.give_append(TWO, 1, (1, 3), commit=3)
+        await rig.settle()
+        assert done.is_set()
+
+
+async def test_acks_leader_waits_for_the_leader_s_disk() -> None:
+    """Not for the followers; and acks none waits for nothing."""
+    rig = Rig()
+    async with rig.open():
+        await rig.lead()
+        rig.disk.latency_seconds[Operation.SYNC] = 1.0
+        proposals = {acks: await rig.replica.propose_batch(batch_of(b"x"), acks) for acks in Acks}
+        await rig.settle()
+        assert [acks for acks, one in proposals.items() if one.is_decided] == [Acks.NONE]
+        await trio.sleep(10)
+        assert [acks for acks, one in proposals.items() if one.is_decided] == [Acks.LEADER, Acks.NONE]
+        await rig.acknowledge()
+        assert proposals[Acks.QUORUM].is_decided
+
+
+async def test_what_a_deposed_leader_reads_for_a_follower_is_not_sent_under_its_old_term() -> None:
+    """Other entries stand there by the time the disk answers: those of the next leader."""
+    async with Rig(log=LogSettings(preallocate_bytes=0, tail_cache_bytes=1, segment_bytes=2500)).open() as rig:
+        await rig.lead()
+        for _ in range(6):
+            await rig.replica.propose_batch(batch_of(bytes(1000)), Acks.QUORUM)
+            await rig.settle()
+        rig.take_sent()
+        rig.disk.latency_seconds[Operation.READ] = 1.0
+        rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=1)
+        await rig.settle()
+        term = rig.term + 1
+        theirs = [no_op(term, 2, 0), *(data(term, index, index - 3, b"theirs") for index in range(3, 9))]
+        rig.give_append(TWO, term, (1, 1), *theirs, commit=1)
+        await trio.sleep(30)
+        assert [message for message, _ in rig.take_sent(MessageType.APPEND)] == []
+        assert rig.replica.log.last_index == 8
+
+
 async def test_a_lost_read_is_asked_for_again_after_some_ticks() -> None:
     """The links may lose the question or the answer without anybody noticing."""
     async with Rig(driver=DriverSettings(read_retry_ticks=3)).open() as rig, trio.open_nursery() as nursery:
@@ -249,10 +306,9 @@ async def test_nobody_asks_for_a_read_that_nobody_waits_for_any_more() -> None:
 async def test_reads_of_two_lives_of_a_node_are_told_apart() -> None:
     """An answer to a question of before a restart must not answer the first question after it."""
     contexts = []
-    for nonce in (1, 2):
-        rig = Rig()
+    for seed in (1, 2):
+        rig = Rig(seed=seed)
         async with rig.open(), trio.open_nursery() as nursery:
-            rig.replica.driver._read_nonce = nonce.to_bytes(8, "little")
             rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
             nursery.start_soon(rig.replica.driver.linearizable_index)
             await rig.settle()
@@ -260,6 +316,33 @@ async def test_reads_of_two_lives_of_a_node_are_told_apart() -> None:
             contexts.append(question.context)
             nursery.cancel_scope.cancel()
     assert contexts[0] != contexts[1]
+
+
+async def test_a_leader_refuses_only_what_it_surely_knows() -> None:
+    """A leader that was replaced unnoticed lacks batches: it must not tell a producer that one of them is missing."""
+    async with Rig().open() as rig:
+        await rig.lead()
+        proposal = await rig.replica.propose_batch(batch_of(b"b", producer_id=9, base_sequence=0), Acks.QUORUM)
+        await rig.settle()
+        await rig.acknowledge()
+        await proposal.outcome()
+        rig.take_sent()
+        for is_deposed in (False, True):
+            gap = await rig.replica.propose_batch(batch_of(b"x", producer_id=9, base_sequence=5), Acks.QUORUM)
+            await rig.settle()
+            assert not gap.is_decided
+            (heartbeat, *_) = [message for message, _ in rig.take_sent(MessageType.HEARTBEAT) if message.to == TWO]
+            if is_deposed:
+                rig.give_append(THREE, rig.term + 1, (rig.term, 2), no_op(rig.term + 1, 3, 1))
+                await rig.settle()
+                with pytest.raises(NotLeader):
+                    await gap.outcome()
+            else:
+                response = Message(type=MessageType.HEARTBEAT_RESPONSE, to=ME, sender=TWO, term=rig.term, context=heartbeat.context)
+                rig.give(response)
+                await rig.settle()
+                with pytest.raises(OutOfOrderSequence):
+                    await gap.outcome()
 
 
 async def test_entries_that_do_not_continue_the_offsets_are_refused() -> None:

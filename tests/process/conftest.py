@@ -1,17 +1,15 @@
 """Fixtures of tests with real processes. Whatever was started is killed by its pid; logs are shown when a test fails."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import foreign
 import pytest
-from daemons import ROOT, Daemon, DaemonCluster
+from daemons import ROOT, STARTED, Daemon, DaemonCluster, watched
 from foreign import ForeignClient, Protocol
 
 LOG_LINES_SHOWN = 60
-STARTED: pytest.StashKey[list[Daemon]] = pytest.StashKey()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -33,17 +31,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def protocol(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
     """What a stranger makes of proto/."""
     return Protocol(foreign.compile_protocol(ROOT, tmp_path_factory.mktemp("protocol")))
-
-
-@contextmanager
-def watched(node: pytest.Item | pytest.Collector, daemons: Sequence[Daemon]) -> Iterator[list[Daemon]]:
-    """Daemons that end with the block, and whose logs are shown when a test of `node` fails."""
-    started = node.stash[STARTED] = list(daemons)
-    try:
-        yield started
-    finally:
-        for daemon in started:
-            daemon.close()
 
 
 @pytest.fixture

@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVE = (sys.executable, "-m", "trio_eventlog", "serve")
@@ -213,3 +216,18 @@ def run_command(
         timeout=60,
         check=False,
     )
+
+
+STARTED: pytest.StashKey[list[Daemon]] = pytest.StashKey()
+"""Daemons of a test, or of a collection of them: whose logs are shown when it fails."""
+
+
+@contextmanager
+def watched(node: pytest.Item | pytest.Collector, daemons: Sequence[Daemon]) -> Iterator[list[Daemon]]:
+    """Daemons that end with the block, and whose logs are shown when a test of `node` fails."""
+    started = node.stash[STARTED] = list(daemons)
+    try:
+        yield started
+    finally:
+        for daemon in started:
+            daemon.close()

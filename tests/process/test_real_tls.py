@@ -9,8 +9,7 @@ import attrs
 import grpc
 import pytest
 import trustme
-from conftest import watched
-from daemons import Daemon, DaemonCluster, wait_until
+from daemons import Daemon, DaemonCluster, wait_until, watched
 from foreign import ForeignClient, Protocol
 
 pytestmark = pytest.mark.process

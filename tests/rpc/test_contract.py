@@ -316,6 +316,28 @@ async def test_a_crash_in_a_handler_ends_that_call_only_and_shows_nothing(autoju
     assert (await peer.status(3))["grpc-status"] == "0"
 
 
+async def test_a_handlers_task_that_fails_while_others_are_cancelled_ends_that_call_only(autojump_clock, echo, caplog):
+    """The client's reset cancels the handler; one task of it is cancelled, the other meets the closed stream at that moment."""
+
+    async def expand(request, context, send):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            while True:
+                await send(Blob(payload=bytes(3_000_000)))
+
+    echo.handlers["Expand"] = expand
+    peer = await echo.raw_client()
+    with caplog.at_level(logging.INFO, "trio_eventlog.rpc.server"):
+        await peer.request(1, PATH + "Expand", Blob().SerializeToString())
+        await trio.testing.wait_all_tasks_blocked()
+        # In one piece: windows that wake the sender, and the reset.
+        room = (1 << 20).to_bytes(4, "big")
+        await peer.send(frame(WINDOW_UPDATE, 0, 0, room), frame(WINDOW_UPDATE, 0, 1, room), frame(RST_STREAM, 0, 1, CANCEL))
+        await trio.testing.wait_all_tasks_blocked()
+    assert "crashed" not in caplog.text
+    await assert_alive(peer)
+
+
 async def test_cancelled_and_base_exceptions_pass_through(autojump_clock, echo):
     class Stop(BaseException):
         pass
@@ -474,7 +496,7 @@ async def test_bad_compression_is_refused_alone(autojump_clock, echo, case):
 
 
 async def test_uploads_larger_than_the_windows_do_not_deadlock(autojump_clock, echo):
-    """Twenty messages of 4 MB under way at once, on windows of 1 MiB each and 2 MiB together."""
+    """Sixteen messages of 4 MB under way at once, on windows of 1 MiB each and 2 MiB together."""
     echo.settings = attrs.evolve(echo.settings, connection_window_bytes=2 * 1024 * 1024)
     sizes = []
 
@@ -485,9 +507,35 @@ async def test_uploads_larger_than_the_windows_do_not_deadlock(autojump_clock, e
             sizes.append((await call.receive()).number)
 
     async with open_channel(echo.connect()) as channel, trio.open_nursery() as nursery:
-        for _ in range(20):
+        for _ in range(16):
             nursery.start_soon(upload)
-    assert sizes == [4_000_000] * 20
+    assert sizes == [4_000_000] * 16
+
+
+async def test_what_is_held_beyond_the_windows_is_bounded(autojump_clock, echo):
+    """Parts of large messages, and large messages that nobody reads: one too many is refused, and others complete."""
+    echo.settings = attrs.evolve(echo.settings, overdraft_bytes_max=9_000_000)
+    peer = await echo.raw_client()
+    head = raw.message(Blob(payload=bytes(4_000_000)).SerializeToString())
+    half = len(head) // 2
+    for stream_id in (1, 3, 5, 7, 9):
+        await peer.request(stream_id, PATH + "Collect", ends=False)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(*(frame(DATA, 0, stream_id, head[start : min(start + 500_000, half)]) for start in range(0, half, 500_000)))
+        await trio.testing.wait_all_tasks_blocked()
+    refused = await peer.status(9)
+    assert (refused["grpc-status"], refused["eventlog-error-code"], refused["retry-after-ms"]) == ("8", "OVERLOADED", "50")
+    protocol = echo.connections[0].protocol
+    assert 8_000_000 < protocol._overdraft_bytes <= 9_000_000
+    for stream_id in (5, 7):
+        await peer.send(frame(RST_STREAM, 0, stream_id, CANCEL))
+    for stream_id in (1, 3):
+        await peer.send(*(frame(DATA, 0, stream_id, head[start : start + 500_000]) for start in range(half, len(head), 500_000)))
+        await peer.send(frame(DATA, END_STREAM, stream_id))
+        assert (await peer.status(stream_id))["grpc-status"] == "0"
+    await trio.testing.wait_all_tasks_blocked()
+    assert protocol._overdraft_bytes == 0
+    assert protocol.h2_connection._inbound_flow_control_window_manager.current_window_size > 8_000_000
 
 
 async def test_interleaved_partial_messages_do_not_deadlock(autojump_clock, echo):
@@ -601,6 +649,20 @@ async def test_an_early_return_gives_everything_back(autojump_clock, echo):
         manager = protocol.h2_connection._inbound_flow_control_window_manager
         assert manager.current_window_size + manager._bytes_processed == echo.settings.connection_window_bytes
         assert channel._protocol.entries == {}
+
+
+async def test_thousands_of_calls_leave_nothing_behind(autojump_clock, echo):
+    """Neither streams nor heads nor anything else that grows with their number."""
+    async with open_channel(echo.connect()) as channel:
+        for number in range(2000):
+            with trio.fail_after(1 + number / 1000):  # Every call has other headers.
+                await channel.unary(UNARY, Blob(number=number))
+        for protocol in (channel._protocol, echo.connections[0].protocol):
+            assert protocol.entries == {}
+            assert protocol.h2_connection.streams == {}
+            assert len(protocol.h2_connection._closed_streams) == 0
+            assert len(protocol._heads) <= 256
+        assert echo.connections[0].calls == {}
 
 
 async def test_an_early_return_is_told_by_a_reset_without_error(autojump_clock, echo):

@@ -1,7 +1,7 @@
 """Simulated gossip clusters: detection and convergence against the formulas, no false alarm, nobody comes back from the dead.
 
-Each story runs for some seeds; `--seeds N` (where the option exists) or `GOSSIP_SEEDS=N` runs more, `GOSSIP_SEED=S` only the
-one. A failure prints how to replay it. `python tests/sim/test_gossip.py 100` prints the figures of the design page.
+Each story runs for `--seeds N` seeds (4; of more than a hundred a twentieth, since there are many stories), beginning with
+`--first-seed N` (0). A failure prints how to replay it. The figures of the design page: `python tests/sim/test_gossip.py 100`.
 """
 
 import math
@@ -22,20 +22,20 @@ from trio_eventlog.gossip.suspicion import suspicion_seconds_min
 
 pytestmark = pytest.mark.sim
 
-QUICK_SEEDS = 6
+WANTED = int(os.environ.get("TRIO_EVENTLOG_SIM_SEEDS", "4"))
+SEEDS = WANTED if WANTED <= 100 else 100 + (WANTED - 100) // 20
+FIRST = int(os.environ.get("TRIO_EVENTLOG_SIM_FIRST", "0"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        one = os.environ.get("GOSSIP_SEED")
-        count = os.environ.get("GOSSIP_SEEDS") or metafunc.config.getoption("seeds", None) or QUICK_SEEDS
-        metafunc.parametrize("seed", [int(one)] if one else range(int(count)))
+        metafunc.parametrize("seed", range(FIRST, FIRST + SEEDS))
 
 
 @pytest.fixture(autouse=True)
 def _tell_how_to_replay(request: pytest.FixtureRequest, seed: int) -> None:
     """pytest shows captured output of failures only."""
-    print(f"replay: GOSSIP_SEED={seed} python -m pytest {request.node.path}::{request.node.originalname}")
+    print(f"replay: python -m pytest {request.node.path}::{request.node.originalname} --first-seed {seed} --seeds 1")
 
 
 def cluster(seed: int, size: int, *, settings: SwimSettings = LAN, weather: Weather | None = None) -> Simulation:

@@ -11,7 +11,15 @@ from trio_eventlog.client.producer import Delivery, Producer
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.client.routing import Placement, ServerInfo
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.client.values import GroupInfo, NodeStatus, PartitionInfo, TopicDescription, TopicInfo
+from trio_eventlog.client.values import (
+    GroupInfo,
+    MemberGroupInfo,
+    MemberInfo,
+    NodeStatus,
+    PartitionInfo,
+    TopicDescription,
+    TopicInfo,
+)
 from trio_eventlog.client.wire import BEGINNING, END, Position, Start
 
 __all__ = [
@@ -23,6 +31,8 @@ __all__ = [
     "ConsumedBatch",
     "Delivery",
     "GroupInfo",
+    "MemberGroupInfo",
+    "MemberInfo",
     "NodeStatus",
     "PartitionInfo",
     "Placement",

@@ -26,16 +26,28 @@ from trio_eventlog.client.producer_core import PendingBatch, ProduceResult
 from trio_eventlog.client.routing import Placement, Routing, ServerInfo
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.target import parse_target
-from trio_eventlog.client.values import NodeStatus, TopicDescription, TopicInfo, node_status, topic_description, topic_info
+from trio_eventlog.client.values import (
+    MemberInfo,
+    NodeStatus,
+    TopicDescription,
+    TopicInfo,
+    member_info,
+    node_status,
+    topic_description,
+    topic_info,
+)
 from trio_eventlog.client.wire import (
     BEGINNING,
     CREATE_TOPIC,
     DELETE_TOPIC,
     DESCRIBE_TOPIC,
+    DRAIN_NODE,
     END,
     GET_STATUS,
+    LIST_MEMBERS,
     LIST_TOPICS,
     NANOSECONDS,
+    REMOVE_NODE,
     TRANSFER_LEADERSHIP,
     Start,
 )
@@ -325,6 +337,24 @@ class Client:
         """The nodes of the cluster, by name, asked for now."""
         await self._caller.refresh(newer_than=trio.current_time())
         return sorted(self._routing.servers, key=lambda server: (server.name, server.id))
+
+    async def members(self) -> list[MemberInfo]:
+        """Every node that is known to the cluster, the silent and the removed ones too, as the catalog's leader sees it."""
+        response = await self._caller.call(LIST_MEMBERS, admin_pb2.ListMembersRequest(), self._routing.for_catalog)
+        return [member_info(member) for member in response.members]
+
+    async def drain_node(self, node_id: str) -> None:
+        """Have everything moved off a node and the node removed. Returns when that is decided; `members` shows when it is done.
+
+        Raises:
+            InvalidArgument: no such node.
+            MembershipRefused: not now; the text says why.
+        """
+        await self._caller.call(DRAIN_NODE, admin_pb2.DrainNodeRequest(id=node_id), self._routing.for_catalog)
+
+    async def remove_node(self, node_id: str) -> None:
+        """Take a node out of the cluster for ever, at once: for one that does not come back. Raises as `drain_node`."""
+        await self._caller.call(REMOVE_NODE, admin_pb2.RemoveNodeRequest(id=node_id), self._routing.for_catalog)
 
     async def placements(self) -> list[Placement]:
         """Leader and replicas of every partition, asked for now."""

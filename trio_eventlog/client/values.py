@@ -68,6 +68,57 @@ class NodeStatus:
     groups: tuple[GroupInfo, ...]
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class MemberGroupInfo:
+    """A node's part in a partition: `role` is "leader", "voter", "learner", or "" while it is on its way in or out."""
+
+    topic: str
+    partition: int
+    role: str
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class MemberInfo:
+    """A node as the catalog's leader sees it.
+
+    Attributes:
+        status: "alive", "failed" (it does not answer, and is waited for), "joining", "draining", "removed", "unknown".
+        role: in the catalog: "leader", "voter", "learner", "".
+        last_contact_seconds: since it last answered; None when it never did.
+        lag_entries: entries of the catalog that it has not applied; None when not known.
+    """
+
+    id: str
+    name: str
+    address: str
+    status: str
+    role: str
+    tags: tuple[tuple[str, str], ...] = ()
+    last_contact_seconds: float | None = None
+    lag_entries: int | None = None
+    groups: tuple[MemberGroupInfo, ...] = ()
+
+    @property
+    def is_gone(self) -> bool:
+        """Removed, and no longer in anybody's configuration."""
+        return self.status == "removed" and not self.role and not self.groups
+
+
+def member_info(message: admin_pb2.Member) -> MemberInfo:
+    contact = message.last_contact
+    return MemberInfo(
+        id=message.id,
+        name=message.name,
+        address=message.address,
+        status=message.status,
+        role=message.role,
+        tags=tuple(sorted(message.tags.items())),
+        last_contact_seconds=contact.seconds + contact.nanos / 1e9 if message.HasField("last_contact") else None,
+        lag_entries=message.lag_entries if message.HasField("lag_entries") else None,
+        groups=tuple(MemberGroupInfo(topic=group.topic, partition=group.partition, role=group.role) for group in message.groups),
+    )
+
+
 def topic_info(message: admin_pb2.Topic) -> TopicInfo:
     retention = message.retention
     return TopicInfo(

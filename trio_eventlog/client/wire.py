@@ -25,6 +25,9 @@ LIST_TOPICS = _ADMIN["ListTopics"]
 DESCRIBE_TOPIC = _ADMIN["DescribeTopic"]
 GET_STATUS = _ADMIN["GetStatus"]
 TRANSFER_LEADERSHIP = _ADMIN["TransferLeadership"]
+LIST_MEMBERS = _ADMIN["ListMembers"]
+DRAIN_NODE = _ADMIN["DrainNode"]
+REMOVE_NODE = _ADMIN["RemoveNode"]
 
 # Field 4, length-delimited: `batch` of ProduceRequest, and `payload` of Batch.
 _TAG_4 = b"\x22"

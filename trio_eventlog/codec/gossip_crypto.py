@@ -141,3 +141,8 @@ def parse_key_file(text: str) -> list[bytes]:
     else:
         lines = stripped.splitlines()
     return [decode_key(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def format_key_file(keys: Iterable[bytes]) -> str:
+    """What `parse_key_file` reads: for saving the keyring after `KeysChanged`."""
+    return "".join(f"{encode_key(key)}\n" for key in keys)

@@ -79,7 +79,7 @@ class WireLimits:
         packet_inflated_bytes_max: a decompressed packet.
         packet_messages_max: messages in one packet, compounds within compounds counted through.
         stream_bytes_max: all that is read from one stream, and an encrypted or compressed message on it.
-        stream_inflated_bytes_max: a decompressed stream message. LZW in Python takes 0.1 s per MiB, and nothing else runs.
+        stream_inflated_bytes_max: a decompressed stream message. LZW in Python takes 0.1 to 0.2 s per MiB, and nothing else runs.
         members_max: rows of a push/pull.
         member_bytes_max: one row.
     """

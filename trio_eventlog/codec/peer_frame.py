@@ -76,6 +76,8 @@ class RefusedCode(enum.IntEnum):
     MALFORMED = 5
     WRONG_NODE = 6
     BUSY = 7
+    REMOVED = 8
+    """The dialler was removed from the cluster, for ever."""
 
 
 class Frame(NamedTuple):

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from trio_eventlog.errors import SettingsError
+from trio_eventlog.setting_fields import format_address, parse_address
 
 
 @attrs.frozen(slots=True)
@@ -41,18 +42,11 @@ class Network(Protocol):
 
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of "host:port" or "[v6]:port". Raises SettingsError saying what is wrong."""
-    host, separator, port_text = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise SettingsError(f"address {address!r}: an IPv6 host stands in brackets, as in [::1]:8400")
-    if not separator or not host:
-        raise SettingsError(f"address {address!r} is not host:port")
-    if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65535:
-        raise SettingsError(f"address {address!r}: port {port_text!r} is not a number from 0 to 65535")
-    return host, int(port_text)
+    try:
+        return parse_address(address)
+    except ValueError as error:
+        raise SettingsError(f"address {address!r}: {error}") from error
 
 
-def join_address(host: str, port: int) -> str:
-    """The inverse of `split_address`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+join_address = format_address
+"""The inverse of `split_address`."""

@@ -18,6 +18,11 @@ class PeekedStream(trio.abc.HalfCloseableStream):
         """What was looked at and not read yet."""
         return self._peeked
 
+    @property
+    def sends_to(self) -> trio.abc.Stream:
+        """What is sent goes there as it is: a writer may use it directly."""
+        return self.stream
+
     async def peek_more(self, bytes_max: int = 4096) -> bool:
         """Wait for more bytes and add at most `bytes_max` of them to `peeked`; False at the end of the stream.
 

@@ -64,12 +64,13 @@ class PeerReset:
 
 @attrs.frozen(slots=True, kw_only=True)
 class PeerRefused:
-    """A link was refused, by them or by us. `node_id` is 0 when not known; `code` is a RefusedCode."""
+    """A link was refused, by them or by us (`is_ours`). `node_id` is 0 when not known; `code` is a RefusedCode."""
 
     node_id: NodeId
     address: str
     code: int
     text: str
+    is_ours: bool = False
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -227,7 +228,13 @@ class Transport:
                 await stream.send_all(encode_frame_head(FrameKind.REFUSED, 0, encode_refused(refused)))
             if error.hello is not None:
                 self._on_event(
-                    PeerRefused(node_id=error.hello.node_id, address=error.hello.address, code=refused.code, text=refused.text)
+                    PeerRefused(
+                        node_id=error.hello.node_id,
+                        address=error.hello.address,
+                        code=refused.code,
+                        text=refused.text,
+                        is_ours=True,
+                    )
                 )
             return
         if hello is None:

@@ -49,8 +49,10 @@ async def save_voters(directory: DataDirectory, cluster_id: ClusterId, cluster_n
     await directory.set_cluster(cluster_id, cluster_name)
 
 
-async def find_cluster(discovery: StaticDiscovery, node_id: NodeId, cluster_name: str) -> Bootstrap:
-    """Wait until it is certain which voters this node's cluster begins with, itself among them.
+async def find_cluster(discovery: StaticDiscovery, cluster_name: str) -> Bootstrap:
+    """Wait until it is certain which voters this node's cluster began with, or begins with.
+
+    A cluster that exists is joined whether or not this node was among the first voters: its leader adds it.
 
     Raises:
         SettingsError: the nodes' settings contradict each other; both values are named.
@@ -65,9 +67,9 @@ async def find_cluster(discovery: StaticDiscovery, node_id: NodeId, cluster_name
                 raise SettingsError(f"this node cannot join: {reason}")
             case Join(cluster_id):
                 founded = _founded(discovery.hellos(), cluster_id, cluster_name)
-                if node_id in founded:
+                if founded:
                     return Bootstrap(cluster_id=cluster_id, voters=founded)
-                reason = f"cluster {format_id(cluster_id)} exists already and has not added this node ({format_id(node_id)}) yet"
+                reason = f"cluster {format_id(cluster_id)} exists already, but no node has told its first voters yet"
             case _:
                 reason = decision.reason
         if reason != told:

@@ -1,15 +1,19 @@
 """`Discovery` by gossip: members that say by their tags that they are nodes of this event log."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import trio
 
+from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.gossip import events as gossip_events
 from trio_eventlog.ids import NOBODY, NodeId, format_id, parse_id
+from trio_eventlog.net.datagrams import DatagramNetwork
 from trio_eventlog.net.discovery import (
     DiscoveryEvent,
     Member,
@@ -18,8 +22,8 @@ from trio_eventlog.net.discovery import (
     MemberFailed,
     MemberLeft,
 )
-from trio_eventlog.net.network import join_address, split_address
-from trio_eventlog.node.gossip_driver import GossipDriver
+from trio_eventlog.net.network import Network, join_address, split_address
+from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
 
 ROLE = "eventlog"
 CLUSTER_TAG_LENGTH_MAX = 64
@@ -136,6 +140,67 @@ class GossipDiscovery:
         if member is not None and member.name == name:
             del self._members[node_id]
             self._on_event(how(member))
+
+
+async def open_gossip_discovery(
+    *,
+    node_id: NodeId,
+    name: str,
+    listening_on: str,
+    advertised: str,
+    cluster_name: str,
+    version: str,
+    network: Network,
+    datagram_network: DatagramNetwork,
+    rng: random.Random,
+    on_event: Callable[[DiscoveryEvent], None],
+    on_gossip_event: Callable[[gossip_events.Event], None] = lambda event: None,
+    seeds: Sequence[str] = (),
+    keys: Sequence[bytes] = (),
+    settings: GossipSettings | None = None,
+) -> GossipDiscovery:
+    """Everything for a node's gossip, its socket bound: run it, and give `driver.handle_stream` to the mux.
+
+    Arguments:
+        listening_on: the "host:port" that the TCP listener is bound to; packets come to the same port.
+        advertised: the "host:port" that others are told; resolved here, since gossip carries IP addresses.
+        seeds: "host:port" of nodes to join through.
+        keys: of the keyring, the first encrypts; empty: no encryption.
+
+    Raises:
+        SettingsError: the port is taken for UDP, or `advertised` cannot be resolved, or a key is none.
+    """
+    keyring = Keyring(keys, rng) if keys else None
+    try:
+        datagrams = await datagram_network.bind(listening_on)
+    except OSError as error:
+        raise SettingsError(f"{error}: gossip needs the number of the TCP port for UDP too; choose another port") from error
+    try:
+        try:
+            found = await datagram_network.resolve(advertised)
+        except OSError as error:
+            raise SettingsError(
+                f"the advertised address {advertised} cannot be resolved, and gossip carries IP addresses: {error}"
+            ) from error
+        tags = node_tags(node_id, address=advertised, cluster_name=cluster_name, version=version)
+        make_driver = functools.partial(
+            GossipDriver,
+            name=name,
+            address=found[0],
+            tags=tags,
+            settings=settings or GossipSettings(),
+            datagrams=datagrams,
+            datagram_network=datagram_network,
+            network=network,
+            rng=rng,
+            seeds=seeds,
+            keyring=keyring,
+            accepts=accepts_cluster(cluster_name),
+        )
+        return GossipDiscovery(make_driver, node_id=node_id, on_event=on_event, on_gossip_event=on_gossip_event)
+    except BaseException:
+        datagrams.close()
+        raise
 
 
 def member_of(member: gossip_events.Member, host: str) -> Member | None:

@@ -23,14 +23,17 @@ import trio
 
 from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
-from trio_eventlog.errors import EventLogError, NotLeader, ShuttingDown
+from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
+from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
+from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import (
     AppendToken,
+    Configuration,
     ConfigurationChange,
     ConfigurationError,
     Entry,
@@ -120,6 +123,7 @@ class RaftDriver:
     Args:
         core: made from what the disk holds; nothing applied yet.
         name: what log lines call the group.
+        departed: how far the log went that was here before, if one was (`departed`).
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
     """
 
@@ -135,9 +139,11 @@ class RaftDriver:
         *,
         name: str,
         read_nonce: int = 0,
+        departed: Departed = NEVER,
     ) -> None:
         self.group_id = group_id
         self.name = name
+        self._departed = departed
         self._core = core
         self._log = log
         self._hard_state = hard_state
@@ -147,6 +153,7 @@ class RaftDriver:
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, self._inbox.wake)
         self._under_way = ProposalsUnderWay()
+        self._changes = PendingChanges()
         self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
         self._ticks_due = 0
@@ -171,6 +178,8 @@ class RaftDriver:
         self._reads_to_ask: dict[_Read, None] = {}
         self._reads_asked: dict[bytes, dict[_Read, None]] = {}
         """By context: all reads of one turn share one question."""
+        self._refusals: dict[_Read, tuple[Proposal, EventLogError, int]] = {}
+        """Proposals about to be refused, with the error and this leader's term."""
         self._asked_of = (0, NOBODY)
         """Term and leader that the reads asked for were put to."""
         self._read_nonce = read_nonce.to_bytes(8, "little")
@@ -241,6 +250,27 @@ class RaftDriver:
         await self._proposals.put(proposal)
         return proposal
 
+    async def propose_configuration(self, change: ConfigurationChange) -> Configuration:
+        """Change the group's configuration; returns the one that is in force once the change is applied here.
+
+        A change by a joint configuration is applied when that is entered; it is left by itself.
+
+        Raises:
+            NotLeader, ProposalDropped: refused for now: another node leads, or an earlier change may be unapplied.
+            ConfigurationError: not legal in the present configuration.
+            OutcomeUnknown: leadership was lost before the change was applied: it may come to be in force or not.
+            ShuttingDown.
+        """
+        pending = self._changes.add(change)
+        self._request(lambda: self._propose_change(pending))
+        return await pending.outcome()
+
+    def _propose_change(self, pending: PendingChange) -> None:
+        try:
+            pending.index = self._core.propose_configuration(pending.change)
+        except (NotLeader, ProposalDropped, ConfigurationError) as error:
+            self._changes.refused(pending, error)
+
     def receive(self, received: Received) -> None:
         """A peer's message; dropped when the inbox is full."""
         self._inbox.put_message(received)
@@ -260,11 +290,13 @@ class RaftDriver:
 
     def campaign_if_leader_lost(self, node_id: NodeId) -> None:
         """Stand for election, unless somebody has been heard to lead since `peer_reset`."""
-        self._request(lambda: self._core.campaign_if_leader_lost(node_id))
+        if not self._is_returning:
+            self._request(lambda: self._core.campaign_if_leader_lost(node_id))
 
     def campaign(self) -> None:
         """Stand for election now."""
-        self._request(self._core.campaign)
+        if not self._is_returning:
+            self._request(self._core.campaign)
 
     def transfer_leadership(self, to: NodeId) -> None:
         """Hand over, if this node leads and `to` is a voter that keeps up."""
@@ -329,7 +361,10 @@ class RaftDriver:
             is_gone = self._closed_by is not None
             error = self._closed_by = self._closed_by or ShuttingDown("this node is stopping: go to another one")
             self._proposals.close(error)
+            self._changes.close(error)
             self._under_way.abandon_above(0, "this node is stopping", error if is_gone else None)
+            for read in list(self._refusals):
+                self._refusals.pop(read)[0].fail(error)
             for read in [*self._reads_to_ask, *(read for together in self._reads_asked.values() for read in together)]:
                 read.fail(error)
             self._applied_moved.close(error)
@@ -345,14 +380,16 @@ class RaftDriver:
             index, change = self._applied_notices.popleft()
             if change is not None:
                 try:
-                    core.apply_configuration(change)
+                    self._changes.applied(index, change, core.apply_configuration(change))
                 except ConfigurationError as error:
+                    self._changes.applied(index, change, error)
                     logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
             core.on_applied(index)
         if self._ticks_due:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
             self._ticks_due = 0
-            core.tick()
+            if not self._is_returning:
+                core.tick()
             self._ticks += 1
             if self._reads_asked and not self._ticks % self._settings.read_retry_ticks:
                 self._ask_again()
@@ -379,10 +416,23 @@ class RaftDriver:
                     self._received[frame.term, frame.index] = frame
             elif received.message.type is MessageType.SNAPSHOT:
                 raise ProtocolError("a snapshot, which this release cannot install")
+            elif received.message.type in _ELECTIONS and not self._may_take_part(received.message):
+                return
             self._core.step(received.message)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
+
+    @property
+    def _is_returning(self) -> bool:
+        """The replica was here before, and has not applied again what it had applied: its configuration is an old one."""
+        return self._applied_index < self._departed.applied_index
+
+    def _may_take_part(self, message: Message) -> bool:
+        """Whether the replica that was here before could have elected the candidate, or could be asked to lead."""
+        if message.type is MessageType.TIMEOUT_NOW:
+            return not self._is_returning
+        return (message.log_term, message.index) >= (self._departed.last_term, self._departed.last_index)
 
     def _check_offsets(self, received: Received) -> None:
         """Offsets follow from the entry before; here a mismatch costs a message, in the log it would cost the node.
@@ -464,13 +514,27 @@ class RaftDriver:
         try:
             known = self._under_way.find(batch, producers)
         except EventLogError as error:
-            proposal.fail(error)
+            self._refuse(proposal, error)
             return True
         if isinstance(known, Proposal):
             proposal.follow(known)
         elif known is not None:
             proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
         return known is not None
+
+    def _refuse(self, proposal: Proposal, error: EventLogError) -> None:
+        """Say no, once it is certain that this node knows: one that was replaced without hearing of it lacks the batches since.
+
+        (To say "it is in the log already" needs no such certainty: what is applied stays.)
+        """
+        read = _Read()
+        self._refusals[read] = (proposal, error, self._core.term)
+        self._reads_to_ask[read] = None
+        self._inbox.wake()
+
+    def _confirm_refusal(self, read: "_Read") -> None:
+        proposal, error, term = self._refusals.pop(read)
+        proposal.fail(error if self.is_leader and term == self._core.term else self._not_leader())
 
     # Linearizable reads
 
@@ -529,6 +593,8 @@ class RaftDriver:
             for state in ready.read_states:
                 for read in self._reads_asked.pop(state.context, ()):
                     read.answer(state.index)
+                    if read in self._refusals:
+                        self._confirm_refusal(read)
             for event in ready.events:
                 self._log_event(event)
         self._received.clear()
@@ -568,8 +634,13 @@ class RaftDriver:
             self._accepts_from_index = None
             self._wait_for_own_disk.clear()
             self._under_way.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
+            self._changes.abandon(OutcomeUnknown("leadership was lost before the change was applied: look at the configuration"))
             if len(self._proposals):
                 self._take_proposals()
+        for read in list(self._refusals):
+            if not self.is_leader:
+                self._confirm_refusal(read)
+                self._forget_read(read)
         if self._reads_asked and self._asked_of != (self._core.term, self._core.leader):
             self._ask_again()
         for scope, node_id in self._scopes.items():
@@ -821,4 +892,5 @@ def _proposed(payload: Batch | bytes) -> ProposedEntry:
 
 
 _NO_BOUND = 1 << 62
+_ELECTIONS = frozenset({MessageType.VOTE, MessageType.PRE_VOTE, MessageType.TIMEOUT_NOW})
 _MADE_BY_CORES = frozenset({EntryKind.NO_OP, EntryKind.CONFIGURATION})

@@ -1,18 +1,23 @@
-"""All groups of a node: the catalog, and the partitions that the catalog places here."""
+"""All groups of a node: the catalog, and the partitions that the catalog places here.
+
+What is open follows the catalog's state, not its history: a partition that once lived here and moved away is not opened again
+when the history comes by after a restart. Its log is gone, and an empty one with the group's first voters would be another group.
+"""
 
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import attrs
 import trio
 
-from trio_eventlog.errors import EventLogError, TopicNotFound
+from trio_eventlog.errors import NodeRemoved, NotLeader, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, DeleteTopic, Outcome, Topic
+from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
+from trio_eventlog.node.departed import Departed, depart, finish_departure, has_log
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.raft_driver import Send
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
@@ -21,6 +26,11 @@ from trio_eventlog.raft import Configuration
 from trio_eventlog.storage.data_directory import DataDirectory
 
 logger = logging.getLogger(__name__)
+
+REMOVED_TEXT = (
+    "node {} was removed from its cluster, for ever: to use this machine again, start it with an empty data directory and --join;"
+    " it becomes a new node"
+)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -58,6 +68,7 @@ class Replicas:
 
     Args:
         send: gives a message to the links.
+        on_removed: called once, when this node is removed from the cluster.
         rng: each group's core gets a generator of its own, seeded from this one.
         on_deleted: told of each group that is gone for good.
     """
@@ -70,8 +81,11 @@ class Replicas:
         send: Send,
         settings: ReplicasSettings,
         rng: random.Random,
+        on_removed: Callable[[], None] = lambda: None,
         on_deleted: Callable[[GroupId], None] = lambda group_id: None,
     ) -> None:
+        self.machine = CatalogMachine()
+        self._on_removed = on_removed
         self._on_deleted = on_deleted
         self._node_id = node_id
         self._directory = directory
@@ -80,12 +94,11 @@ class Replicas:
         self._rng = rng
         self._open: dict[GroupId, _Open] = {}
         self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
-        self._known_groups_end = GroupId(CATALOG_GROUP + 1)
+        self._followed_groups_end = GroupId(CATALOG_GROUP + 1)
         """Groups below are open here, or not any more, or live elsewhere."""
         self._topics: dict[str, Topic] = {}
         self._topics_changed = trio.Event()
-        self._changes: deque[tuple[Command, Topic]] = deque()
-        self._changes_wanted = trio.Event()
+        self._catalog_changed = trio.Event()
         self._changes_seen = 0
         self._changes_done = 0
         self._nursery: trio.Nursery | None = None
@@ -99,6 +112,11 @@ class Replicas:
         """Topics whose partitions are open on this node, as far as they live here."""
         return self._topics
 
+    @property
+    def removed(self) -> Container[NodeId]:
+        """Nodes that are removed for ever, as far as this node knows."""
+        return self.machine.removed
+
     def all(self) -> list[Replica]:
         """Every open replica, the catalog first."""
         return [item.replica for _, item in sorted(self._open.items())]
@@ -108,11 +126,28 @@ class Replicas:
         return item.replica if item is not None else None
 
     def get(self, group_id: GroupId) -> Replica:
-        """Raises TopicNotFound when the group was closed just now, NotLeader when it does not live here."""
+        """Raises NotLeader when the group lives elsewhere, TopicNotFound when it is no group (any more)."""
         item = self._open.get(group_id)
-        if item is None:
-            raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted, or lives elsewhere")
-        return item.replica
+        if item is not None:
+            return item.replica
+        name = self.name_elsewhere(group_id)
+        raise NotLeader(f"{name} does not live on this node: go to another one", self.nodes_elsewhere(group_id)[0])
+
+    def name_elsewhere(self, group_id: GroupId) -> str:
+        """What a partition that is not open here is called. Raises TopicNotFound when it is none, or is to be open here soon."""
+        for topic in self._topics.values():
+            for number, partition in enumerate(topic.partitions):
+                if partition.group_id == group_id and partition.wanted != (self._node_id,):
+                    return f"{topic.name}/{number}"
+        raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted just now")
+
+    def nodes_elsewhere(self, group_id: GroupId) -> Sequence[NodeId]:
+        """The other nodes that carry the group; none when it is deleted."""
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                if partition.group_id == group_id:
+                    return [node_id for node_id in partition.wanted if node_id != self._node_id]
+        return ()
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until the topic is open here (or gone)."""
@@ -132,8 +167,8 @@ class Replicas:
         if item is not None:
             item.replica.driver.receive(received)
             return
-        if received.frames or group_id < self._known_groups_end:
-            # Entries come again, and would take room; a group known and not open was deleted.
+        if received.frames or group_id < self._followed_groups_end:
+            # Entries come again, and would take room; a group known and not open was deleted, or lives elsewhere.
             return
         early = self._early.get(group_id)
         if early is None:
@@ -178,7 +213,7 @@ class Replicas:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                applier = CatalogApplier(CatalogMachine(), self._on_catalog_applied)
+                applier = CatalogApplier(self.machine, self._on_catalog_applied)
                 await self._start(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0], applier, Watermark())
                 nursery.start_soon(self._follow_catalog)
                 task_status.started()
@@ -187,47 +222,82 @@ class Replicas:
                 self._nursery = None
 
     def _on_catalog_applied(self, command: Command, outcome: Outcome) -> None:
-        if not isinstance(outcome, EventLogError):
-            self._changes.append((command, outcome))
-            self._changes_seen += 1
-            self._changes_wanted.set()
+        self._changes_seen += 1
+        self._catalog_changed.set()
 
     async def _follow_catalog(self) -> None:
-        """Open and close partitions in the order of the catalog's entries."""
+        """Open and close partitions until what is open is what the catalog says, again and again."""
+        # What this node has acted upon before, it has made durable as committed.
+        await self.catalog.driver.wait_applied(self.catalog.status().hard_state.commit)
+        if self._node_id in self.machine.removed:
+            raise NodeRemoved(REMOVED_TEXT.format(format_id(self._node_id)))
+        await self._remove_left_behind()
+        is_told = False
         while True:
-            while not self._changes:
-                self._changes_wanted = trio.Event()
-                await self._changes_wanted.wait()
-            command, topic = self._changes.popleft()
-            match command:
-                case CreateTopic():
-                    # After a restart the whole history of the catalog comes by: what is deleted further on is not opened.
-                    if not any(isinstance(later, DeleteTopic) and gone is topic for later, gone in self._changes):
-                        for number, partition in enumerate(topic.partitions):
-                            if self._node_id in partition.replicas:
-                                await self._start_partition(topic, number)
-                        self._topics[topic.name] = topic
-                    self._known_groups_end = GroupId(topic.partitions[-1].group_id + 1)
-                    for group_id in [group_id for group_id in self._early if group_id < self._known_groups_end]:
-                        del self._early[group_id]
-                case DeleteTopic():
-                    self._topics.pop(topic.name, None)
-                    for partition in topic.partitions:
-                        await self._delete(topic, partition.group_id)
-            self._changes_done += 1
-            self._topics_changed.set()
-            self._topics_changed = trio.Event()
+            self._catalog_changed = trio.Event()
+            seen = self._changes_seen
+            await self._follow(list(self.machine.topics.values()), self.machine.next_group_id)
+            self._changes_done = seen
+            self._tell_topics_changed()
+            if self._node_id in self.machine.removed and not is_told:
+                is_told = True
+                self._on_removed()
+            await self._catalog_changed.wait()
+
+    async def _remove_left_behind(self) -> None:
+        """Files of groups that were deleted or have moved: a crash amid their removal has left them."""
+        known = {
+            partition.group_id: (topic, number)
+            for topic in self.machine.topics.values()
+            for number, partition in enumerate(topic.partitions)
+        }
+        for group_id in await self._directory.group_ids():
+            if group_id == CATALOG_GROUP or group_id >= self.machine.next_group_id:
+                continue
+            if group_id not in known:
+                await self._directory.remove_group(group_id)
+                continue
+            topic, number = known[group_id]
+            path = self._directory.group_path(group_id)
+            if self._node_id in topic.partitions[number].replicas:
+                continue
+            await finish_departure(self._directory.disk, path)
+            if await has_log(self._directory.disk, path):
+                # It is closed in good order, as it would have been.
+                await self._start_partition(topic, number)
+
+    async def _follow(self, topics: list[Topic], groups_end: GroupId) -> None:
+        placed = {partition.group_id for topic in topics for partition in topic.partitions if self._node_id in partition.replicas}
+        known = {partition.group_id for topic in topics for partition in topic.partitions}
+        for name, topic in list(self._topics.items()):
+            if topic.partitions[0].group_id not in known:
+                del self._topics[name]
+        self._tell_topics_changed()
+        for group_id in [group_id for group_id in self._open if group_id not in placed and group_id != CATALOG_GROUP]:
+            await self._close(group_id, has_moved=group_id in known)
+        for topic in topics:
+            for number, partition in enumerate(topic.partitions):
+                if partition.group_id in placed and partition.group_id not in self._open:
+                    await self._start_partition(topic, number)
+            self._topics[topic.name] = topic
+        self._followed_groups_end = groups_end
+        for group_id in [group_id for group_id in self._early if group_id < groups_end]:
+            del self._early[group_id]
+
+    def _tell_topics_changed(self) -> None:
+        self._topics_changed.set()
+        self._topics_changed = trio.Event()
 
     async def _start_partition(self, topic: Topic, number: int) -> None:
         partition = topic.partitions[number]
         machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
         watermark = Watermark()
         # Leaders are spread by group id, so that a topic's partitions do not all begin on one node.
-        first_leader = partition.replicas[partition.group_id % len(partition.replicas)]
+        first_leader = partition.first_voters[partition.group_id % len(partition.first_voters)]
         await self._start(
             partition.group_id,
             f"{topic.name}/{number}",
-            partition.replicas,
+            partition.first_voters,
             first_leader,
             PartitionApplier(machine, watermark),
             watermark,
@@ -282,13 +352,22 @@ class Replicas:
                 await trio.sleep_forever()
         closed.set()
 
-    async def _delete(self, topic: Topic, group_id: GroupId) -> None:
-        item = self._open.pop(group_id, None)
-        if item is not None:
-            item.replica.close(TopicNotFound(f"topic {topic.name!r} was deleted"))
-            item.scope.cancel()
-            await item.closed.wait()
-            self._on_deleted(group_id)
-        # Files may have been left by a crash amid an earlier removal.
-        if await self._directory.disk.exists(self._directory.group_path(group_id)):
+    async def _close(self, group_id: GroupId, *, has_moved: bool) -> None:
+        """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
+        item = self._open.pop(group_id)
+        name = item.replica.name
+        status = item.replica.status()
+        if has_moved:
+            item.replica.close(NotLeader(f"{name} has moved to other nodes: go there"))
+        else:
+            item.replica.close(TopicNotFound(f"{name}: the topic was deleted"))
+        item.scope.cancel()
+        await item.closed.wait()
+        self._on_deleted(group_id)
+        if not has_moved:
             await self._directory.remove_group(group_id)
+        else:
+            left = Departed(last_term=status.last_term, last_index=status.last_index, applied_index=status.applied_index)
+            departed = item.replica.departed.joined(left)
+            await depart(self._directory.disk, self._directory.group_path(group_id), departed)
+            logger.info("%s has moved to other nodes: its files are removed here", name)

@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+from trio_eventlog.errors import Overloaded
 from trio_eventlog.rpc._purerpc import (
     AllowedStreamIDs,
     ConnectionInputs,
@@ -64,7 +65,7 @@ from trio_eventlog.rpc.headers import (
 )
 from trio_eventlog.rpc.methods import Metadata, Pairs
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import CODE_TRAILER, CallStatus, decode_message, encode_message
+from trio_eventlog.rpc.status import CODE_TRAILER, CallStatus, decode_message, encode_message, status_of
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY_FLAG = 0x01, 0x04, 0x08, 0x20
@@ -139,6 +140,7 @@ class StreamEntry:
     Attributes:
         unread: messages given out as events and not acknowledged yet.
         uncredited_bytes: received and not given back to the peer's window; bounded by the stream's window.
+        overdraft_bytes: given back before they were read, of the message that is coming or, once complete, waits as the first.
     """
 
     __slots__ = (
@@ -149,6 +151,7 @@ class StreamEntry:
         "is_discarding",
         "is_response_started",
         "need",
+        "overdraft_bytes",
         "partial_bytes",
         "pieces",
         "prefix",
@@ -167,6 +170,7 @@ class StreamEntry:
         self.compressed = 0
         self.pieces: list[Buffer] = []
         self.partial_bytes = 0
+        self.overdraft_bytes = 0
         self.unread = 0
         self.uncredited_bytes = 0
         self.is_discarding = False
@@ -266,6 +270,7 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         self._block_ends = False
         self._control_frames = 0
         self._control_bytes = 0
+        self._overdraft_bytes = 0
 
     def _set_h2_connection_local_settings(self) -> None:
         settings = self._settings
@@ -406,6 +411,7 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         """Nobody will read the rest of what this stream received."""
         entry.is_discarding = True
         entry.pieces.clear()
+        self._repay(entry)
         if entry.uncredited_bytes:
             self._credit(entry, entry.uncredited_bytes)
 
@@ -514,13 +520,22 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         entry.unread -= 1
         if entry.is_discarding:
             return  # All of it was given back when it was released.
-        size = flow_controlled_length
-        if entry.unread == 0:
-            # What waits of a message in the middle is given back as well, or a message larger than the window would never end.
-            size += entry.partial_bytes
-            entry.partial_bytes = 0
-        if size:
-            self._credit(entry, size)
+        self._repay(entry)
+        if flow_controlled_length:
+            self._credit(entry, flow_controlled_length)
+        if not entry.unread and entry.partial_bytes:
+            self._overdraw(entry)
+
+    def _overdraw(self, entry: StreamEntry) -> None:
+        """Gives back what has come of a message that is not complete: it may be larger than the window."""
+        size, entry.partial_bytes = entry.partial_bytes, 0
+        entry.overdraft_bytes += size
+        self._overdraft_bytes += size
+        self._credit(entry, size)
+
+    def _repay(self, entry: StreamEntry) -> None:
+        self._overdraft_bytes -= entry.overdraft_bytes
+        entry.overdraft_bytes = 0
 
     # Input.
 
@@ -716,10 +731,10 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
                     entry.have += len(view)
                     entry.partial_bytes += len(view)
                 if not entry.unread and entry.partial_bytes:
-                    # The part of a message is given back at once when nothing else waits: it is bounded by the message's limit,
-                    # and a message may be larger than the window.
-                    size, entry.partial_bytes = entry.partial_bytes, 0
-                    self._credit(entry, size)
+                    if self._overdraft_bytes + entry.partial_bytes > self._settings.overdraft_bytes_max:
+                        self._stop_reading(entry, _OVERLOADED, events)
+                    else:
+                        self._overdraw(entry)
                 return
             if entry.pieces:
                 entry.pieces.append(view[:missing])
@@ -926,11 +941,9 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
             head = True  # Trailers of a request say nothing in gRPC.
         else:
             head = parse_request(headers, size, limit)
-        if (
-            self._heads_version == self._decoder.version
-            and len(block) <= _CACHED_BLOCK_BYTES_MAX
-            and len(self._heads) < _CACHED_BLOCKS_MAX
-        ):
+        if self._heads_version == self._decoder.version and len(block) <= _CACHED_BLOCK_BYTES_MAX:
+            if len(self._heads) >= _CACHED_BLOCKS_MAX:
+                self._heads.clear()  # What is said often is soon in there again.
             self._heads[key] = head
         return head
 
@@ -1057,6 +1070,9 @@ def _too_large(size_bytes: int, limit_bytes: int) -> CallStatus:
         message=f"a message of {size_bytes} bytes; the limit is {limit_bytes}: send smaller batches",
         details={CODE_TRAILER: "BATCH_TOO_LARGE", "limit-bytes": str(limit_bytes)},
     )
+
+
+_OVERLOADED = status_of(Overloaded("too many large messages at once; send fewer, or smaller batches"))
 
 
 # gRPC over HTTP/2, "HTTP2 Status Code Mapping".

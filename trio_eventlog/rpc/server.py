@@ -349,8 +349,12 @@ class _ServerConnection:
         stream = call.stream
         status = OK
         try:
-            with call.scope:
-                status = await self._handle(call)
+            try:
+                with call.scope:
+                    status = await self._handle(call)
+            except Exception as error:
+                # Some tasks of the handler were cancelled while another failed: what is left when the cancellation is taken out.
+                status = self._status_of(error, call)
             if call.scope.cancelled_caught:
                 status = call.final_status or self._cancelled_status(call)
             if not status.is_ok:

@@ -1,6 +1,10 @@
 """Every bound of the gRPC engine, in one frozen value."""
 
+import math
+
 import attrs
+
+from trio_eventlog.errors import SettingsError
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -12,6 +16,8 @@ class RpcSettings:
             `BATCH_TOO_LARGE`, on that call only.
         stream_window_bytes: what a peer may send on one call before the handler has read it.
         connection_window_bytes: the same for all calls of the connection together.
+        overdraft_bytes_max: what may be held beyond the windows, all calls together: a message larger than its window is let in
+            as it comes, or it would never be complete. Over it: OVERLOADED, on that call only.
         frame_bytes_max: largest inbound frame.
         receive_bytes: how much is asked of the socket at once.
         send_buffer_bytes: how much output may be queued before senders wait for the socket.
@@ -35,6 +41,7 @@ class RpcSettings:
     message_bytes_max: int = 4 * 1024 * 1024
     stream_window_bytes: int = 1024 * 1024
     connection_window_bytes: int = 16 * 1024 * 1024
+    overdraft_bytes_max: int = 64 * 1024 * 1024
     frame_bytes_max: int = 1024 * 1024
     receive_bytes: int = 256 * 1024
     send_buffer_bytes: int = 1024 * 1024
@@ -45,9 +52,40 @@ class RpcSettings:
     control_seconds: float = 10.0
     control_bytes_max: int = 256 * 1024
     preface_timeout_seconds: float = 10.0
-    idle_timeout_seconds: float = float("inf")
+    idle_timeout_seconds: float = math.inf
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 20.0
     goodbye_seconds: float = 1.0
     messages_per_checkpoint: int = 64
     bytes_per_checkpoint: int = 256 * 1024
+
+    def __attrs_post_init__(self) -> None:
+        """Raises SettingsError for what HTTP/2 does not allow or would make every call hang."""
+        for name, (lowest, highest) in _RANGES.items():
+            value = getattr(self, name)
+            if not lowest <= value <= highest:
+                raise SettingsError(f"gRPC setting {name} is {value}; it must be from {lowest} to {highest}")
+        for attribute in attrs.fields(RpcSettings):
+            if attribute.name.endswith("_seconds") and not getattr(self, attribute.name) > 0:
+                raise SettingsError(f"gRPC setting {attribute.name} is {getattr(self, attribute.name)}; it must be over 0")
+
+
+_WINDOW_MAX = 2**31 - 1
+_RANGES: dict[str, tuple[int, int]] = {
+    "message_bytes_max": (1, 2**31 - 1),
+    # The connection's window starts at 65,535 bytes by the standard, and can only be opened further.
+    "stream_window_bytes": (1024, _WINDOW_MAX),
+    "connection_window_bytes": (65_535, _WINDOW_MAX),
+    "overdraft_bytes_max": (0, 2**62),
+    "frame_bytes_max": (16_384, 2**24 - 1),
+    "receive_bytes": (1024, 2**26),
+    "send_buffer_bytes": (1024, 2**31),
+    "concurrent_calls_max": (1, 2**31 - 1),
+    "header_bytes_max": (1024, 2**24),
+    # A frame of other kinds than DATA may be as long as this, and peers may send 16 KiB without asking.
+    "header_block_bytes_max": (16_384, 2**24),
+    "control_frames_max": (100, 2**62),
+    "control_bytes_max": (1024, 2**62),
+    "messages_per_checkpoint": (1, 2**31),
+    "bytes_per_checkpoint": (1, 2**62),
+}

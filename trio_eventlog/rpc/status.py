@@ -100,6 +100,8 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.ShuttingDown: _Row(StatusCode.UNAVAILABLE),
     errors.InvalidArgument: _Row(StatusCode.INVALID_ARGUMENT),
     errors.Unavailable: _Row(StatusCode.UNAVAILABLE),
+    errors.MembershipRefused: _Row(StatusCode.FAILED_PRECONDITION),
+    errors.NodeRemoved: _Row(StatusCode.FAILED_PRECONDITION),
     # UNKNOWN and not UNAVAILABLE or ABORTED: nobody may take it for "nothing happened" and repeat it without a sequence.
     errors.OutcomeUnknown: _Row(StatusCode.UNKNOWN),
     errors.DamagedData: _Row(StatusCode.DATA_LOSS, (), "the node found damaged data on its disk; its log says where"),

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 import trio
 
-from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.errors import InvalidArgument, NotLeader
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
 from trio_eventlog.service.event_log import is_forwarded, when_ready
 from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.service.membership import MembershipAdministration
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import admin_pb2 as messages
 
@@ -24,14 +26,16 @@ class AdminService:
         broker: Broker,
         topics: TopicAdministration,
         forwarder: Forwarder,
+        membership: MembershipAdministration,
         *,
-        status: Callable[[], messages.GetStatusResponse],
+        status: Callable[[bool], messages.GetStatusResponse],
         ready: trio.Event,
         transfer_seconds_max: float,
     ) -> None:
         self._broker = broker
         self._topics = topics
         self._forwarder = forwarder
+        self._membership = membership
         self._status = status
         self._ready = ready
         self._transfer_seconds_max = transfer_seconds_max
@@ -46,6 +50,9 @@ class AdminService:
                 "DescribeTopic": when_ready(self._ready, self.describe_topic),
                 "GetStatus": self.get_status,
                 "TransferLeadership": when_ready(self._ready, self.transfer_leadership),
+                "ListMembers": when_ready(self._ready, self._membership.list_members),
+                "DrainNode": when_ready(self._ready, self._membership.drain_node),
+                "RemoveNode": when_ready(self._ready, self._membership.remove_node),
             },
         )
 
@@ -64,19 +71,20 @@ class AdminService:
         topic = await self._topics.find_or_create(request.name, create=False)
         response = messages.DescribeTopicResponse(topic=topic_message(topic))
         for number, partition in enumerate(topic.partitions):
-            replica = self._broker.replica(topic.name, number)
-            response.partitions.add(
+            place = self._broker.place(topic.name, number)
+            described = response.partitions.add(
                 partition=number,
                 group_id=partition.group_id,
-                leader_id=id_text(replica.leader_id),
-                replica_ids=map(format_id, partition.replicas),
-                log_start_offset=replica.log.log_start_offset,
-                high_watermark=replica.watermark.value,
+                leader_id=id_text(self._broker.leader_of(topic, number)),
+                replica_ids=map(format_id, partition.wanted),
             )
+            if isinstance(place, Replica):
+                described.log_start_offset = place.log.log_start_offset
+                described.high_watermark = place.watermark.value
         return response
 
     async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
-        return self._status()
+        return self._status(request.catalog_only)
 
     async def transfer_leadership(
         self, request: messages.TransferLeadershipRequest, context: Context
@@ -88,6 +96,8 @@ class AdminService:
             raise InvalidArgument(f"to_id: {error}") from error
 
         async def local() -> str:
+            if isinstance(replica, Elsewhere):
+                raise NotLeader(f"{replica.name} does not live on this node: go to another one", replica.leader_id)
             return format_id(await replica.transfer_leadership(to, self._transfer_seconds_max))
 
         async def remote(channel: Channel) -> str:
@@ -108,7 +118,7 @@ def id_text(node_id: NodeId) -> str:
 
 
 def topic_message(topic: Topic) -> messages.Topic:
-    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].replicas))
+    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].wanted))
     if topic.retention_bytes or topic.retention_seconds:
         message.retention.bytes = topic.retention_bytes
         message.retention.time.seconds = topic.retention_seconds
@@ -132,4 +142,6 @@ def group_status(replica: Replica, topic: str, partition: int) -> messages.Group
         high_watermark=replica.watermark.value,
         voter_ids=map(format_id, sorted(status.configuration.voters)),
         learner_ids=map(format_id, sorted(status.configuration.learners)),
+        is_joint=status.configuration.is_joint,
+        outgoing_voter_ids=map(format_id, sorted(status.configuration.voters_outgoing)),
     )

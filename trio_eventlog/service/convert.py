@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from trio_eventlog.codec.batch import NANOSECONDS, decode_message
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import BatchTooLarge, CodecError, CorruptBatch, InvalidArgument
@@ -9,6 +11,7 @@ from trio_eventlog.records import Acks, Batch, Compression
 from trio_eventlog.rpc import Encoded
 from trio_eventlog.v1 import event_log_pb2, records_pb2
 
+TIMESTAMP_NS_END = 1 << 63
 _COMPRESSIONS = {int(compression): compression for compression in Compression}
 _ACKS = {int(acks): acks for acks in Acks}
 
@@ -68,9 +71,17 @@ def _given_batch(message: records_pb2.Batch) -> Batch:
         producer_id=message.producer_id,
         producer_epoch=message.producer_epoch,
         base_sequence=message.base_sequence,
-        first_timestamp_ns=message.first_timestamp.seconds * NANOSECONDS + message.first_timestamp.nanos,
-        last_timestamp_ns=message.last_timestamp.seconds * NANOSECONDS + message.last_timestamp.nanos,
+        first_timestamp_ns=_nanoseconds(message.first_timestamp),
+        last_timestamp_ns=_nanoseconds(message.last_timestamp),
     )
+
+
+def _nanoseconds(timestamp: Timestamp) -> int:
+    """Since 1970. Raises InvalidArgument for what the log has no place for."""
+    nanoseconds: int = timestamp.seconds * NANOSECONDS + timestamp.nanos
+    if not 0 <= nanoseconds < TIMESTAMP_NS_END:
+        raise InvalidArgument(f"timestamp {timestamp.seconds} s: between 1970 and 2262 is what can be stored")
+    return nanoseconds
 
 
 def _batch_of(records: Iterable[records_pb2.Record], now_ns: int) -> Batch:
@@ -81,7 +92,7 @@ def _batch_of(records: Iterable[records_pb2.Record], now_ns: int) -> Batch:
         record.ClearField("offset")
         if not record.HasField("timestamp"):
             record.timestamp.seconds, record.timestamp.nanos = seconds, nanos
-        timestamp_ns = record.timestamp.seconds * NANOSECONDS + record.timestamp.nanos
+        timestamp_ns = _nanoseconds(record.timestamp)
         first = min(first or timestamp_ns, timestamp_ns)
         last = max(last, timestamp_ns)
     payload = message.SerializeToString()

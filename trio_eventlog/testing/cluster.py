@@ -14,7 +14,7 @@ Every piece of chance is derived by name from the seed, so a run can be repeated
 import logging
 import random
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
@@ -104,6 +104,7 @@ class Cluster:
 
     Args:
         size: how many nodes.
+        founders: how many of them begin the cluster, the first ones; the others join it when `start` is called. Default: all.
         seed: of everything random.
         network: latencies and buffers.
         sync_seconds: how long an fsync takes, in virtual time.
@@ -120,6 +121,7 @@ class Cluster:
         self,
         size: int = 3,
         *,
+        founders: int | None = None,
         seed: int = 0,
         network: MemoryNetworkSettings = DEFAULT_NETWORK,
         sync_seconds: float = DEFAULT_SYNC_SECONDS,
@@ -128,6 +130,7 @@ class Cluster:
     ) -> None:
         self.seed = seed
         self.names = tuple(f"n{number}" for number in range(1, size + 1))
+        self.founders = self.names[:founders]
         self.network = MemoryNetwork(derive(seed, "network"), network)
         self.network.on_write = self._on_write
         self.trace = Trace()
@@ -156,7 +159,7 @@ class Cluster:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if self._starts:
-                for name in self.names:
+                for name in self.founders:
                     await self.start(name)
             yield self
             # What the nodes still hold is lost with them; whoever wants a graceful end stops them.
@@ -211,7 +214,7 @@ class Cluster:
             "node_name": name,
             "listen": self.address(name),
             "join": tuple(self.address(other) for other in self.names if other != name),
-            "bootstrap_expect": len(self.names),
+            "bootstrap_expect": len(self.founders) if name in self.founders else None,
             "auto_create_topics": True,
         }
         return NodeSettings(**(values | dict(self._overrides) | overrides))
@@ -245,7 +248,10 @@ class Cluster:
                     life.node = node
                     self._ids[name] = node.node_id
                     task_status.started()
-                    await life.leave.wait()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_set_when, node.wait_removed, life.leave)
+                        await life.leave.wait()
+                        nursery.cancel_scope.cancel()
         except BaseException as error:
             if life.is_crashed and _is_death(error):
                 return
@@ -399,6 +405,65 @@ class Cluster:
 
         await self.wait_until(is_same, f"{topic or 'the catalog'}: all replicas equal")
 
+    def voters(self, topic: str | None = None, partition: int = 0) -> set[str]:
+        """Names of the voters of a group, as its leader has them; empty while there is none."""
+        leader = self.leader(topic, partition)
+        replica = self.replica(leader, topic, partition) if leader is not None else None
+        return {self.name_of(node_id) for node_id in replica.voters()} if replica is not None else set()
+
+    async def wait_voters(self, topic: str | None, *names: str, partition: int = 0) -> None:
+        """Until the group's voters are these, and no change is under way."""
+
+        def are_voters() -> bool:
+            leader = self.leader(topic, partition)
+            replica = self.replica(leader, topic, partition) if leader is not None else None
+            if replica is None or replica.status().configuration.is_joint:
+                return False
+            return {self.name_of(node_id) for node_id in replica.voters()} == set(names)
+
+        await self.wait_until(are_voters, f"voters of {topic or 'the catalog'} are {', '.join(names)}")
+
+    async def wait_gone(self, node_id: NodeId) -> None:
+        """Until the catalog's configuration is without the node."""
+
+        def is_gone() -> bool:
+            leader = self.leader()
+            replica = self.replica(leader) if leader is not None else None
+            return replica is not None and node_id not in replica.status().configuration.nodes
+
+        await self.wait_until(is_gone, f"{self._called(node_id)} is out of the catalog's configuration")
+
+    def move_disk(self, source: str, target: str) -> None:
+        """Both down: `target` has the disk of `source` from now on, as when a machine gets another address."""
+        assert not self.is_running(source), f"{source} is up"
+        assert not self.is_running(target), f"{target} is up"
+        self._note(f"move disk {source} {target}")
+        self._disks[target] = self._disks[source]
+        self._ids.pop(source, None)
+
+    def wipe(self, name: str) -> None:
+        """A new disk for a node that is down: what starts with it is a new node."""
+        assert not self.is_running(name), f"{name} is up"
+        self._note(f"wipe {name}")
+        latency = self._disks[name].latency_seconds
+        self._disks[name] = SimDisk(derive(self.seed, f"disk:{name}:{self._starts_of[name]}"))
+        self._disks[name].latency_seconds.update(latency)
+
+    async def wait_over(self, name: str) -> None:
+        """Until a node has ended in good order by itself, as one does that is removed."""
+        life = self._lives[name]
+        with trio.fail_after(WAIT_SECONDS_MAX):
+            await life.over.wait()
+
+    async def wait_registered(self, *names: str) -> None:
+        """Until every running node knows from the catalog that these nodes (all founders by default) are there to stay."""
+        ids = {self.node_id(name) for name in names or self.founders}
+
+        def is_registered() -> bool:
+            return all(ids <= self.node(name)._replicas.machine.nodes.keys() for name in self.running)
+
+        await self.wait_until(is_registered, "all nodes are registered")
+
     async def read(self, name: str, topic: str, partition: int = 0) -> list[Record]:
         """Every record that a node's own replica shows to consumers now, read at the broker, without any client between."""
         broker = self.node(name).broker
@@ -475,6 +540,11 @@ class Cluster:
 
     def _on_write(self, source: str, target: str, data: bytes) -> None:
         self.trace.add(f"{trio.current_time():.9f} {source}>{target} {len(data)} {zlib.crc32(data):08x}")
+
+
+async def _set_when(wait: Callable[[], Awaitable[None]], event: trio.Event) -> None:
+    await wait()
+    event.set()
 
 
 def reason_of(error: BaseException) -> str:

@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrio_eventlog/v1/admin.proto\x12\x10trio_eventlog.v1\x1a\x1egoogle/protobuf/duration.proto\"C\n\tRetention\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x12\'\n\x04time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"x\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12.\n\tretention\x18\x04 \x01(\x0b\x32\x1b.trio_eventlog.v1.Retention\"k\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12.\n\tretention\x18\x04 \x01(\x0b\x32\x1b.trio_eventlog.v1.Retention\"=\n\x13\x43reateTopicResponse\x12&\n\x05topic\x18\x01 \x01(\x0b\x32\x17.trio_eventlog.v1.Topic\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse\"\x13\n\x11ListTopicsRequest\"=\n\x12ListTopicsResponse\x12\'\n\x06topics\x18\x01 \x03(\x0b\x32\x17.trio_eventlog.v1.Topic\"$\n\x14\x44\x65scribeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x95\x01\n\x14PartitionDescription\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08group_id\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x13\n\x0breplica_ids\x18\x04 \x03(\t\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x06 \x01(\x04\"{\n\x15\x44\x65scribeTopicResponse\x12&\n\x05topic\x18\x01 \x01(\x0b\x32\x17.trio_eventlog.v1.Topic\x12:\n\npartitions\x18\x02 \x03(\x0b\x32&.trio_eventlog.v1.PartitionDescription\"\x12\n\x10GetStatusRequest\"\x86\x02\n\x0bGroupStatus\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tleader_id\x18\x05 \x01(\t\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x07 \x01(\x04\x12\x12\n\nlast_index\x18\x08 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x15\n\rapplied_index\x18\n \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x0b \x01(\x04\x12\x11\n\tvoter_ids\x18\x0c \x03(\t\x12\x13\n\x0blearner_ids\x18\r \x03(\t\"\xa8\x01\n\x11GetStatusResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12-\n\x06groups\x18\x07 \x03(\x0b\x32\x1d.trio_eventlog.v1.GroupStatus\"<\n\x19TransferLeadershipRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05to_id\x18\x02 \x01(\t\"/\n\x1aTransferLeadershipResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t2\xc1\x04\n\x05\x41\x64min\x12Z\n\x0b\x43reateTopic\x12$.trio_eventlog.v1.CreateTopicRequest\x1a%.trio_eventlog.v1.CreateTopicResponse\x12Z\n\x0b\x44\x65leteTopic\x12$.trio_eventlog.v1.DeleteTopicRequest\x1a%.trio_eventlog.v1.DeleteTopicResponse\x12W\n\nListTopics\x12#.trio_eventlog.v1.ListTopicsRequest\x1a$.trio_eventlog.v1.ListTopicsResponse\x12`\n\rDescribeTopic\x12&.trio_eventlog.v1.DescribeTopicRequest\x1a\'.trio_eventlog.v1.DescribeTopicResponse\x12T\n\tGetStatus\x12\".trio_eventlog.v1.GetStatusRequest\x1a#.trio_eventlog.v1.GetStatusResponse\x12o\n\x12TransferLeadership\x12+.trio_eventlog.v1.TransferLeadershipRequest\x1a,.trio_eventlog.v1.TransferLeadershipResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrio_eventlog/v1/admin.proto\x12\x10trio_eventlog.v1\x1a\x1egoogle/protobuf/duration.proto\"C\n\tRetention\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x12\'\n\x04time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"x\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12.\n\tretention\x18\x04 \x01(\x0b\x32\x1b.trio_eventlog.v1.Retention\"k\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12.\n\tretention\x18\x04 \x01(\x0b\x32\x1b.trio_eventlog.v1.Retention\"=\n\x13\x43reateTopicResponse\x12&\n\x05topic\x18\x01 \x01(\x0b\x32\x17.trio_eventlog.v1.Topic\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse\"\x13\n\x11ListTopicsRequest\"=\n\x12ListTopicsResponse\x12\'\n\x06topics\x18\x01 \x03(\x0b\x32\x17.trio_eventlog.v1.Topic\"$\n\x14\x44\x65scribeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x95\x01\n\x14PartitionDescription\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08group_id\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x13\n\x0breplica_ids\x18\x04 \x03(\t\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x06 \x01(\x04\"{\n\x15\x44\x65scribeTopicResponse\x12&\n\x05topic\x18\x01 \x01(\x0b\x32\x17.trio_eventlog.v1.Topic\x12:\n\npartitions\x18\x02 \x03(\x0b\x32&.trio_eventlog.v1.PartitionDescription\"(\n\x10GetStatusRequest\x12\x14\n\x0c\x63\x61talog_only\x18\x01 \x01(\x08\"\xb4\x02\n\x0bGroupStatus\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tleader_id\x18\x05 \x01(\t\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x07 \x01(\x04\x12\x12\n\nlast_index\x18\x08 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x15\n\rapplied_index\x18\n \x01(\x04\x12\x16\n\x0ehigh_watermark\x18\x0b \x01(\x04\x12\x11\n\tvoter_ids\x18\x0c \x03(\t\x12\x13\n\x0blearner_ids\x18\r \x03(\t\x12\x10\n\x08is_joint\x18\x0e \x01(\x08\x12\x1a\n\x12outgoing_voter_ids\x18\x0f \x03(\t\"#\n\x04Peer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\xcf\x01\n\x11GetStatusResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12-\n\x06groups\x18\x07 \x03(\x0b\x32\x1d.trio_eventlog.v1.GroupStatus\x12%\n\x05peers\x18\x08 \x03(\x0b\x32\x16.trio_eventlog.v1.Peer\"<\n\x19TransferLeadershipRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05to_id\x18\x02 \x01(\t\"/\n\x1aTransferLeadershipResponse\x12\x11\n\tleader_id\x18\x01 \x01(\t\"\x14\n\x12ListMembersRequest\"O\n\x0bMemberGroup\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x0c\n\x04role\x18\x04 \x01(\t\"\xba\x02\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x30\n\x04tags\x18\x05 \x03(\x0b\x32\".trio_eventlog.v1.Member.TagsEntry\x12\x0c\n\x04role\x18\x06 \x01(\t\x12/\n\x0clast_contact\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0blag_entries\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12-\n\x06groups\x18\t \x03(\x0b\x32\x1d.trio_eventlog.v1.MemberGroup\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_lag_entries\"@\n\x13ListMembersResponse\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.trio_eventlog.v1.Member\"\x1f\n\x11RemoveNodeRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x14\n\x12RemoveNodeResponse\"\x1e\n\x10\x44rainNodeRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11\x44rainNodeResponse2\xcc\x06\n\x05\x41\x64min\x12Z\n\x0b\x43reateTopic\x12$.trio_eventlog.v1.CreateTopicRequest\x1a%.trio_eventlog.v1.CreateTopicResponse\x12Z\n\x0b\x44\x65leteTopic\x12$.trio_eventlog.v1.DeleteTopicRequest\x1a%.trio_eventlog.v1.DeleteTopicResponse\x12W\n\nListTopics\x12#.trio_eventlog.v1.ListTopicsRequest\x1a$.trio_eventlog.v1.ListTopicsResponse\x12`\n\rDescribeTopic\x12&.trio_eventlog.v1.DescribeTopicRequest\x1a\'.trio_eventlog.v1.DescribeTopicResponse\x12T\n\tGetStatus\x12\".trio_eventlog.v1.GetStatusRequest\x1a#.trio_eventlog.v1.GetStatusResponse\x12o\n\x12TransferLeadership\x12+.trio_eventlog.v1.TransferLeadershipRequest\x1a,.trio_eventlog.v1.TransferLeadershipResponse\x12Z\n\x0bListMembers\x12$.trio_eventlog.v1.ListMembersRequest\x1a%.trio_eventlog.v1.ListMembersResponse\x12W\n\nRemoveNode\x12#.trio_eventlog.v1.RemoveNodeRequest\x1a$.trio_eventlog.v1.RemoveNodeResponse\x12T\n\tDrainNode\x12\".trio_eventlog.v1.DrainNodeRequest\x1a#.trio_eventlog.v1.DrainNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trio_eventlog.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MEMBER_TAGSENTRY']._loaded_options = None
+  _globals['_MEMBER_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_RETENTION']._serialized_start=82
   _globals['_RETENTION']._serialized_end=149
   _globals['_CREATETOPICREQUEST']._serialized_start=151
@@ -55,15 +57,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBETOPICRESPONSE']._serialized_start=778
   _globals['_DESCRIBETOPICRESPONSE']._serialized_end=901
   _globals['_GETSTATUSREQUEST']._serialized_start=903
-  _globals['_GETSTATUSREQUEST']._serialized_end=921
-  _globals['_GROUPSTATUS']._serialized_start=924
-  _globals['_GROUPSTATUS']._serialized_end=1186
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1189
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1357
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1359
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1419
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1421
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1468
-  _globals['_ADMIN']._serialized_start=1471
-  _globals['_ADMIN']._serialized_end=2048
+  _globals['_GETSTATUSREQUEST']._serialized_end=943
+  _globals['_GROUPSTATUS']._serialized_start=946
+  _globals['_GROUPSTATUS']._serialized_end=1254
+  _globals['_PEER']._serialized_start=1256
+  _globals['_PEER']._serialized_end=1291
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1294
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1501
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1503
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1563
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1565
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1612
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1614
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1634
+  _globals['_MEMBERGROUP']._serialized_start=1636
+  _globals['_MEMBERGROUP']._serialized_end=1715
+  _globals['_MEMBER']._serialized_start=1718
+  _globals['_MEMBER']._serialized_end=2032
+  _globals['_MEMBER_TAGSENTRY']._serialized_start=1973
+  _globals['_MEMBER_TAGSENTRY']._serialized_end=2016
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=2034
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2098
+  _globals['_REMOVENODEREQUEST']._serialized_start=2100
+  _globals['_REMOVENODEREQUEST']._serialized_end=2131
+  _globals['_REMOVENODERESPONSE']._serialized_start=2133
+  _globals['_REMOVENODERESPONSE']._serialized_end=2153
+  _globals['_DRAINNODEREQUEST']._serialized_start=2155
+  _globals['_DRAINNODEREQUEST']._serialized_end=2185
+  _globals['_DRAINNODERESPONSE']._serialized_start=2187
+  _globals['_DRAINNODERESPONSE']._serialized_end=2206
+  _globals['_ADMIN']._serialized_start=2209
+  _globals['_ADMIN']._serialized_end=3053
 # @@protoc_insertion_point(module_scope)

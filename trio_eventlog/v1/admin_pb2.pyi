@@ -98,11 +98,13 @@ class DescribeTopicResponse(_message.Message):
     def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionDescription, _Mapping]]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("catalog_only",)
+    CATALOG_ONLY_FIELD_NUMBER: _ClassVar[int]
+    catalog_only: bool
+    def __init__(self, catalog_only: bool = ...) -> None: ...
 
 class GroupStatus(_message.Message):
-    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids")
+    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids", "is_joint", "outgoing_voter_ids")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +118,8 @@ class GroupStatus(_message.Message):
     HIGH_WATERMARK_FIELD_NUMBER: _ClassVar[int]
     VOTER_IDS_FIELD_NUMBER: _ClassVar[int]
     LEARNER_IDS_FIELD_NUMBER: _ClassVar[int]
+    IS_JOINT_FIELD_NUMBER: _ClassVar[int]
+    OUTGOING_VOTER_IDS_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     topic: str
     partition: int
@@ -129,10 +133,20 @@ class GroupStatus(_message.Message):
     high_watermark: int
     voter_ids: _containers.RepeatedScalarFieldContainer[str]
     learner_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    is_joint: bool
+    outgoing_voter_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ..., is_joint: bool = ..., outgoing_voter_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("id", "address")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    address: str
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("id", "name", "address", "cluster_id", "cluster_name", "version", "groups")
+    __slots__ = ("id", "name", "address", "cluster_id", "cluster_name", "version", "groups", "peers")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +154,7 @@ class GetStatusResponse(_message.Message):
     CLUSTER_NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     address: str
@@ -147,7 +162,8 @@ class GetStatusResponse(_message.Message):
     cluster_name: str
     version: str
     groups: _containers.RepeatedCompositeFieldContainer[GroupStatus]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ...) -> None: ...
+    peers: _containers.RepeatedCompositeFieldContainer[Peer]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
 
 class TransferLeadershipRequest(_message.Message):
     __slots__ = ("group_id", "to_id")
@@ -162,3 +178,74 @@ class TransferLeadershipResponse(_message.Message):
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     leader_id: str
     def __init__(self, leader_id: _Optional[str] = ...) -> None: ...
+
+class ListMembersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MemberGroup(_message.Message):
+    __slots__ = ("group_id", "topic", "partition", "role")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    group_id: int
+    topic: str
+    partition: int
+    role: str
+    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("id", "name", "address", "status", "tags", "role", "last_contact", "lag_entries", "groups")
+    class TagsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    LAST_CONTACT_FIELD_NUMBER: _ClassVar[int]
+    LAG_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    address: str
+    status: str
+    tags: _containers.ScalarMap[str, str]
+    role: str
+    last_contact: _duration_pb2.Duration
+    lag_entries: int
+    groups: _containers.RepeatedCompositeFieldContainer[MemberGroup]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., status: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., role: _Optional[str] = ..., last_contact: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lag_entries: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[MemberGroup, _Mapping]]] = ...) -> None: ...
+
+class ListMembersResponse(_message.Message):
+    __slots__ = ("members",)
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+
+class RemoveNodeRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class RemoveNodeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DrainNodeRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class DrainNodeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

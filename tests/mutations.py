@@ -1,0 +1,312 @@
+"""Break the product on purpose, one thing at a time, and see which test notices.
+
+    python tests/mutations.py [--tests PATH,PATH] [WORD IN A NAME...]
+
+Each mutation is a text replaced in a copy of the tree; what is listed as caught by nothing is a hole in the tests. The results are
+kept in docs/design/record-path.md. Not a test itself: it takes half an hour.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ("tests/node", "tests/service", "tests/storage", "tests/cluster", "tests/sim/test_node.py")
+SEEDS = "12"
+
+
+@attrs.frozen(slots=True)
+class Mutation:
+    name: str
+    path: str
+    old: str
+    new: str
+
+
+MUTATIONS = (
+    Mutation(
+        "no fsync before an entry counts as durable",
+        "trio_eventlog/storage/segmented_log.py",
+        "        await file.write_and_sync(position, buffers)\n        if is_new:",
+        "        await file.write_at(position, buffers)\n        if is_new:",
+    ),
+    Mutation(
+        "term and vote are written without fsync",
+        "trio_eventlog/storage/hard_state.py",
+        "await self._file.write_and_sync(slot_position(sequence)",
+        "await self._file.write_at(slot_position(sequence)",
+    ),
+    Mutation(
+        "term and vote are not written at all",
+        "trio_eventlog/node/raft_driver.py",
+        "                hard_state = append.hard_state\n",
+        "                hard_state = None\n",
+    ),
+    Mutation(
+        "replies leave before the fsync",
+        "trio_eventlog/node/raft_driver.py",
+        "                write = _Write(hard_state, frames, append.token, append.responses)\n",
+        "                write = _Write(hard_state, frames, append.token, ())\n"
+        "                for message in append.responses:\n"
+        "                    if message.to == self._core.node_id:\n"
+        "                        self._requests.append(lambda message=message: self._core.step(message))\n"
+        "                    else:\n"
+        "                        self._send_message(message)\n"
+        "                self._inbox.wake()\n",
+    ),
+    Mutation(
+        "entries are written before the term they belong to",
+        "trio_eventlog/node/raft_driver.py",
+        "            if hard_state is not None:\n                # Entries",
+        "            if frames:\n                await self._log.append(frames)\n                frames = []\n"
+        "            if hard_state is not None:\n                # Entries",
+    ),
+    Mutation(
+        "the commit index becomes durable before its entries",
+        "trio_eventlog/node/raft_driver.py",
+        "attrs.evolve(hard_state, commit=min(hard_state.commit, durable))",
+        "hard_state",
+    ),
+    Mutation(
+        "base offsets are not checked when an APPEND comes",
+        "trio_eventlog/node/raft_driver.py",
+        "        if expected is not None and received.frames[0].base_offset != expected:",
+        "        if False:",
+    ),
+    Mutation(
+        "bytes of received entries are kept by index alone",
+        "trio_eventlog/node/raft_driver.py",
+        "        frame = self._received.get((entry.term, entry.index))\n",
+        "        frame = {index: frame for (_, index), frame in self._received.items()}.get(entry.index)\n",
+    ),
+    Mutation(
+        "proposals of a lost leadership are acknowledged",
+        "trio_eventlog/node/proposals.py",
+        "            assert proposal is not None\n            proposal.fail(error)\n",
+        "            assert proposal is not None\n"
+        "            proposal.resolve(Appended(proposal.base_offset, getattr(proposal.payload, 'record_count', 0)))\n",
+    ),
+    Mutation(
+        "a batch whose place went to another entry is acknowledged",
+        "trio_eventlog/node/raft_driver.py",
+        "        if proposal.term != frame.term:\n            proposal.fail(self._not_leader())\n        elif",
+        "        if",
+    ),
+    Mutation(
+        "consumers read what is not committed",
+        "trio_eventlog/node/broker.py",
+        "        high_watermark = replica.watermark.value\n",
+        "        high_watermark = replica.log.log_end_offset\n",
+    ),
+    Mutation(
+        "the watermark runs ahead of the machine",
+        "trio_eventlog/node/appliers.py",
+        "        self._watermark.advance(self._machine.high_watermark)\n",
+        "        self._watermark.advance(self._machine.high_watermark + 1)\n",
+    ),
+    Mutation(
+        "repeated batches are not recognised",
+        "trio_eventlog/node/raft_driver.py",
+        "        batch = proposal.payload\n        if not isinstance(batch, Batch):\n            return False\n",
+        "        return False\n        batch = proposal.payload\n",
+    ),
+    Mutation(
+        "repeated batches are recognised only once applied",
+        "trio_eventlog/node/proposals.py",
+        "        under_way = self._by_producer.get(batch.producer_id)\n        if under_way:",
+        "        under_way = None\n        if under_way:",
+    ),
+    Mutation(
+        "a new leader takes batches before it has applied what older terms left",
+        "trio_eventlog/node/raft_driver.py",
+        "        if self._accepts_from_index is None or self._applied_index < self._accepts_from_index:",
+        "        if self._accepts_from_index is None:",
+    ),
+    Mutation(
+        "followers do not remember producers",
+        "trio_eventlog/machine/partition.py",
+        "        if batch.producer_id:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "plain records are repeated without a producer id",
+        "trio_eventlog/service/event_log.py",
+        "            batch = lane.stamp(batch)\n",
+        "",
+    ),
+    Mutation(
+        "acks leader is answered before the leader's disk has it",
+        "trio_eventlog/node/raft_driver.py",
+        "            if proposal.acks is Acks.NONE:\n",
+        "            if proposal.acks is not Acks.QUORUM:\n",
+    ),
+    Mutation(
+        "a linearizable read asks nobody",
+        "trio_eventlog/raft/node.py",
+        "        if own_word_is_enough or (",
+        "        if True or (",
+    ),
+    Mutation(
+        "a linearizable read does not wait for the machine",
+        "trio_eventlog/node/replica.py",
+        "        await self.driver.wait_applied(await self.driver.linearizable_index())",
+        "        await self.driver.linearizable_index()",
+    ),
+    Mutation(
+        "lost reads are not asked again",
+        "trio_eventlog/node/raft_driver.py",
+        "        for together in self._reads_asked.values():\n"
+        "            self._reads_to_ask |= together\n"
+        "        self._reads_asked.clear()\n",
+        "",
+    ),
+    Mutation(
+        "answers to reads of a former life count",
+        "trio_eventlog/node/replica.py",
+        "read_nonce=rng.getrandbits(64)",
+        "read_nonce=0",
+    ),
+    Mutation(
+        "an APPEND of a former leadership is sent",
+        "trio_eventlog/node/raft_driver.py",
+        "        return self.is_leader and message.term == self._core.term\n",
+        "        return True\n",
+    ),
+    Mutation(
+        "a suffix removed while it is read ends the node",
+        "trio_eventlog/node/raft_driver.py",
+        "        except IndexError:\n",
+        "        except ZeroDivisionError:\n",
+    ),
+    Mutation(
+        "a replaced suffix stays on the disk",
+        "trio_eventlog/storage/segmented_log.py",
+        "            await shortened.file.truncate(shortened.contents.frames_bytes)\n            await shortened.file.sync()\n",
+        "",
+    ),
+    Mutation(
+        "a reset link is no reason for an election",
+        "trio_eventlog/node/replicas.py",
+        "            if item.replica.leader_id == node_id:\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "a stopping node keeps its leaderships",
+        "trio_eventlog/agent.py",
+        "                        if replica.is_leader and len(replica.status().configuration.voters) > 1:",
+        "                        if False:",
+    ),
+    Mutation(
+        "carried calls are carried on",
+        "trio_eventlog/service/event_log.py",
+        "    return bool(context.metadata.get(FORWARDED))",
+        "    return False",
+    ),
+    Mutation(
+        "a carried call stays with a leader that was replaced",
+        "trio_eventlog/node/raft_driver.py",
+        "            if self.leader_id not in (node_id, NOBODY):\n                scope.cancel()",
+        "            if False:\n                scope.cancel()",
+    ),
+    Mutation(
+        "a repeated catalog command is an error",
+        "trio_eventlog/service/topics.py",
+        "            if attempts < 2:\n                raise\n            # An attempt",
+        "            if attempts:\n                raise\n            # An attempt",
+    ),
+    Mutation(
+        "files of deleted topics stay",
+        "trio_eventlog/node/replicas.py",
+        "            await self._directory.remove_group(group_id)\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "who waits for a deleted topic waits on",
+        "trio_eventlog/node/replicas.py",
+        '            item.replica.close(TopicNotFound(f"topic {topic.name!r} was deleted"))\n',
+        "",
+    ),
+    Mutation(
+        "the cluster id is written before the first voters",
+        "trio_eventlog/node/bootstrap.py",
+        "    await write_atomically(directory.disk, _voters_path(directory), encode_voters(voters))\n"
+        "    await directory.set_cluster(cluster_id, cluster_name)\n",
+        "    await directory.set_cluster(cluster_id, cluster_name)\n"
+        "    await write_atomically(directory.disk, _voters_path(directory), encode_voters(voters))\n",
+    ),
+    Mutation(
+        "small proposals overtake a large one that waits",
+        "trio_eventlog/node/proposals.py",
+        "        if not self._waiting and self._has_room(proposal):",
+        "        if self._has_room(proposal):",
+    ),
+    Mutation(
+        "proposals are taken whatever is under way",
+        "trio_eventlog/node/raft_driver.py",
+        "            is_full = len(self._under_way) >= self._settings.under_way_max\n",
+        "            is_full = False\n",
+    ),
+    Mutation(
+        "batches of producers are not checked",
+        "trio_eventlog/service/event_log.py",
+        "            check_batch(batch, self._settings.unpacked_bytes_max)\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "a deposed leader refuses what it does not know",
+        "trio_eventlog/node/raft_driver.py",
+        "            self._refuse(proposal, error)\n",
+        "            proposal.fail(error)\n",
+    ),
+)
+
+
+def try_mutation(mutation: Mutation, wanted: tuple[str, ...]) -> str:
+    """Which tests fail first; "" when none does."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        for name in ("trio_eventlog", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md"):
+            if (ROOT / name).exists():
+                shutil.copy(ROOT / name, copy / name)
+        path = copy / mutation.path
+        text = path.read_text()
+        assert text.count(mutation.old) == 1, f"{mutation.name}: the text to replace is there {text.count(mutation.old)} times"
+        path.write_text(text.replace(mutation.old, mutation.new))
+        tests = [test for test in wanted if (copy / test).exists()]
+        try:
+            ran = subprocess.run(
+                [sys.executable, "-m", "pytest", *tests, "-q", "-x", "--seeds", SEEDS, "--no-header", "-p", "no:cacheprovider"],
+                cwd=copy,
+                env=os.environ | {"PYTHONPATH": str(copy)},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+        except subprocess.TimeoutExpired:
+            return "(a test that never ended)"
+        failed = [line.removeprefix("FAILED ") for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return failed[0].partition(" - ")[0] if failed else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Break one thing at a time and see which test notices.")
+    parser.add_argument("--tests", default=",".join(TESTS), help="which tests to run, in this order")
+    parser.add_argument("words", nargs="*", help="only mutations with one of these in their name")
+    arguments = parser.parse_args()
+    for mutation in MUTATIONS:
+        if not arguments.words or any(word in mutation.name for word in arguments.words):
+            caught = try_mutation(mutation, tuple(arguments.tests.split(",")))
+            print(f"| {mutation.name} | {caught or '**nothing**'} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

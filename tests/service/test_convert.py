@@ -1,0 +1,61 @@
+"""Messages to values and back."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.node.rig import batch_of
+from trio_eventlog.records import Acks, Batch, Compression
+from trio_eventlog.rpc import Encoded
+from trio_eventlog.service.convert import encode_batches, encode_produce_request, requested_batch
+from trio_eventlog.v1 import event_log_pb2
+
+U64 = st.integers(0, 2**64 - 1)
+U32 = st.integers(0, 2**32 - 1)
+NS = st.integers(0, 2**63 - 1)
+
+batches = st.builds(
+    Batch,
+    record_count=st.integers(1, 2**32 - 1),
+    payload=st.binary(max_size=300),
+    crc32c=U32,
+    compression=st.sampled_from(Compression),
+    producer_id=U64,
+    producer_epoch=U32,
+    base_sequence=U64,
+    first_timestamp_ns=NS,
+    last_timestamp_ns=NS,
+)
+
+
+def joined(encoded: Encoded) -> bytes:
+    return b"".join(map(bytes, encoded.buffers))
+
+
+@given(batches, st.text(max_size=20), U32, st.sampled_from(Acks))
+def test_a_carried_request_says_what_the_client_said(batch: Batch, topic: str, partition: int, acks: Acks) -> None:
+    """The payload is put beside what protobuf encodes; a protobuf parser must not see the difference."""
+    request = event_log_pb2.ProduceRequest.FromString(joined(encode_produce_request(topic, partition, batch, acks)))
+    assert (request.topic, request.partition, request.acks) == (topic, partition, int(acks))
+    assert request.HasField("partition")
+    assert requested_batch(request, max_bytes=1000, now_ns=0) == batch
+
+
+@given(st.lists(batches, max_size=4), U64, U64)
+def test_batches_for_a_consumer(items: list[Batch], high_watermark: int, log_start_offset: int) -> None:
+    """The same for answers with opaque batches."""
+    encoded = encode_batches(items, high_watermark=high_watermark, log_start_offset=log_start_offset)
+    response = event_log_pb2.ConsumeResponse.FromString(joined(encoded))
+    assert (response.high_watermark, response.log_start_offset) == (high_watermark, log_start_offset)
+    assert [batch.payload for batch in response.batches] == [batch.payload for batch in items]
+    assert [batch.base_sequence for batch in response.batches] == [batch.base_sequence for batch in items]
+
+
+def test_records_without_a_timestamp_get_the_node_s() -> None:
+    """Those with one keep it; the batch knows the first and the last; offsets sent along mean nothing."""
+    request = event_log_pb2.ProduceRequest(topic="t")
+    request.records.add(value=b"a", offset=77)
+    request.records.add(value=b"b").timestamp.seconds = 5
+    batch = requested_batch(request, max_bytes=1000, now_ns=7_000_000_001)
+    assert (batch.record_count, batch.first_timestamp_ns, batch.last_timestamp_ns) == (2, 5_000_000_000, 7_000_000_001)
+    assert batch.payload != batch_of(b"a", b"b").payload
+    assert b"M" not in batch.payload, "77 is not in there"

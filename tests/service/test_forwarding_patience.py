@@ -1,0 +1,207 @@
+"""The patience to find a leader: which answers are tried again, until when, and how often."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_eventlog.errors import (
+    EventLogError,
+    InvalidArgument,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    OutOfOrderSequence,
+    ShuttingDown,
+    TopicNotFound,
+    Unavailable,
+)
+from trio_eventlog.ids import NOBODY, NodeId
+from trio_eventlog.rpc import RpcSettings
+from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+
+VIRTUAL_TIME = True
+
+ME, OTHER, THIRD = NodeId(1), NodeId(2), NodeId(3)
+
+
+class Replica:
+    """As far as a forwarder looks."""
+
+    name = "t/0"
+
+    def __init__(self, leader_id: NodeId) -> None:
+        self.leader_id = leader_id
+        self._changed = trio.Event()
+        self._scopes: dict[trio.CancelScope, NodeId] = {}
+        self.closed_by: EventLogError | None = None
+
+    def change(self, leader_id: NodeId) -> None:
+        self.leader_id = leader_id
+        for scope, of in self._scopes.items():
+            if leader_id not in (of, NOBODY):
+                scope.cancel()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
+        while self.leader_id == node_id:
+            if self.closed_by is not None:
+                raise self.closed_by
+            await self._changed.wait()
+        return self.leader_id
+
+    @contextmanager
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> Any:
+        self._scopes[scope] = node_id
+        try:
+            yield
+        finally:
+            del self._scopes[scope]
+
+
+class Dialled:
+    """Where the forwarder has dialled; nothing comes of it unless a test says so."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeId] = []
+        self.error: OSError | None = None
+
+    async def __call__(self, node_id: NodeId) -> trio.abc.Stream:
+        self.nodes.append(node_id)
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        ours, _ = trio.testing.memory_stream_pair()
+        return ours
+
+
+@asynccontextmanager
+async def forwarder(dialled: Dialled, timeout_seconds: float = 10.0) -> AsyncIterator[Forwarder]:
+    settings = ForwardingSettings(timeout_seconds=timeout_seconds, backoff_seconds_min=0.01, backoff_seconds_max=0.5)
+    made = Forwarder(ME, dialled, settings, RpcSettings(), random.Random(1))
+    async with made.running():
+        yield made
+
+
+def failing(*errors: EventLogError, result: str = "done") -> Callable[..., Any]:
+    """Fails with each of `errors` in turn, then answers."""
+    left = list(errors)
+
+    async def call(channel: object = None) -> str:
+        await trio.lowlevel.checkpoint()
+        if left:
+            raise left.pop(0)
+        return result
+
+    return call
+
+
+async def never(channel: object = None) -> str:
+    raise AssertionError("not to be called")
+
+
+@pytest.mark.parametrize("error", [NotLeader, NoQuorum, OutcomeUnknown, ShuttingDown, Unavailable])
+async def test_not_here_not_now_and_dont_know_are_tried_again(error: type[EventLogError]) -> None:
+    """Here and there."""
+    async with forwarder(Dialled()) as made:
+        assert await made.at_leader(Replica(ME), failing(error("x"), error("x")), never) == "done"  # type: ignore[arg-type]
+        assert await made.at_leader(Replica(OTHER), never, failing(error("x"), error("x"))) == "done"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [InvalidArgument, OutOfOrderSequence, TopicNotFound])
+async def test_refusals_are_final(error: type[EventLogError]) -> None:
+    async with forwarder(Dialled()) as made:
+        with pytest.raises(error):
+            await made.at_leader(Replica(ME), failing(error("x")), never)  # type: ignore[arg-type]
+        with pytest.raises(error):
+            await made.at_leader(Replica(OTHER), never, failing(error("x")))  # type: ignore[arg-type]
+
+
+async def test_nobody_leads_until_the_time_is_over() -> None:
+    """Then NO_QUORUM, which says for how long it was tried."""
+    async with forwarder(Dialled(), 7.0) as made:
+        before = trio.current_time()
+        with pytest.raises(NoQuorum, match="within 7 s"):
+            await made.at_leader(Replica(NOBODY), never, never)  # type: ignore[arg-type]
+        assert trio.current_time() - before == pytest.approx(7.0)
+
+
+async def test_a_new_leader_ends_the_wait_at_once() -> None:
+    """The backoff, half a second by then, is not waited for."""
+    replica = Replica(NOBODY)
+    async with forwarder(Dialled()) as made, trio.open_nursery() as nursery:
+
+        async def elect() -> None:
+            await trio.sleep(5.0)
+            replica.change(ME)
+
+        nursery.start_soon(elect)
+        assert await made.at_leader(replica, failing(), never) == "done"  # type: ignore[arg-type]
+        assert trio.current_time() == pytest.approx(5.0)
+
+
+async def test_attempts_become_rarer() -> None:
+    """A leader that answers nothing good for ten seconds is not asked a thousand times."""
+    calls = 0
+
+    async def local() -> str:
+        nonlocal calls
+        calls += 1
+        await trio.lowlevel.checkpoint()
+        raise OutcomeUnknown("x")
+
+    async with forwarder(Dialled(), 10.0) as made:
+        with pytest.raises(NoQuorum):
+            await made.at_leader(Replica(ME), local, never)  # type: ignore[arg-type]
+    assert 20 <= calls <= 50
+
+
+async def test_a_call_is_taken_away_from_a_leader_that_was_replaced() -> None:
+    """It would answer only when its connection breaks, which may take minutes."""
+    replica = Replica(OTHER)
+    async with forwarder(Dialled()) as made, trio.open_nursery() as nursery:
+
+        async def remote(channel: object) -> str:
+            if replica.leader_id == OTHER:
+                await trio.sleep_forever()
+            return "by the third"
+
+        async def replace() -> None:
+            await trio.sleep(1.0)
+            replica.change(NOBODY)
+            await trio.sleep(1.0)
+            replica.change(THIRD)
+
+        nursery.start_soon(replace)
+        assert await made.at_leader(replica, never, remote) == "by the third"  # type: ignore[arg-type]
+        assert trio.current_time() == pytest.approx(2.0, abs=0.1)
+
+
+async def test_a_closed_replica_ends_the_search() -> None:
+    """Its topic was deleted, say: the caller hears that, and not after thirty seconds."""
+    replica = Replica(NOBODY)
+    replica.closed_by = TopicNotFound("it was deleted")
+    async with forwarder(Dialled()) as made:
+        with pytest.raises(TopicNotFound):
+            await made.at_leader(replica, never, never)  # type: ignore[arg-type]
+
+
+async def test_one_connection_to_each_node_for_all_calls() -> None:
+    """Opened when first needed; a node that cannot be reached is tried again."""
+    dialled = Dialled()
+    async with forwarder(dialled) as made, trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(made.at_leader, Replica(OTHER), never, failing())  # type: ignore[arg-type]
+        await trio.testing.wait_all_tasks_blocked()
+        assert dialled.nodes == [OTHER]
+        dialled.error = ConnectionRefusedError("nobody there")
+        with trio.move_on_after(1.0):
+            await made.at_leader(Replica(THIRD), never, never)  # type: ignore[arg-type]
+        assert dialled.nodes.count(THIRD) > 2
+        dialled.error = None
+        assert await made.at_leader(Replica(THIRD), never, failing()) == "done"  # type: ignore[arg-type]

@@ -1,0 +1,394 @@
+"""Which node should be what: the decisions about membership, as pure functions of what is seen.
+
+Two deciders, each on a leader, each from the state that is applied there and nothing else, so that a decision lost half-way is
+simply taken again by whoever leads then:
+
+- `plan`, for the leader of the catalog: who becomes a learner or a voter of the catalog, where partitions live, who goes;
+- `plan_group`, for the leader of a partition: the next change of its group towards the replicas that the catalog wants.
+
+What both keep to (docs/design/membership.md):
+
+- slow and safe: one change at a time, never while an earlier one is unapplied;
+- nobody is removed for being silent. Only an operator removes, by name;
+- no change leaves a group without a majority of healthy voters, before it or after it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import attrs
+
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.ids import GroupId, NodeId, format_id
+from trio_eventlog.machine.catalog import CatalogNode, SetReplicas, Topic
+from trio_eventlog.machine.placement import place
+from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, NodeChange, Transition
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class MembershipSettings:
+    """Attributes:
+    voters_wanted: learners are promoted up to so many voters of the catalog; odd, since an even number tolerates no more
+        failures than the odd one below it. Never below the number that the cluster began with.
+    stabilisation_seconds: a learner is promoted, and carries partitions, after it was healthy for so long without a break.
+    catch_up_entries_max: a node this close to the end of the leader's log has caught up.
+    replica_moves_max: partitions whose replicas move at the same time.
+    members_max: nodes in the catalog's configuration; more are not taken.
+    goodbye_seconds: how long a removed node that is still connected may take to hear of it before the catalog's leader stops
+        sending to it.
+    """
+
+    voters_wanted: int = 5
+    stabilisation_seconds: float = 10.0
+    catch_up_entries_max: int = 250
+    replica_moves_max: int = 8
+    members_max: int = 256
+    goodbye_seconds: float = 10.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.voters_wanted < 1 or not self.voters_wanted % 2:
+            raise SettingsError(f"voters_wanted is {self.voters_wanted}; it has to be odd: 1, 3, 5, ...")
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class MemberView:
+    """A node as the catalog's leader sees it.
+
+    Attributes:
+        name: for people.
+        is_connected: the link to it is up, so it has shown its id and that it is of this cluster, or of none yet.
+        healthy_since: since when it answers, in the leader's term and close to the end of its log, without a break; None: it
+            does not now. For a node outside the configuration always None.
+        removed_since: when this leader has first seen its tombstone; None without one.
+    """
+
+    name: str = ""
+    is_connected: bool = False
+    healthy_since: float | None = None
+    removed_since: float | None = None
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class GroupView:
+    """A partition's group as its leader tells it: what it has applied."""
+
+    voters: frozenset[NodeId]
+    learners: frozenset[NodeId] = frozenset()
+    is_joint: bool = False
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class View:
+    """All that a decision may depend on.
+
+    Attributes:
+        now: seconds, of the clock of `MemberView`.
+        own: the leader of the catalog.
+        configuration: of the catalog.
+        is_settled: everything in the catalog's log is applied, and no change is under way.
+        first_voters: how many voters the cluster began with.
+        members: all that are known from anywhere, ourselves too.
+        nodes, removed, topics: of the catalog.
+        groups: of partitions that move, as far as their leaders answered.
+    """
+
+    now: float
+    own: NodeId
+    configuration: Configuration
+    is_settled: bool = True
+    first_voters: int = 1
+    members: Mapping[NodeId, MemberView] = attrs.field(factory=dict)
+    nodes: Mapping[NodeId, CatalogNode] = attrs.field(factory=dict)
+    removed: Collection[NodeId] = ()
+    topics: Sequence[Topic] = ()
+    groups: Mapping[GroupId, GroupView] = attrs.field(factory=dict)
+
+    @property
+    def leaving(self) -> frozenset[NodeId]:
+        """Drained or removed, and still there."""
+        return frozenset(node.node_id for node in self.nodes.values() if node.is_draining) | frozenset(self.removed)
+
+    def is_healthy(self, node_id: NodeId) -> bool:
+        member = self.members.get(node_id)
+        return node_id == self.own or (member is not None and member.healthy_since is not None)
+
+    def healthy(self, nodes: Iterable[NodeId]) -> int:
+        """How many of them are."""
+        return sum(map(self.is_healthy, nodes))
+
+
+@attrs.frozen(slots=True)
+class AddLearner:
+    """Let the node have the catalog's log."""
+
+    node_id: NodeId
+
+
+@attrs.frozen(slots=True)
+class Promote:
+    """A learner becomes a voter of the catalog."""
+
+    node_id: NodeId
+
+
+@attrs.frozen(slots=True)
+class Demote:
+    """A voter that is being drained becomes a learner: it still hears what is decided."""
+
+    node_id: NodeId
+
+
+@attrs.frozen(slots=True)
+class Expel:
+    """A node that has a tombstone leaves the catalog's configuration."""
+
+    node_id: NodeId
+
+
+@attrs.frozen(slots=True)
+class HandOver:
+    """Leadership moves to the node."""
+
+    node_id: NodeId
+
+
+@attrs.frozen(slots=True)
+class Register:
+    """The catalog is told the node's name, and that it may carry partitions."""
+
+    node_id: NodeId
+    name: str
+
+
+@attrs.frozen(slots=True)
+class Bury:
+    """A drained node gets its tombstone."""
+
+    node_id: NodeId
+
+
+CatalogChange = AddLearner | Promote | Demote | Expel | HandOver
+Step = CatalogChange | Register | Bury | SetReplicas
+
+
+def quorum(voters: Collection[NodeId]) -> int:
+    """How many of them decide."""
+    return len(voters) // 2 + 1
+
+
+def plan(view: View, settings: MembershipSettings) -> list[Step]:
+    """What the catalog's leader should do now: commands to the catalog, and at most one `CatalogChange`, which comes last.
+
+    Nothing while something is under way: what is seen might be about to change.
+    """
+    if not view.is_settled or view.configuration.is_joint:
+        return []
+    steps: list[Step] = [*_registrations(view, settings), *_moves(view, settings), *_burials(view)]
+    change = _departure(view, settings) or _promotion(view, settings) or _arrival(view, settings)
+    return [*steps, change] if change is not None else steps
+
+
+def is_stable(view: View, node_id: NodeId, settings: MembershipSettings) -> bool:
+    """Healthy for long enough, without a break."""
+    since = view.members[node_id].healthy_since if node_id in view.members else None
+    return since is not None and view.now - since >= settings.stabilisation_seconds
+
+
+def _registrations(view: View, settings: MembershipSettings) -> list[Step]:
+    steps: list[Step] = []
+    for node_id in sorted(view.configuration.nodes - frozenset(view.removed)):
+        member = view.members.get(node_id)
+        if member is None or not member.is_connected:
+            continue
+        known = view.nodes.get(node_id)
+        has_proved = node_id in view.configuration.voters or is_stable(view, node_id, settings)
+        if (known is not None and known.name != member.name) or (known is None and has_proved):
+            steps.append(Register(node_id, member.name))
+    return steps
+
+
+def _moves(view: View, settings: MembershipSettings) -> list[Step]:
+    """Replicas move to where `place` wants them, a few partitions at a time."""
+    voters = view.configuration.voters - view.leaving
+    carriers = (voters | (view.nodes.keys() & view.configuration.learners)) - view.leaving
+    steps: list[Step] = []
+    moving = sum(partition.is_moving for topic in view.topics for partition in topic.partitions)
+    for topic in view.topics:
+        for partition in topic.partitions:
+            wanted = place(partition.group_id, carriers if topic.replica_count else voters, topic.replica_count)
+            replicas = partition.replicas
+            if not wanted:
+                continue
+            if wanted != partition.wanted:
+                # A move under way takes its new direction at once; another one waits for its turn.
+                if not partition.is_moving:
+                    if moving >= settings.replica_moves_max:
+                        continue
+                    moving += 1
+                replicas = tuple(sorted({*replicas, *wanted}))
+            elif partition.is_moving and _has_arrived(view.groups.get(partition.group_id), wanted):
+                replicas = wanted
+            else:
+                continue
+            steps.append(SetReplicas(topic=topic.name, group_id=partition.group_id, replicas=replicas, wanted=wanted))
+    return steps
+
+
+def _has_arrived(group: GroupView | None, wanted: Collection[NodeId]) -> bool:
+    return group is not None and not group.is_joint and group.voters == frozenset(wanted) and not group.learners
+
+
+def carries_partitions(node_id: NodeId, topics: Iterable[Topic]) -> bool:
+    """Whether the node still has, or may have, a replica of any partition."""
+    return any(node_id in partition.replicas for topic in topics for partition in topic.partitions)
+
+
+def _burials(view: View) -> list[Step]:
+    """A drained node is removed once it carries nothing and votes nowhere."""
+    return [
+        Bury(node.node_id)
+        for node in sorted(view.nodes.values(), key=lambda node: node.node_id)
+        if node.is_draining and node.node_id not in view.configuration.voters and not carries_partitions(node.node_id, view.topics)
+    ]
+
+
+def _departure(view: View, settings: MembershipSettings) -> CatalogChange | None:
+    voters = view.configuration.voters
+    if view.own in view.leaving:
+        # Somebody else has to see it through.
+        to = min((node_id for node_id in voters - view.leaving if view.is_healthy(node_id)), default=None)
+        return HandOver(to) if to is not None else None
+    for node_id in sorted(view.leaving & view.configuration.nodes):
+        rest = voters - {node_id}
+        if node_id in voters and view.healthy(rest) < quorum(rest):
+            continue
+        if node_id in view.removed:
+            if _has_gone(view, node_id, settings):
+                return Expel(node_id)
+        elif node_id in voters and not carries_partitions(node_id, view.topics):
+            return Demote(node_id)
+    return None
+
+
+def _has_gone(view: View, node_id: NodeId, settings: MembershipSettings) -> bool:
+    """Whether the removed node has heard of it, as far as can be waited for: it ends when it has."""
+    member = view.members.get(node_id)
+    if member is None or not member.is_connected:
+        return True
+    return member.removed_since is not None and view.now - member.removed_since >= settings.goodbye_seconds
+
+
+def _promotion(view: View, settings: MembershipSettings) -> CatalogChange | None:
+    voters = view.configuration.voters
+    staying = voters - view.leaving
+    ready = [node_id for node_id in sorted(view.configuration.learners - view.leaving) if is_stable(view, node_id, settings)]
+    possible = len(staying) + len(ready)
+    goal = min(max(settings.voters_wanted, view.first_voters), possible - 1 + possible % 2)
+    if len(staying) >= goal:
+        return None
+    after = voters | {ready[0]}
+    return Promote(ready[0]) if view.healthy(after) >= quorum(after) else None
+
+
+def _arrival(view: View, settings: MembershipSettings) -> CatalogChange | None:
+    if len(view.configuration.nodes) >= settings.members_max:
+        return None
+    for node_id in sorted(view.members.keys() - view.configuration.nodes - view.leaving):
+        if view.members[node_id].is_connected:
+            return AddLearner(node_id)
+    return None
+
+
+def refuse_drain(view: View, node_id: NodeId) -> str:
+    """Why the node cannot be drained now, or ""."""
+    refusal = _refuse_departure(view, node_id)
+    if refusal:
+        return refusal
+    rest = view.configuration.voters - view.leaving - {node_id}
+    if node_id in view.configuration.voters and view.healthy(rest) < quorum(rest):
+        return (
+            f"without it {view.healthy(rest)} of {len(rest)} voters of the catalog would be healthy, {quorum(rest)} are"
+            " needed: bring the others back, or let a new node join first"
+        )
+    return ""
+
+
+def refuse_removal(view: View, node_id: NodeId) -> str:
+    """Why the node cannot be removed at once, or "". Every group that it votes in has to go on without it."""
+    refusal = _refuse_departure(view, node_id)
+    if refusal:
+        return refusal
+    groups = {"the catalog": view.configuration.voters}
+    for topic in view.topics:
+        for number, partition in enumerate(topic.partitions):
+            group = view.groups.get(partition.group_id)
+            moves_there = partition.is_moving and node_id in partition.wanted and view.is_healthy(node_id)
+            if moves_there or (group is not None and group.is_joint):
+                # Its leader may be about to count on the node, or counts on two sets of voters: what holds now may not hold then.
+                return f"the replicas of {topic.name}/{number} are just moving: try again when they have arrived, or drain it"
+            if group is not None:
+                groups[f"{topic.name}/{number}"] = group.voters
+            elif node_id in partition.replicas:
+                return f"no leader of {topic.name}/{number} answers: it could be the last node that has its records"
+    for name, voters in groups.items():
+        healthy = view.healthy(voters - {node_id})
+        if node_id in voters and healthy < quorum(voters):
+            return (
+                f"{name} has {len(voters)} voters, of which {healthy} would be healthy without it, and {quorum(voters)} are"
+                " needed to go on: bring the others back, or drain it (`node drain`) while it is alive"
+            )
+    return ""
+
+
+def _refuse_departure(view: View, node_id: NodeId) -> str:
+    others = sorted((view.leaving & (view.configuration.nodes | _carriers(view.topics))) - {node_id})
+    if others:
+        return f"one at a time: node {format_id(others[0])} is still on its way out"
+    return ""
+
+
+def _carriers(topics: Iterable[Topic]) -> frozenset[NodeId]:
+    return frozenset(node_id for topic in topics for partition in topic.partitions for node_id in partition.replicas)
+
+
+# The partitions.
+
+
+def plan_group(
+    own: NodeId, configuration: Configuration, wanted: Collection[NodeId], healthy: Collection[NodeId]
+) -> ConfigurationChange | HandOver | None:
+    """The next step of a partition's leader towards `wanted` as the group's only voters; None: it is there, or has to wait.
+
+    Those that come are learners first; when all of them have caught up, one joint change makes them voters and takes the others
+    away. A leader that is not wanted stays a voter until it has handed over, so that nobody waits for an election timeout.
+
+    Args:
+        healthy: nodes that are connected and have caught up, `own` among them.
+    """
+    target = frozenset(wanted)
+    if configuration.is_joint or not target:
+        return None
+    voters, learners = configuration.voters, configuration.learners
+    superfluous = learners - target
+    if superfluous:
+        return ConfigurationChange(changes=(NodeChange(ChangeKind.REMOVE, min(superfluous)),))
+    new = target - configuration.nodes
+    if new:
+        return ConfigurationChange(changes=(NodeChange(ChangeKind.ADD_LEARNER, min(new)),))
+    if not learners <= frozenset(healthy):
+        return None
+    if own not in target:
+        if voters == target | {own}:
+            heirs = target & frozenset(healthy)
+            return HandOver(min(heirs)) if heirs else None
+        target |= {own}
+    if voters == target or not all(_has_majority(half, healthy) for half in (voters, target)):
+        return None
+    changes = (
+        *(NodeChange(ChangeKind.ADD_VOTER, node_id) for node_id in sorted(target - voters)),
+        *(NodeChange(ChangeKind.REMOVE, node_id) for node_id in sorted(voters - target)),
+    )
+    return ConfigurationChange(changes=changes, transition=Transition.JOINT_IMPLICIT if len(changes) > 1 else Transition.AUTO)
+
+
+def _has_majority(voters: frozenset[NodeId], healthy: Collection[NodeId]) -> bool:
+    return len(voters & frozenset(healthy)) >= quorum(voters)

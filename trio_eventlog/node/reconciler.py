@@ -1,0 +1,496 @@
+"""Carries out what `membership` decides: looks, plans, takes the steps, and looks again.
+
+One task on every node. It does what leaders do for the groups that this node leads, and nothing for the others. Nothing is
+remembered between rounds but since when others are healthy, so a round that fails half-way is no loss: the next one sees what
+has become of it, on whichever node leads then.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.codec.catalog import encode_command
+from trio_eventlog.errors import EventLogError, InvalidArgument, MembershipRefused, NotLeader
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.machine.catalog import Command, DrainNode, Partition, RegisterNode, RemoveNode, SetReplicas
+from trio_eventlog.net.discovery import Member
+from trio_eventlog.node.membership import (
+    AddLearner,
+    Bury,
+    Demote,
+    Expel,
+    GroupView,
+    HandOver,
+    MembershipSettings,
+    MemberView,
+    Promote,
+    Register,
+    Step,
+    View,
+    plan,
+    plan_group,
+    refuse_drain,
+    refuse_removal,
+)
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.node.replicas import Replicas
+from trio_eventlog.raft import ChangeKind, ConfigurationChange, NodeChange, Role
+from trio_eventlog.raft.progress import ProgressState
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class GroupReport:
+    """A group as one of its nodes sees it: what it has applied."""
+
+    group_id: GroupId
+    role: Role
+    term: int
+    applied_index: int
+    voters: frozenset[NodeId]
+    learners: frozenset[NodeId] = frozenset()
+    is_joint: bool = False
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class NodeReport:
+    """What a node answers when it is asked how it is.
+
+    Attributes:
+        groups: the catalog always, the partitions when asked for.
+        peers: addresses of other nodes that it knows.
+    """
+
+    groups: Mapping[GroupId, GroupReport]
+    peers: Mapping[NodeId, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ReconcilerSettings:
+    """Attributes:
+    membership: of the decisions.
+    round_seconds: from the end of one round to the begin of the next.
+    answer_seconds_max: a node that does not answer for so long is not healthy in this round.
+    step_seconds_max: a step not done by then is left to the next round to look at.
+    """
+
+    membership: MembershipSettings = attrs.field(factory=MembershipSettings)
+    round_seconds: float = 1.0
+    answer_seconds_max: float = 1.0
+    step_seconds_max: float = 5.0
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Surroundings:
+    """What the reconciler is given of its node.
+
+    Attributes:
+        members: as discovery knows them, without ourselves.
+        is_connected: our link to the node is up.
+        ask: how a node is; with its partitions or only the catalog. Raises EventLogError.
+        meet: dial this node at this address; it was learnt from another one.
+        forget: no link to this node any more.
+    """
+
+    members: Callable[[], Mapping[NodeId, Member]]
+    is_connected: Callable[[NodeId], bool]
+    ask: Callable[[NodeId, bool], Awaitable[NodeReport]]
+    meet: Callable[[NodeId, str], None]
+    forget: Callable[[NodeId], None]
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class MemberStatus:
+    """A node for people. `last_contact_seconds` and `lag_entries` (of the catalog) are None when not known."""
+
+    node_id: NodeId
+    name: str
+    address: str
+    tags: Mapping[str, str]
+    status: str
+    role: str
+    last_contact_seconds: float | None
+    lag_entries: int | None
+    groups: Sequence[tuple[GroupId, str]]
+
+
+class Reconciler:
+    """Made for one node; `run` is its task.
+
+    Args:
+        first_voters: how many voters the cluster began with.
+        name: of this node, for people.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        name: str,
+        address: str,
+        replicas: Replicas,
+        surroundings: Surroundings,
+        settings: ReconcilerSettings,
+        *,
+        first_voters: Callable[[], int],
+    ) -> None:
+        self._node_id = node_id
+        self._name = name
+        self._address = address
+        self._replicas = replicas
+        self._surroundings = surroundings
+        self._settings = settings
+        self._first_voters = first_voters
+        self._reports: dict[NodeId, NodeReport] = {}
+        self._heard_at: dict[NodeId, float] = {}
+        self._healthy_since: dict[NodeId, float] = {}
+        self._removed_since: dict[NodeId, float] = {}
+        self._forgotten: set[NodeId] = set()
+        self._departures = trio.Lock()
+
+    async def run(self) -> None:
+        """Round after round, until cancelled."""
+        while True:
+            await trio.sleep(self._settings.round_seconds)
+            self._forget_removed()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._reconcile_catalog)
+                for _, partition in self._partitions():
+                    replica = self._replicas.find(partition.group_id)
+                    if replica is not None and replica.is_leader:
+                        nursery.start_soon(self._reconcile_group, replica, partition.wanted)
+
+    # What operators ask for
+
+    async def drain(self, node_id: NodeId) -> None:
+        """Have the node's leaderships and replicas moved off and the node removed. Returns when that is decided, not done.
+
+        Raises:
+            NotLeader: this node does not lead the catalog.
+            InvalidArgument: there is no such node. MembershipRefused: not now, with the reason. OutcomeUnknown.
+        """
+        async with self._departures:
+            view = await self._looked()
+            self._check_known(view, node_id)
+            node = view.nodes.get(node_id)
+            if node is not None and node.is_draining:
+                return
+            refusal = refuse_drain(view, node_id)
+            if refusal:
+                raise MembershipRefused(f"node {self._called(node_id)} is not drained: {refusal}")
+            await self._command(DrainNode(node_id=node_id))
+            logger.info("node %s is being drained", self._called(node_id))
+
+    async def remove(self, node_id: NodeId) -> None:
+        """Remove the node for ever, at once. Raises as `drain`."""
+        async with self._departures:
+            view = await self._looked()
+            if node_id in view.removed:
+                return
+            self._check_known(view, node_id)
+            refusal = refuse_removal(view, node_id)
+            if refusal:
+                raise MembershipRefused(f"node {self._called(node_id)} is not removed: {refusal}")
+            await self._command(RemoveNode(node_id=node_id))
+            logger.info("node %s is removed", self._called(node_id))
+
+    async def members(self) -> list[MemberStatus]:
+        """Every node that is known or was removed. Raises NotLeader: only the leader of the catalog knows how all are."""
+        catalog = self._replicas.catalog
+        if not catalog.is_leader:
+            raise NotLeader("only the leader of the catalog knows how all nodes are", catalog.leader_id)
+        await self._ask_all(with_partitions=True)
+        view = self._view()
+        known = self._surroundings.members()
+        ids = {self._node_id, *known, *view.configuration.nodes, *view.nodes, *view.removed}
+        return [self._member_status(view, known, node_id) for node_id in sorted(ids)]
+
+    def _member_status(self, view: View, known: Mapping[NodeId, Member], node_id: NodeId) -> MemberStatus:
+        is_own = node_id == self._node_id
+        member = known.get(node_id)
+        named = view.nodes.get(node_id) or self._replicas.machine.removed.get(node_id)
+        configuration = view.configuration
+        report = self._own_report() if is_own else self._reports.get(node_id)
+        of_catalog = report.groups.get(CATALOG_GROUP) if report is not None else None
+        last_index = self._replicas.catalog.status().last_index
+        is_removed = node_id in view.removed
+        is_connected = is_own or self._surroundings.is_connected(node_id)
+        if is_removed:
+            status = "removed"
+        elif node_id in view.leaving:
+            status = "draining"
+        elif node_id not in configuration.nodes:
+            status = "joining" if is_connected else "unknown"
+        else:
+            status = "alive" if is_connected else "failed"
+        heard_at = trio.current_time() if is_own else self._heard_at.get(node_id)
+        return MemberStatus(
+            node_id=node_id,
+            name=self._name if is_own else member.name if member is not None else named.name if named is not None else "",
+            address=self._address if is_own else member.address if member is not None and not is_removed else "",
+            tags=member.tags if member is not None else {},
+            status=status,
+            role="leader" if is_own else _role_in(configuration.all_voters, configuration.learners, node_id),
+            last_contact_seconds=None if heard_at is None or is_removed else trio.current_time() - heard_at,
+            lag_entries=None if of_catalog is None else max(0, last_index - of_catalog.applied_index),
+            groups=[]
+            if report is None or is_removed
+            else [
+                (group.group_id, "leader" if group.role is Role.LEADER else _role_in(group.voters, group.learners, node_id))
+                for group in report.groups.values()
+                if group.group_id != CATALOG_GROUP
+            ],
+        )
+
+    async def _looked(self) -> View:
+        """The view for an operator's wish: fresh, and settled enough to decide on."""
+        catalog = self._replicas.catalog
+        if not catalog.is_leader:
+            raise NotLeader("membership is the business of the catalog's leader: go there", catalog.leader_id)
+        await self._ask_all(with_partitions=True)
+        return self._view()
+
+    def _check_known(self, view: View, node_id: NodeId) -> None:
+        if node_id in view.removed:
+            raise InvalidArgument(f"node {self._called(node_id)} was removed already, for ever")
+        if node_id not in view.configuration.nodes and node_id not in view.nodes:
+            known = ", ".join(self._called(known) for known in sorted(view.configuration.nodes))
+            raise InvalidArgument(f"there is no node {format_id(node_id)} in the cluster; there are {known}")
+
+    # The catalog
+
+    async def _reconcile_catalog(self) -> None:
+        catalog = self._replicas.catalog
+        if not catalog.is_leader:
+            self._healthy_since.clear()
+            self._removed_since.clear()
+            await self._meet_missing()
+            return
+        await self._ask_all(with_partitions=any(partition.is_moving for _, partition in self._partitions()))
+        view = self._view()
+        if catalog.leader_id != view.own:
+            return
+        for step in plan(view, self._settings.membership):
+            logger.info("catalog: %s", self._described(step))
+            with trio.move_on_after(self._settings.step_seconds_max) as scope:
+                try:
+                    await self._take(catalog, step)
+                except EventLogError as error:
+                    logger.info("catalog: %s: not now: %s", self._described(step), error)
+                    return
+            if scope.cancelled_caught:
+                logger.warning("catalog: %s: not done after %g s", self._described(step), self._settings.step_seconds_max)
+                return
+
+    async def _take(self, catalog: Replica, step: Step) -> None:
+        match step:
+            case AddLearner(node_id):
+                await catalog.change_configuration(_single(ChangeKind.ADD_LEARNER, node_id))
+            case Promote(node_id):
+                await catalog.change_configuration(_single(ChangeKind.ADD_VOTER, node_id))
+            case Demote(node_id):
+                await catalog.change_configuration(_single(ChangeKind.ADD_LEARNER, node_id))
+            case Expel(node_id):
+                await catalog.change_configuration(_single(ChangeKind.REMOVE, node_id))
+            case HandOver(node_id):
+                await catalog.transfer_leadership(node_id, self._settings.step_seconds_max)
+            case Register(node_id, name):
+                await self._command(RegisterNode(node_id=node_id, name=name))
+            case Bury(node_id):
+                await self._command(RemoveNode(node_id=node_id))
+            case SetReplicas():
+                await self._command(step)
+
+    async def _command(self, command: Command) -> None:
+        proposal = await self._replicas.catalog.propose_control(encode_command(command))
+        await proposal.outcome()
+
+    async def _ask_all(self, *, with_partitions: bool) -> None:
+        """How everybody in the configuration is, and since when."""
+        catalog = self._replicas.catalog
+        asked_index = catalog.status().last_index
+        nodes = sorted(catalog.status().configuration.nodes - {self._node_id})
+        reports: dict[NodeId, NodeReport] = {}
+
+        async def ask(node_id: NodeId) -> None:
+            if not self._surroundings.is_connected(node_id):
+                return
+            with trio.move_on_after(self._settings.answer_seconds_max):
+                try:
+                    reports[node_id] = await self._surroundings.ask(node_id, with_partitions)
+                except EventLogError as error:
+                    logger.debug("node %s does not say how it is: %s", format_id(node_id), error)
+
+        async with trio.open_nursery() as nursery:
+            for node_id in nodes:
+                nursery.start_soon(ask, node_id)
+        now = trio.current_time()
+        term = catalog.status().hard_state.term
+        self._reports = reports
+        healthy_since = self._healthy_since
+        self._healthy_since = {}
+        for node_id, report in reports.items():
+            self._heard_at[node_id] = now
+            of_catalog = report.groups.get(CATALOG_GROUP)
+            lag_entries_max = self._settings.membership.catch_up_entries_max
+            if of_catalog is not None and of_catalog.term == term and of_catalog.applied_index >= asked_index - lag_entries_max:
+                self._healthy_since[node_id] = healthy_since.get(node_id, now)
+        for report in reports.values():
+            self._meet(report.peers)
+
+    def _view(self) -> View:
+        catalog = self._replicas.catalog
+        status = catalog.status()
+        machine = self._replicas.machine
+        now = trio.current_time()
+        known = self._surroundings.members()
+        for node_id in machine.removed:
+            self._removed_since.setdefault(node_id, now)
+        return View(
+            now=now,
+            own=self._node_id,
+            configuration=status.configuration,
+            is_settled=status.applied_index == status.last_index and status.lead_transferee == NOBODY,
+            first_voters=self._first_voters(),
+            members={
+                node_id: MemberView(
+                    name=known[node_id].name if node_id in known else "",
+                    is_connected=self._surroundings.is_connected(node_id),
+                    healthy_since=self._healthy_since.get(node_id),
+                    removed_since=self._removed_since.get(node_id),
+                )
+                for node_id in {*known, *status.configuration.nodes} - {self._node_id}
+            }
+            | {self._node_id: MemberView(name=self._name, is_connected=True, healthy_since=now)},
+            nodes=dict(machine.nodes),
+            removed=frozenset(machine.removed),
+            topics=tuple(machine.topics.values()),
+            groups=self._group_views(),
+        )
+
+    def _group_views(self) -> dict[GroupId, GroupView]:
+        """Each partition as its leader tells it; not when anybody has heard of a later term than the leader's."""
+        by_group: dict[GroupId, list[GroupReport]] = {}
+        for report in (self._own_report(), *self._reports.values()):
+            for group in report.groups.values():
+                by_group.setdefault(group.group_id, []).append(group)
+        views: dict[GroupId, GroupView] = {}
+        for group_id, reports in by_group.items():
+            newest = max(reports, key=lambda group: (group.term, group.role is Role.LEADER))
+            if newest.role is Role.LEADER:
+                views[group_id] = GroupView(voters=newest.voters, learners=newest.learners, is_joint=newest.is_joint)
+        return views
+
+    def _own_report(self) -> NodeReport:
+        return NodeReport(groups={replica.group_id: report_on(replica) for replica in self._replicas.all()})
+
+    # Partitions
+
+    async def _reconcile_group(self, replica: Replica, wanted: Sequence[NodeId]) -> None:
+        status = replica.status()
+        lag_entries_max = self._settings.membership.catch_up_entries_max
+        healthy = {
+            node_id
+            for node_id, progress in status.progress.items()
+            if node_id == self._node_id
+            or (
+                self._surroundings.is_connected(node_id)
+                and progress.state == ProgressState.REPLICATE.value
+                and progress.match >= status.last_index - lag_entries_max
+            )
+        }
+        step = plan_group(self._node_id, status.configuration, wanted, healthy)
+        if step is None:
+            return
+        logger.info("%s: %s", replica.name, self._described(step))
+        with trio.move_on_after(self._settings.step_seconds_max):
+            try:
+                if isinstance(step, HandOver):
+                    await replica.transfer_leadership(step.node_id, self._settings.step_seconds_max)
+                else:
+                    await replica.change_configuration(step)
+            except EventLogError as error:
+                logger.info("%s: not now: %s", replica.name, error)
+
+    def _partitions(self) -> Iterable[tuple[str, Partition]]:
+        return [(topic.name, item) for topic in self._replicas.machine.topics.values() for item in topic.partitions]
+
+    # Acquaintances
+
+    async def _meet_missing(self) -> None:
+        """A peer whose address nobody has told us: another peer may know it."""
+        nodes = {node_id for replica in self._replicas.all() for node_id in replica.status().configuration.nodes}
+        missing = nodes - self._surroundings.members().keys() - {self._node_id}
+        leader_id = self._replicas.catalog.leader_id
+        if not missing or leader_id in (NOBODY, self._node_id) or not self._surroundings.is_connected(leader_id):
+            return
+        with trio.move_on_after(self._settings.answer_seconds_max):
+            try:
+                self._meet((await self._surroundings.ask(leader_id, False)).peers)
+            except EventLogError as error:
+                logger.debug("node %s does not say whom it knows: %s", format_id(leader_id), error)
+
+    def _meet(self, peers: Mapping[NodeId, str]) -> None:
+        known = self._surroundings.members()
+        for node_id, address in peers.items():
+            if node_id not in known and node_id not in (self._node_id, NOBODY) and node_id not in self._replicas.machine.removed:
+                self._surroundings.meet(node_id, address)
+
+    def _forget_removed(self) -> None:
+        """A removed node may still be told so on the links there are; once no group has it, they end."""
+        for node_id in self._replicas.machine.removed.keys() - self._forgotten:
+            if not any(node_id in replica.status().configuration.nodes for replica in self._replicas.all()):
+                self._forgotten.add(node_id)
+                self._surroundings.forget(node_id)
+
+    # For people
+
+    def _called(self, node_id: NodeId) -> str:
+        member = self._surroundings.members().get(node_id)
+        machine = self._replicas.machine
+        named = machine.nodes.get(node_id) or machine.removed.get(node_id)
+        name = self._name if node_id == self._node_id else member.name if member else named.name if named else ""
+        return f"{name} ({format_id(node_id)})" if name else format_id(node_id)
+
+    def _described(self, step: Step | ConfigurationChange) -> str:
+        match step:
+            case ConfigurationChange(changes=changes):
+                return ", ".join(f"{change.kind.name.lower().replace('_', ' ')} {self._called(change.node)}" for change in changes)
+            case SetReplicas(topic=topic, replicas=replicas, wanted=wanted):
+                goes = ", ".join(map(self._called, sorted(set(replicas) - set(wanted))))
+                return f"{topic}: replicas on {', '.join(map(self._called, wanted))}" + (f"; leaving {goes}" if goes else "")
+        return f"{_WORDS[type(step)]} {self._called(step.node_id)}"
+
+
+_WORDS: dict[type, str] = {
+    AddLearner: "add as learner",
+    Promote: "promote to voter",
+    Demote: "demote to learner",
+    Expel: "take out of the configuration",
+    HandOver: "hand leadership over to",
+    Register: "register",
+    Bury: "remove for ever",
+}
+
+
+def report_on(replica: Replica) -> GroupReport:
+    status = replica.status()
+    return GroupReport(
+        group_id=replica.group_id,
+        role=status.role,
+        term=status.hard_state.term,
+        applied_index=status.applied_index,
+        voters=status.configuration.voters,
+        learners=status.configuration.learners,
+        is_joint=status.configuration.is_joint,
+    )
+
+
+def _single(kind: ChangeKind, node_id: NodeId) -> ConfigurationChange:
+    return ConfigurationChange(changes=(NodeChange(kind, node_id),))
+
+
+def _role_in(voters: frozenset[NodeId], learners: frozenset[NodeId], node_id: NodeId) -> str:
+    return "voter" if node_id in voters else "learner" if node_id in learners else ""

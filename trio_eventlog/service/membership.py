@@ -1,0 +1,113 @@
+"""Members, draining and removing, from any node: the catalog's leader decides."""
+
+from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
+from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.reconciler import GroupReport, MemberStatus, NodeReport, Reconciler
+from trio_eventlog.raft import Role
+from trio_eventlog.rpc import Channel, Context, methods_of
+from trio_eventlog.service.event_log import is_forwarded
+from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.v1 import admin_pb2 as messages
+
+_METHODS = methods_of(messages.DESCRIPTOR.services_by_name["Admin"])
+_ROLES = {role.name.lower().replace("_", "-"): role for role in Role}
+
+
+class MembershipAdministration:
+    """Handlers of ListMembers, DrainNode and RemoveNode, for one node."""
+
+    def __init__(self, broker: Broker, reconciler: Reconciler, forwarder: Forwarder) -> None:
+        self._broker = broker
+        self._reconciler = reconciler
+        self._forwarder = forwarder
+
+    async def list_members(self, request: messages.ListMembersRequest, context: Context) -> messages.ListMembersResponse:
+        async def local() -> messages.ListMembersResponse:
+            places = {
+                partition.group_id: (topic.name, number)
+                for topic in self._broker.topics()
+                for number, partition in enumerate(topic.partitions)
+            }
+            members = await self._reconciler.members()
+            return messages.ListMembersResponse(members=[_member_message(member, places) for member in members])
+
+        async def remote(channel: Channel) -> messages.ListMembersResponse:
+            response: messages.ListMembersResponse = await forward(channel, _METHODS["ListMembers"], request)
+            return response
+
+        if is_forwarded(context):
+            return await local()
+        return await self._forwarder.at_leader(self._broker.catalog, local, remote)
+
+    async def drain_node(self, request: messages.DrainNodeRequest, context: Context) -> messages.DrainNodeResponse:
+        node_id = _node_id(request.id)
+
+        async def local() -> None:
+            await self._reconciler.drain(node_id)
+
+        async def remote(channel: Channel) -> None:
+            await forward(channel, _METHODS["DrainNode"], request)
+
+        await (local() if is_forwarded(context) else self._forwarder.at_leader(self._broker.catalog, local, remote))
+        return messages.DrainNodeResponse()
+
+    async def remove_node(self, request: messages.RemoveNodeRequest, context: Context) -> messages.RemoveNodeResponse:
+        node_id = _node_id(request.id)
+
+        async def local() -> None:
+            await self._reconciler.remove(node_id)
+
+        async def remote(channel: Channel) -> None:
+            await forward(channel, _METHODS["RemoveNode"], request)
+
+        await (local() if is_forwarded(context) else self._forwarder.at_leader(self._broker.catalog, local, remote))
+        return messages.RemoveNodeResponse()
+
+
+async def ask_node(forwarder: Forwarder, node_id: NodeId, with_partitions: bool) -> NodeReport:
+    """How a node is, by its own word. Raises EventLogError."""
+    channel = await forwarder.channel(node_id)
+    response = await forward(channel, _METHODS["GetStatus"], messages.GetStatusRequest(catalog_only=not with_partitions))
+    reports = [
+        GroupReport(
+            group_id=GroupId(group.group_id),
+            role=_ROLES.get(group.role, Role.FOLLOWER),
+            term=group.term,
+            applied_index=group.applied_index,
+            voters=frozenset(map(_node_id, group.voter_ids)),
+            learners=frozenset(map(_node_id, group.learner_ids)),
+            is_joint=group.is_joint,
+        )
+        for group in response.groups
+    ]
+    return NodeReport(
+        groups={report.group_id: report for report in reports},
+        peers={_node_id(peer.id): peer.address for peer in response.peers},
+    )
+
+
+def _node_id(text: str) -> NodeId:
+    try:
+        return NodeId(parse_id(text))
+    except ValueError as error:
+        raise InvalidArgument(f"node id: {error}") from error
+
+
+def _member_message(member: MemberStatus, places: dict[GroupId, tuple[str, int]]) -> messages.Member:
+    message = messages.Member(
+        id=format_id(member.node_id),
+        name=member.name,
+        address=member.address,
+        status=member.status,
+        tags=member.tags,
+        role=member.role,
+        lag_entries=member.lag_entries,
+    )
+    if member.last_contact_seconds is not None:
+        nanoseconds = round(member.last_contact_seconds * 1e9)
+        message.last_contact.seconds, message.last_contact.nanos = divmod(nanoseconds, 1_000_000_000)
+    for group_id, role in member.groups:
+        topic, partition = places.get(group_id, ("", 0))
+        message.groups.add(group_id=group_id, topic=topic, partition=partition, role=role)
+    return message
