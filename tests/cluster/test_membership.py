@@ -1,12 +1,15 @@
 """Growing, shrinking, replacing: nodes join, are promoted, drained, removed, while records flow."""
 
+import pytest
 import trio
 
-from tests.cluster.helpers import ADMIN, QUICK, values_on
+from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK, consume, produce, values_on
 from trio_eventlog.client.client import Client
-from trio_eventlog.ids import format_id
+from trio_eventlog.errors import MembershipRefused
+from trio_eventlog.ids import CATALOG_GROUP, format_id
 from trio_eventlog.testing.cluster import Cluster
-from trio_eventlog.v1 import admin_pb2
+from trio_eventlog.testing.disk import CrashMode
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 
 async def produce_until(client: Client, topic: str, enough: trio.Event, acknowledged: dict[bytes, int]) -> None:
@@ -64,3 +67,181 @@ async def test_three_nodes_grow_to_five_and_shrink_to_three_under_load() -> None
             enough.set()
         assert len(acknowledged) > 100
         await check_acknowledged(cluster, "orders", acknowledged, *rest)
+
+
+async def remove(cluster: Cluster, name: str, *, by: str) -> None:
+    async with cluster.channel(by) as channel:
+        await channel.unary(ADMIN["RemoveNode"], admin_pb2.RemoveNodeRequest(id=format_id(cluster.node_id(name))))
+
+
+async def members(cluster: Cluster, by: str) -> dict[str, admin_pb2.Member]:
+    async with cluster.channel(by) as channel:
+        response = await channel.unary(ADMIN["ListMembers"], admin_pb2.ListMembersRequest())
+    return {cluster.name_of(int(member.id, 16)): member for member in response.members}
+
+
+async def test_a_fourth_node_stays_a_learner_and_serves_everybody() -> None:
+    """Four voters tolerate no more than three do. What it does not have itself, it fetches from those that have it."""
+    async with Cluster(4, founders=3, seed=22) as cluster, cluster.client("n1", settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_leader("orders")
+        await cluster.start("n4")
+        await cluster.wait_registered(*cluster.names)
+        await trio.sleep(20)
+        assert cluster.voters() == {"n1", "n2", "n3"}
+        assert cluster.replica("n4", "orders") is None
+        async with cluster.channel("n4") as channel:
+            for number in range(3):
+                response = await produce(channel, "orders", b"x%d" % number)
+                assert response.base_offset == number
+            fetched = await consume(channel, "orders", 1)
+            assert [record.value for record in fetched.records] == [b"x1", b"x2"]
+            request = event_log_pb2.ConsumeRequest(topic="orders", offset=0)
+            async with channel.stream(EVENT_LOG["ConsumeStream"], request) as call:
+                first = await call.receive()
+                assert [record.value for record in first.records] == [b"x0", b"x1", b"x2"]
+                await produce(channel, "orders", b"x3")
+                second = await call.receive()
+                assert [record.value for record in second.records] == [b"x3"]
+            described = await channel.unary(ADMIN["DescribeTopic"], admin_pb2.DescribeTopicRequest(name="orders"))
+            assert described.partitions[0].leader_id == format_id(cluster.node_id(await cluster.wait_leader("orders")))
+            group_id = described.partitions[0].group_id
+            moved = await channel.unary(ADMIN["TransferLeadership"], admin_pb2.TransferLeadershipRequest(group_id=group_id))
+            assert moved.leader_id != described.partitions[0].leader_id
+            assert (await produce(channel, "orders", b"x4")).base_offset == 4
+        seen = await members(cluster, "n4")
+        assert {name: member.role for name, member in seen.items() if member.role != "leader"} == {
+            name: "learner" if name == "n4" else "voter" for name in cluster.names if name != cluster.leader()
+        }
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_partitions_with_fewer_replicas_move_to_a_node_that_comes_and_back(replicas: int) -> None:
+    """As many as its share; what moved away is gone from the disk, and comes back whole when the new node is drained.
+
+    The group's first voter, coming back with an empty log, must not believe that it is alone: with one replica it could elect
+    itself.
+    """
+    async with Cluster(4, founders=3, seed=23) as cluster, cluster.client("n1", settings=QUICK) as client:
+        await client.create_topic("orders", partitions=8, replicas=replicas)
+        for partition in range(8):
+            await client.produce("orders", b"before-%d" % partition, partition=partition)
+        await cluster.start("n4")
+        machine = cluster.node("n1")._replicas.machine
+
+        def has_settled() -> bool:
+            return not any(partition.is_moving for partition in machine.topics["orders"].partitions)
+
+        def carried_by(name: str) -> list[int]:
+            node_id = cluster.node_id(name)
+            return [number for number, item in enumerate(machine.topics["orders"].partitions) if node_id in item.replicas]
+
+        await cluster.wait_until(lambda: bool(carried_by("n4")) and has_settled(), "n4 has its share")
+        assert 1 <= len(carried_by("n4")) <= 6
+        for name in cluster.names:
+            open_here = [number for number in range(8) if cluster.replica(name, "orders", number) is not None]
+            assert open_here == carried_by(name)
+        for partition in range(8):
+            await client.produce("orders", b"between-%d" % partition, partition=partition)
+        await drain(cluster, "n4", by="n1")
+        await cluster.wait_over("n4")
+        await cluster.wait_until(has_settled, "everything is where it was")
+        for partition in range(8):
+            await client.produce("orders", b"after-%d" % partition, partition=partition)
+            values = [b"before-%d" % partition, b"between-%d" % partition, b"after-%d" % partition]
+            for name in ("n1", "n2", "n3"):
+                if partition in carried_by(name):
+                    replica = cluster.replica(name, "orders", partition)
+                    assert replica is not None
+                    await replica.wait_linearizable()
+                    assert await values_on(cluster, name, "orders", partition) == values
+
+
+async def test_nobody_is_removed_for_being_silent_and_a_dangerous_removal_is_refused() -> None:
+    """A failed node stays a voter however long it is away; with it away, no other can go."""
+    async with Cluster(3, seed=24) as cluster:
+        await cluster.wait_registered()
+        leader = await cluster.wait_leader()
+        one, two = (name for name in cluster.names if name != leader)
+        cluster.crash(one, CrashMode.KEEP)
+        await trio.sleep(100)
+        assert cluster.voters() == set(cluster.names)
+        assert (await members(cluster, two))[one].status == "failed"
+        for act in (remove, drain):
+            with pytest.raises(MembershipRefused, match="healthy"):
+                await act(cluster, two, by=leader)
+            with pytest.raises(MembershipRefused, match="healthy"):
+                await act(cluster, leader, by=two)
+        await remove(cluster, one, by=two)
+        await cluster.wait_voters(None, leader, two)
+
+
+async def test_a_removed_node_is_refused_for_ever_and_says_what_to_do() -> None:
+    """It was away when it was removed, and hears of it from whomever it dials. With an empty disk it is a new node."""
+    async with Cluster(3, seed=25) as cluster:
+        await cluster.wait_registered()
+        leader = await cluster.wait_leader()
+        name = next(name for name in cluster.names if name != leader)
+        former_id = cluster.node_id(name)
+        cluster.crash(name, CrashMode.KEEP)
+        await remove(cluster, name, by=leader)
+        await cluster.wait_gone(former_id)
+        for _ in range(2):
+            await cluster.start(name, may_fail=True)
+            reason = await cluster.wait_failure(name)
+            assert "removed" in reason
+            assert "empty data directory" in reason
+        cluster.wipe(name)
+        await cluster.start(name)
+        await cluster.wait_voters(None, *cluster.names)
+        assert cluster.node_id(name) != former_id
+
+
+async def test_rolling_restart_faster_than_the_stabilisation_time() -> None:
+    """Nobody was healthy for long enough to be anything but what it was; the cluster stays as it is and works."""
+    async with Cluster(3, seed=26) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        for round_number in range(3):
+            for name in cluster.names:
+                await cluster.restart(name)
+                await cluster.wait_leader("orders")
+                await client.produce("orders", b"%d %b" % (round_number, name.encode()))
+        await cluster.wait_voters(None, *cluster.names)
+        await cluster.wait_voters("orders", *cluster.names)
+        await cluster.wait_converged("orders")
+        assert len(await values_on(cluster, "n1", "orders")) == 9
+
+
+async def test_all_addresses_change_at_once() -> None:
+    """Identity is the id: the nodes come back on each other's machines, and only --join tells where."""
+    async with Cluster(6, founders=3, seed=27) as cluster, cluster.client("n4", "n5", "n6", settings=QUICK) as client:
+        await cluster.wait_registered()
+        ids = {name: cluster.node_id(name) for name in cluster.founders}
+        cluster_id = cluster.node("n1")._directory.cluster_id
+        for name in cluster.founders:
+            await cluster.stop(name)
+        movers = dict(zip(cluster.founders, ("n4", "n5", "n6"), strict=True))
+        for former, now in movers.items():
+            cluster.move_disk(former, now)
+        join = tuple(cluster.address(now) for now in movers.values())
+        for now in movers.values():
+            await cluster.start(now, join=join)
+        for former, now in movers.items():
+            assert cluster.node_id(now) == ids[former]
+            assert cluster.node(now)._directory.cluster_id == cluster_id
+        await cluster.wait_until(
+            lambda: any(replica is not None and replica.is_leader for replica in (cluster.replica(now) for now in movers.values())),
+            "the same cluster has a leader again",
+        )
+        await client.create_topic("orders")
+        assert (await client.produce("orders", b"x")).base_offset == 0
+
+
+async def test_the_last_voter_cannot_go() -> None:
+    """A cluster of one has nobody to hand over to."""
+    async with Cluster(1, seed=28) as cluster:
+        await cluster.wait_registered()
+        for act in (drain, remove):
+            with pytest.raises(MembershipRefused):
+                await act(cluster, "n1", by="n1")
+        assert cluster.replica("n1") is cluster.node("n1")._replicas.find(CATALOG_GROUP)

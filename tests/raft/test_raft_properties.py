@@ -329,6 +329,7 @@ any_message = st.builds(
     index=small,
     last_index=small,
     commit=small,
+    commit_term=small,
     reject=st.booleans(),
     reject_hint=small,
     context=st.one_of(st.just(b""), st.binary(max_size=17), st.just(b"CampaignTransfer")),

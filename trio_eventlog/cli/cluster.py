@@ -70,6 +70,7 @@ def _add_departure(
 async def members(client: Client, arguments: argparse.Namespace) -> int:
     found = await _members_or_servers(client)
     shown = [member for member in found if arguments.all or member.status != "removed"]
+    shown.sort(key=lambda member: (member.name, member.id))
     if arguments.json:
         print_json([attrs.asdict(member) | {"tags": dict(member.tags), "is_leader": member.role == "leader"} for member in shown])
         return 0

@@ -13,6 +13,7 @@ from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.errors import EventLogError, InvalidArgument, OffsetOutOfRange, TopicNotFound
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic, check_topic
+from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import Replicas
@@ -40,14 +41,31 @@ class Broker:
 
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
+        self._elsewhere: dict[GroupId, Elsewhere] = {}
 
     @property
     def catalog(self) -> Replica:
         return self._replicas.catalog
 
-    def group(self, group_id: GroupId) -> Replica:
-        """This node's replica of a group. Raises TopicNotFound."""
-        return self._replicas.get(group_id)
+    def group(self, group_id: GroupId) -> Replica | Elsewhere:
+        """This node's replica of a group, or what stands in for one. Raises TopicNotFound."""
+        replica = self._replicas.find(group_id)
+        if replica is not None:
+            self._elsewhere.pop(group_id, None)
+            return replica
+        elsewhere = self._elsewhere.get(group_id)
+        if elsewhere is None:
+            # What is deleted is forgotten when something new is met, so that there are never more than there are partitions.
+            known = {partition.group_id for topic in self.topics() for partition in topic.partitions}
+            self._elsewhere = {met: value for met, value in self._elsewhere.items() if met in known}
+            name = self._replicas.name_elsewhere(group_id)
+            elsewhere = Elsewhere(group_id, name, lambda: self._replicas.nodes_elsewhere(group_id))
+            self._elsewhere[group_id] = elsewhere
+        return elsewhere
+
+    def place(self, topic_name: str, partition: int) -> Replica | Elsewhere:
+        """This node's replica of a partition, or what stands in for one. Raises TopicNotFound."""
+        return self.group(self._group_id(topic_name, partition))
 
     def topic(self, name: str) -> Topic:
         """Raises TopicNotFound."""
@@ -68,13 +86,16 @@ class Broker:
         await self._replicas.wait_current()
 
     def replica(self, topic_name: str, partition: int) -> Replica:
-        """This node's replica of a partition. Raises TopicNotFound."""
+        """This node's replica of a partition. Raises TopicNotFound; NotLeader when it lives elsewhere."""
+        return self._replicas.get(self._group_id(topic_name, partition))
+
+    def _group_id(self, topic_name: str, partition: int) -> GroupId:
         topic = self.topic(topic_name)
         if partition >= len(topic.partitions):
             raise TopicNotFound(
                 f"topic {topic_name!r} has {len(topic.partitions)} partitions, numbered from 0: there is no partition {partition}"
             )
-        return self._replicas.get(topic.partitions[partition].group_id)
+        return topic.partitions[partition].group_id
 
     async def produce(self, topic_name: str, partition: int, batch: Batch, acks: Acks) -> Appended:
         """Append one batch and wait for the acknowledgement asked for.
@@ -173,5 +194,9 @@ class Broker:
 
     def leader_of(self, topic: Topic, partition: int) -> NodeId:
         """Who leads the partition, as far as this node knows; NOBODY when it does not."""
-        replica = self._replicas.find(topic.partitions[partition].group_id)
-        return replica.leader_id if replica is not None else NOBODY
+        group_id = topic.partitions[partition].group_id
+        replica = self._replicas.find(group_id)
+        if replica is not None:
+            return replica.leader_id
+        elsewhere = self._elsewhere.get(group_id)
+        return elsewhere.known_leader_id if elsewhere is not None else NOBODY

@@ -321,6 +321,10 @@ def refuse_removal(view: View, node_id: NodeId) -> str:
     for topic in view.topics:
         for number, partition in enumerate(topic.partitions):
             group = view.groups.get(partition.group_id)
+            moves_there = partition.is_moving and node_id in partition.wanted and view.is_healthy(node_id)
+            if moves_there or (group is not None and group.is_joint):
+                # Its leader may be about to count on the node, or counts on two sets of voters: what holds now may not hold then.
+                return f"the replicas of {topic.name}/{number} are just moving: try again when they have arrived, or drain it"
             if group is not None:
                 groups[f"{topic.name}/{number}"] = group.voters
             elif node_id in partition.replicas:

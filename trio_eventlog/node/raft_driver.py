@@ -27,6 +27,7 @@ from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, Shutt
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
+from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.watermark import Watermark
@@ -122,6 +123,7 @@ class RaftDriver:
     Args:
         core: made from what the disk holds; nothing applied yet.
         name: what log lines call the group.
+        departed: how far the log went that was here before, if one was (`departed`).
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
     """
 
@@ -137,9 +139,11 @@ class RaftDriver:
         *,
         name: str,
         read_nonce: int = 0,
+        departed: Departed = NEVER,
     ) -> None:
         self.group_id = group_id
         self.name = name
+        self._departed = departed
         self._core = core
         self._log = log
         self._hard_state = hard_state
@@ -286,11 +290,13 @@ class RaftDriver:
 
     def campaign_if_leader_lost(self, node_id: NodeId) -> None:
         """Stand for election, unless somebody has been heard to lead since `peer_reset`."""
-        self._request(lambda: self._core.campaign_if_leader_lost(node_id))
+        if not self._is_returning:
+            self._request(lambda: self._core.campaign_if_leader_lost(node_id))
 
     def campaign(self) -> None:
         """Stand for election now."""
-        self._request(self._core.campaign)
+        if not self._is_returning:
+            self._request(self._core.campaign)
 
     def transfer_leadership(self, to: NodeId) -> None:
         """Hand over, if this node leads and `to` is a voter that keeps up."""
@@ -382,7 +388,8 @@ class RaftDriver:
         if self._ticks_due:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
             self._ticks_due = 0
-            core.tick()
+            if not self._is_returning:
+                core.tick()
             self._ticks += 1
             if self._reads_asked and not self._ticks % self._settings.read_retry_ticks:
                 self._ask_again()
@@ -409,10 +416,23 @@ class RaftDriver:
                     self._received[frame.term, frame.index] = frame
             elif received.message.type is MessageType.SNAPSHOT:
                 raise ProtocolError("a snapshot, which this release cannot install")
+            elif received.message.type in _ELECTIONS and not self._may_take_part(received.message):
+                return
             self._core.step(received.message)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
+
+    @property
+    def _is_returning(self) -> bool:
+        """The replica was here before, and has not applied again what it had applied: its configuration is an old one."""
+        return self._applied_index < self._departed.applied_index
+
+    def _may_take_part(self, message: Message) -> bool:
+        """Whether the replica that was here before could have elected the candidate, or could be asked to lead."""
+        if message.type is MessageType.TIMEOUT_NOW:
+            return not self._is_returning
+        return (message.log_term, message.index) >= (self._departed.last_term, self._departed.last_index)
 
     def _check_offsets(self, received: Received) -> None:
         """Offsets follow from the entry before; here a mismatch costs a message, in the log it would cost the node.
@@ -872,4 +892,5 @@ def _proposed(payload: Batch | bytes) -> ProposedEntry:
 
 
 _NO_BOUND = 1 << 62
+_ELECTIONS = frozenset({MessageType.VOTE, MessageType.PRE_VOTE, MessageType.TIMEOUT_NOW})
 _MADE_BY_CORES = frozenset({EntryKind.NO_OP, EntryKind.CONFIGURATION})

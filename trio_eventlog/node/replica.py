@@ -10,6 +10,7 @@ import trio
 from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
+from trio_eventlog.node.departed import HARD_STATE_FILE, LOG_DIRECTORY, Departed, load_departed
 from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import DriverSettings, RaftDriver, Send
@@ -20,9 +21,6 @@ from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.disk import Disk, join_path
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
-
-HARD_STATE_FILE = "hard_state"
-LOG_DIRECTORY = "log"
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -41,14 +39,18 @@ class Replica:
         name: for people and log lines: "catalog", or topic and partition.
         watermark: the high watermark; stays 0 in the catalog.
         log: for readers; only the driver appends.
+        departed: how far the log went that was here before.
     """
 
-    def __init__(self, node_id: NodeId, group_id: GroupId, driver: RaftDriver, log: SegmentedLog, watermark: Watermark) -> None:
+    def __init__(
+        self, node_id: NodeId, group_id: GroupId, driver: RaftDriver, log: SegmentedLog, watermark: Watermark, departed: Departed
+    ) -> None:
         self.node_id = node_id
         self.group_id = group_id
         self.driver = driver
         self.log = log
         self.watermark = watermark
+        self.departed = departed
 
     @property
     def name(self) -> str:
@@ -169,13 +171,23 @@ async def open_replica(
     """
     async with AsyncExitStack() as stack:
         await disk.make_directory(directory)
+        departed = await load_departed(disk, directory)
         hard_state = await stack.enter_async_context(await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE)))
         log = await stack.enter_async_context(open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.log))
         core = RaftNode(node_id, settings.raft, hard_state.state, configuration, SegmentedLogView(log), rng)
         driver = RaftDriver(
-            group_id, core, log, hard_state, applier, send, settings.driver, name=name, read_nonce=rng.getrandbits(64)
+            group_id,
+            core,
+            log,
+            hard_state,
+            applier,
+            send,
+            settings.driver,
+            name=name,
+            read_nonce=rng.getrandbits(64),
+            departed=departed,
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
-            yield Replica(node_id, group_id, driver, log, watermark)
+            yield Replica(node_id, group_id, driver, log, watermark, departed)
             nursery.cancel_scope.cancel()

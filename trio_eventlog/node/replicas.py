@@ -7,7 +7,7 @@ when the history comes by after a restart. Its log is gone, and an empty one wit
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import attrs
 import trio
@@ -17,6 +17,7 @@ from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
+from trio_eventlog.node.departed import Departed, depart, finish_departure, has_log
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.raft_driver import Send
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
@@ -129,11 +130,24 @@ class Replicas:
         item = self._open.get(group_id)
         if item is not None:
             return item.replica
+        name = self.name_elsewhere(group_id)
+        raise NotLeader(f"{name} does not live on this node: go to another one", self.nodes_elsewhere(group_id)[0])
+
+    def name_elsewhere(self, group_id: GroupId) -> str:
+        """What a partition that is not open here is called. Raises TopicNotFound when it is none, or is to be open here soon."""
         for topic in self._topics.values():
             for number, partition in enumerate(topic.partitions):
-                if partition.group_id == group_id and self._node_id not in partition.replicas:
-                    raise NotLeader(f"{topic.name}/{number} does not live on this node: go to another one", partition.wanted[0])
+                if partition.group_id == group_id and partition.wanted != (self._node_id,):
+                    return f"{topic.name}/{number}"
         raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted just now")
+
+    def nodes_elsewhere(self, group_id: GroupId) -> Sequence[NodeId]:
+        """The other nodes that carry the group; none when it is deleted."""
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                if partition.group_id == group_id:
+                    return [node_id for node_id in partition.wanted if node_id != self._node_id]
+        return ()
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until the topic is open here (or gone)."""
@@ -231,11 +245,26 @@ class Replicas:
             await self._catalog_changed.wait()
 
     async def _remove_left_behind(self) -> None:
-        """Files of groups that are gone: a crash amid their removal has left them."""
-        known = {partition.group_id for topic in self.machine.topics.values() for partition in topic.partitions}
+        """Files of groups that were deleted or have moved: a crash amid their removal has left them."""
+        known = {
+            partition.group_id: (topic, number)
+            for topic in self.machine.topics.values()
+            for number, partition in enumerate(topic.partitions)
+        }
         for group_id in await self._directory.group_ids():
-            if group_id != CATALOG_GROUP and group_id < self.machine.next_group_id and group_id not in known:
+            if group_id == CATALOG_GROUP or group_id >= self.machine.next_group_id:
+                continue
+            if group_id not in known:
                 await self._directory.remove_group(group_id)
+                continue
+            topic, number = known[group_id]
+            path = self._directory.group_path(group_id)
+            if self._node_id in topic.partitions[number].replicas:
+                continue
+            await finish_departure(self._directory.disk, path)
+            if await has_log(self._directory.disk, path):
+                # It is closed in good order, as it would have been.
+                await self._start_partition(topic, number)
 
     async def _follow(self, topics: list[Topic], groups_end: GroupId) -> None:
         placed = {partition.group_id for topic in topics for partition in topic.partitions if self._node_id in partition.replicas}
@@ -327,6 +356,7 @@ class Replicas:
         """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
         item = self._open.pop(group_id)
         name = item.replica.name
+        status = item.replica.status()
         if has_moved:
             item.replica.close(NotLeader(f"{name} has moved to other nodes: go there"))
         else:
@@ -334,6 +364,10 @@ class Replicas:
         item.scope.cancel()
         await item.closed.wait()
         self._on_deleted(group_id)
-        await self._directory.remove_group(group_id)
-        if has_moved:
+        if not has_moved:
+            await self._directory.remove_group(group_id)
+        else:
+            left = Departed(last_term=status.last_term, last_index=status.last_index, applied_index=status.applied_index)
+            departed = item.replica.departed.joined(left)
+            await depart(self._directory.disk, self._directory.group_path(group_id), departed)
             logger.info("%s has moved to other nodes: its files are removed here", name)

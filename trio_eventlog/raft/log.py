@@ -144,6 +144,7 @@ class RaftLog:
         committed: highest index known to be durable on a quorum.
         applying: highest index handed out to be applied.
         applied: highest index acknowledged as applied.
+        last_index: of both parts. Kept up to date rather than computed, as everything asks for it.
     """
 
     __slots__ = (
@@ -159,12 +160,14 @@ class RaftLog:
         "applied",
         "applying",
         "committed",
+        "last_index",
         "unstable",
     )
 
     def __init__(self, view: LogView, *, committed: int, applied: int, max_applying_bytes: int) -> None:
         self._view = view
         self.unstable = Unstable(view.last_index + 1)
+        self.last_index = view.last_index
         self.committed = committed
         self.applying = self.applied = applied
         self._max_applying_bytes = max_applying_bytes
@@ -181,11 +184,6 @@ class RaftLog:
     def first_index(self) -> int:
         snapshot = self.unstable.snapshot
         return self._view.first_index if snapshot is None else snapshot.index + 1
-
-    @property
-    def last_index(self) -> int:
-        # Without entries the unstable part begins one past the stable one, or one past the snapshot.
-        return self.unstable.offset + len(self.unstable.entries) - 1
 
     @property
     def last_term(self) -> int:
@@ -221,6 +219,7 @@ class RaftLog:
     def append(self, entries: Sequence[Entry]) -> None:
         assert entries[0].index > self.committed, "a committed entry would be overwritten"
         self.unstable.append(entries)
+        self.last_index = entries[-1].index
         self._fit_asked = (0, 0, 0)
         first = entries[0].index
         while self._configurations and self._configurations[-1] >= first:
@@ -307,6 +306,7 @@ class RaftLog:
     def restore(self, snapshot: SnapshotMetadata) -> None:
         self.committed = snapshot.index
         self.unstable.restore(snapshot)
+        self.last_index = snapshot.index
         self._fit_asked = (0, 0, 0)
         self._configurations.clear()
         self._configurations_known_from = snapshot.index + 1

@@ -1064,7 +1064,8 @@ class RaftNode:
 
     def _maybe_send_append(self, to: NodeId, progress: Progress, send_if_empty: bool) -> bool:
         """Send what `to` needs next, as far as flow control allows: entries, a bare commit index, or a snapshot."""
-        if progress.is_paused:
+        state = progress.state
+        if progress.append_paused or state is ProgressState.SNAPSHOT:
             return False
         log = self._log
         previous = progress.next - 1
@@ -1076,7 +1077,7 @@ class RaftNode:
         size_bytes = 0
         # Into a full window goes at most an empty APPEND, whose answer frees the window should all the rest be lost.
         last_index = log.last_index
-        if previous < last_index and not (progress.state is ProgressState.REPLICATE and progress.inflights.is_full):
+        if previous < last_index and not (state is ProgressState.REPLICATE and progress.inflights.is_full):
             last, size_bytes = log.fit(previous + 1, last_index, self.settings.max_append_bytes)
         if last == previous and not send_if_empty:
             return False

@@ -36,15 +36,20 @@ class Inflights:
     """APPENDs with entries under way to one follower: a window bounded by count and by bytes.
 
     Invariant: indexes ascend. The window may exceed `max_bytes` by the one message that filled it.
+
+    Attributes:
+        size_bytes: of all messages in it.
+        is_full: nothing more may be added. Kept up to date rather than computed, as it is asked twice for every message.
     """
 
-    __slots__ = ("_items", "_max_bytes", "_max_messages", "size_bytes")
+    __slots__ = ("_items", "_max_bytes", "_max_messages", "is_full", "size_bytes")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._items: deque[tuple[int, int]] = deque()
         self.size_bytes = 0
+        self.is_full = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -52,25 +57,27 @@ class Inflights:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self._items)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._items) >= self._max_messages or bool(self._max_bytes and self.size_bytes >= self._max_bytes)
-
     def add(self, last_index: int, size_bytes: int) -> None:
         """A message up to `last_index` was sent. Only when not full."""
         assert not self.is_full, "sent into a full window"
         self._items.append((last_index, size_bytes))
         self.size_bytes += size_bytes
+        self._look()
 
     def free_to(self, index: int) -> None:
         """All messages up to `index` have arrived."""
         items = self._items
         while items and items[0][0] <= index:
             self.size_bytes -= items.popleft()[1]
+        self._look()
 
     def clear(self) -> None:
         self._items.clear()
         self.size_bytes = 0
+        self.is_full = False
+
+    def _look(self) -> None:
+        self.is_full = len(self._items) >= self._max_messages or 0 < self._max_bytes <= self.size_bytes
 
 
 @attrs.define(slots=True, kw_only=True, eq=False)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import trio
 
-from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.errors import InvalidArgument, NotLeader
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
 from trio_eventlog.service.event_log import is_forwarded, when_ready
@@ -70,15 +71,16 @@ class AdminService:
         topic = await self._topics.find_or_create(request.name, create=False)
         response = messages.DescribeTopicResponse(topic=topic_message(topic))
         for number, partition in enumerate(topic.partitions):
-            replica = self._broker.replica(topic.name, number)
-            response.partitions.add(
+            place = self._broker.place(topic.name, number)
+            described = response.partitions.add(
                 partition=number,
                 group_id=partition.group_id,
-                leader_id=id_text(replica.leader_id),
+                leader_id=id_text(self._broker.leader_of(topic, number)),
                 replica_ids=map(format_id, partition.wanted),
-                log_start_offset=replica.log.log_start_offset,
-                high_watermark=replica.watermark.value,
             )
+            if isinstance(place, Replica):
+                described.log_start_offset = place.log.log_start_offset
+                described.high_watermark = place.watermark.value
         return response
 
     async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
@@ -94,6 +96,8 @@ class AdminService:
             raise InvalidArgument(f"to_id: {error}") from error
 
         async def local() -> str:
+            if isinstance(replica, Elsewhere):
+                raise NotLeader(f"{replica.name} does not live on this node: go to another one", replica.leader_id)
             return format_id(await replica.transfer_leadership(to, self._transfer_seconds_max))
 
         async def remote(channel: Channel) -> str:

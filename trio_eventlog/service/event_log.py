@@ -21,6 +21,7 @@ from trio_eventlog.errors import (
 )
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker, Fetched
+from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Acks, Batch, Record
@@ -215,13 +216,15 @@ class EventLogService:
         acks = requested_acks(request)
         topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics and not is_forwarded)
         partition = self._partition(topic, request)
-        replica = self._broker.replica(topic.name, partition)
+        replica = self._broker.place(topic.name, partition)
+        if isinstance(replica, Elsewhere) and is_forwarded:
+            raise NotLeader(f"{replica.name} does not live on this node: go to another one", replica.leader_id)
         lane = None
         if not batch.producer_id:
             lane = self._lanes.take(replica.group_id)
             batch = lane.stamp(batch)
         proposal: Proposal | None = None
-        if may_propose is None or await may_propose(replica):
+        if isinstance(replica, Replica) and (may_propose is None or await may_propose(replica)):
             try:
                 proposal = await replica.propose_batch(batch, acks)
             except NotLeader:
@@ -247,7 +250,7 @@ class EventLogService:
         self,
         topic: str,
         partition: int,
-        replica: Replica,
+        replica: Replica | Elsewhere,
         batch: Batch,
         acks: Acks,
         proposal: Proposal | None,
@@ -262,6 +265,7 @@ class EventLogService:
                     raise
 
         async def local() -> Appended:
+            assert isinstance(replica, Replica), "what lives elsewhere is not led here"
             return await _outcome(await replica.propose_batch(batch, acks))
 
         async def remote(channel: Channel) -> Appended:
@@ -281,7 +285,7 @@ class EventLogService:
         if request.records and request.records[0].key:
             return partition_of(request.records[0].key, count)
         # Sticky: a partition that this node leads saves the way to another node.
-        led = [number for number in range(count) if self._broker.replica(topic.name, number).is_leader]
+        led = [number for number in range(count) if self._broker.place(topic.name, number).is_leader]
         self._sticky += 1
         return led[self._sticky % len(led)] if led else self._sticky % count
 
@@ -289,7 +293,10 @@ class EventLogService:
 
     async def consume(self, request: messages.ConsumeRequest, context: Context) -> messages.ConsumeResponse | Encoded:
         _check_filter(request)
-        replica, offset = await self._start(request)
+        place = await self._place(request, context)
+        if isinstance(place, Elsewhere):
+            return await self._forwarder.at_leader(place, _not_here, lambda channel: _carried(channel, request))
+        replica, offset = place, await self._start(place, request)
         fetched = await self._fetch(replica, request, offset)
         if not fetched.batches and request.HasField("max_wait"):
             wait_seconds = request.max_wait.seconds + request.max_wait.nanos / NANOSECONDS
@@ -302,14 +309,18 @@ class EventLogService:
     async def consume_stream(self, request: messages.ConsumeRequest, context: Context, send: Send) -> None:
         _check_filter(request)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stream_from, request, send)
+            place = await self._place(request, context)
+            if isinstance(place, Elsewhere):
+                nursery.start_soon(self._forwarder.stream, place, _CONSUME_STREAM, request, send)
+            else:
+                nursery.start_soon(self._stream_from, place, request, send)
             # A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them.
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
         raise ShuttingDown("this node is stopping: go on from the next offset at another one")
 
-    async def _stream_from(self, request: messages.ConsumeRequest, send: Send) -> None:
-        replica, offset = await self._start(request)
+    async def _stream_from(self, replica: Replica, request: messages.ConsumeRequest, send: Send) -> None:
+        offset = await self._start(replica, request)
         while True:
             fetched = await self._fetch(replica, request, offset)
             if fetched.batches:
@@ -318,14 +329,20 @@ class EventLogService:
             else:
                 await replica.wait_readable(offset)
 
-    async def _start(self, request: messages.ConsumeRequest) -> tuple[Replica, int]:
-        """What to read from, and where to begin.
+    async def _place(self, request: messages.ConsumeRequest, context: Context) -> Replica | Elsewhere:
+        """What to read from, or where to ask for it."""
+        topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics)
+        place = self._broker.place(topic.name, request.partition)
+        if isinstance(place, Elsewhere) and is_forwarded(context):
+            raise NotLeader(f"{place.name} does not live on this node: go to another one", place.leader_id)
+        return place
+
+    async def _start(self, replica: Replica, request: messages.ConsumeRequest) -> int:
+        """Where to begin.
 
         A linearizable request first waits until this node has everything acknowledged before the call. So does one for an
         offset above the watermark: the node may only be behind, or just restarted.
         """
-        topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics)
-        replica = self._broker.replica(topic.name, request.partition)
         if request.consistency not in (messages.COMMITTED, messages.LINEARIZABLE):
             raise InvalidArgument(f"consistency {request.consistency} is none of COMMITTED, LINEARIZABLE")
         is_beyond = request.start == messages.OFFSET and request.offset > replica.watermark.value
@@ -333,14 +350,14 @@ class EventLogService:
             await self._wait_linearizable(replica)
         match request.start:
             case messages.OFFSET:
-                return replica, request.offset
+                return request.offset
             case messages.BEGINNING:
-                return replica, replica.log.log_start_offset
+                return replica.log.log_start_offset
             case messages.END:
-                return replica, replica.watermark.value
+                return replica.watermark.value
             case messages.TIMESTAMP:
                 timestamp_ns = request.start_timestamp.seconds * NANOSECONDS + request.start_timestamp.nanos
-                return replica, await replica.offset_at_timestamp(timestamp_ns)
+                return await replica.offset_at_timestamp(timestamp_ns)
         raise InvalidArgument(f"start {request.start} is none of OFFSET, BEGINNING, END, TIMESTAMP")
 
     async def _wait_linearizable(self, replica: Replica) -> None:
@@ -387,7 +404,19 @@ class _Begun:
         return not self.is_answered and (self.proposal is None or self.proposal.has_failed)
 
 
-_PRODUCE = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])["Produce"]
+_METHODS = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])
+_PRODUCE = _METHODS["Produce"]
+_CONSUME = _METHODS["Consume"]
+_CONSUME_STREAM = _METHODS["ConsumeStream"]
+
+
+async def _not_here() -> Encoded:
+    raise AssertionError("what lives elsewhere is not led here")
+
+
+async def _carried(channel: Channel, request: messages.ConsumeRequest) -> Encoded:
+    """The answer of a node that has the records, moved and not parsed."""
+    return Encoded(await channel.unary(_CONSUME, request, metadata=((FORWARDED, "1"),), raw=True))
 
 
 def when_ready(ready: trio.Event, handler: Handler) -> Handler:

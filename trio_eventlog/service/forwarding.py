@@ -10,8 +10,9 @@ import trio
 
 from trio_eventlog.errors import EventLogError, NoQuorum, NotLeader, OutcomeUnknown, ShuttingDown, Unavailable
 from trio_eventlog.ids import NOBODY, NodeId, format_id
+from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.replica import Replica
-from trio_eventlog.rpc import Channel, Encoded, Method, RpcSettings, open_channel
+from trio_eventlog.rpc import Channel, Encoded, Method, RpcSettings, Send, open_channel
 
 FORWARDED = "eventlog-forwarded"
 """Metadata of a call that another node has carried here: it is answered here or refused, never carried on."""
@@ -65,7 +66,9 @@ class Forwarder:
                 self._nursery = None
                 nursery.cancel_scope.cancel()
 
-    async def at_leader(self, replica: Replica, local: Callable[[], Awaitable[T]], remote: Callable[[Channel], Awaitable[T]]) -> T:
+    async def at_leader(
+        self, replica: Replica | Elsewhere, local: Callable[[], Awaitable[T]], remote: Callable[[Channel], Awaitable[T]]
+    ) -> T:
         """Do `local` when this node leads the group, else `remote` on a channel to the leader, until one of them is answered.
 
         Both must be safe to repeat. Refusals (a batch out of order, say) are raised at once; "not here", "not now" and "don't
@@ -85,10 +88,15 @@ class Forwarder:
                     if leader_id != NOBODY:
                         # A leader that was cut off answers nothing, and its connections break much later than it is replaced.
                         with trio.CancelScope() as scope, replica.while_led_by(leader_id, scope):
-                            return await remote(await self.channel(leader_id))
+                            answer = await remote(await self.channel(leader_id))
+                            if isinstance(replica, Elsewhere):
+                                replica.worked(leader_id)
+                            return answer
                         last = OutcomeUnknown(f"{replica.name} has another leader now")
                 except _TRY_AGAIN as error:
                     last = error
+                    if isinstance(replica, Elsewhere):
+                        replica.correct(error)
                 with trio.move_on_after(backoff * self._rng.uniform(0.5, 1.0)):
                     await replica.wait_leader_other_than(leader_id)
                 backoff = min(2 * backoff, self._settings.backoff_seconds_max)
@@ -96,6 +104,29 @@ class Forwarder:
             f"no leader of {replica.name} answered within {self._settings.timeout_seconds:g} s: fewer than a majority of its"
             " voters can be reached; nothing is lost, try again later"
         ) from last
+
+    async def stream(self, elsewhere: Elsewhere, method: Method, request: Any, send: Send) -> None:
+        """Carry a call with one request and many answers to a node that has the group, and its answers back, for ever.
+
+        Raises:
+            EventLogError: what that node says; once an answer was sent, also that it went away: the client goes on by itself.
+        """
+        last: EventLogError = Unavailable(f"no other node carries {elsewhere.name}")
+        for _ in elsewhere.nodes():
+            has_answered = False
+            try:
+                channel = await self.channel(elsewhere.leader_id)
+                async with channel.stream(method, request, metadata=((FORWARDED, "1"),), raw=True) as call:
+                    async for answer in call:
+                        has_answered = True
+                        await send(Encoded(answer))
+                raise Unavailable(f"the node that {elsewhere.name} was read from has ended the stream: go on from the next offset")
+            except _TRY_AGAIN as error:
+                if has_answered:
+                    raise
+                elsewhere.correct(error)
+                last = error
+        raise last
 
     async def channel(self, node_id: NodeId) -> Channel:
         """To a node, opened when there is none. Raises Unavailable, ShuttingDown."""

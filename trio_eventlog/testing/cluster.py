@@ -433,6 +433,14 @@ class Cluster:
 
         await self.wait_until(is_gone, f"{self._called(node_id)} is out of the catalog's configuration")
 
+    def move_disk(self, source: str, target: str) -> None:
+        """Both down: `target` has the disk of `source` from now on, as when a machine gets another address."""
+        assert not self.is_running(source), f"{source} is up"
+        assert not self.is_running(target), f"{target} is up"
+        self._note(f"move disk {source} {target}")
+        self._disks[target] = self._disks[source]
+        self._ids.pop(source, None)
+
     def wipe(self, name: str) -> None:
         """A new disk for a node that is down: what starts with it is a new node."""
         assert not self.is_running(name), f"{name} is up"

@@ -139,7 +139,7 @@ class Parameters:
             transfer_rate=some(0, 0, 0.01, 0.05),
             compact_rate=some(0, 0, 0.02, 0.1),
             knows_configurations=rng.random() < 0.5,
-            fault_ticks=rng.choice((100, 200)),
+            fault_ticks=rng.choice((50, 100, 200)),
         )
 
 
@@ -216,6 +216,7 @@ class CoreSimulation:
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.healed = False
         self.proposals = 0
+        self.steps = 0
 
         # The referee's knowledge.
         self.leaders: dict[int, NodeId] = {}
@@ -541,12 +542,14 @@ class CoreSimulation:
 
     def hand_over(self, replica: Replica, message: Message) -> None:
         assert replica.core is not None
-        before = observable(replica.core)
+        # Looking costs more than stepping; the property tests look at everything.
+        self.steps += 1
+        before = observable(replica.core) if self.steps % 8 == 0 else None
         try:
             replica.core.step(message)
         except (ProtocolError, ProposalDropped) as error:
             self.counts[type(error).__name__] += 1
-            if observable(replica.core) != before:
+            if before is not None and observable(replica.core) != before:
                 self.fail(f"{replica.node_id} raised {error!r} and changed all the same")
             if type(error) is ProtocolError:
                 self.fail(f"{replica.node_id} refuses an honest message: {error}")
@@ -833,10 +836,12 @@ class CoreSimulation:
         if not leaders:
             return False
         leader = max((replica.core for replica in leaders if replica.core is not None), key=lambda core: core.term)
+        if leader.node_id not in leader.configuration.nodes and not self.parameters.settings.step_down_on_removal:
+            # Removed, and told to stay: it takes no proposals, not even to leave a joint configuration. A push from above is due.
+            return True
         if leader.configuration.is_joint:
             return False
         if leader.node_id not in leader.configuration.voters:
-            # Removed, and told not to step down: this one needs a push from above.
             return not self.parameters.settings.step_down_on_removal
         before = self.counts["converged at"]
         if not before:

@@ -1,0 +1,138 @@
+"""A replica that leaves and comes back is as careful as if it had never lost its log."""
+
+import random
+
+import pytest
+import trio.testing
+
+from tests.node.rig import ME, TWO, Rig
+from trio_eventlog.errors import CodecError, DamagedData, StorageFailed
+from trio_eventlog.node.departed import (
+    DEPARTED_FILE,
+    DEPARTING_FILE,
+    Departed,
+    decode_departed,
+    depart,
+    encode_departed,
+    has_log,
+    load_departed,
+)
+from trio_eventlog.raft import MessageType
+from trio_eventlog.raft.messages import Message
+from trio_eventlog.storage.disk import write_atomically
+from trio_eventlog.testing.disk import CrashMode, SimDisk
+
+LEFT = Departed(last_term=1, last_index=2, applied_index=2)
+
+
+async def left_behind(disk: SimDisk, voters: tuple[int, ...]) -> Departed:
+    """A replica that has led, and has gone; what it left."""
+    async with Rig(disk, voters=voters).open() as rig:
+        if voters == (ME,):
+            rig.replica.driver.campaign()
+            await rig.settle()
+        else:
+            await rig.lead()
+        status = rig.replica.status()
+        assert status.last_index == status.applied_index == 1
+    return Departed(last_term=status.last_term, last_index=status.last_index, applied_index=status.applied_index)
+
+
+async def test_the_only_first_voter_does_not_elect_itself_when_it_comes_back() -> None:
+    """Its group lives elsewhere. By its first voters alone, it would lead at once, and take records that nobody else has."""
+    disk = SimDisk(random.Random(1))
+    left = await left_behind(disk, (ME,))
+    await depart(disk, "g", left)
+    assert not await has_log(disk, "g")
+    async with Rig(disk, voters=(ME,)).open() as rig:
+        rig.replica.driver.campaign()
+        await rig.tick(50)
+        assert not rig.replica.is_leader
+        assert rig.replica.status().last_index == 0
+        assert rig.replica.departed == left
+
+
+async def test_it_elects_nobody_with_less_than_it_had() -> None:
+    """A candidate that never heard of the group's last change could win by its vote."""
+    disk = SimDisk(random.Random(1))
+    left = await left_behind(disk, (1, 2, 3))
+    await depart(disk, "g", left)
+    async with Rig(disk).open() as rig:
+        assert rig.term == left.last_term, "and it remembers what it has voted in"
+        for kind in (MessageType.PRE_VOTE, MessageType.VOTE):
+            rig.give(Message(type=kind, to=ME, sender=TWO, term=5, log_term=0, index=0))
+            await rig.settle()
+            assert rig.take_sent() == []
+        rig.give(Message(type=MessageType.TIMEOUT_NOW, to=ME, sender=TWO, term=1))
+        await rig.settle()
+        assert rig.take_sent() == []
+        rig.give(Message(type=MessageType.VOTE, to=ME, sender=TWO, term=5, log_term=left.last_term, index=left.last_index))
+        await rig.settle()
+        ((vote, _),) = rig.take_sent(MessageType.VOTE_RESPONSE)
+        assert not vote.reject
+
+
+@pytest.mark.parametrize("operations", range(12))
+async def test_a_departure_cut_short_is_finished(operations: int) -> None:
+    """After any write the machine may go down: the log is whole and known to be there, or its end is remembered."""
+    disk = SimDisk(random.Random(operations))
+    left = await left_behind(disk, (1, 2, 3))
+    remaining = operations
+
+    async def fail_after(*_: object) -> None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
+            raise StorageFailed("down")
+
+    for name in ("rename", "remove", "sync_directory", "make_directory"):
+        real = getattr(disk, name)
+
+        async def wrapped(*arguments: object, _real: object = real) -> object:
+            await fail_after()
+            return await _real(*arguments)  # type: ignore[operator]
+
+        setattr(disk, name, wrapped)
+    try:
+        await depart(disk, "g", left)
+    except StorageFailed:
+        pass
+    after = disk.crash(CrashMode.LOSE)
+    if await has_log(after, "g"):
+        async with Rig(after).open() as rig:
+            assert rig.replica.status().last_index == left.last_index
+    else:
+        assert await load_departed(after, "g") == left
+        assert not await after.exists(f"g/{DEPARTING_FILE}")
+        async with Rig(after).open() as rig:
+            assert rig.replica.status().last_index == 0
+            assert rig.term == left.last_term
+
+
+def joined_cases() -> list[tuple[Departed, Departed, Departed]]:
+    first = Departed(last_term=2, last_index=9, applied_index=5)
+    return [
+        (first, Departed(last_term=3, last_index=4, applied_index=4), Departed(last_term=3, last_index=4, applied_index=5)),
+        (first, Departed(last_term=2, last_index=3, applied_index=3), first),
+    ]
+
+
+async def test_leaving_twice_forgets_nothing() -> None:
+    """The further end of both, by term first."""
+    for first, second, both in joined_cases():
+        assert first.joined(second) == both
+
+
+async def test_golden_bytes_and_damage() -> None:
+    """What is on disks already stays readable; anything else is refused, as the replica could not be trusted."""
+    assert encode_departed(LEFT) == b'{"applied_index": 2, "format": 1, "last_index": 2, "last_term": 1}\n'
+    assert decode_departed(encode_departed(LEFT)) == LEFT
+    for data in (b"", b"{}", b"[1]", encode_departed(LEFT)[:-1], encode_departed(LEFT).replace(b"2", b"true")):
+        with pytest.raises(CodecError):
+            decode_departed(data)
+    disk = SimDisk(random.Random(1))
+    await disk.make_directory("g")
+    await write_atomically(disk, f"g/{DEPARTED_FILE}", b"nonsense")
+    with pytest.raises(DamagedData):
+        await load_departed(disk, "g")
+    await trio.testing.wait_all_tasks_blocked()

@@ -1,0 +1,112 @@
+"""What a replica keeps in mind when its group moves to other nodes and its log is removed: it might come back.
+
+A node that loses its log and votes again is the one thing that Raft does not allow: it would grant a candidate what it
+has denied it before, or, with the group's first voters for a configuration, stand for election in a group that has long gone on
+without it. So the hard state stays, and beside it how far the log went. A replica that comes back behaves as the one that left:
+it does not stand for election before it has applied again what it had applied, and elects nobody whose log ends before its
+own did.
+
+```
+<group>/departing   written first: the log is about to be removed
+<group>/departed    the log is removed
+```
+"""
+
+import json
+
+import attrs
+
+from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.storage.disk import Disk, join_path, read_whole, write_atomically
+from trio_eventlog.storage.hard_state import HardStateFile
+
+HARD_STATE_FILE = "hard_state"
+LOG_DIRECTORY = "log"
+DEPARTING_FILE = "departing"
+DEPARTED_FILE = "departed"
+FILE_BYTES_MAX = 1024
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Departed:
+    """How far a log went. All 0: there was none before.
+
+    Attributes:
+        last_term, last_index: of its last entry.
+        applied_index: up to here it was applied, changes of the configuration too.
+    """
+
+    last_term: int = 0
+    last_index: int = 0
+    applied_index: int = 0
+
+    def joined(self, later: "Departed") -> "Departed":
+        """What holds after leaving twice."""
+        last_term, last_index = max((self.last_term, self.last_index), (later.last_term, later.last_index))
+        return Departed(last_term=last_term, last_index=last_index, applied_index=max(self.applied_index, later.applied_index))
+
+
+NEVER = Departed()
+
+
+async def load_departed(disk: Disk, directory: str) -> Departed:
+    """How far the log went that was here before. Finishes a departure that a crash has cut short. Raises DamagedData."""
+    await finish_departure(disk, directory)
+    path = join_path(directory, DEPARTED_FILE)
+    if not await disk.exists(path):
+        return NEVER
+    try:
+        return decode_departed(await read_whole(disk, path, FILE_BYTES_MAX))
+    except CodecError as error:
+        raise DamagedData(
+            f"{path}: {error}. This replica must not vote again from here: remove the node and add it as a new one.", path=path
+        ) from error
+
+
+async def depart(disk: Disk, directory: str, departed: Departed) -> None:
+    """Remove the log of a replica that is closed."""
+    await write_atomically(disk, join_path(directory, DEPARTING_FILE), encode_departed(departed))
+    await finish_departure(disk, directory)
+
+
+async def finish_departure(disk: Disk, directory: str) -> None:
+    """Nothing to do unless one has begun. Every step can be taken again."""
+    departing = join_path(directory, DEPARTING_FILE)
+    if not await disk.exists(departing):
+        return
+    async with await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE)) as hard_state:
+        # Term and vote stay; without a log nothing is committed.
+        await hard_state.save(attrs.evolve(hard_state.state, commit=0))
+    log_directory = join_path(directory, LOG_DIRECTORY)
+    for name in await disk.list_directory(log_directory):
+        await disk.remove(join_path(log_directory, name))
+    await disk.sync_directory(log_directory)
+    await disk.rename(departing, join_path(directory, DEPARTED_FILE))
+    await disk.sync_directory(directory)
+
+
+async def has_log(disk: Disk, directory: str) -> bool:
+    """Whether a log is here and nobody has begun to remove it."""
+    if await disk.exists(join_path(directory, DEPARTING_FILE)):
+        return False
+    log_directory = join_path(directory, LOG_DIRECTORY)
+    return await disk.exists(log_directory) and bool(await disk.list_directory(log_directory))
+
+
+def encode_departed(departed: Departed) -> bytes:
+    return json.dumps({"format": 1} | attrs.asdict(departed), sort_keys=True).encode() + b"\n"
+
+
+def decode_departed(data: bytes) -> Departed:
+    """Raises CodecError for anything `encode_departed` does not make."""
+    try:
+        match json.loads(data):
+            case {"last_term": int(last_term), "last_index": int(last_index), "applied_index": int(applied_index)}:
+                departed = Departed(last_term=last_term, last_index=last_index, applied_index=applied_index)
+                if encode_departed(departed) == data and all(
+                    type(value) is int and value >= 0 for value in attrs.astuple(departed)
+                ):
+                    return departed
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"departed: {error}") from error
+    raise CodecError("departed: not a file that this release wrote")

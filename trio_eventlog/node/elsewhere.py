@@ -1,0 +1,61 @@
+"""Groups that live on other nodes only, as far as a call has to know them to be carried there."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import trio
+
+from trio_eventlog.errors import EventLogError, NotLeader
+from trio_eventlog.ids import NOBODY, GroupId, NodeId
+
+
+class Elsewhere:
+    """Stands in for a `Replica` where a call looks for the group's leader: a guess, corrected by what the nodes answer.
+
+    Args:
+        name: for people.
+        nodes: who carries the group now, by the catalog.
+    """
+
+    is_leader = False
+
+    def __init__(self, group_id: GroupId, name: str, nodes: Callable[[], Sequence[NodeId]]) -> None:
+        self.group_id = group_id
+        self.name = name
+        self.nodes = nodes
+        self._hint = NOBODY
+        self._turn = 0
+
+    @property
+    def leader_id(self) -> NodeId:
+        """Whom to ask: the leader as the last answer had it, else the replicas in turn."""
+        nodes = self.nodes()
+        if self._hint != NOBODY or not nodes:
+            return self._hint
+        return nodes[self._turn % len(nodes)]
+
+    @property
+    def known_leader_id(self) -> NodeId:
+        """NOBODY when it is a guess only."""
+        return self._hint
+
+    def worked(self, node_id: NodeId) -> None:
+        """The node answered as the leader."""
+        self._hint = node_id
+
+    def correct(self, error: EventLogError) -> None:
+        """The node asked last was not the right one."""
+        asked = self._hint
+        self._hint = NodeId(error.leader_id) if isinstance(error, NotLeader) else NOBODY
+        if self._hint in (NOBODY, asked):
+            self._hint = NOBODY
+            self._turn += 1
+
+    async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
+        """Nobody tells: whoever waits gives up after a while and asks again."""
+        if self.leader_id == node_id:
+            await trio.sleep_forever()
+        return self.leader_id
+
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
+        return nullcontext()
