@@ -38,7 +38,11 @@ from trio_eventlog.node.gossip_discovery import node_tags
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
 
 SERF = shutil.which("serf")
-pytestmark = [pytest.mark.interop, pytest.mark.agent, pytest.mark.skipif(SERF is None, reason="the program `serf` is not installed")]
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.agent,
+    pytest.mark.skipif(SERF is None, reason="the program `serf` is not installed"),
+]
 
 WAIT_SECONDS_MAX = 20.0
 STEADY_SECONDS = 10.0

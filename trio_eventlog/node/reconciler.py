@@ -213,6 +213,7 @@ class Reconciler:
         named = view.nodes.get(node_id) or self._replicas.machine.removed.get(node_id)
         configuration = view.configuration
         report = self._own_report() if is_own else self._reports.get(node_id)
+        of_catalog = report.groups.get(CATALOG_GROUP) if report is not None else None
         last_index = self._replicas.catalog.status().last_index
         is_removed = node_id in view.removed
         is_connected = is_own or self._surroundings.is_connected(node_id)
@@ -233,7 +234,7 @@ class Reconciler:
             status=status,
             role="leader" if is_own else _role_in(configuration.all_voters, configuration.learners, node_id),
             last_contact_seconds=None if heard_at is None or is_removed else trio.current_time() - heard_at,
-            lag_entries=None if report is None else max(0, last_index - report.groups[CATALOG_GROUP].applied_index),
+            lag_entries=None if of_catalog is None else max(0, last_index - of_catalog.applied_index),
             groups=[]
             if report is None or is_removed
             else [
@@ -434,7 +435,7 @@ class Reconciler:
     def _meet(self, peers: Mapping[NodeId, str]) -> None:
         known = self._surroundings.members()
         for node_id, address in peers.items():
-            if node_id not in known and node_id != self._node_id and node_id not in self._replicas.machine.removed:
+            if node_id not in known and node_id not in (self._node_id, NOBODY) and node_id not in self._replicas.machine.removed:
                 self._surroundings.meet(node_id, address)
 
     def _forget_removed(self) -> None:
