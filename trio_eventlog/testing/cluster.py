@@ -377,6 +377,12 @@ class Cluster:
         assert found is not None
         return found
 
+    async def wait_ready(self) -> None:
+        """Until every running node belongs to the cluster and knows its leader."""
+        with trio.fail_after(WAIT_SECONDS_MAX):
+            for name in self.running:
+                await self.node(name).wait_ready()
+
     async def wait_topic(self, topic: str) -> None:
         """Until every running node carries the topic and each partition has a leader."""
 
@@ -485,6 +491,8 @@ class Cluster:
             if not self.is_running(name):
                 lines.append(f"{name}: down")
                 continue
+            if not self.node(name)._replicas.all():
+                lines.append(f"{name}: waits for its cluster")
             for replica in self.node(name)._replicas.all():
                 status = replica.status()
                 lines.append(

@@ -57,11 +57,15 @@ def run(function: Callable[..., Awaitable[T]], *args: object, seed: int) -> T:
 
 
 def run_virtually(
-    function: Callable[..., Awaitable[T]], *args: object, clock: trio.abc.Clock | None = None, instruments: Sequence[Any] = ()
+    function: Callable[..., Awaitable[T]],
+    *args: object,
+    clock: trio.abc.Clock | None = None,
+    instruments: Sequence[Any] = (),
+    seed: int = 0,
 ) -> T:
     """`trio.run` for `pytest.mark.trio(run=run_virtually)`: virtual time, and the same schedule every time."""
     clock = clock or trio.testing.MockClock(autojump_threshold=0.0)
-    with deterministic_scheduling(0):
+    with deterministic_scheduling(seed):
         return trio.run(function, *args, clock=clock, instruments=instruments)
 
 
