@@ -122,19 +122,19 @@ def hello(node_id: int, cluster_id: ClusterId = CLUSTER, known: Sequence[NodeId]
 
 async def test_a_node_waits_until_it_is_certain() -> None:
     told = Told(Wait("1 of 3"), Wait("1 of 3"), Bootstrap(cluster_id=CLUSTER, voters=VOTERS))
-    assert (await find_cluster(told, NodeId(1), "test")).voters == VOTERS  # type: ignore[arg-type]
+    assert (await find_cluster(told, "test")).voters == VOTERS  # type: ignore[arg-type]
     assert told.waited == 2
 
 
 async def test_contradicting_settings_are_fatal() -> None:
     with pytest.raises(SettingsError, match="expects 2"):
-        await find_cluster(Told(Refuse("it expects 2, this one 3")), NodeId(1), "test")  # type: ignore[arg-type]
+        await find_cluster(Told(Refuse("it expects 2, this one 3")), "test")  # type: ignore[arg-type]
 
 
 async def test_a_founder_that_missed_the_beginning_learns_it_from_any_other() -> None:
     """The cluster id is derived from name and voters, so whoever tells them cannot be wrong."""
     told = Told(Join(CLUSTER), hellos=[hello(2)])
-    found = await find_cluster(told, NodeId(3), "test")  # type: ignore[arg-type]
+    found = await find_cluster(told, "test")  # type: ignore[arg-type]
     assert (found.cluster_id, found.voters) == (CLUSTER, VOTERS)
 
 
@@ -146,12 +146,12 @@ async def test_a_founder_that_missed_the_beginning_learns_it_from_any_other() ->
         [hello(2, cluster_id=ClusterId(77))],
     ],
 )
-async def test_who_is_no_founder_waits_to_be_added(hellos: list[Hello]) -> None:
-    """Nobody says who founded it, or what is said does not prove itself, or this node is not among them."""
+async def test_who_joins_waits_until_somebody_proves_who_founded_it(hellos: list[Hello]) -> None:
+    """Nobody says who founded it, or what is said does not prove itself. Whether this node is among them does not matter."""
     told = Told(*[Join(CLUSTER)] * 1000, hellos=hellos)
     with trio.move_on_after(1) as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(find_cluster, told, NodeId(4), "test")  # type: ignore[arg-type]
+            nursery.start_soon(find_cluster, told, "test")  # type: ignore[arg-type]
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
