@@ -146,8 +146,8 @@ async def test_a_node_that_comes_later_learns_the_first_voters_from_any_other() 
         [hello(2, cluster_id=ClusterId(77))],
     ],
 )
-async def test_first_voters_that_nobody_proves_are_waited_for(hellos: list[Hello]) -> None:
-    """Nobody says who they are, or what is said does not make the cluster's id, or it is about another cluster."""
+async def test_who_joins_waits_until_somebody_proves_who_founded_it(hellos: list[Hello]) -> None:
+    """Nobody says who founded it, or what is said does not prove itself. Whether this node is among them does not matter."""
     told = Told(*[Join(CLUSTER)] * 1000, hellos=hellos)
     with trio.move_on_after(1) as scope:
         async with trio.open_nursery() as nursery:

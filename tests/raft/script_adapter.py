@@ -210,7 +210,9 @@ def run_quorum(block: Block) -> str:
     voters, outgoing = frozenset(ids), frozenset(joint_ids)
     everyone = list(dict.fromkeys(ids + joint_ids))
     if len(values) != len(everyone):
-        return f"error: mismatched input (explicit or _) for voters {everyone}: {values}"
+        voters_text = " ".join(f"{voter}:{{}}" for voter in sorted(everyone))
+        values_text = " ".join(map(str, values))
+        return f"error: mismatched input (explicit or _) for voters map[{voters_text}]: [{values_text}]"
     given = {voter: value for voter, value in zip(everyone, values, strict=True) if value}
     if block.command == "vote":
         votes = {voter: value == 2 for voter, value in given.items()}
@@ -267,7 +269,13 @@ class ConfigurationEnvironment:
             self.last_index += 1
 
     def carry_out(self, block: Block) -> str:
-        changes = parse_changes(" ".join(block.input))
+        tokens = " ".join(block.input).split()
+        for token in tokens:
+            if len(token) < 2:
+                return f"unknown token {token}"
+            if token[0] not in "vlru":
+                return f"unknown input: {token}"
+        changes = parse_changes(" ".join(tokens))
         match block.command:
             case "simple":
                 changed = configuration.simple(self.configuration, changes)
@@ -275,7 +283,8 @@ class ConfigurationEnvironment:
                 auto_leave = dict(block.arguments()).get("autoleave") == ["true"]
                 changed = configuration.enter_joint(self.configuration, auto_leave, changes)
             case "leave-joint":
-                assert not changes, "this command takes no input"
+                if changes:
+                    return "this command takes no input"
                 changed = configuration.leave_joint(self.configuration)
             case _:
                 return "unknown command"
@@ -537,11 +546,21 @@ class InteractionEnvironment:
 
     def run(self, block: Block) -> str:
         self.lines = []
+        self.run_one(block)
+        if block.command != "propose-conf-change":
+            # Further commands may follow as input lines, which share one output.
+            for line in block.input:
+                self.run_one(Block(block.line, [], line, [], "", False))
+        return "\n".join(self.lines) or "ok"
+
+    def run_one(self, block: Block) -> None:
+        command = getattr(self, "do_" + block.command.replace("-", "_"), None)
         try:
-            getattr(self, "do_" + block.command.replace("-", "_"))(block)
+            if command is None:
+                raise ScriptError("unknown command")
+            command(block)
         except ScriptError as error:
             self.lines.append(str(error))
-        return "\n".join(self.lines) or "ok"
 
     def indexes(self, block: Block) -> list[int]:
         """The nodes named as bare arguments, as positions in `replicas`."""
@@ -900,7 +919,7 @@ class InteractionEnvironment:
             taken: list[Item] = []
             left: list[Item] = []
             for item in self.messages:
-                fits = wanted is None or (isinstance(item, Message) and NAMES[item.type] == wanted)
+                fits = wanted is None or type_name(item) == wanted
                 mine = recipient(item) == target and fits and not (drop and is_local(item))
                 (taken if mine else left).append(item)
             self.messages = left
@@ -1034,6 +1053,16 @@ class InteractionEnvironment:
 def describe_hard_state(hard_state: HardState) -> str:
     vote = f" Vote:{hard_state.vote}" if hard_state.vote != NOBODY else ""
     return f"Term:{hard_state.term}{vote} Commit:{hard_state.commit}"
+
+
+def type_name(item: Item) -> str:
+    match item:
+        case AppendDone():
+            return "MsgStorageAppendResp"
+        case ApplyDone():
+            return "MsgStorageApplyResp"
+        case Message() as message:
+            return NAMES[message.type]
 
 
 def recipient(item: Item) -> int:

@@ -170,14 +170,8 @@ class RaftNode:
 
         self._reset_progress(configuration)
         self._become_follower(self._term, NOBODY)
-        self._events_of_construction()
         self._emitted_soft_state = SoftState()
         self._emitted_hard_state = HardState(self._term, self._vote, commit)
-
-    def _events_of_construction(self) -> None:
-        kept = [event for event in self._events if event.kind is EventKind.ALARM_COMMIT_BEYOND_LOG]
-        self._events.clear()
-        self._events.extend(kept)
 
     # What callers may look at. Plain attributes of the moment, cheap enough for every loop.
 
@@ -1160,7 +1154,7 @@ class RaftNode:
         if node == self.node_id:
             return
         # The window has room again, perhaps for several messages.
-        while self._maybe_send_append(node, progress, send_if_empty=False):
+        while progress.next <= log.last_index and self._maybe_send_append(node, progress, send_if_empty=False):
             pass
         if node == self._lead_transferee and progress.match == log.last_index:
             self._send_timeout_now(node)
