@@ -287,6 +287,14 @@ class Cluster:
         life.leave.set()
         await life.over.wait()
 
+    def is_new(self, name: str) -> bool:
+        """It was never started."""
+        return not self._starts_of[name]
+
+    def failures(self) -> dict[str, BaseException]:
+        """Nodes that have stopped by themselves (and were allowed to), in their last life, and the innermost error of each."""
+        return {name: _innermost(life.failure) for name, life in self._lives.items() if life.failure is not None}
+
     def is_startable(self, name: str) -> bool:
         """It was never started, or its last life is over (of a crashed one nothing is left that could be in the way)."""
         life = self._lives.get(name)
@@ -555,10 +563,15 @@ async def _set_when(wait: Callable[[], Awaitable[None]], event: trio.Event) -> N
     event.set()
 
 
-def reason_of(error: BaseException) -> str:
-    """The innermost error of a group, as text: nurseries wrap."""
+def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost error of a group, as text: nurseries wrap."""
+    error = _innermost(error)
     return str(error) if isinstance(error, EventLogError) else repr(error)
 
 

@@ -5,7 +5,7 @@ cut, slow or broken, disks slow. Durable data is never damaged here.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -69,15 +69,26 @@ def draw_parameters(rng: random.Random) -> FaultParameters:
 class Nemesis:
     """Injects faults into a cluster until cancelled; `end` undoes all of them.
 
+    Args:
+        start: brings a node back; `Cluster.start` by default.
+
     Attributes:
         counts: how often each fault happened.
+        down: nodes that it has taken down and will bring back, and when.
     """
 
-    def __init__(self, cluster: Cluster, parameters: FaultParameters, rng: random.Random) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        parameters: FaultParameters,
+        rng: random.Random,
+        start: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        self._start = start or cluster.start
         self._cluster = cluster
         self._parameters = parameters
         self._rng = rng
-        self._down: dict[str, float] = {}
+        self.down: dict[str, float] = {}
         self._cut_until = 0.0
         self._network = cluster.network.settings
         self.counts: dict[str, int] = {}
@@ -113,9 +124,10 @@ class Nemesis:
         cluster.network.settings = self._network
         for name in cluster.names:
             cluster.disk(name).latency_seconds[Operation.SYNC] = 0.001
-            if not cluster.is_running(name):
+            if name in self.down and not cluster.is_running(name):
                 await cluster.wait_down(name)
-                await cluster.start(name)
+                await self._start(name)
+        self.down.clear()
 
     # One method for each fault.
 
@@ -131,15 +143,15 @@ class Nemesis:
     def _crash_node(self, name: str) -> None:
         self._count("crash")
         self._cluster.crash(name, self._parameters.crash_mode)
-        self._down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
+        self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
 
     def _stop(self, nursery: trio.Nursery) -> None:
         running = self._cluster.running
-        if len(running) == len(self._cluster.names):
+        if len(running) >= len(self._cluster.founders):
             self._count("stop")
             name = self._rng.choice(running)
             nursery.start_soon(self._cluster.stop, name)
-            self._down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
+            self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
 
     def _cut_off(self) -> None:
         """Preferably a leader."""
@@ -200,10 +212,11 @@ class Nemesis:
         if self._cut_until and now >= self._cut_until:
             self._cut_until = 0.0
             self._cluster.heal()
-        for name, until in list(self._down.items()):
+        for name, until in list(self.down.items()):
             if now >= until and not self._cluster.is_running(name) and self._cluster.is_startable(name):
-                del self._down[name]
-                await self._cluster.start(name)
+                await self._start(name)
+                # Only now: a start that is cancelled half-way is one that `end` has to make up for.
+                del self.down[name]
 
     def _count(self, fault: str) -> None:
         self.counts[fault] = self.counts.get(fault, 0) + 1

@@ -21,12 +21,14 @@ from trio_eventlog.codec.batch import encode_records, stamp
 from trio_eventlog.errors import (
     DuplicateOutOfWindow,
     EventLogError,
+    NodeRemoved,
     NotLeader,
     OffsetOutOfRange,
     OutcomeUnknown,
     TopicNotFound,
     Unavailable,
 )
+from trio_eventlog.ids import format_id
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
@@ -36,16 +38,19 @@ from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.history import History
 from trio_eventlog.testing.nemesis import FaultParameters, Nemesis, draw_parameters
-from trio_eventlog.v1 import event_log_pb2
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 TOPIC = "t"
 CHAOS_SECONDS = 6.0
+MEMBERSHIP_CHAOS_SECONDS = 12.0
+"""The same when nodes come and go, which takes its time."""
 BATCHES_MAX = 200
 """Of all producers together, so that no run takes much longer than another."""
 LIVENESS_SECONDS_MAX = 20.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
 WATCH_SECONDS = 0.01
 
+_ADMIN = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])
 _EVENT_LOG = methods_of(event_log_pb2.DESCRIPTOR.services_by_name["EventLog"])
 
 
@@ -58,6 +63,8 @@ class RunParameters:
     """The shape of one run.
 
     Attributes:
+        nodes: that begin the cluster.
+        spares: that join it later. With any, nodes are drained and removed too, and come back with empty disks as new ones.
         partitions: of the topic.
         producers: clients that append, each one batch after the other.
         plain_producers: the same without our client: one node after the other is asked until one answers.
@@ -69,6 +76,7 @@ class RunParameters:
     """
 
     nodes: int
+    spares: int
     partitions: int
     producers: int
     plain_producers: int
@@ -98,8 +106,10 @@ def draw_run(seed: int) -> RunParameters:
     """First the parameters are drawn, then the run: so that some runs have much of one thing and nothing of another."""
     rng = derive(seed, "parameters")
     value_bytes_max = rng.choice((8, 100, 3000))
+    spares = rng.choice((0, 0, 1, 2))
     return RunParameters(
-        nodes=rng.choice((3, 3, 3, 3, 5, 1)),
+        nodes=rng.choice((3, 3, 3, 3, 5, 1)) if not spares else 3,
+        spares=spares,
         partitions=rng.choice((1, 1, 2)),
         producers=rng.choice((1, 2, 3)),
         plain_producers=rng.choice((0, 1, 2)),
@@ -118,6 +128,10 @@ def draw_run(seed: int) -> RunParameters:
             "append_bytes_max": rng.choice((4096, 1 << 20)),
             "producer_window_batches": 5,
             "forward_timeout_seconds": rng.choice((2.0, 30.0)),
+            "stabilisation_seconds": rng.choice((0.1, 1.0)),
+            "reconcile_seconds": rng.choice((0.05, 0.3)),
+            "catch_up_entries_max": rng.choice((1, 250)),
+            "voters_wanted": rng.choice((3, 5)),
         },
         faults=draw_parameters(rng),
     )
@@ -147,7 +161,8 @@ class _Run:
     def __init__(self, seed: int, parameters: RunParameters) -> None:
         self.seed = seed
         self.parameters = parameters
-        self.cluster = Cluster(parameters.nodes, seed=seed, **parameters.settings)
+        self.cluster = Cluster(parameters.nodes + parameters.spares, founders=parameters.nodes, seed=seed, **parameters.settings)
+        self.nemesis = Nemesis(self.cluster, parameters.faults, derive(seed, "nemesis"), self._start)
         self.histories = [History() for _ in range(parameters.partitions)]
         self.counts: Counter[str] = Counter()
         self.is_ending = False
@@ -162,7 +177,6 @@ class _Run:
             async with cluster.client(settings=_CLIENT) as client:
                 await client.create_topic(TOPIC, partitions=parameters.partitions)
                 await cluster.wait_topic(TOPIC)
-            nemesis = Nemesis(cluster, parameters.faults, derive(self.seed, "nemesis"))
             async with trio.open_nursery() as clients:
                 for number in range(parameters.producers):
                     clients.start_soon(self._produce, f"producer {number}")
@@ -173,17 +187,84 @@ class _Run:
                 async with trio.open_nursery() as consumers:
                     for number in range(parameters.consumers):
                         consumers.start_soon(self._consume, f"consumer {number}")
-                    with trio.move_on_after(CHAOS_SECONDS):
-                        await nemesis.run()
-                    await nemesis.end()
+                    with trio.move_on_after(MEMBERSHIP_CHAOS_SECONDS if parameters.spares else CHAOS_SECONDS):
+                        async with trio.open_nursery() as trouble:
+                            trouble.start_soon(self.nemesis.run)
+                            if parameters.spares:
+                                trouble.start_soon(self._operate)
+                    await self.nemesis.end()
                     self.is_ending = True
+                    if parameters.spares:
+                        watching.start_soon(self._bring_back_for_ever)
                     # From here on it has to work, and in time.
                     await self._until_alive(clients)
                     await self._until_consumed()
                     consumers.cancel_scope.cancel()
             await self._check_end()
             watching.cancel_scope.cancel()
-        self.counts.update(nemesis.counts)
+        self.counts.update(self.nemesis.counts)
+
+    # The operator
+
+    async def _operate(self) -> None:
+        """Nodes join, are drained, or break for good and are removed; each comes back with an empty disk as a new node."""
+        rng = derive(self.seed, "operator")
+        cluster = self.cluster
+        while True:
+            await trio.sleep(rng.uniform(0.2, 1.5))
+            await self._bring_back(rng)
+            running = cluster.running
+            spare = [name for name in cluster.names if name not in cluster.founders and cluster.is_new(name)]
+            if spare and rng.random() < 0.5:
+                self.counts["join"] += 1
+                await self._start(spare[0])
+            elif running and rng.random() < 0.5:
+                await self._ask(rng, "DrainNode", admin_pb2.DrainNodeRequest(id=format_id(cluster.node_id(rng.choice(running)))))
+            elif len(running) >= len(cluster.founders):
+                name = rng.choice(running)
+                cluster.crash(name, self.parameters.faults.crash_mode)
+                request = admin_pb2.RemoveNodeRequest(id=format_id(cluster.node_id(name)))
+                for _ in range(5):
+                    if await self._ask(rng, "RemoveNode", request):
+                        break
+                    await trio.sleep(rng.uniform(0, 0.5))
+
+    async def _ask(self, rng: random.Random, method: str, request: Any) -> bool:
+        """One command at any node; whether it was answered with success."""
+        try:
+            with trio.fail_after(2.0):
+                async with self.cluster.channel(rng.choice(self.cluster.names), name="operator") as channel:
+                    await channel.unary(_ADMIN[method], request)
+        except (trio.TooSlowError, OSError, EventLogError) as error:
+            self.counts[f"{method}: {getattr(error, 'code', 'no answer')}"] += 1
+            return False
+        self.counts[method] += 1
+        return True
+
+    async def _bring_back(self, rng: random.Random) -> None:
+        """What is down and not the nemesis' business: removed nodes with an empty disk, others as they are."""
+        cluster = self.cluster
+        for name in cluster.names:
+            is_mine = not cluster.is_running(name) and cluster.is_startable(name) and name not in self.nemesis.down
+            if is_mine and not cluster.is_new(name) and rng.random() < 0.7:
+                await self._start(name)
+
+    async def _bring_back_for_ever(self) -> None:
+        """After everything has healed: drains come to their end, and nodes that were removed hear of it."""
+        rng = derive(self.seed, "end")
+        while True:
+            await self._bring_back(rng)
+            await trio.sleep(0.1)
+
+    async def _start(self, name: str) -> None:
+        """With an empty disk if the node is known to be removed. If it is and nobody here knows, it ends, and is seen again."""
+        cluster = self.cluster
+        if not cluster.is_new(name):
+            node_id = cluster.node_id(name)
+            if any(node_id in cluster.node(other)._replicas.machine.removed for other in cluster.running):
+                self.counts["replaced"] += 1
+                cluster.wipe(name)
+        await cluster.start(name, may_fail=bool(self.parameters.spares))
 
     # Clients
 
@@ -317,6 +398,9 @@ class _Run:
     async def _watch(self) -> None:
         """One leader for each term; commit, applied and watermark never go back in a node's life."""
         while True:
+            for name, reason in self.cluster.failures().items():
+                if not isinstance(reason, NodeRemoved):
+                    raise InvariantBroken(f"{name} has stopped by itself: {reason!r}")
             for name in self.cluster.running:
                 node = self.cluster.node(name)
                 for replica in node._replicas.all():
@@ -364,25 +448,51 @@ class _Run:
     async def _check_end(self) -> None:
         cluster = self.cluster
         for partition, history in enumerate(self.histories):
-            await cluster.wait_converged(TOPIC, partition)
+            names = await self._wait_equal(partition)
             logs: dict[str, list[bytes]] = {}
-            for name in cluster.names:
+            for name in names:
                 records = await cluster.read(name, TOPIC, partition)
                 if [record.offset for record in records] != list(range(len(records))):
                     raise InvariantBroken(f"{name}: offsets are not dense")
                 logs[name] = [record.value for record in records]
-            first = logs[cluster.names[0]]
+            first = logs[names[0]]
             for name, log in logs.items():
                 if log != first:
-                    raise InvariantBroken(f"{name} and {cluster.names[0]} hold different records")
+                    raise InvariantBroken(f"{name} and {names[0]} hold different records")
             problems = check_log(history, first)
             if problems:
                 raise InvariantBroken("; ".join(problems))
             self.counts["records"] += len(first)
-            replicas = [cluster.replica(name, TOPIC, partition) for name in cluster.names]
+            replicas = [cluster.replica(name, TOPIC, partition) for name in names]
             machines = [replica.driver._applier.producers for replica in replicas if replica is not None]
             if any(machine != machines[0] for machine in machines):
                 raise InvariantBroken("machines that have applied the same differ")
+
+    async def _wait_equal(self, partition: int) -> list[str]:
+        """Until all nodes that carry the partition, at least a majority of its voters, have the same; their names."""
+        cluster = self.cluster
+        names: list[str] = []
+
+        def are_equal() -> bool:
+            names.clear()
+            leader = cluster.leader(TOPIC, partition)
+            if leader is None:
+                return False
+            replicas = {name: cluster.replica(name, TOPIC, partition) for name in cluster.names}
+            names.extend(name for name, replica in replicas.items() if replica is not None)
+            states = set()
+            for replica in replicas.values():
+                if replica is not None:
+                    status = replica.status()
+                    states.add((status.last_index, status.last_term, status.applied_index))
+            carried = {cluster.node_id(name) for name in names}
+            leading = replicas[leader]
+            assert leading is not None
+            (last_index, _, applied_index), *others = states
+            return not others and last_index == applied_index and set(leading.voters()) <= carried
+
+        await cluster.wait_until(are_equal, f"all replicas of partition {partition} equal", LIVENESS_SECONDS_MAX)
+        return names
 
 
 _CLIENT = ClientSettings(
