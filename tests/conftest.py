@@ -1,7 +1,9 @@
 """Options of the whole test suite."""
 
 import inspect
+import math
 import os
+from functools import partial
 
 import pytest
 
@@ -22,8 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ[variable] = str(value)
 
 
-VIRTUAL_TIME = {"cluster", "node"}
+VIRTUAL_TIME = {"cluster": 1000.0, "node": math.inf}
 """Directories whose async tests run in virtual time, scheduled by a fixed seed: each happens in the same way every time.
+And how many virtual seconds they may take, which ends a story that waits for what never comes.
 
 So do those of modules that say `VIRTUAL_TIME = True`.
 """
@@ -35,4 +38,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_virtual = item.path.parent.name in VIRTUAL_TIME or getattr(getattr(item, "module", None), "VIRTUAL_TIME", False)
         if is_virtual and inspect.iscoroutinefunction(function):
             # In front: trio_mode has given everything async a marker with a runner of its own.
-            item.add_marker(pytest.mark.trio(run=run_virtually), append=False)
+            run = partial(run_virtually, seconds_max=VIRTUAL_TIME.get(item.path.parent.name, math.inf))
+            item.add_marker(pytest.mark.trio(run=run), append=False)

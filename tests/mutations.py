@@ -143,8 +143,9 @@ MUTATIONS = (
     Mutation(
         "acks leader is answered before the leader's disk has it",
         "trio_eventlog/node/raft_driver.py",
-        "            if proposal.acks is Acks.NONE:\n",
-        "            if proposal.acks is not Acks.QUORUM:\n",
+        "                proposal.reach(Acks.NONE, Appended(0, count))\n",
+        "                proposal.reach(Acks.NONE, Appended(0, count))\n"
+        "            proposal.reach(Acks.LEADER, Appended(proposal.base_offset, 0))\n",
     ),
     Mutation(
         "a linearizable read asks nobody",

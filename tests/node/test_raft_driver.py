@@ -264,7 +264,9 @@ async def test_what_a_deposed_leader_reads_for_a_follower_is_not_sent_under_its_
             await rig.replica.propose_batch(batch_of(bytes(1000)), Acks.QUORUM)
             await rig.settle()
         rig.take_sent()
-        rig.disk.latency_seconds[Operation.READ] = 1.0
+        # The first read takes longer than everything after it.
+        delays = iter([5.0])
+        rig.disk.latency_seconds[Operation.READ] = lambda: next(delays, 0.01)
         rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=1)
         await rig.settle()
         term = rig.term + 1

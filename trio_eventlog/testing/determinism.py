@@ -6,6 +6,7 @@ file that touches it, and tests/sim/test_determinism.py notices when a new Trio 
 
 import contextlib
 import hashlib
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -62,11 +63,22 @@ def run_virtually(
     clock: trio.abc.Clock | None = None,
     instruments: Sequence[Any] = (),
     seed: int = 0,
+    seconds_max: float = math.inf,
 ) -> T:
-    """`trio.run` for `pytest.mark.trio(run=run_virtually)`: virtual time, and the same schedule every time."""
+    """`trio.run` for `pytest.mark.trio(run=run_virtually)`: virtual time, and the same schedule every time.
+
+    Raises:
+        trio.TooSlowError: after `seconds_max` of virtual time. What waits for something that never comes would wait for ever
+            while others tick.
+    """
+
+    async def bounded() -> T:
+        with trio.fail_after(seconds_max):
+            return await function(*args)
+
     clock = clock or trio.testing.MockClock(autojump_threshold=0.0)
     with deterministic_scheduling(seed):
-        return trio.run(function, *args, clock=clock, instruments=instruments)
+        return trio.run(bounded, clock=clock, instruments=instruments)
 
 
 class Trace:
