@@ -6,7 +6,7 @@ import trio
 from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK, consume, produce, values_on
 from trio_eventlog.client.client import Client
 from trio_eventlog.errors import MembershipRefused
-from trio_eventlog.ids import CATALOG_GROUP, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
@@ -77,7 +77,7 @@ async def remove(cluster: Cluster, name: str, *, by: str) -> None:
 async def members(cluster: Cluster, by: str) -> dict[str, admin_pb2.Member]:
     async with cluster.channel(by) as channel:
         response = await channel.unary(ADMIN["ListMembers"], admin_pb2.ListMembersRequest())
-    return {cluster.name_of(int(member.id, 16)): member for member in response.members}
+    return {cluster.name_of(NodeId(int(member.id, 16))): member for member in response.members}
 
 
 async def test_a_fourth_node_stays_a_learner_and_serves_everybody() -> None:

@@ -48,7 +48,7 @@ async def test_leadership_goes_before_the_last_calls_do() -> None:
             await trio.sleep(0.1)
             before = trio.current_time()
             nursery.start_soon(cluster.stop, leader)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             await cluster.wait_leader("orders", other_than=leader)
             assert trio.current_time() - before < 0.2
             assert not cluster.is_startable(leader), "it is not over yet"

@@ -132,8 +132,10 @@ async def test_contradicting_settings_are_fatal() -> None:
 
 
 async def test_a_node_that_comes_later_learns_the_first_voters_from_any_other() -> None:
-    """A founder that missed the beginning, or one that is to be added. The cluster id is derived from name and
-    voters, so whoever tells them cannot be wrong."""
+    """A founder that missed the beginning, or one that is to be added.
+
+    The cluster id is derived from name and voters, so whoever tells them cannot be wrong.
+    """
     told = Told(Join(CLUSTER), hellos=[hello(2)])
     found = await find_cluster(told, "test")  # type: ignore[arg-type]
     assert (found.cluster_id, found.voters) == (CLUSTER, VOTERS)
