@@ -65,7 +65,7 @@ class RunParameters:
     Attributes:
         nodes: that begin the cluster.
         spares: that join it later. With any, nodes are drained and removed too, and come back with empty disks as new ones.
-        partitions: of the topic.
+        partitions, replicas: of the topic; 0 replicas: every voter.
         producers: clients that append, each one batch after the other.
         plain_producers: the same without our client: one node after the other is asked until one answers.
         consumers, readers: clients that follow the log, and that read its end linearizably.
@@ -78,6 +78,7 @@ class RunParameters:
     nodes: int
     spares: int
     partitions: int
+    replicas: int
     producers: int
     plain_producers: int
     consumers: int
@@ -111,6 +112,7 @@ def draw_run(seed: int) -> RunParameters:
         nodes=rng.choice((3, 3, 3, 3, 5, 1)) if not spares else 3,
         spares=spares,
         partitions=rng.choice((1, 1, 2)),
+        replicas=rng.choice((0, 0, 0, 1, 3)),
         producers=rng.choice((1, 2, 3)),
         plain_producers=rng.choice((0, 1, 2)),
         consumers=rng.choice((0, 1, 2)),
@@ -175,7 +177,8 @@ class _Run:
         async with cluster, trio.open_nursery() as watching:
             watching.start_soon(self._watch)
             async with cluster.client(settings=_CLIENT) as client:
-                await client.create_topic(TOPIC, partitions=parameters.partitions)
+                replicas = min(parameters.replicas, parameters.nodes)
+                await client.create_topic(TOPIC, partitions=parameters.partitions, replicas=replicas)
                 await cluster.wait_topic(TOPIC)
             async with trio.open_nursery() as clients:
                 for number in range(parameters.producers):
