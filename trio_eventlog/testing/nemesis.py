@@ -13,6 +13,10 @@ import trio
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode, Operation
 
+SHARP_SECONDS_MAX = 3.0
+"""How long a sharp crash waits for its moment."""
+SHARP_LOOK_SECONDS = 0.0005
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class FaultParameters:
@@ -23,6 +27,8 @@ class FaultParameters:
         down_seconds_max: how long a node stays down.
         cut_seconds_max: how long a cut lasts.
         crash, crash_all, stop, cut_off, split, one_way, reset, slow_disk, slow_network, hand_over: weights.
+        sharp_crash: weight of a crash in the moment in which a node writes a new term and the entries that come with it, which is
+            when the most may go wrong between its files.
         crash_mode: what becomes of unsynced writes.
     """
 
@@ -31,6 +37,7 @@ class FaultParameters:
     cut_seconds_max: float
     crash: float
     crash_all: float
+    sharp_crash: float
     stop: float
     cut_off: float
     split: float
@@ -54,6 +61,7 @@ def draw_parameters(rng: random.Random) -> FaultParameters:
         cut_seconds_max=rng.choice((0.5, 2.0, 4.0)),
         crash=weight(),
         crash_all=rng.choice((0.0, 0.0, 0.3)),
+        sharp_crash=rng.choice((0.0, 1.0)),
         stop=weight() / 2,
         cut_off=weight(),
         split=weight(),
@@ -112,8 +120,11 @@ class Nemesis:
             while True:
                 await trio.sleep(self._rng.expovariate(1 / parameters.interval_seconds))
                 await self._bring_back(nursery)
-                if self._rng.random() * (sum(weights) + parameters.stop) < parameters.stop:
+                at = self._rng.random() * (sum(weights) + parameters.stop + parameters.sharp_crash)
+                if at < parameters.stop:
                     self._stop(nursery)
+                elif at < parameters.stop + parameters.sharp_crash:
+                    nursery.start_soon(self._crash_amid_a_write)
                 elif any(weights):
                     self._rng.choices([fault for _, fault in faults], weights)[0]()
 
@@ -144,6 +155,20 @@ class Nemesis:
         self._count("crash")
         self._cluster.crash(name, self._parameters.crash_mode)
         self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
+
+    async def _crash_amid_a_write(self) -> None:
+        with trio.move_on_after(SHARP_SECONDS_MAX):
+            while True:
+                for name in self._cluster.running:
+                    # Term and vote are on their way to the disk; entries follow, to another file.
+                    if any(replica.driver._hard_state._is_saving for replica in self._cluster.node(name)._replicas.all()):
+                        await trio.sleep(self._rng.uniform(0, 5) * SHARP_LOOK_SECONDS)
+                        if self._cluster.is_running(name):
+                            self._count("sharp crash")
+                            self._cluster.crash(name, CrashMode.LOSE)
+                            self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
+                        return
+                await trio.sleep(SHARP_LOOK_SECONDS)
 
     def _stop(self, nursery: trio.Nursery) -> None:
         running = self._cluster.running
