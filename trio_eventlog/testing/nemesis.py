@@ -27,8 +27,8 @@ class FaultParameters:
         down_seconds_max: how long a node stays down.
         cut_seconds_max: how long a cut lasts.
         crash, crash_all, stop, cut_off, split, one_way, reset, slow_disk, slow_network, hand_over: weights.
-        sharp_crash: weight of a crash in the moment in which a node writes a new term and the entries that come with it, which is
-            when the most may go wrong between its files.
+        sharp_crash: weight of a crash of one node or all in the moment in which one writes entries, or a new term and the entries
+            that come with it: when the most may go wrong between disks, and between the files of one.
         crash_mode: what becomes of unsynced writes.
     """
 
@@ -151,22 +151,26 @@ class Nemesis:
         for name in self._cluster.running:
             self._crash_node(name)
 
-    def _crash_node(self, name: str) -> None:
+    def _crash_node(self, name: str, mode: CrashMode | None = None) -> None:
         self._count("crash")
-        self._cluster.crash(name, self._parameters.crash_mode)
+        self._cluster.crash(name, mode or self._parameters.crash_mode)
         self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
 
     async def _crash_amid_a_write(self) -> None:
+        cluster = self._cluster
+        is_of_term = self._rng.random() < 0.5
+        is_everywhere = self._rng.random() < 0.4
         with trio.move_on_after(SHARP_SECONDS_MAX):
             while True:
-                for name in self._cluster.running:
-                    # Term and vote are on their way to the disk; entries follow, to another file.
-                    if any(replica.driver._hard_state._is_saving for replica in self._cluster.node(name)._replicas.all()):
+                for name in cluster.running:
+                    drivers = [replica.driver for replica in cluster.node(name)._replicas.all()]
+                    # Term and vote are on their way to the disk, and entries follow, to another file; or any write is.
+                    if any(driver._hard_state._is_saving if is_of_term else driver._writes_waiting for driver in drivers):
                         await trio.sleep(self._rng.uniform(0, 5) * SHARP_LOOK_SECONDS)
-                        if self._cluster.is_running(name):
-                            self._count("sharp crash")
-                            self._cluster.crash(name, CrashMode.LOSE)
-                            self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
+                        for victim in cluster.running if is_everywhere else [name]:
+                            if cluster.is_running(victim):
+                                self._count("sharp crash")
+                                self._crash_node(victim, CrashMode.LOSE)
                         return
                 await trio.sleep(SHARP_LOOK_SECONDS)
 
