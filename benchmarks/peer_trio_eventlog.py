@@ -120,9 +120,10 @@ class TrioEventlog(Peer):
         raise RuntimeError("no leader")
 
     async def connect(self):
+        # As a client that routes does: to the partition's leader, or in its absence to anybody who will know the next one.
         try:
-            n = await asyncio.to_thread(self.leader)
-        except RuntimeError:
+            n = await asyncio.to_thread(wait_for, self.leader, 1, 0.005)
+        except TimeoutError:
             n = random.choice(self._alive())
         if n not in self._alive():
             n = random.choice(self._alive())
@@ -193,3 +194,42 @@ class TrioEventlog(Peer):
             for batch in response.batches
             for record in records_pb2.RecordBatch.FromString(batch.payload).records
         ]
+
+
+class TrioEventlogStream(TrioEventlog):
+    """Single records over one open ProduceStream: what a producer with a connection of its own sees."""
+
+    name = "trio-eventlog-stream"
+
+    async def connect(self):
+        await super().connect()
+        self.call = self.produce_stream()
+        self.waiting = asyncio.Queue()
+        self.writing = asyncio.Lock()
+        self.reader = asyncio.create_task(self._read())
+
+    async def _read(self):
+        try:
+            async for response in self.call:
+                answer = self.waiting.get_nowait()
+                if response.HasField("error"):
+                    answer.set_exception(RuntimeError(response.error.message))
+                else:
+                    answer.set_result(response)
+        except grpc.RpcError as error:
+            while not self.waiting.empty():
+                self.waiting.get_nowait().set_exception(RuntimeError(error.details()))
+
+    async def send(self, payload):
+        request = event_log_pb2.ProduceRequest(topic=TOPIC, partition=0, batch=encode_batch([payload]))
+        answer = asyncio.get_running_loop().create_future()
+        async with self.writing:
+            self.waiting.put_nowait(answer)
+            await self.call.write(request.SerializeToString())
+        await asyncio.wait_for(answer, 2)
+
+    async def close(self):
+        self.call.cancel()
+        self.reader.cancel()
+        await asyncio.gather(self.reader, return_exceptions=True)
+        await super().close()

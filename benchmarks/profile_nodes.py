@@ -79,6 +79,7 @@ def main():
     parser.add_argument("--rate", type=int, default=400)
     parser.add_argument("--top", type=int, default=40)
     parser.add_argument("--counts", action="store_true")
+    parser.add_argument("--gil", action="store_true", help="only samples that hold the interpreter lock: Python's own share")
     parser.add_argument("--native", action="store_true", help="show C functions too")
     args = parser.parse_args()
     peer = TrioEventlog()
@@ -99,7 +100,11 @@ def main():
                     command = ["timeout", "-s", "INT", str(args.seconds), "strace", "-f", "-c", "-o", out, "-p", pid]
                 else:
                     command = ["py-spy", "record", "--nonblocking", "-f", "raw", "-F", "-o", out, "-p", pid, "-t"]
-                    command += ["-r", str(args.rate), "-d", str(int(args.seconds))] + (["--native"] if args.native else [])
+                    command += (
+                        ["-r", str(args.rate), "-d", str(int(args.seconds))]
+                        + (["--native"] if args.native else [])
+                        + (["--gil"] if args.gil else [])
+                    )
                 results.append((name, out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)))
             before = peer.cpu()
             count = await task
