@@ -130,6 +130,9 @@ class Forwarder:
 
     async def channel(self, node_id: NodeId) -> Channel:
         """To a node, opened when there is none. Raises Unavailable, ShuttingDown."""
+        ready = self._channels.get(node_id)
+        if ready is not None and ready.is_usable:
+            return ready
         lock = self._opening.setdefault(node_id, trio.Lock())
         async with lock:
             channel = self._channels.get(node_id)
