@@ -13,7 +13,7 @@ from trio_eventlog.codec.gossip_crypto import Keyring, encode_key
 from trio_eventlog.codec.memberlist import StreamDecoder, encode_label, encode_stream_message
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.codec.serf import encode_tags
-from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, SettingsError, ShuttingDown
+from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, ShuttingDown
 from trio_eventlog.gossip.events import (
     Event,
     KeysChanged,
@@ -37,9 +37,9 @@ from trio_eventlog.node.gossip_discovery import (
     GossipDiscovery,
     accepts_cluster,
     cluster_tag,
+    make_gossip_discovery,
     member_of,
     node_tags,
-    open_gossip_discovery,
 )
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipRefused, GossipSettings
 from trio_eventlog.testing.datagrams import MemoryDatagramNetwork, PacketWeather
@@ -566,19 +566,22 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
     name = f"n{number}"
     told: list[discovery.DiscoveryEvent] = []
     bound = await cluster.network.host(name).listen(f"{name}:8400")
-    found = await open_gossip_discovery(
+    rng = random.Random(number)
+    packets = cluster.packets.host(name)
+    found = make_gossip_discovery(
         node_id=NodeId(number),
         name=name,
-        listening_on=bound.address,
         advertised=bound.address,
         cluster_name="c",
         version="1",
+        datagrams=await packets.bind(bound.address),
+        address=(await packets.resolve(bound.address))[0],
         network=cluster.network.host(name),
-        datagram_network=cluster.packets.host(name),
-        rng=random.Random(number),
+        datagram_network=packets,
+        rng=rng,
         on_event=told.append,
         seeds=[f"{seed}:8400" for seed in seeds],
-        keys=keys,
+        keyring=Keyring(keys, rng) if keys else None,
     )
     mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.handle_stream)
     scope = trio.CancelScope()
@@ -648,32 +651,6 @@ async def test_a_wiped_disk_is_another_node() -> None:
         await two.discovery.driver.set_tags({"role": "other"})
         await until(lambda: len(one.told) == 3)
         assert one.discovery.members() == {}
-
-
-async def test_what_cannot_be_opened() -> None:
-    """A taken port and a wrong key are settings to be changed; nothing stays bound."""
-    async with rig() as cluster:
-        squatter = await cluster.packets.host("n1").bind("n1:8400")
-        with pytest.raises(SettingsError, match="choose another port"):
-            await start_discovery(cluster, 1)
-        squatter.close()
-        cluster.network.crash("n1")
-        with pytest.raises(SettingsError, match="16, 24 or 32"):
-            await start_discovery(cluster, 1, keys=(b"short",))
-        cluster.network.crash("n1")
-        host = cluster.packets.host("n1")
-
-        class Nameless:
-            bind = host.bind
-            dialable = host.dialable
-
-            async def resolve(self, address: str) -> list[Address]:
-                raise OSError("no such host")
-
-        cluster.packets.host = lambda name: Nameless()  # type: ignore[method-assign, assignment, return-value]
-        with pytest.raises(SettingsError, match="cannot be resolved"):
-            await start_discovery(cluster, 1)
-        assert cluster.packets._sockets == {}
 
 
 async def test_tags_fit() -> None:

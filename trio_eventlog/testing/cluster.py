@@ -33,6 +33,7 @@ from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Record
 from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
+from trio_eventlog.testing.datagrams import MemoryDatagramNetwork
 from trio_eventlog.testing.determinism import Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import MemoryHost, MemoryNetwork, MemoryNetworkSettings
@@ -133,6 +134,7 @@ class Cluster:
         self.founders = self.names[:founders]
         self.network = MemoryNetwork(derive(seed, "network"), network)
         self.network.on_write = self._on_write
+        self.packets = MemoryDatagramNetwork(self.network, derive(seed, "packets"))
         self.trace = Trace()
         self._overrides: Mapping[str, Any] = overrides
         self._starts = starts
@@ -232,6 +234,7 @@ class Cluster:
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
             network=life.host,
+            datagrams=self.packets.host(name),
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=virtual_now_ns,
@@ -276,6 +279,7 @@ class Cluster:
         life.is_crashed = True
         life.host.is_down = True
         self.network.crash(name)
+        self.packets.crash(name)
         self._disks[name] = self._disks[name].crash(mode)
         life.scope.cancel()
 
