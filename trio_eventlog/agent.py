@@ -467,7 +467,10 @@ class Node:
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
+            case PeerConnected(node_id=node_id, hello=hello):
+                self._discovery.introduce(hello)
+                self._reconciler.on_connected(node_id)
+            case PeerIntroduced(hello=hello):
                 self._discovery.introduce(hello)
             case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
@@ -590,6 +593,7 @@ def _reconciler_settings(settings: NodeSettings) -> ReconcilerSettings:
             stabilisation_seconds=settings.stabilisation_seconds,
             catch_up_entries_max=settings.catch_up_entries_max,
             replica_moves_max=settings.replica_moves_max,
+            leader_balance_seconds=settings.leader_balance_seconds,
         ),
         round_seconds=settings.reconcile_seconds,
     )
