@@ -368,9 +368,21 @@ class Node:
                     for replica in self._replicas.all():
                         if replica.is_leader and len(replica.status().configuration.voters) > 1:
                             nursery.start_soon(self._hand_over, replica)
-                await self._server.drain(deadline)
+                async with trio.open_nursery() as nursery:
+                    for replica in self._replicas.all():
+                        nursery.start_soon(self._lead_no_more, replica)
+                    await self._server.drain(deadline)
+                    nursery.cancel_scope.cancel()
         self._edge_scope.cancel()
         self._core_scope.cancel()
+
+    async def _lead_no_more(self, replica: Replica) -> None:
+        """Others do not know that this node is going, and may make it a leader again."""
+        while True:
+            await replica.wait_leader_other_than(replica.leader_id)
+            while replica.is_leader:
+                await trio.sleep(self._settings.tick_seconds)  # it has to hear first who keeps up
+                await self._hand_over(replica)
 
     async def _hand_over(self, replica: Replica) -> None:
         try:
