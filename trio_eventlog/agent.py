@@ -378,11 +378,14 @@ class Node:
 
     async def _lead_no_more(self, replica: Replica) -> None:
         """Others do not know that this node is going, and may make it a leader again."""
-        while True:
-            await replica.wait_leader_other_than(replica.leader_id)
-            while replica.is_leader:
-                await trio.sleep(self._settings.tick_seconds)  # it has to hear first who keeps up
-                await self._hand_over(replica)
+        try:
+            while True:
+                await replica.wait_leader_other_than(replica.leader_id)
+                if replica.is_leader:
+                    await trio.sleep(self._settings.tick_seconds)  # it has to hear first who keeps up
+                    await self._hand_over(replica)
+        except EventLogError as error:
+            logger.debug("%s is closed: %s", replica.name, error)
 
     async def _hand_over(self, replica: Replica) -> None:
         try:
