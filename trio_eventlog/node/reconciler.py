@@ -37,7 +37,6 @@ from trio_eventlog.node.membership import (
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.raft import ChangeKind, ConfigurationChange, NodeChange, Role
-from trio_eventlog.raft.progress import ProgressState
 
 logger = logging.getLogger(__name__)
 
@@ -389,19 +388,13 @@ class Reconciler:
     # Partitions
 
     async def _reconcile_group(self, replica: Replica, wanted: Sequence[NodeId]) -> None:
-        status = replica.status()
         lag_entries_max = self._settings.membership.catch_up_entries_max
-        healthy = {
+        healthy = {self._node_id} | {
             node_id
-            for node_id, progress in status.progress.items()
-            if node_id == self._node_id
-            or (
-                self._surroundings.is_connected(node_id)
-                and progress.state == ProgressState.REPLICATE.value
-                and progress.match >= status.last_index - lag_entries_max
-            )
+            for node_id, follower in replica.followers().items()
+            if follower.keeps_up and follower.lag_entries <= lag_entries_max and self._surroundings.is_connected(node_id)
         }
-        step = plan_group(self._node_id, status.configuration, wanted, healthy)
+        step = plan_group(self._node_id, replica.status().configuration, wanted, healthy)
         if step is None:
             return
         logger.info("%s: %s", replica.name, self._described(step))

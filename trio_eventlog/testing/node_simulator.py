@@ -49,6 +49,22 @@ BATCHES_MAX = 200
 LIVENESS_SECONDS_MAX = 20.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
 WATCH_SECONDS = 0.01
+MARKS = (
+    "append",
+    "plain append repeated",
+    "read",
+    "consumed",
+    "crash",
+    "stop",
+    "cut off",
+    "split",
+    "one way",
+    "reset",
+    "slow disk",
+    "slow network",
+    "hand over",
+)
+"""A nemesis that does nothing finds nothing: over some dozens of seeds each of these has to happen."""
 
 _ADMIN = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])
 _EVENT_LOG = methods_of(event_log_pb2.DESCRIPTOR.services_by_name["EventLog"])
