@@ -191,7 +191,7 @@ class SimFile:
         return bytes(self._inode.durable)
 
     def unsynced_from(self) -> int:
-        """Position of the first byte (or of the first size) that an unsynced change has touched; beyond everything when none has."""
+        """Position of the first byte (or size) that an unsynced change has touched; beyond everything when none has."""
         return min((change.position for change in self._inode.pending), default=1 << 62)
 
     def is_named_durably(self) -> bool:

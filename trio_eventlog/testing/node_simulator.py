@@ -21,7 +21,6 @@ from trio_eventlog.codec.batch import encode_records, stamp
 from trio_eventlog.errors import (
     DuplicateOutOfWindow,
     EventLogError,
-    NodeRemoved,
     NotLeader,
     OffsetOutOfRange,
     OutcomeUnknown,
