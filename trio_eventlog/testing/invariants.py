@@ -129,7 +129,7 @@ class Invariants(trio.abc.Instrument):
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         if task.name in STEPS:
             frame = task.coro.cr_frame
-            assert frame is not None
+            assert frame is not None, "it has not begun"
             driver = frame.f_locals["self"]
             if driver not in self._seen:
                 self._check(self._begin, driver)
