@@ -42,8 +42,8 @@ from trio_eventlog.node.gossip_discovery import (
     node_tags,
 )
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipRefused, GossipSettings
-from trio_eventlog.testing.datagrams import MemoryDatagramNetwork, PacketWeather
-from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 (KEY, OTHER_KEY) = (bytes(range(32)), bytes(32))
 
@@ -70,10 +70,8 @@ class Rig:
     """Nodes n1, n2, ... on one network in memory."""
 
     def __init__(self, nursery: trio.Nursery, seed: int = 1) -> None:
-        self.network = MemoryNetwork(
-            random.Random(seed), MemoryNetworkSettings(latency_seconds_min=0.0005, latency_seconds_max=0.002)
-        )
-        self.packets = MemoryDatagramNetwork(self.network, random.Random(seed))
+        weather = Weather(latency_seconds_min=0.0005, latency_seconds_max=0.002)
+        self.network = SimNetwork(random.Random(seed), SimNetworkSettings(weather=weather))
         self.nursery = nursery
         self.nodes: dict[str, Node] = {}
 
@@ -87,10 +85,10 @@ class Rig:
         gossip_name: str = "",
         **arguments: object,
     ) -> Node:
-        host = self.packets.host(name)
+        host = self.network.host(name)
         address = f"{name}:8400"
-        bound = await self.network.host(name).listen(address)
-        [packet_address] = await host.resolve(address)
+        bound = await host.listen(address)
+        [packet_address] = await host.datagrams.resolve(address)
         keyring = Keyring(keys, random.Random(name)) if keys else None
         events: list[Event] = []
         driver = GossipDriver(
@@ -98,9 +96,9 @@ class Rig:
             address=packet_address,
             tags=tags or {"role": "eventlog"},
             settings=settings or GossipSettings(),
-            datagrams=await host.bind(address),
-            datagram_network=host,
-            network=self.network.host(name),
+            datagrams=await host.datagrams.bind(address),
+            datagram_network=host.datagrams,
+            network=host,
             rng=random.Random(f"{name} {len(self.nodes)}"),
             on_event=events.append,
             seeds=[f"{seed}:8400" for seed in seeds],
@@ -125,7 +123,6 @@ class Rig:
     def crash(self, name: str) -> None:
         self.nodes.pop(name).scope.cancel()
         self.network.crash(name)
-        self.packets.crash(name)
 
     async def agree(self, *names: str, seconds: float = 60) -> float:
         """Until each of these (all by default) sees exactly all of them alive; how long it took."""
@@ -224,7 +221,7 @@ async def test_leave_has_an_end() -> None:
     async with rig() as cluster:
         settings = GossipSettings(leave_seconds_max=3.0)
         (n1, _, _) = await three(cluster, settings=settings)
-        cluster.packets.weather = PacketWeather(loss=1.0)
+        cluster.network.weather = Weather(loss_chance=1.0)
         cluster.network.isolate("n1")
         n1.driver._serf._intent_rumors.take = lambda *arguments: ([], arguments[0])  # type: ignore[method-assign]
         began = trio.current_time()
@@ -248,7 +245,7 @@ async def test_udp_blocked() -> None:
     """TCP alone keeps all alive, and somebody is told."""
     async with rig() as cluster:
         nodes = await three(cluster)
-        cluster.packets.weather = PacketWeather(loss=1.0)
+        cluster.network.weather = Weather(loss_chance=1.0)
         await trio.sleep(60)
         for node in nodes:
             assert not node.of(MemberFailed)
@@ -497,8 +494,8 @@ async def test_nonsense_packets_are_dropped() -> None:
     """Counted, and the good ones beside them are read."""
     async with rig() as cluster:
         (n1, *_) = await three(cluster)
-        stranger = await cluster.packets.host("s").bind("s:1")
-        [where] = await cluster.packets.host("s").resolve("n1:8400")
+        stranger = await cluster.network.host("s").datagrams.bind("s:1")
+        [where] = await cluster.network.host("s").datagrams.resolve("n1:8400")
         for number in range(200):
             stranger.send_nowait(random.Random(number).randbytes(number), where)
         await trio.sleep(5)
@@ -567,7 +564,7 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
     told: list[discovery.DiscoveryEvent] = []
     bound = await cluster.network.host(name).listen(f"{name}:8400")
     rng = random.Random(number)
-    packets = cluster.packets.host(name)
+    packets = cluster.network.host(name).datagrams
     found = make_gossip_discovery(
         node_id=NodeId(number),
         name=name,
