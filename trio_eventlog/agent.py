@@ -407,9 +407,24 @@ class Node:
                     for replica in self._replicas.all():
                         if replica.is_leader and len(replica.status().configuration.voters) > 1:
                             nursery.start_soon(self._hand_over, replica)
-                await self._server.drain(deadline)
+                async with trio.open_nursery() as nursery:
+                    for replica in self._replicas.all():
+                        nursery.start_soon(self._lead_no_more, replica)
+                    await self._server.drain(deadline)
+                    nursery.cancel_scope.cancel()
         self._edge_scope.cancel()
         self._core_scope.cancel()
+
+    async def _lead_no_more(self, replica: Replica) -> None:
+        """Others do not know that this node is going, and may make it a leader again."""
+        try:
+            while True:
+                await replica.wait_leader_other_than(replica.leader_id)
+                if replica.is_leader:
+                    await trio.sleep(self._settings.tick_seconds)  # it has to hear first who keeps up
+                    await self._hand_over(replica)
+        except EventLogError as error:
+            logger.debug("%s is closed: %s", replica.name, error)
 
     async def _hand_over(self, replica: Replica) -> None:
         try:
@@ -509,7 +524,10 @@ class Node:
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
+            case PeerConnected(node_id=node_id, hello=hello):
+                self._discovery.introduce(hello)
+                self._reconciler.on_connected(node_id)
+            case PeerIntroduced(hello=hello):
                 self._discovery.introduce(hello)
             case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
@@ -654,6 +672,7 @@ def _reconciler_settings(settings: NodeSettings) -> ReconcilerSettings:
             stabilisation_seconds=settings.stabilisation_seconds,
             catch_up_entries_max=settings.catch_up_entries_max,
             replica_moves_max=settings.replica_moves_max,
+            leader_balance_seconds=settings.leader_balance_seconds,
         ),
         round_seconds=settings.reconcile_seconds,
     )

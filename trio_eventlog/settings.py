@@ -174,6 +174,14 @@ class NodeSettings:
         minimum=1,
         maximum=1000,
     )
+    leader_balance_seconds: float = setting(
+        DURATION,
+        5.0,
+        "A node that leads partitions which others should lead hands over one so often, once they are healthy; 0: never.",
+        group="Membership",
+        minimum=0,
+        maximum=DAY_SECONDS,
+    )
     reconcile_seconds: float = setting(
         DURATION,
         1.0,
