@@ -206,7 +206,14 @@ class NodeSettings:
     tls_require_client_cert: bool = setting(
         SWITCH, False, "Refuse clients without a certificate vouched for by `tls_ca`.", group="Security"
     )
-    gossip_key_file: str = setting(PATH, "", "File with base64 gossip keys. Not in this release yet: refused.", group="Security")
+    gossip_key_file: str = setting(
+        PATH,
+        "",
+        "Keys that encrypt gossip: 16, 24 or 32 bytes in base64, one a line; the first encrypts, all decrypt. Written again when"
+        " the keys were changed through gossip.",
+        group="Security",
+        default_text="no encryption; with TLS on, no gossip",
+    )
     acl_model: str = setting(PATH, "", "Model of the access rules. Not in this release yet: refused.", group="Security")
     acl_policy: str = setting(PATH, "", "The access rules. Not in this release yet: refused.", group="Security")
 
@@ -410,7 +417,7 @@ class NodeSettings:
                 raise refuse("dns_servers", server, "a DNS server is named by its IP address")
         if self.tls_require_client_cert and not (self.tls_cert and self.tls_ca):
             raise refuse("tls_require_client_cert", True, "it needs tls_cert, tls_key and tls_ca")
-        for name in ("acl_model", "acl_policy", "gossip_key_file"):
+        for name in ("acl_model", "acl_policy"):
             # Known names with no effect yet. Who sets one counts on being protected by it.
             if getattr(self, name):
                 raise refuse(name, getattr(self, name), "this release cannot do that yet; leave it out")

@@ -35,11 +35,11 @@ from trio_eventlog.net import discovery
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.node.gossip_discovery import (
     GossipDiscovery,
-    accepts_cluster,
     cluster_tag,
     make_gossip_discovery,
     member_of,
     node_tags,
+    refuses_clusters_but,
 )
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipRefused, GossipSettings
 from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
@@ -421,13 +421,18 @@ async def test_labels_separate_clusters() -> None:
             await red.driver.join("n1:8400")
 
 
-async def test_another_cluster_is_refused() -> None:
-    """By its tags, on the stream, with a reason."""
+async def test_another_cluster_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """By its tags, on the stream, with a reason that names both clusters; one line a minute in the log of each kind of refusal."""
     async with rig() as cluster:
-        n1 = await cluster.start("n1", tags={"cluster": "a"}, accepts=accepts_cluster("a"))
-        n2 = await cluster.start("n2", tags={"cluster": "b"}, accepts=accepts_cluster("b"))
-        with pytest.raises(GossipRefused, match="another cluster"):
-            await n2.driver.join("n1:8400")
+        n1 = await cluster.start("n1", tags={"cluster": "a"}, refuses=refuses_clusters_but("a"))
+        n2 = await cluster.start("n2", tags={"cluster": "b"}, refuses=refuses_clusters_but("b"))
+        for _ in range(100):
+            with pytest.raises(GossipRefused, match="'n2' is of the cluster named 'b', this node of 'a'"):
+                await n2.driver.join("n1:8400")
+            await trio.sleep(0.5)
+        lines = [record.getMessage() for record in caplog.records if "cluster named 'b'" in record.getMessage()]
+        assert len(lines) == 2
+        assert all("'n2'" in line and "'a'" in line for line in lines)
         assert sees({"n1"}, n1.driver.members)
         assert n1.of(MergeRefused)
         foreign = await cluster.start("n3", tags={"role": "looker-on"})

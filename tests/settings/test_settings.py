@@ -107,7 +107,6 @@ def test_variables_of_others_are_left_alone() -> None:
         ({"tls_key": "c"}, "tls_cert"),
         ({"tls_require_client_cert": True}, "tls_require_client_cert"),
         ({"acl_model": "m"}, "acl_model"),
-        ({"gossip_key_file": "k"}, "gossip_key_file"),
         ({"heartbeat_ticks": 6}, "heartbeat_ticks"),
         ({"max_batch_bytes": 4 << 20}, "max_batch_bytes"),
         ({"reconnect_backoff_seconds_min": 3.0}, "reconnect_backoff_seconds_min"),

@@ -207,7 +207,8 @@ class Serf:
     Arguments:
         address: where others reach this node.
         tags: at most 512 bytes encoded.
-        accepts: is a member of this name and these tags of our cluster? Asked on merge and for every alive message.
+        refuses: why a member of this name and these tags is not of our cluster; empty when it is. Asked on merge and for every
+            alive message.
         keys: the keyring, for key queries; None when gossip is not encrypted.
         ack_payload: sent with acks, for example an encoded coordinate.
     """
@@ -223,7 +224,7 @@ class Serf:
         wire: Wire,
         rng: random.Random,
         now: float,
-        accepts: Callable[[str, Mapping[str, str]], bool] = lambda name, tags: True,
+        refuses: Callable[[str, Mapping[str, str]], str] = lambda name, tags: "",
         keys: Keys | None = None,
         ack_payload: bytes = b"",
     ) -> None:
@@ -236,7 +237,7 @@ class Serf:
         self.counts: Counter[str] = Counter()
         self._wire = wire
         self._rng = rng
-        self._accepts = accepts
+        self._refuses = refuses
         self._keys = keys
         self._now = now
         body_bytes_max = rumor_bytes_max(swim_settings)
@@ -253,7 +254,7 @@ class Serf:
             now=now,
             encode=wire.encode,
             actions=self.actions,
-            accepts=self._accepts_meta,
+            refuses=self._refuses_meta,
             queues=(self._intent_rumors, self._query_rumors, self._event_rumors),
         )
         self.swim.ack_payload = ack_payload
@@ -447,8 +448,8 @@ class Serf:
 
     # --- Rows of the failure detector. ---
 
-    def _accepts_meta(self, name: str, meta: bytes) -> bool:
-        return self._accepts(name, self._decode_tags(meta))
+    def _refuses_meta(self, name: str, meta: bytes) -> str:
+        return self._refuses(name, self._decode_tags(meta))
 
     def _decode_tags(self, meta: bytes) -> dict[str, str]:
         try:

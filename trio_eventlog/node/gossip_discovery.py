@@ -56,10 +56,15 @@ def cluster_tag(cluster_name: str) -> str:
     return "sha256:" + hashlib.sha256(cluster_name.encode()).hexdigest()[:32]
 
 
-def accepts_cluster(cluster_name: str) -> Callable[[str, Mapping[str, str]], bool]:
-    """May a member gossip with us? Not when it is of another cluster; foreign programs that name none may look on."""
+def refuses_clusters_but(cluster_name: str) -> Callable[[str, Mapping[str, str]], str]:
+    """Why a member may not gossip with us: it is of another cluster. Foreign programs that name none may look on."""
     own = cluster_tag(cluster_name)
-    return lambda name, tags: tags.get("cluster", own) == own
+
+    def refuses(name: str, tags: Mapping[str, str]) -> str:
+        theirs = tags.get("cluster", own)
+        return "" if theirs == own else f"is of the cluster named {theirs!r}, this node of {own!r}"
+
+    return refuses
 
 
 class DriverMaker(Protocol):
@@ -105,7 +110,7 @@ class GossipDiscovery:
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself: gossip with it too."""
         if hello.node_id != self._node_id and hello.node_id not in self._members and hello.address:
-            self.driver.add_seed(hello.address)
+            self.driver.try_to_join(hello.address)
 
     def _on_driver_event(self, event: gossip_events.Event) -> None:
         match event:
@@ -181,7 +186,7 @@ def make_gossip_discovery(
         rng=rng,
         seeds=seeds,
         keyring=keyring,
-        accepts=accepts_cluster(cluster_name),
+        refuses=refuses_clusters_but(cluster_name),
     )
     return GossipDiscovery(make_driver, node_id=node_id, on_event=on_event, on_gossip_event=on_gossip_event)
 

@@ -87,6 +87,7 @@ class GossipSettings:
         packets_per_round_max: read before time acts; above what a full socket buffer holds.
         join_retry_seconds_min, join_retry_seconds_max: between two attempts to reach a seed nobody is known at; each is drawn
             from the upper half. The maximum is also how often a seed is looked after later.
+        hint_attempts_max: so often is an address tried that was only heard of (`try_to_join`).
         leave_seconds_max: a graceful leave is given up after this.
         log_interval_seconds: repeated warnings of one kind are at least so far apart.
     """
@@ -100,8 +101,9 @@ class GossipSettings:
     packets_per_round_max: int = 4096
     join_retry_seconds_min: float = 0.5
     join_retry_seconds_max: float = 30.0
+    hint_attempts_max: int = 5
     leave_seconds_max: float = 15.0
-    log_interval_seconds: float = 10.0
+    log_interval_seconds: float = 60.0
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -146,7 +148,7 @@ class GossipDriver:
         rng: also makes the core's choices.
         seeds: "host:port" of nodes to join through; looked after for as long as the driver runs.
         keyring: encrypts everything; changed by key queries (`KeysChanged` tells).
-        accepts: is a member of this name and these tags of our cluster?
+        refuses: why a member of this name and these tags is not of our cluster; empty when it is.
         on_event: takes each event, in order, from the driver's task; synchronous.
     """
 
@@ -164,7 +166,7 @@ class GossipDriver:
         on_event: Callable[[Event], None],
         seeds: Sequence[str] = (),
         keyring: Keyring | None = None,
-        accepts: Callable[[str, Mapping[str, str]], bool] = lambda name, tags: True,
+        refuses: Callable[[str, Mapping[str, str]], str] = lambda name, tags: "",
     ) -> None:
         self.name = name
         self.address = address
@@ -174,7 +176,8 @@ class GossipDriver:
         self._network = network
         self._rng = rng
         self._on_event = on_event
-        self._seeds = list(dict.fromkeys(seeds))
+        self._seeds = tuple(dict.fromkeys(seeds))
+        self._hints: set[str] = set()
         self._keyring = keyring
         overhead = packet_overhead_bytes(settings.label, is_encrypted=keyring is not None)
         self._serf = Serf(
@@ -186,7 +189,7 @@ class GossipDriver:
             wire=GossipWire(),
             rng=rng,
             now=trio.current_time(),
-            accepts=accepts,
+            refuses=refuses,
             keys=keyring,
             ack_payload=ORIGIN_PAYLOAD,
         )
@@ -223,12 +226,11 @@ class GossipDriver:
         """The host of a gossip address, as text."""
         return split_address(self._shown(address))[0]
 
-    def add_seed(self, address: str) -> None:
-        """One more "host:port" to join through."""
-        if address not in self._seeds:
-            self._seeds.append(address)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._look_after_seed, address)
+    def try_to_join(self, address: str) -> None:
+        """A node was heard of at "host:port": join through it, unless gossip knows it already. Given up after a few attempts."""
+        if self._nursery is not None and address not in self._seeds and address not in self._hints:
+            self._hints.add(address)
+            self._nursery.start_soon(self._follow_hint, address)
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tell others of other tags. Raises CodecError over 512 bytes."""
@@ -571,13 +573,8 @@ class GossipDriver:
         last_text = ""
         while True:
             try:
-                found = await self._datagram_network.resolve(seed)
-                if self.address in found:
-                    logger.info("%s is this node itself", seed)
+                if not await self._join_unless_known(seed):
                     return
-                if not self._is_alive_at(found):
-                    await self.join(seed)
-                    logger.info("joined through %s", seed)
                 seconds_max = settings.join_retry_seconds_max
                 last_text = ""
             except _STREAM_ERRORS as error:
@@ -586,6 +583,31 @@ class GossipDriver:
                     last_text = text
                 seconds_max = min(2 * seconds_max, settings.join_retry_seconds_max)
             await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
+
+    async def _follow_hint(self, address: str) -> None:
+        seconds_max = self._settings.join_retry_seconds_min
+        try:
+            for _ in range(self._settings.hint_attempts_max):
+                try:
+                    await self._join_unless_known(address)
+                    return
+                except _STREAM_ERRORS as error:
+                    logger.debug("cannot join through %s: %s", address, _text(error))
+                await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
+                seconds_max *= 2
+        finally:
+            self._hints.discard(address)
+
+    async def _join_unless_known(self, address: str) -> bool:
+        """False: the address is our own. Raises as `join`."""
+        found = await self._datagram_network.resolve(address)
+        if self.address in found:
+            logger.info("%s is this node itself", address)
+            return False
+        if not self._is_alive_at(found):
+            await self.join(address)
+            logger.info("joined through %s", address)
+        return True
 
     def _is_alive_at(self, addresses: Sequence[Address]) -> bool:
         return any(
