@@ -446,7 +446,7 @@ class Cluster:
             replica = self.replica(leader) if leader is not None else None
             return replica is not None and node_id not in replica.status().configuration.nodes
 
-        await self.wait_until(is_gone, f"{self._called(node_id)} is out of the catalog's configuration")
+        await self.wait_until(is_gone, f"{self.called(node_id)} is out of the catalog's configuration")
 
     def move_disk(self, source: str, target: str) -> None:
         """Both down: `target` has the disk of `source` from now on, as when a machine gets another address."""
@@ -506,12 +506,13 @@ class Cluster:
                 status = replica.status()
                 lines.append(
                     f"{name}: {replica.name}: {status.role.name.lower()} term {status.hard_state.term}"
-                    f" leader {self._called(status.leader)} commit {status.hard_state.commit} applied {status.applied_index}"
+                    f" leader {self.called(status.leader)} commit {status.hard_state.commit} applied {status.applied_index}"
                     f" last {status.last_index} stable {status.stable_index} watermark {replica.watermark.value}"
                 )
         return "\n".join(lines)
 
-    def _called(self, node_id: NodeId) -> str:
+    def called(self, node_id: NodeId) -> str:
+        """The node's name, or its id when it has none any more."""
         return next((name for name, known in self._ids.items() if known == node_id), format_id(node_id))
 
     # Clients

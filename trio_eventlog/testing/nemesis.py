@@ -56,9 +56,9 @@ def draw_parameters(rng: random.Random) -> FaultParameters:
         return rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0)))
 
     return FaultParameters(
-        interval_seconds=rng.choice((0.1, 0.3, 1.0)),
-        down_seconds_max=rng.choice((0.2, 1.0, 4.0)),
-        cut_seconds_max=rng.choice((0.5, 2.0, 4.0)),
+        interval_seconds=rng.choice((0.5, 1.0, 3.0)),
+        down_seconds_max=rng.choice((0.2, 3.0, 10.0)),
+        cut_seconds_max=rng.choice((0.5, 3.0, 10.0)),
         crash=weight(),
         crash_all=rng.choice((0.0, 0.0, 0.3)),
         sharp_crash=rng.choice((0.0, 1.0)),
