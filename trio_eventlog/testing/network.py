@@ -228,6 +228,9 @@ class SimNetwork:
             self._next_host += 1
         else:
             packed = self.ip_address(to)
+        former = self._addresses.get(host)
+        if former is not None and self._names.get(former) == host:
+            del self._names[former]
         self._addresses[host] = packed
         self._names[packed] = host
 

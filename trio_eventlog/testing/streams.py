@@ -139,7 +139,8 @@ class _Pipe:
         for piece in link.pieces(data):
             # A later write never overtakes an earlier one, however small its own latency is.
             self.last_arrival = max(self.last_arrival, link.arrival(len(piece)))
-            self.chunks.append((self.last_arrival, piece))
+            if piece or not is_reset:
+                self.chunks.append((self.last_arrival, piece))
         self.queued_bytes += len(data)
         if is_reset:
             self.is_ended = True
@@ -189,7 +190,8 @@ class SimStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._alone("send"):
             await trio.lowlevel.checkpoint()
-            rest = bytes(data)
+            data = bytes(data)
+            sent_bytes = 0
             while True:
                 if self._is_closed:
                     raise trio.ClosedResourceError("this stream is closed")
@@ -197,12 +199,12 @@ class SimStream(trio.abc.HalfCloseableStream):
                     raise trio.BrokenResourceError("the other side is gone")
                 if self.outgoing.is_ended:
                     raise trio.ClosedResourceError("this stream is closed for sending")
-                if not rest:
+                if sent_bytes == len(data):
                     return
                 room = self.outgoing.room_bytes
                 if room > 0:
-                    self._put(rest[:room])
-                    rest = rest[room:]
+                    self._put(data[sent_bytes : sent_bytes + room])
+                    sent_bytes = min(sent_bytes + room, len(data))
                 else:
                     await self._wait_for_room()
 
