@@ -451,7 +451,7 @@ class Node:
             stream = await self._surroundings.network.open_stream(member.address)
             if self._tls is None:
                 return stream
-            host, _ = split_address(member.address)
+            host = self._tls.peer_name or split_address(member.address)[0]
             return trio.SSLStream(stream, self._tls.grpc_context(), server_hostname=host, https_compatible=True)
         raise TimeoutError(f"{member.address} did not answer within {self._settings.connect_timeout_seconds:g} s")
 
@@ -597,6 +597,7 @@ def _tls_source(settings: NodeSettings) -> FileTls | None:
             key=settings.tls_key,
             authority=settings.tls_ca,
             require_client_certificate=settings.tls_require_client_cert,
+            peer_name=settings.tls_peer_name,
         )
     )
 
