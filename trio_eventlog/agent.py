@@ -213,8 +213,7 @@ class Node:
         )
         services = [self._event_log.service(), admin.service()]
         self._health = Health()
-        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
-            self._health.set_serving(False, name)
+        self._tell_health()
         services.append(self._health.service())
         self._server = Server([*services, *reflection_services(services)], rpc)
         self._mux = Mux(
@@ -234,6 +233,22 @@ class Node:
     async def wait_ready(self) -> None:
         """Until the node belongs to a cluster and knows who leads its catalog."""
         await self._ready.wait()
+
+    def unready_because(self) -> str:
+        """Why this node should be given no work just now; "" when it should.
+
+        Nothing that brings a cluster about waits for this: nodes that are not ready find each other, vote and replicate.
+        """
+        if self._stopping.is_set():
+            return "the node is stopping"
+        if not self._ready.is_set():
+            return "the node has not found a cluster with a leader yet"
+        if self._replicas.catalog.leader_id == NOBODY:
+            return "no leader of the catalog is known: an election is under way, or there is no quorum"
+        for replica in self._replicas.all():
+            if replica.entries_behind > self._settings.catch_up_entries_max:
+                return f"{replica.name} is {replica.entries_behind} entries behind"
+        return ""
 
     async def wait_removed(self) -> None:
         """Until the cluster has removed this node, for ever: whoever runs it should end it then."""
@@ -359,8 +374,7 @@ class Node:
         nursery.start_soon(self._reconciler.run)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
-        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
-            self._health.set_serving(True, name)
+        self._tell_health()
 
     async def _end_when_disowned(self) -> None:
         """A node that missed its removal is told by whomever it dials."""
@@ -374,6 +388,12 @@ class Node:
         while True:
             await trio.sleep(self._settings.tick_seconds)
             self._replicas.tick()
+            self._tell_health()
+
+    def _tell_health(self) -> None:
+        is_ready = not self.unready_because()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(is_ready, name)
 
     async def _stop(self, seconds_max: float) -> None:
         """Outside in: nobody new, leadership away, calls to their end, then everything else."""
@@ -421,7 +441,7 @@ class Node:
         await self._server.serve(stream, peer)
 
     async def _serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        await serve_http(stream, info, health_handler)
+        await serve_http(stream, info, health_handler(self.unready_because))
 
     async def _connect(self, node_id: NodeId) -> trio.abc.Stream:
         member = self._discovery.members().get(node_id)
@@ -431,7 +451,7 @@ class Node:
             stream = await self._surroundings.network.open_stream(member.address)
             if self._tls is None:
                 return stream
-            host, _ = split_address(member.address)
+            host = self._tls.peer_name or split_address(member.address)[0]
             return trio.SSLStream(stream, self._tls.grpc_context(), server_hostname=host, https_compatible=True)
         raise TimeoutError(f"{member.address} did not answer within {self._settings.connect_timeout_seconds:g} s")
 
@@ -577,6 +597,7 @@ def _tls_source(settings: NodeSettings) -> FileTls | None:
             key=settings.tls_key,
             authority=settings.tls_ca,
             require_client_certificate=settings.tls_require_client_cert,
+            peer_name=settings.tls_peer_name,
         )
     )
 

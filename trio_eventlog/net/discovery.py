@@ -12,7 +12,7 @@ import trio
 
 from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX, Hello, RefusedCode
 from trio_eventlog.ids import NO_CLUSTER, ClusterId, NodeId, format_id
-from trio_eventlog.net.links import LinkRefused
+from trio_eventlog.net.links import CertificateRefused, LinkRefused
 
 logger = logging.getLogger(__name__)
 
@@ -316,7 +316,8 @@ class StaticDiscovery:
                 failures += 1
                 text = str(error)
                 if text != last_text:
-                    logger.info("probe of %s: %s", address, text)
+                    level = logging.WARNING if isinstance(error, CertificateRefused) else logging.INFO
+                    logger.log(level, "probe of %s: %s", address, text)
                     last_text = text
                 if failures == settings.failed_probes_max:
                     self._has_failed(address)

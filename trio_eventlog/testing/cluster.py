@@ -28,6 +28,7 @@ from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import BoundListener
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Record
@@ -109,6 +110,7 @@ class Cluster:
         seed: of everything random.
         network: its weather and its buffers.
         sync_seconds: how long an fsync takes, in virtual time.
+        names: how nodes look up names in `join`; without, each is dialled as it is written.
         starts: start all nodes on entering. Otherwise call `start`.
         overrides: fields of `NodeSettings` for every node.
 
@@ -126,6 +128,7 @@ class Cluster:
         seed: int = 0,
         network: SimNetworkSettings = DEFAULT_NETWORK,
         sync_seconds: float = DEFAULT_SYNC_SECONDS,
+        names: Names | None = None,
         starts: bool = True,
         **overrides: Any,
     ) -> None:
@@ -137,6 +140,7 @@ class Cluster:
         self.trace = Trace()
         self._overrides: Mapping[str, Any] = overrides
         self._starts = starts
+        self._names = names
         self._disks = {name: SimDisk(derive(seed, f"disk:{name}")) for name in self.names}
         for disk in self._disks.values():
             disk.latency_seconds[Operation.SYNC] = sync_seconds
@@ -233,6 +237,7 @@ class Cluster:
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
             network=life.host,
+            names=self._names,
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=virtual_now_ns,
