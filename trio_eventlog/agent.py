@@ -22,9 +22,12 @@ from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, 
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
+from trio_eventlog.net.join import Joiner, JoinSettings, Place
 from trio_eventlog.net.links import Lane, LinkRefused, LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
-from trio_eventlog.net.network import BoundListener, Network, split_address
+from trio_eventlog.net.names import Names
+from trio_eventlog.net.network import BoundListener, Network, join_address, split_address
+from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
@@ -48,6 +51,7 @@ from trio_eventlog.service.lanes import Lanes
 from trio_eventlog.service.membership import MembershipAdministration, ask_node
 from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
@@ -76,12 +80,15 @@ class Surroundings:
 
     Attributes:
         network: where it dials and listens.
+        names: how names in `join` are looked up. None: as the system does; but another network than the system's may know hosts
+            that the system does not, and there each is dialled as it is written.
         disk: where its data directory is.
         rng: for ids, jitter and election timeouts.
         now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
     """
 
     network: Network = attrs.field(factory=RealNetwork)
+    names: Names | None = None
     disk: Disk | None = None
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     now_ns: Callable[[], int] = time.time_ns
@@ -129,13 +136,24 @@ class Node:
             tls=self._tls,
             admit=self._admit,
         )
+        looks_up = surroundings.names is not None or isinstance(surroundings.network, RealNetwork)
+        fixed, named = _split_join(settings, looks_up)
         self._discovery = StaticDiscovery(
-            settings.join,
+            fixed,
             probe=self._probe,
             identity=self._identity,
             settings=DiscoverySettings(),
             rng=rng,
             on_event=self._on_discovery_event,
+        )
+        self._joiner = Joiner(
+            named,
+            names=surroundings.names or RealNames(settings.dns_servers),
+            probe=self._probe_place,
+            on_hello=self._discovery.introduce,
+            is_waiting=lambda: not self._ready.is_set(),
+            settings=_join_settings(settings),
+            rng=rng,
         )
         self._replicas = Replicas(
             node_id=self.node_id,
@@ -320,6 +338,7 @@ class Node:
         async with self._forwarder.running(), trio.open_nursery() as nursery:
             await nursery.start(self._transport.run)
             nursery.start_soon(self._discovery.run)
+            nursery.start_soon(self._joiner.run)
             nursery.start_soon(self._join_cluster, nursery)
             nursery.start_soon(self._end_when_disowned)
             task_status.started()
@@ -368,9 +387,24 @@ class Node:
                     for replica in self._replicas.all():
                         if replica.is_leader and len(replica.status().configuration.voters) > 1:
                             nursery.start_soon(self._hand_over, replica)
-                await self._server.drain(deadline)
+                async with trio.open_nursery() as nursery:
+                    for replica in self._replicas.all():
+                        nursery.start_soon(self._lead_no_more, replica)
+                    await self._server.drain(deadline)
+                    nursery.cancel_scope.cancel()
         self._edge_scope.cancel()
         self._core_scope.cancel()
+
+    async def _lead_no_more(self, replica: Replica) -> None:
+        """Others do not know that this node is going, and may make it a leader again."""
+        try:
+            while True:
+                await replica.wait_leader_other_than(replica.leader_id)
+                if replica.is_leader:
+                    await trio.sleep(self._settings.tick_seconds)  # it has to hear first who keeps up
+                    await self._hand_over(replica)
+        except EventLogError as error:
+            logger.debug("%s is closed: %s", replica.name, error)
 
     async def _hand_over(self, replica: Replica) -> None:
         try:
@@ -450,9 +484,12 @@ class Node:
             return Refused(RefusedCode.REMOVED, REMOVED_TEXT.format(format_id(hello.node_id)))
         return None
 
-    async def _probe(self, address: str) -> Hello:
+    async def _probe_place(self, place: Place) -> Hello:
+        return await self._probe(place.address, place.host)
+
+    async def _probe(self, address: str, host: str = "") -> Hello:
         try:
-            return await self._transport.probe(address)
+            return await self._transport.probe(address, host)
         except LinkRefused as error:
             if error.refused.code == RefusedCode.REMOVED:
                 self._disown(error.refused.text)
@@ -467,7 +504,10 @@ class Node:
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
+            case PeerConnected(node_id=node_id, hello=hello):
+                self._discovery.introduce(hello)
+                self._reconciler.on_connected(node_id)
+            case PeerIntroduced(hello=hello):
                 self._discovery.introduce(hello)
             case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
@@ -541,6 +581,28 @@ def _tls_source(settings: NodeSettings) -> FileTls | None:
     )
 
 
+def _split_join(settings: NodeSettings, looks_up: bool) -> tuple[list[str], list[JoinTarget]]:
+    """The addresses that stand for one node each, and what has to be looked up first."""
+    fixed: list[str] = []
+    named: list[JoinTarget] = []
+    for text in settings.join:
+        target = parse_join(text)
+        if target.is_service or (looks_up and not is_ip_address(target.host)):
+            named.append(target)
+        else:
+            fixed.append(join_address(target.host, target.port))
+    return fixed, named
+
+
+def _join_settings(settings: NodeSettings) -> JoinSettings:
+    return JoinSettings(
+        retry_seconds_min=settings.join_retry_seconds_min,
+        retry_seconds_max=settings.join_retry_seconds_max,
+        resolve_seconds_max=settings.dns_timeout_seconds,
+        places_max=settings.join_addresses_max,
+    )
+
+
 def _link_settings(settings: NodeSettings) -> LinkSettings:
     return LinkSettings(
         queue_bytes_max=settings.link_queue_bytes_max,
@@ -590,6 +652,7 @@ def _reconciler_settings(settings: NodeSettings) -> ReconcilerSettings:
             stabilisation_seconds=settings.stabilisation_seconds,
             catch_up_entries_max=settings.catch_up_entries_max,
             replica_moves_max=settings.replica_moves_max,
+            leader_balance_seconds=settings.leader_balance_seconds,
         ),
         round_seconds=settings.reconcile_seconds,
     )

@@ -12,8 +12,8 @@ from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.gossip.events import Event, Member, MemberStatus
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
-from trio_eventlog.testing.datagrams import MemoryDatagramNetwork
-from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 
 async def no_handler(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
@@ -38,10 +38,8 @@ class Rig:
     """Nodes n1, n2, ... on one network in memory."""
 
     def __init__(self, nursery: trio.Nursery, seed: int = 1) -> None:
-        self.network = MemoryNetwork(
-            random.Random(seed), MemoryNetworkSettings(latency_seconds_min=0.0005, latency_seconds_max=0.002)
-        )
-        self.packets = MemoryDatagramNetwork(self.network, random.Random(seed))
+        weather = Weather(latency_seconds_min=0.0005, latency_seconds_max=0.002)
+        self.network = SimNetwork(random.Random(seed), SimNetworkSettings(weather=weather))
         self.nursery = nursery
         self.nodes: dict[str, Node] = {}
 
@@ -55,10 +53,10 @@ class Rig:
         gossip_name: str = "",
         **arguments: object,
     ) -> Node:
-        host = self.packets.host(name)
+        host = self.network.host(name)
         address = f"{name}:8400"
-        bound = await self.network.host(name).listen(address)
-        [packet_address] = await host.resolve(address)
+        bound = await host.listen(address)
+        [packet_address] = await host.datagrams.resolve(address)
         keyring = Keyring(keys, random.Random(name)) if keys else None
         events: list[Event] = []
         driver = GossipDriver(
@@ -66,9 +64,9 @@ class Rig:
             address=packet_address,
             tags=tags or {"role": "eventlog"},
             settings=settings or GossipSettings(),
-            datagrams=await host.bind(address),
-            datagram_network=host,
-            network=self.network.host(name),
+            datagrams=await host.datagrams.bind(address),
+            datagram_network=host.datagrams,
+            network=host,
             rng=random.Random(f"{name} {len(self.nodes)}"),
             on_event=events.append,
             seeds=[f"{seed}:8400" for seed in seeds],
@@ -93,7 +91,6 @@ class Rig:
     def crash(self, name: str) -> None:
         self.nodes.pop(name).scope.cancel()
         self.network.crash(name)
-        self.packets.crash(name)
 
     async def agree(self, *names: str, seconds: float = 60) -> float:
         """Until each of these (all by default) sees exactly all of them alive; how long it took."""

@@ -39,7 +39,7 @@ from trio_eventlog.node.gossip_discovery import (
     open_gossip_discovery,
 )
 from trio_eventlog.node.gossip_driver import GossipRefused, GossipSettings
-from trio_eventlog.testing.datagrams import PacketWeather
+from trio_eventlog.testing.weather import Weather
 
 (KEY, OTHER_KEY) = (bytes(range(32)), bytes(32))
 
@@ -103,7 +103,7 @@ async def test_leave_has_an_end() -> None:
     async with rig() as cluster:
         settings = GossipSettings(leave_seconds_max=3.0)
         (n1, _, _) = await three(cluster, settings=settings)
-        cluster.packets.weather = PacketWeather(loss=1.0)
+        cluster.network.weather = Weather(loss_chance=1.0)
         cluster.network.isolate("n1")
         n1.driver._serf._intent_rumors.take = lambda *arguments: ([], arguments[0])  # type: ignore[method-assign]
         began = trio.current_time()
@@ -127,7 +127,7 @@ async def test_udp_blocked() -> None:
     """TCP alone keeps all alive, and somebody is told."""
     async with rig() as cluster:
         nodes = await three(cluster)
-        cluster.packets.weather = PacketWeather(loss=1.0)
+        cluster.network.weather = Weather(loss_chance=1.0)
         await trio.sleep(60)
         for node in nodes:
             assert not node.of(MemberFailed)
@@ -376,8 +376,8 @@ async def test_nonsense_packets_are_dropped() -> None:
     """Counted, and the good ones beside them are read."""
     async with rig() as cluster:
         (n1, *_) = await three(cluster)
-        stranger = await cluster.packets.host("s").bind("s:1")
-        [where] = await cluster.packets.host("s").resolve("n1:8400")
+        stranger = await cluster.network.host("s").datagrams.bind("s:1")
+        [where] = await cluster.network.host("s").datagrams.resolve("n1:8400")
         for number in range(200):
             stranger.send_nowait(random.Random(number).randbytes(number), where)
         await trio.sleep(5)
@@ -453,7 +453,7 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
         cluster_name="c",
         version="1",
         network=cluster.network.host(name),
-        datagram_network=cluster.packets.host(name),
+        datagram_network=cluster.network.host(name).datagrams,
         rng=random.Random(number),
         on_event=told.append,
         seeds=[f"{seed}:8400" for seed in seeds],
@@ -532,27 +532,23 @@ async def test_a_wiped_disk_is_another_node() -> None:
 async def test_what_cannot_be_opened() -> None:
     """A taken port and a wrong key are settings to be changed; nothing stays bound."""
     async with rig() as cluster:
-        squatter = await cluster.packets.host("n1").bind("n1:8400")
+        squatter = await cluster.network.host("n1").datagrams.bind("n1:8400")
         with pytest.raises(SettingsError, match="choose another port"):
             await start_discovery(cluster, 1)
         squatter.close()
         cluster.network.crash("n1")
         with pytest.raises(SettingsError, match="16, 24 or 32"):
             await start_discovery(cluster, 1, keys=(b"short",))
+        assert cluster.network._sockets == {}
         cluster.network.crash("n1")
-        host = cluster.packets.host("n1")
 
-        class Nameless:
-            bind = host.bind
-            dialable = host.dialable
+        async def resolve(address: str) -> list[Address]:
+            raise OSError("no such host")
 
-            async def resolve(self, address: str) -> list[Address]:
-                raise OSError("no such host")
-
-        cluster.packets.host = lambda name: Nameless()  # type: ignore[method-assign, assignment, return-value]
+        cluster.network.host("n1").datagrams.resolve = resolve  # type: ignore[method-assign]
         with pytest.raises(SettingsError, match="cannot be resolved"):
             await start_discovery(cluster, 1)
-        assert cluster.packets._sockets == {}
+        assert cluster.network._sockets == {}
 
 
 async def test_tags_fit() -> None:

@@ -96,7 +96,7 @@ def count(node: Node, what: str) -> int:
 
 
 async def stranger(cluster: Rig) -> Stranger:
-    host = cluster.packets.host("stranger")
+    host = cluster.network.host("stranger").datagrams
     [target] = await host.resolve("n1:8400")
     return Stranger(cluster, await host.bind("stranger:8400"), target)
 

@@ -185,6 +185,8 @@ class RaftDriver:
         self._read_nonce = read_nonce.to_bytes(8, "little")
         self._read_number = 0
         self._ticks = 0
+        self._heard_at: dict[NodeId, float] = {}
+        """When the last message of each other node was taken."""
         self._closed_by: EventLogError | None = None
         self._leader_changed = trio.Event()
         self._scopes: dict[trio.CancelScope, NodeId] = {}
@@ -205,6 +207,10 @@ class RaftDriver:
 
     def status(self) -> Status:
         return self._core.status()
+
+    def heard_at(self, node_id: NodeId) -> float | None:
+        """When this group's last message of the node was taken, in Trio's time; None: there was none in this life."""
+        return self._heard_at.get(node_id)
 
     def statistics(self) -> DriverStatistics:
         counters = self._counters
@@ -380,7 +386,9 @@ class RaftDriver:
             index, change = self._applied_notices.popleft()
             if change is not None:
                 try:
-                    self._changes.applied(index, change, core.apply_configuration(change))
+                    configuration = core.apply_configuration(change)
+                    self._heard_at = {node: at for node, at in self._heard_at.items() if node in configuration.nodes}
+                    self._changes.applied(index, change, configuration)
                 except ConfigurationError as error:
                     self._changes.applied(index, change, error)
                     logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
@@ -393,7 +401,9 @@ class RaftDriver:
             self._ticks += 1
             if self._reads_asked and not self._ticks % self._settings.read_retry_ticks:
                 self._ask_again()
+        now = trio.current_time()
         for received in self._inbox.take_messages():
+            self._heard_at[received.message.sender] = now
             self._step(received)
         while self._requests:
             try:

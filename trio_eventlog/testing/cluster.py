@@ -35,7 +35,8 @@ from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.testing.determinism import Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
-from trio_eventlog.testing.network import MemoryHost, MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ LOOK_SECONDS = 0.005
 """How often, in virtual time, a condition that nobody announces is looked at."""
 WAIT_SECONDS_MAX = 120.0
 """A condition not met after so much virtual time fails the test."""
-DEFAULT_NETWORK = MemoryNetworkSettings(latency_seconds_min=0.0002, latency_seconds_max=0.001)
+DEFAULT_NETWORK = SimNetworkSettings(weather=Weather(latency_seconds_min=0.0002, latency_seconds_max=0.001))
 DEFAULT_SYNC_SECONDS = 0.001
 READ_BYTES = 1 << 20
 UNPACKED_BYTES_MAX = 1 << 26
@@ -64,7 +65,7 @@ def virtual_now_ns() -> int:
 class _Host:
     """A node's `Network` for one life: after a crash nothing of it reaches anybody, whatever its tasks still try."""
 
-    def __init__(self, host: MemoryHost) -> None:
+    def __init__(self, host: SimHost) -> None:
         self._host = host
         self.is_down = False
 
@@ -106,7 +107,7 @@ class Cluster:
         size: how many nodes.
         founders: how many of them begin the cluster, the first ones; the others join it when `start` is called. Default: all.
         seed: of everything random.
-        network: latencies and buffers.
+        network: its weather and its buffers.
         sync_seconds: how long an fsync takes, in virtual time.
         starts: start all nodes on entering. Otherwise call `start`.
         overrides: fields of `NodeSettings` for every node.
@@ -123,7 +124,7 @@ class Cluster:
         *,
         founders: int | None = None,
         seed: int = 0,
-        network: MemoryNetworkSettings = DEFAULT_NETWORK,
+        network: SimNetworkSettings = DEFAULT_NETWORK,
         sync_seconds: float = DEFAULT_SYNC_SECONDS,
         starts: bool = True,
         **overrides: Any,
@@ -131,7 +132,7 @@ class Cluster:
         self.seed = seed
         self.names = tuple(f"n{number}" for number in range(1, size + 1))
         self.founders = self.names[:founders]
-        self.network = MemoryNetwork(derive(seed, "network"), network)
+        self.network = SimNetwork(derive(seed, "network"), network)
         self.network.on_write = self._on_write
         self.trace = Trace()
         self._overrides: Mapping[str, Any] = overrides
@@ -445,7 +446,7 @@ class Cluster:
             replica = self.replica(leader) if leader is not None else None
             return replica is not None and node_id not in replica.status().configuration.nodes
 
-        await self.wait_until(is_gone, f"{self._called(node_id)} is out of the catalog's configuration")
+        await self.wait_until(is_gone, f"{self.called(node_id)} is out of the catalog's configuration")
 
     def move_disk(self, source: str, target: str) -> None:
         """Both down: `target` has the disk of `source` from now on, as when a machine gets another address."""
@@ -505,12 +506,13 @@ class Cluster:
                 status = replica.status()
                 lines.append(
                     f"{name}: {replica.name}: {status.role.name.lower()} term {status.hard_state.term}"
-                    f" leader {self._called(status.leader)} commit {status.hard_state.commit} applied {status.applied_index}"
+                    f" leader {self.called(status.leader)} commit {status.hard_state.commit} applied {status.applied_index}"
                     f" last {status.last_index} stable {status.stable_index} watermark {replica.watermark.value}"
                 )
         return "\n".join(lines)
 
-    def _called(self, node_id: NodeId) -> str:
+    def called(self, node_id: NodeId) -> str:
+        """The node's name, or its id when it has none any more."""
         return next((name for name, known in self._ids.items() if known == node_id), format_id(node_id))
 
     # Clients

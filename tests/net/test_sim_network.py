@@ -10,7 +10,8 @@ import trio.testing
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.peeked_stream import PeekedStream
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 SMALL_BYTES = 16 * 1024
@@ -31,16 +32,16 @@ async def pair_over(network: Network, address: str) -> Pair:
 
 
 async def memory_pair() -> Pair:
-    return await pair_over(MemoryNetwork(random.Random(1)).host("a"), "a:1")
+    return await pair_over(SimNetwork(random.Random(1)).host("a"), "a:1")
 
 
 async def slow_memory_pair() -> Pair:
-    settings = MemoryNetworkSettings(latency_seconds_min=0.0001, latency_seconds_max=0.001)
-    return await pair_over(MemoryNetwork(random.Random(1), settings).host("a"), "a:1")
+    settings = SimNetworkSettings(weather=Weather(latency_seconds_min=0.0001, latency_seconds_max=0.001))
+    return await pair_over(SimNetwork(random.Random(1), settings).host("a"), "a:1")
 
 
 async def small_memory_pair() -> Pair:
-    return await pair_over(MemoryNetwork(random.Random(1), MemoryNetworkSettings(buffer_bytes_max=SMALL_BYTES)).host("a"), "a:1")
+    return await pair_over(SimNetwork(random.Random(1), SimNetworkSettings(buffer_bytes_max=SMALL_BYTES)).host("a"), "a:1")
 
 
 async def real_pair() -> Pair:
@@ -82,7 +83,7 @@ async def both_networks_listen(network: Network, address: str) -> None:
 
 
 async def test_listening_in_memory() -> None:
-    await both_networks_listen(MemoryNetwork(random.Random(1)).host("a"), "a:0")
+    await both_networks_listen(SimNetwork(random.Random(1)).host("a"), "a:0")
 
 
 async def test_listening_for_real() -> None:
@@ -97,8 +98,8 @@ async def test_an_address_that_is_not_ours_is_named() -> None:
 class Two:
     """Hosts a and b, one connection from a to b."""
 
-    def __init__(self, settings: MemoryNetworkSettings | None = None) -> None:
-        self.network = MemoryNetwork(random.Random(1), settings)
+    def __init__(self, settings: SimNetworkSettings | None = None) -> None:
+        self.network = SimNetwork(random.Random(1), settings)
         self.a = self.network.host("a")
         self.b = self.network.host("b")
 
@@ -109,7 +110,7 @@ class Two:
 
 
 async def test_latency_is_virtual_and_keeps_the_order(autojump_clock: trio.testing.MockClock) -> None:
-    two = Two(MemoryNetworkSettings(latency_seconds_min=0.01, latency_seconds_max=0.5))
+    two = Two(SimNetworkSettings(weather=Weather(latency_seconds_min=0.01, latency_seconds_max=0.5)))
     (at_a, at_b) = await two.connect()
     began = trio.current_time()
     for number in range(50):
@@ -123,7 +124,7 @@ async def test_latency_is_virtual_and_keeps_the_order(autojump_clock: trio.testi
 
 async def test_the_same_seed_gives_the_same_latencies(autojump_clock: trio.testing.MockClock) -> None:
     async def arrival() -> float:
-        two = Two(MemoryNetworkSettings(latency_seconds_max=0.5))
+        two = Two(SimNetworkSettings(weather=Weather(latency_seconds_max=0.5)))
         (at_a, at_b) = await two.connect()
         began = trio.current_time()
         await at_a.send_all(b"x")
@@ -229,7 +230,7 @@ async def test_a_crash_behind_a_cut_is_not_told_until_healed(autojump_clock: tri
 
 
 async def test_a_writer_waits_at_the_limit_of_the_buffer(autojump_clock: trio.testing.MockClock) -> None:
-    two = Two(MemoryNetworkSettings(buffer_bytes_max=100))
+    two = Two(SimNetworkSettings(buffer_bytes_max=100))
     (at_a, at_b) = await two.connect()
     await at_a.send_all(b"x" * 100)
     with trio.move_on_after(1) as scope:
@@ -240,7 +241,7 @@ async def test_a_writer_waits_at_the_limit_of_the_buffer(autojump_clock: trio.te
 
 
 async def test_the_limit_of_the_backlog(autojump_clock: trio.testing.MockClock) -> None:
-    network = MemoryNetwork(random.Random(1), MemoryNetworkSettings(backlog_max=2))
+    network = SimNetwork(random.Random(1), SimNetworkSettings(backlog_max=2))
     bound = await network.host("b").listen("b:1")
     for _ in range(2):
         await network.host("a").open_stream("b:1")
