@@ -360,7 +360,7 @@ class Node:
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
-            found = await find_cluster(self._discovery, self._settings.cluster_name)
+            found = await find_cluster(self._discovery, self._directory, self._settings.cluster_name, self._settings.bootstraps)
             await save_voters(self._directory, found.cluster_id, self._settings.cluster_name, found.voters)
             self._voters = found.voters
             logger.info(
@@ -463,7 +463,7 @@ class Node:
 
     def _hello(self) -> Hello:
         """What peers are told: with the first voters once they are known, with the candidates heard of before."""
-        return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.known_ids())
+        return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.told_ids())
 
     def _identity(self) -> Hello:
         return Hello(

@@ -271,17 +271,20 @@ class Cluster:
         finally:
             life.over.set()
 
-    def crash(self, name: str, mode: CrashMode = CrashMode.DRAW) -> None:
+    def crash(self, name: str, mode: CrashMode = CrashMode.DRAW, *, silently: bool = False) -> None:
         """The machine goes down this instant: connections are reset, unsynced writes are lost, kept or torn as the seed says.
 
         The node can be started again at once.
+
+        Args:
+            silently: nobody is told: connections stay half-open, until who sends on one hears from the next life of the node.
         """
         assert self.is_running(name), f"{name} is down already"
         life = self._lives[name]
         self._note(f"crash {name} {mode.value}")
         life.is_crashed = True
         life.host.is_down = True
-        self.network.crash(name)
+        self.network.crash(name, silently=silently)
         self._disks[name] = self._disks[name].crash(mode)
         life.scope.cancel()
 
