@@ -21,21 +21,30 @@ from trio_eventlog.testing.checkers import Interval, Model, check_log, lineariza
 from trio_eventlog.testing.cluster import Cluster, NodeFailed
 from trio_eventlog.testing.determinism import Trace, derive, run
 from trio_eventlog.testing.disk import CrashMode, SimDisk
+from trio_eventlog.testing.fault_script import Crash, Fault, Isolate, OneWayCut, Partition, SlowDisk, fault_scripts, run_script
 from trio_eventlog.testing.history import History, Outcome
 
 __all__ = [
     "Cluster",
+    "Crash",
     "CrashMode",
+    "Fault",
     "History",
     "Interval",
+    "Isolate",
     "Model",
     "NodeFailed",
+    "OneWayCut",
     "Outcome",
+    "Partition",
     "SimDisk",
+    "SlowDisk",
     "Trace",
     "check_log",
     "derive",
+    "fault_scripts",
     "linearizable",
     "log_linearizable",
     "run",
+    "run_script",
 ]

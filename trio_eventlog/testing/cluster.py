@@ -161,6 +161,9 @@ class Cluster:
         self._context = self._open()
         self._nursery: trio.Nursery | None = None
 
+    def __repr__(self) -> str:
+        return f"Cluster({len(self.names)}, seed={self.seed})"
+
     async def __aenter__(self) -> "Cluster":
         if self._nursery is not None:
             self._lay_out()
