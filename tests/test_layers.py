@@ -20,7 +20,7 @@ LAYERS = {
 CORES = ("raft", "machine", "codec")
 NOT_IN_CORES = {"trio", "os", "time", "logging", "asyncio", "threading", "socket", "secrets", "uuid", "datetime", "pathlib"}
 SHELL_CALLS = {"time.time", "time.monotonic", "time.perf_counter", "uuid.uuid4", "os.urandom", "os.fsync", "os.fdatasync"}
-SHELLS = {"storage/real_disk.py", "net/real_network.py", "agent.py", "daemon.py"}
+SHELLS = {"storage/real_disk.py", "net/real_network.py", "agent.py", "daemon.py", "testing/campaign.py"}
 
 
 def modules() -> list[Path]:

@@ -8,34 +8,11 @@ from collections import Counter
 
 import pytest
 
-from trio_eventlog.testing.core_simulator import run_seed
+from trio_eventlog.testing.core_simulator import MARKS, run_seed
 
 SEEDS = int(os.environ.get("TRIO_EVENTLOG_SIM_SEEDS", "200"))
 FIRST = int(os.environ.get("TRIO_EVENTLOG_SIM_FIRST", "0"))
 PER_TEST = 20
-
-RARE = (
-    "crash",
-    "installed",
-    "lost",
-    "cut",
-    "stall",
-    "quick campaign",
-    "reads answered",
-    "READS_DROPPED",
-    "QUORUM_LOST",
-    "REMOVED",
-    "JOINT_LEFT",
-    "TRANSFER_ENDED",
-    "SNAPSHOT_RESTORED",
-    "SNAPSHOT_IGNORED",
-    "APPEND_STALLED",
-    "CAMPAIGN_REFUSED",
-    "LEADER_FORGOTTEN",
-    "PeerNotFound",
-    "dropped QUOTA",
-    "dropped TRANSFERRING",
-)
 
 pytestmark = pytest.mark.sim
 
@@ -53,7 +30,7 @@ def test_the_rare_branches_were_reached() -> None:
     """Coverage that is lost quietly is lost for long: over the seeds above each of these has to happen."""
     if seen["start"] < 500:
         pytest.skip("the seeds above were not run in this process, or too few of them")
-    assert [what for what in RARE if not seen[what]] == []
+    assert [what for what in MARKS if not seen[what]] == []
 
 
 def test_a_seed_replays() -> None:

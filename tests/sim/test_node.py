@@ -9,26 +9,10 @@ from collections import Counter
 import pytest
 
 from trio_eventlog.testing import node_simulator
-from trio_eventlog.testing.node_simulator import draw_run, run_seed
+from trio_eventlog.testing.node_simulator import MARKS, draw_run, run_seed
 
 SEEDS = int(os.environ.get("TRIO_EVENTLOG_SIM_SEEDS", "20"))
 FIRST = int(os.environ.get("TRIO_EVENTLOG_SIM_FIRST", "0"))
-
-EVERY_RUN_OF_MANY_HAS = (
-    "append",
-    "plain append repeated",
-    "read",
-    "consumed",
-    "crash",
-    "stop",
-    "cut off",
-    "split",
-    "one way",
-    "reset",
-    "slow disk",
-    "slow network",
-    "hand over",
-)
 
 pytestmark = pytest.mark.sim
 
@@ -46,7 +30,7 @@ def test_every_kind_of_fault_has_happened() -> None:
     """A nemesis that does nothing finds nothing."""
     if seen["runs"] < 20:
         pytest.skip("the seeds above were not run in this process, or too few of them")
-    assert [what for what in EVERY_RUN_OF_MANY_HAS if not seen[what]] == []
+    assert [what for what in MARKS if not seen[what]] == []
 
 
 def test_a_seed_replays() -> None:

@@ -168,6 +168,8 @@ class RaftDriver:
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
+        self._told_commit_index = 0
+        """The highest that a leader has told of, which its entries may be far from reaching here."""
         self._is_applying = False
         self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
         self._commit_notices: dict[NodeId, Message] = {}
@@ -185,6 +187,8 @@ class RaftDriver:
         self._read_nonce = read_nonce.to_bytes(8, "little")
         self._read_number = 0
         self._ticks = 0
+        self._heard_at: dict[NodeId, float] = {}
+        """When the last message of each other node was taken."""
         self._closed_by: EventLogError | None = None
         self._leader_changed = trio.Event()
         self._scopes: dict[trio.CancelScope, NodeId] = {}
@@ -203,8 +207,17 @@ class RaftDriver:
     def is_leader(self) -> bool:
         return self._core.is_leader
 
+    @property
+    def entries_behind(self) -> int:
+        """Entries that are committed, as far as this node has heard, and not applied here."""
+        return max(self._told_commit_index, self._core.commit_index) - self._applied_index
+
     def status(self) -> Status:
         return self._core.status()
+
+    def heard_at(self, node_id: NodeId) -> float | None:
+        """When this group's last message of the node was taken, in Trio's time; None: there was none in this life."""
+        return self._heard_at.get(node_id)
 
     def statistics(self) -> DriverStatistics:
         counters = self._counters
@@ -380,7 +393,9 @@ class RaftDriver:
             index, change = self._applied_notices.popleft()
             if change is not None:
                 try:
-                    self._changes.applied(index, change, core.apply_configuration(change))
+                    configuration = core.apply_configuration(change)
+                    self._heard_at = {node: at for node, at in self._heard_at.items() if node in configuration.nodes}
+                    self._changes.applied(index, change, configuration)
                 except ConfigurationError as error:
                     self._changes.applied(index, change, error)
                     logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
@@ -393,7 +408,9 @@ class RaftDriver:
             self._ticks += 1
             if self._reads_asked and not self._ticks % self._settings.read_retry_ticks:
                 self._ask_again()
+        now = trio.current_time()
         for received in self._inbox.take_messages():
+            self._heard_at[received.message.sender] = now
             self._step(received)
         while self._requests:
             try:
@@ -419,6 +436,8 @@ class RaftDriver:
             elif received.message.type in _ELECTIONS and not self._may_take_part(received.message):
                 return
             self._core.step(received.message)
+            if received.message.type is MessageType.APPEND:
+                self._told_commit_index = max(self._told_commit_index, received.message.commit)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)

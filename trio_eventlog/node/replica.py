@@ -32,6 +32,23 @@ class ReplicaSettings:
     log: LogSettings
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class Follower:
+    """Another node of a group, as the group's leader sees it.
+
+    Attributes:
+        is_learner: it receives the log and does not vote.
+        keeps_up: entries are sent to it as they come; it is neither probed nor unreachable.
+        lag_entries: of the leader's log, so many at the end are not known to be durable there.
+        last_contact_seconds: since its last message of this group; None: it has not sent any in this life of the leader.
+    """
+
+    is_learner: bool
+    keeps_up: bool
+    lag_entries: int
+    last_contact_seconds: float | None
+
+
 class Replica:
     """A group on this node, running.
 
@@ -64,12 +81,32 @@ class Replica:
     def is_leader(self) -> bool:
         return self.driver.is_leader
 
+    @property
+    def entries_behind(self) -> int:
+        return self.driver.entries_behind
+
     def status(self) -> Status:
         return self.driver.status()
 
     def voters(self) -> Iterable[NodeId]:
         """Voters of the configuration in force."""
         return self.driver.status().configuration.voters
+
+    def followers(self) -> dict[NodeId, Follower]:
+        """Voters and learners of the group but this node; empty unless it leads."""
+        status = self.status()
+        now = trio.current_time()
+        followers = {}
+        for node_id, progress in status.progress.items():
+            if node_id != self.node_id:
+                heard_at = self.driver.heard_at(node_id)
+                followers[node_id] = Follower(
+                    is_learner=progress.is_learner,
+                    keeps_up=progress.state == ProgressState.REPLICATE.value,
+                    lag_entries=max(0, status.last_index - progress.match),
+                    last_contact_seconds=None if heard_at is None else now - heard_at,
+                )
+        return followers
 
     def close(self, error: EventLogError) -> None:
         """What everybody who waits here is told; the replica is about to be closed for good."""

@@ -23,6 +23,8 @@ from trio_eventlog.testing.determinism import Trace, derive, run
 from trio_eventlog.testing.disk import CrashMode, SimDisk
 from trio_eventlog.testing.fault_script import Crash, Fault, Isolate, OneWayCut, Partition, SlowDisk, fault_scripts, run_script
 from trio_eventlog.testing.history import History, Outcome
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 __all__ = [
     "Cluster",
@@ -38,8 +40,11 @@ __all__ = [
     "Outcome",
     "Partition",
     "SimDisk",
+    "SimNetwork",
+    "SimNetworkSettings",
     "SlowDisk",
     "Trace",
+    "Weather",
     "check_log",
     "derive",
     "fault_scripts",

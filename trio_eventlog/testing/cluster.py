@@ -30,6 +30,7 @@ from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import BoundListener
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Record
@@ -38,7 +39,8 @@ from trio_eventlog.settings import NodeSettings
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.determinism import Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
-from trio_eventlog.testing.network import MemoryHost, MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 T = TypeVar("T")
 
@@ -53,7 +55,7 @@ WAIT_SECONDS_MAX = 120.0
 """A condition not met after so much virtual time fails the test."""
 RUN_SECONDS_MAX = 10_000.0
 """A whole test that is not over after so much virtual time fails."""
-DEFAULT_NETWORK = MemoryNetworkSettings(latency_seconds_min=0.0002, latency_seconds_max=0.001)
+DEFAULT_NETWORK = SimNetworkSettings(weather=Weather(latency_seconds_min=0.0002, latency_seconds_max=0.001))
 DEFAULT_SYNC_SECONDS = 0.001
 READ_BYTES = 1 << 20
 UNPACKED_BYTES_MAX = 1 << 26
@@ -71,7 +73,7 @@ def virtual_now_ns() -> int:
 class _Host:
     """A node's `Network` for one life: after a crash nothing of it reaches anybody, whatever its tasks still try."""
 
-    def __init__(self, host: MemoryHost) -> None:
+    def __init__(self, host: SimHost) -> None:
         self._host = host
         self.is_down = False
 
@@ -113,8 +115,9 @@ class Cluster:
         size: how many nodes.
         founders: how many of them begin the cluster, the first ones; the others join it when `start` is called. Default: all.
         seed: of everything random.
-        network: latencies and buffers.
+        network: its weather and its buffers.
         sync_seconds: how long an fsync takes, in virtual time.
+        names: how nodes look up names in `join`; without, each is dialled as it is written.
         starts: start all nodes on entering. Otherwise call `start`.
         overrides: fields of `NodeSettings` for every node.
 
@@ -131,8 +134,9 @@ class Cluster:
         *,
         founders: int | None = None,
         seed: int = 0,
-        network: MemoryNetworkSettings = DEFAULT_NETWORK,
+        network: SimNetworkSettings = DEFAULT_NETWORK,
         sync_seconds: float = DEFAULT_SYNC_SECONDS,
+        names: Names | None = None,
         starts: bool = True,
         **overrides: Any,
     ) -> None:
@@ -141,13 +145,14 @@ class Cluster:
         self.founders = self.names[:founders]
         self._overrides: Mapping[str, Any] = overrides
         self._starts = starts
+        self._names = names
         self._network_settings = network
         self._sync_seconds = sync_seconds
         self._lay_out()
 
     def _lay_out(self) -> None:
         """Empty disks and a network on which nothing has happened."""
-        self.network = MemoryNetwork(derive(self.seed, "network"), self._network_settings)
+        self.network = SimNetwork(derive(self.seed, "network"), self._network_settings)
         self.network.on_write = self._on_write
         self.trace = Trace()
         self.events: list[str] = []
@@ -287,6 +292,7 @@ class Cluster:
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
             network=life.host,
+            names=self._names,
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=virtual_now_ns,
@@ -322,17 +328,20 @@ class Cluster:
         finally:
             life.over.set()
 
-    def crash(self, name: str, mode: CrashMode = CrashMode.DRAW) -> None:
+    def crash(self, name: str, mode: CrashMode = CrashMode.DRAW, *, silently: bool = False) -> None:
         """The machine goes down this instant: connections are reset, unsynced writes are lost, kept or torn as the seed says.
 
         The node can be started again at once.
+
+        Args:
+            silently: nobody is told: connections stay half-open, until who sends on one hears from the next life of the node.
         """
         assert self.is_running(name), f"{name} is down already"
         life = self._lives[name]
         self._note(f"crash {name} {mode.value}")
         life.is_crashed = True
         life.host.is_down = True
-        self.network.crash(name)
+        self.network.crash(name, silently=silently)
         self._disks[name] = self._disks[name].crash(mode)
         life.scope.cancel()
 
@@ -512,7 +521,7 @@ class Cluster:
             replica = self.replica(leader) if leader is not None else None
             return replica is not None and node_id not in replica.status().configuration.nodes
 
-        await self.wait_until(is_gone, f"{self._called(node_id)} is out of the catalog's configuration")
+        await self.wait_until(is_gone, f"{self.called(node_id)} is out of the catalog's configuration")
 
     def move_disk(self, source: str, target: str) -> None:
         """Both down: `target` has the disk of `source` from now on, as when a machine gets another address."""
@@ -572,12 +581,13 @@ class Cluster:
                 status = replica.status()
                 lines.append(
                     f"{name}: {replica.name}: {status.role.name.lower()} term {status.hard_state.term}"
-                    f" leader {self._called(status.leader)} commit {status.hard_state.commit} applied {status.applied_index}"
+                    f" leader {self.called(status.leader)} commit {status.hard_state.commit} applied {status.applied_index}"
                     f" last {status.last_index} stable {status.stable_index} watermark {replica.watermark.value}"
                 )
         return "\n".join(lines)
 
-    def _called(self, node_id: NodeId) -> str:
+    def called(self, node_id: NodeId) -> str:
+        """The node's name, or its id when it has none any more."""
         return next((name for name, known in self._ids.items() if known == node_id), format_id(node_id))
 
     # Clients

@@ -59,6 +59,30 @@ TICK = 1000
 
 TRACE_LINES_KEPT = 400
 
+MARKS = (
+    "crash",
+    "installed",
+    "lost",
+    "cut",
+    "stall",
+    "quick campaign",
+    "reads answered",
+    "READS_DROPPED",
+    "QUORUM_LOST",
+    "REMOVED",
+    "JOINT_LEFT",
+    "TRANSFER_ENDED",
+    "SNAPSHOT_RESTORED",
+    "SNAPSHOT_IGNORED",
+    "APPEND_STALLED",
+    "CAMPAIGN_REFUSED",
+    "LEADER_FORGOTTEN",
+    "PeerNotFound",
+    "dropped QUOTA",
+    "dropped TRANSFERRING",
+)
+"""Counted, each of them, by every few hundred seeds: coverage that is lost quietly is lost for long."""
+
 
 class InvariantViolated(AssertionError):
     """The cores did something Raft forbids; the text says what, and how to see it again."""

@@ -184,6 +184,21 @@ class SimFile:
         self._failure = self._failure or "it is closed"
         await trio.lowlevel.checkpoint()
 
+    # What tests look at.
+
+    def durable_content(self) -> bytes:
+        """What is left when everything unsynced is lost."""
+        return bytes(self._inode.durable)
+
+    def unsynced_from(self) -> int:
+        """Position of the first byte (or size) that an unsynced change has touched; beyond everything when none has."""
+        return min((change.position for change in self._inode.pending), default=1 << 62)
+
+    def is_named_durably(self) -> bool:
+        """A crash leaves the file under its name."""
+        directory = self._disk._directory(parent_directory(self._path))
+        return directory.durable.get(self._path.rpartition("/")[2]) is self._inode
+
     async def _start(self, operation: Operation) -> None:
         self._check_usable()
         await self._disk._pass_time(operation)

@@ -56,9 +56,9 @@ def draw_parameters(rng: random.Random) -> FaultParameters:
         return rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0)))
 
     return FaultParameters(
-        interval_seconds=rng.choice((0.1, 0.3, 1.0)),
-        down_seconds_max=rng.choice((0.2, 1.0, 4.0)),
-        cut_seconds_max=rng.choice((0.5, 2.0, 4.0)),
+        interval_seconds=rng.choice((0.5, 1.0, 3.0)),
+        down_seconds_max=rng.choice((0.2, 3.0, 10.0)),
+        cut_seconds_max=rng.choice((0.5, 3.0, 10.0)),
         crash=weight(),
         crash_all=rng.choice((0.0, 0.0, 0.3)),
         sharp_crash=rng.choice((0.0, 1.0)),
@@ -98,7 +98,7 @@ class Nemesis:
         self._rng = rng
         self.down: dict[str, float] = {}
         self._cut_until = 0.0
-        self._network = cluster.network.settings
+        self._weather = cluster.network.weather
         self.counts: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -132,7 +132,7 @@ class Nemesis:
         """Everything up, connected and quick again."""
         cluster = self._cluster
         cluster.heal()
-        cluster.network.settings = self._network
+        cluster.network.weather = self._weather
         for name in cluster.names:
             cluster.disk(name).latency_seconds[Operation.SYNC] = 0.001
             if name in self.down and not cluster.is_running(name):
@@ -221,7 +221,7 @@ class Nemesis:
     def _slow_network(self) -> None:
         self._count("slow network")
         longest = self._rng.choice((0.001, 0.02, 0.2))
-        self._cluster.network.settings = attrs.evolve(self._network, latency_seconds_min=longest / 10, latency_seconds_max=longest)
+        self._cluster.network.weather = attrs.evolve(self._weather, latency_seconds_min=longest / 10, latency_seconds_max=longest)
 
     def _hand_over(self) -> None:
         for name in self._cluster.running:

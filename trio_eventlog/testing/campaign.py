@@ -1,0 +1,135 @@
+"""Many seeds of a simulation, on every core, and what they have reached.
+
+    python -m trio_eventlog.testing.campaign [cores] [nodes] --seeds 2000 --first-seed 0 --workers 2
+
+Ends with 1 when a seed failed, or when enough of them ran and one of the marks was never reached: a branch that is rare and that
+so many seeds take if the faults still do what they did.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
+
+import attrs
+
+FAILURES_SHOWN_MAX = 10
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Kind:
+    """A simulation that can be run by seed.
+
+    Attributes:
+        module: has `run_seed(seed)`, whose result has `counts`, and `MARKS`: which of them must not stay 0.
+        marked_seeds_min: so many seeds, and each mark has been reached.
+        replay: the command that runs one seed again, but for the seed.
+    """
+
+    module: str
+    marked_seeds_min: int
+    replay: str
+
+
+KINDS = {
+    "cores": Kind(
+        module="trio_eventlog.testing.core_simulator",
+        marked_seeds_min=200,
+        replay="python -m trio_eventlog.testing.core_simulator --seed",
+    ),
+    "nodes": Kind(
+        module="trio_eventlog.testing.node_simulator",
+        marked_seeds_min=100,
+        replay="python -m trio_eventlog.testing.node_simulator",
+    ),
+}
+
+
+@attrs.define(slots=True, kw_only=True)
+class Outcome:
+    """What a campaign of one kind has shown.
+
+    Attributes:
+        counts: of all seeds that passed.
+        failures: by seed, what went wrong.
+        seconds: that it took, of the wall clock.
+        unreached: marks that no seed has reached; empty when too few ran.
+    """
+
+    seeds: int
+    counts: Counter[str] = attrs.field(factory=Counter)
+    failures: dict[int, str] = attrs.field(factory=dict)
+    seconds: float = 0.0
+    unreached: list[str] = attrs.field(factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not self.failures and not self.unreached
+
+
+def run_campaign(kind: Kind, seeds: range, workers: int, say: Callable[[str], object]) -> Outcome:
+    """Run all seeds in processes of their own, each many seeds; `say` is told of failures as they happen."""
+    outcome = Outcome(seeds=len(seeds))
+    began = time.monotonic()
+    # Fresh processes: a fork would share what this one has open, and a test run has much.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for seed, counts, failure in pool.map(_run_seed, [kind.module] * len(seeds), seeds):
+            if failure:
+                outcome.failures[seed] = failure
+                if len(outcome.failures) <= FAILURES_SHOWN_MAX:
+                    say(f"{failure}\nagain: {kind.replay} {seed}")
+            outcome.counts.update(counts)
+    outcome.seconds = time.monotonic() - began
+    if len(seeds) >= kind.marked_seeds_min:
+        outcome.unreached = [mark for mark in import_module(kind.module).MARKS if not outcome.counts[mark]]
+    return outcome
+
+
+def _run_seed(module: str, seed: int) -> tuple[int, Counter[str], str]:
+    try:
+        return seed, Counter(import_module(module).run_seed(seed).counts), ""
+    except Exception as error:
+        # It is what the campaign is there to find, of whatever type; the traceback comes with the replay.
+        return seed, Counter(), f"seed {seed}: {type(error).__name__}: {error}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run many seeds of a simulation.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{' or '.join(KINDS)}; all of them by default")
+    parser.add_argument("--seeds", type=int, default=100, help="how many of each kind (%(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first one (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s, the cores of this machine)"
+    )
+    options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.kinds) - set(KINDS)):
+        parser.error(f"{', '.join(unknown)}: there are {' and '.join(KINDS)}")
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    is_good = True
+    for name in options.kinds or KINDS:
+        outcome = run_campaign(KINDS[name], seeds, options.workers, _say)
+        is_good &= outcome.is_good
+        for what, count in sorted(outcome.counts.items()):
+            _say(f"{count:12} {what}")
+        _say(
+            f"{name}: {outcome.seeds} seeds from {options.first_seed} in {outcome.seconds:.1f} s,"
+            f" {outcome.seeds / outcome.seconds:.2f} a second, {len(outcome.failures)} failed"
+            + (f": {sorted(outcome.failures)}" if outcome.failures else "")
+        )
+        if outcome.unreached:
+            _say(f"{name}: never reached: {', '.join(outcome.unreached)}")
+    return 0 if is_good else 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

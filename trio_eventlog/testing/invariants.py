@@ -1,0 +1,355 @@
+"""What must hold of every replica after every step of its driver, looked at from outside.
+
+`Invariants` is a Trio instrument: Trio calls it after each step of each task, so nothing in the product has to. When a driver's
+task begins it also puts itself between the driver and three of its own calls (send, apply, log an event), on that one object.
+
+| holds | looked at |
+| --- | --- |
+| one leader for each term | after each step |
+| a leader of one term only ever appends | after each step |
+| log matching: same index and term, same entry before it and same bytes | each entry once per replica |
+| what is committed is the same everywhere, and durable on a quorum when it first is | each entry once per replica |
+| leader completeness: a new leader has everything committed in earlier terms | at each election |
+| commit, applied and watermark never go back; applied <= commit <= last | after each step |
+| the same bytes applied at the same index, equal machines at the same index | each entry; machines every so often |
+| a vote, or "I hold this entry", leaves after it is durable, on the disk itself | each such message |
+| after a crash the disk holds what was promised | each start |
+"""
+
+import copy
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.hard_state import decode_file
+from trio_eventlog.ids import NOBODY, GroupId, NodeId
+from trio_eventlog.node.raft_driver import RaftDriver
+from trio_eventlog.raft import Event, HardState, Message, MessageType
+from trio_eventlog.raft.quorum import joint_committed
+from trio_eventlog.testing.disk import SimFile
+
+MACHINE_ENTRIES = 16
+"""Machines are compared at every index that this divides."""
+STEPS = frozenset(f"{RaftDriver.__module__}.{RaftDriver.__qualname__}.{name}" for name in ("run", "_apply_loop", "_write_loop"))
+"""Names of the tasks that move a replica."""
+
+
+class InvariantBroken(AssertionError):
+    """Something that must always hold does not."""
+
+
+@attrs.define(slots=True, eq=False)
+class _Entry:
+    """An entry somebody holds. The checksum is that of its bytes, as soon as somebody has applied it."""
+
+    previous_term: int
+    checksum: int | None = None
+
+
+@attrs.define(slots=True, eq=False)
+class _Group:
+    """What is known of a group, from all of its replicas."""
+
+    leaders: dict[int, NodeId] = attrs.field(factory=dict)
+    entries: dict[tuple[int, int], _Entry] = attrs.field(factory=dict)
+    """By index and term."""
+    committed: list[int] = attrs.field(factory=list)
+    """Terms of the committed entries, from index 1 on."""
+    committed_in: list[tuple[int, int]] = attrs.field(factory=list)
+    """(term of the leader, last index committed under it), terms ascending as far as leaders tell at once."""
+    machines: dict[int, Any] = attrs.field(factory=dict)
+    """By applied index: a copy of the first machine that got there."""
+    drivers: dict[NodeId, RaftDriver] = attrs.field(factory=dict)
+    """The last one of each node, whether it still runs or not."""
+
+
+@attrs.define(slots=True, eq=False)
+class _Promise:
+    """What a node has told others that it will not forget, crash or not."""
+
+    term: int = 0
+    voted_in: int = 0
+    vote: NodeId = NOBODY
+    index: int = 0
+    index_term: int = 0
+
+
+@attrs.define(slots=True, eq=False)
+class _Seen:
+    """A driver as it was after its last step."""
+
+    driver: RaftDriver
+    group: _Group
+    promise: _Promise
+    terms: list[int] = attrs.field(factory=list)
+    """Of the entries in its log, from index 1 on."""
+    commit: int = 0
+    applied: int = 0
+    watermark: int = 0
+    led_term: int = 0
+    """The term in which it led after its last step; 0 when it did not."""
+    checked_state: HardState | None = None
+    """The hard state that the disk was last found to hold."""
+
+
+class Invariants(trio.abc.Instrument):
+    """Give it to `trio.run`, or add it to a run, before the first node starts.
+
+    Args:
+        name_of: how a node is called in messages.
+
+    Attributes:
+        marks: rare things seen: the events of the cores, and some of this module's own.
+        broken: set at the first breach; `error` is it. An instrument cannot raise.
+    """
+
+    def __init__(self, name_of: Callable[[NodeId], str] = str) -> None:
+        self.marks: Counter[str] = Counter()
+        self.broken = trio.Event()
+        self.error: InvariantBroken | None = None
+        self._name_of = name_of
+        self._groups: dict[GroupId, _Group] = {}
+        self._promises: dict[tuple[GroupId, NodeId], _Promise] = {}
+        self._seen: dict[RaftDriver, _Seen] = {}
+        self._tasks: dict[trio.lowlevel.Task, _Seen] = {}
+
+    async def watch(self) -> None:
+        """Until something is broken; then raises it."""
+        await self.broken.wait()
+        assert self.error is not None
+        raise self.error
+
+    # The instrument
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        if task.name in STEPS:
+            frame = task.coro.cr_frame
+            assert frame is not None, "it has not begun"
+            driver = frame.f_locals["self"]
+            if driver not in self._seen:
+                self._check(self._begin, driver)
+            self._tasks[task] = self._seen[driver]
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        seen = self._tasks.get(task)
+        if seen is not None:
+            self._check(self._look, seen)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self._tasks.pop(task, None)
+
+    def _check(self, look: Callable[[Any], None], subject: Any) -> None:
+        if self.error is None:
+            try:
+                look(subject)
+            except InvariantBroken as error:
+                self.error = error
+                self.broken.set()
+
+    # A replica begins
+
+    def _begin(self, driver: RaftDriver) -> None:
+        core = driver._core
+        key = (driver.group_id, core.node_id)
+        group = self._groups.setdefault(driver.group_id, _Group())
+        promise = self._promises.setdefault(key, _Promise())
+        seen = self._seen[driver] = _Seen(driver, group, promise)
+        group.drivers[core.node_id] = driver
+        self._interpose(seen)
+        state = driver._hard_state.state
+        if state.term < promise.term or (state.term == promise.voted_in and state.vote != promise.vote):
+            raise self._broken_by(seen, f"came back with {state} after {promise}")
+        departed = driver._departed
+        if (departed.last_term, departed.last_index) >= (promise.index_term, promise.index):
+            promise.index = promise.index_term = 0
+        elif core._log.term(promise.index) != promise.index_term:
+            raise self._broken_by(seen, f"came back with a log to {core.last_index} after {promise}")
+        self._look(seen)
+
+    def _interpose(self, seen: _Seen) -> None:
+        driver = seen.driver
+        send, apply, log_event = driver._send, driver._apply, driver._log_event
+
+        def sending(group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
+            self._check(lambda message: self._check_promise(seen, message), message)
+            return send(group_id, message, frames)
+
+        def applying(frame: EntryFrame) -> None:
+            apply(frame)
+            self._check(lambda frame: self._check_applied(seen, frame), frame)
+
+        def logging(event: Event) -> None:
+            self.marks[event.kind.name] += 1
+            if event.kind.name.startswith("ALARM"):
+                self._check(lambda event: self._alarm(seen, event), event)
+            log_event(event)
+
+        driver._send, driver._apply, driver._log_event = sending, applying, logging  # type: ignore[method-assign]
+
+    def _alarm(self, seen: _Seen, event: Event) -> None:
+        raise self._broken_by(seen, f"{event.kind.value} ({event.text})")
+
+    # After a step
+
+    def _look(self, seen: _Seen) -> None:
+        core = seen.driver._core
+        self._look_at_log(seen)
+        if core.is_leader:
+            self._look_at_leader(seen)
+        else:
+            seen.led_term = 0
+        commit, applied = core.commit_index, core.applied_index
+        if commit < seen.commit or applied < seen.applied:
+            raise self._broken_by(seen, f"went back from commit {seen.commit}, applied {seen.applied} to {commit}, {applied}")
+        if not applied <= commit <= core.last_index:
+            raise self._broken_by(seen, f"applied {applied}, commit {commit}, last {core.last_index}")
+        if commit > seen.commit:
+            self._look_at_commits(seen, commit)
+            seen.commit = commit
+        seen.applied = applied
+
+    def _look_at_log(self, seen: _Seen) -> None:
+        """Follow the log to where it is now, and compare what is new in it with what others hold there."""
+        log, terms = seen.driver._core._log, seen.terms
+        last = log.last_index
+        if last == len(terms) and (not terms or log.term(last) == terms[-1]):
+            return
+        kept = min(last, len(terms))
+        while kept and log.term(kept) != terms[kept - 1]:
+            kept -= 1
+        if kept < len(terms):
+            if seen.led_term and seen.led_term == seen.driver._core.term:
+                raise self._broken_by(seen, f"leads term {seen.led_term} and rewrote its log from {kept + 1} on")
+            self.marks["suffix replaced"] += 1
+            if kept < seen.promise.index:
+                # Entries that were acknowledged and never committed, which a later leader does not have.
+                seen.promise.index = kept
+                seen.promise.index_term = terms[kept - 1] if kept else 0
+            del terms[kept:]
+        entries = seen.group.entries
+        previous_term = terms[-1] if terms else 0
+        for index in range(kept + 1, last + 1):
+            term = log.term(index)
+            assert term is not None
+            known = entries.setdefault((index, term), _Entry(previous_term))
+            if known.previous_term != previous_term:
+                raise self._broken_by(
+                    seen,
+                    f"entry {index} of term {term} follows one of term {previous_term} here, of {known.previous_term} elsewhere",
+                )
+            terms.append(term)
+            previous_term = term
+
+    def _look_at_leader(self, seen: _Seen) -> None:
+        core = seen.driver._core
+        if seen.led_term == core.term:
+            return
+        leader = seen.group.leaders.setdefault(core.term, core.node_id)
+        if leader != core.node_id:
+            raise self._broken_by(seen, f"leads term {core.term}, which {self._name_of(leader)} leads")
+        self.marks["elected"] += 1
+        seen.led_term = core.term
+        index = max((index for term, index in seen.group.committed_in if term < core.term), default=0)
+        # By log matching the last one speaks for all.
+        if index and (index > len(seen.terms) or seen.terms[index - 1] != seen.group.committed[index - 1]):
+            raise self._broken_by(seen, f"was elected in term {core.term} without entry {index}, which is committed")
+
+    def _look_at_commits(self, seen: _Seen, commit: int) -> None:
+        group, core = seen.group, seen.driver._core
+        committed = group.committed
+        for index in range(seen.commit + 1, min(commit, len(committed)) + 1):
+            if committed[index - 1] != seen.terms[index - 1]:
+                raise self._broken_by(seen, f"committed {index} of term {seen.terms[index - 1]}, others of {committed[index - 1]}")
+        if commit <= len(committed):
+            return
+        if seen.commit:
+            # Not in a new life of the node: it may have been told of what nobody else remembers.
+            configuration = core.configuration
+
+            def held(node_id: NodeId) -> int:
+                driver = group.drivers.get(node_id)
+                if driver is None:
+                    return 0
+                last = min(commit, driver._log.last_index)
+                while last and driver._log.term(last) != seen.terms[last - 1]:
+                    last -= 1
+                return last
+
+            durable = joint_committed(configuration.voters, configuration.voters_outgoing, held)
+            if durable < commit:
+                raise self._broken_by(seen, f"commits {commit}, and a quorum of {configuration} holds {durable}")
+        committed.extend(seen.terms[len(committed) : commit])
+        group.committed_in.append((core.term, commit))
+
+    # What a driver does in a step
+
+    def _check_applied(self, seen: _Seen, frame: EntryFrame) -> None:
+        checksum = zlib.crc32(frame.raw)
+        entry = seen.group.entries.get((frame.index, frame.term))
+        if entry is None:
+            raise self._broken_by(seen, f"applied entry {frame.index} of term {frame.term}, which nobody was seen to hold")
+        if entry.checksum is None:
+            entry.checksum = checksum
+        if entry.checksum != checksum:
+            raise self._broken_by(seen, f"entry {frame.index} of term {frame.term} has other bytes here than elsewhere")
+        machine: Any = seen.driver._applier._machine  # type: ignore[attr-defined]
+        watermark = getattr(machine, "high_watermark", 0)
+        if watermark < seen.watermark:
+            raise self._broken_by(seen, f"the watermark went back from {seen.watermark} to {watermark}")
+        seen.watermark = watermark
+        if frame.index % MACHINE_ENTRIES == 0:
+            known = seen.group.machines.get(frame.index)
+            if known is None:
+                seen.group.machines[frame.index] = copy.deepcopy(vars(machine))
+            elif known != vars(machine):
+                raise self._broken_by(seen, f"machines that have applied {frame.index} differ: {vars(machine)}, elsewhere {known}")
+            else:
+                self.marks["machines compared"] += 1
+
+    def _check_promise(self, seen: _Seen, message: Message) -> None:
+        """Nothing leaves a node before what it promises is durable."""
+        promise, driver = seen.promise, seen.driver
+        if message.reject or message.term != driver._core.term:
+            return
+        if message.type is MessageType.VOTE_RESPONSE:
+            self._check_hard_state(seen)
+            promise.term, promise.voted_in, promise.vote = message.term, message.term, driver._core._vote
+            if promise.vote != message.to:
+                raise self._broken_by(seen, f"grants {self._name_of(message.to)} what {self._name_of(promise.vote)} has")
+        elif message.type is MessageType.APPEND_RESPONSE:
+            self._check_hard_state(seen)
+            self._check_durable(seen, message.index)
+            promise.term = message.term
+            if message.index > promise.index:
+                promise.index, promise.index_term = message.index, driver._log.term(message.index)
+
+    def _check_hard_state(self, seen: _Seen) -> None:
+        driver = seen.driver
+        state = driver._hard_state.state
+        if state.term != driver._core.term:
+            raise self._broken_by(seen, f"speaks in term {driver._core.term} and has saved {state}")
+        file = driver._hard_state._file
+        if state is not seen.checked_state and isinstance(file, SimFile):
+            found = decode_file(file.durable_content()).state
+            if (found.term, found.vote) != (state.term, state.vote):
+                raise self._broken_by(seen, f"relies on {state}, and the disk has {found}")
+            seen.checked_state = state
+
+    def _check_durable(self, seen: _Seen, index: int) -> None:
+        log = seen.driver._log
+        if index > log.last_index:
+            raise self._broken_by(seen, f"acknowledges {index}, and the log is durable to {log.last_index}")
+        for segment in log._segments[-2:]:
+            if isinstance(segment.file, SimFile) and segment.contents.base_index <= index:
+                unsynced = segment.file.unsynced_from()
+                if unsynced < segment.contents.frames_bytes or not segment.file.is_named_durably():
+                    raise self._broken_by(seen, f"acknowledges {index}, and {segment.path} is not durable from {unsynced} on")
+
+    def _broken_by(self, seen: _Seen, what: str) -> InvariantBroken:
+        driver = seen.driver
+        return InvariantBroken(f"{self._name_of(driver._core.node_id)}: {driver.name}: {what}")
