@@ -23,7 +23,7 @@ from trio_eventlog.gossip.events import Event as GossipEvent
 from trio_eventlog.gossip.events import KeysChanged
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
-from trio_eventlog.http.server import health_handler, serve_http
+from trio_eventlog.http.server import answer_probe, health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
@@ -271,7 +271,7 @@ class Node:
         self._health = Health()
         self._tell_health()
         services.append(self._health.service())
-        self._server = Server([*services, *reflection_services(services)], rpc)
+        self._server = Server([*services, *reflection_services(services)], rpc, self._answer_get)
         self._mux = Mux(
             MuxSettings(
                 unidentified_connections_max=settings.max_unidentified_connections,
@@ -421,7 +421,7 @@ class Node:
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
-            found = await find_cluster(self._discovery, self._settings.cluster_name)
+            found = await find_cluster(self._discovery, self._directory, self._settings.cluster_name, self._settings.bootstraps)
             await save_voters(self._directory, found.cluster_id, self._settings.cluster_name, found.voters)
             self._voters = found.voters
             logger.info(
@@ -512,6 +512,10 @@ class Node:
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._server.serve(stream, peer)
 
+    def _answer_get(self, path: str) -> int | None:
+        answer = answer_probe(path, self.unready_because)
+        return None if answer is None else answer.status
+
     async def _serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         await serve_http(stream, info, health_handler(self.unready_because))
 
@@ -523,7 +527,7 @@ class Node:
             stream = await self._surroundings.network.open_stream(member.address)
             if self._tls is None:
                 return stream
-            host, _ = split_address(member.address)
+            host = self._tls.peer_name or split_address(member.address)[0]
             return trio.SSLStream(stream, self._tls.grpc_context(), server_hostname=host, https_compatible=True)
         raise TimeoutError(f"{member.address} did not answer within {self._settings.connect_timeout_seconds:g} s")
 
@@ -531,7 +535,7 @@ class Node:
 
     def _hello(self) -> Hello:
         """What peers are told: with the first voters once they are known, with the candidates heard of before."""
-        return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.known_ids())
+        return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.told_ids())
 
     def _identity(self) -> Hello:
         return Hello(
@@ -715,6 +719,7 @@ def _tls_source(settings: NodeSettings) -> FileTls | None:
             key=settings.tls_key,
             authority=settings.tls_ca,
             require_client_certificate=settings.tls_require_client_cert,
+            peer_name=settings.tls_peer_name,
         )
     )
 

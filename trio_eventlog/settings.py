@@ -206,6 +206,13 @@ class NodeSettings:
     tls_require_client_cert: bool = setting(
         SWITCH, False, "Refuse clients without a certificate vouched for by `tls_ca`.", group="Security"
     )
+    tls_peer_name: str = setting(
+        TEXT,
+        "",
+        "Name that the certificate of every node carries beside others, and no client's. The same on all nodes.",
+        group="Security",
+        default_text="none: the certificate of a node is for the host that it advertises",
+    )
     gossip_key_file: str = setting(
         PATH,
         "",
@@ -417,6 +424,10 @@ class NodeSettings:
                 raise refuse("dns_servers", server, "a DNS server is named by its IP address")
         if self.tls_require_client_cert and not (self.tls_cert and self.tls_ca):
             raise refuse("tls_require_client_cert", True, "it needs tls_cert, tls_key and tls_ca")
+        if self.tls_peer_name and not self.tls_ca:
+            raise refuse("tls_peer_name", self.tls_peer_name, "it needs tls_cert, tls_key and tls_ca")
+        if self.tls_cert and not self.tls_ca and (self.join or self.bootstraps > 1):
+            raise refuse("tls_ca", "", "nodes know each other by certificates that it vouches for")
         for name in ("acl_model", "acl_policy"):
             # Known names with no effect yet. Who sets one counts on being protected by it.
             if getattr(self, name):

@@ -600,7 +600,7 @@ def test_clocks_witness_one_less() -> None:
 
 def test_refused_merges_change_nothing() -> None:
     """Another cluster's tag, no Serf at all, versions: an error for the dialler, an event for us."""
-    serf = new_serf(refuses=lambda name, tags: "" if tags.get("cluster", "a") == "a" else "is of another cluster")
+    serf = new_serf(accepts=lambda name, tags: tags.get("cluster", "a") == "a")
     other = attrs.evolve(alive(1), meta=WIRE.encode_tags({"cluster": "b"}))
     foreign = MemberRecord(
         name="m1", address=address(1), incarnation=1, status=Status.ALIVE, meta=other.meta, versions=other.versions

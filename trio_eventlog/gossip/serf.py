@@ -207,8 +207,7 @@ class Serf:
     Arguments:
         address: where others reach this node.
         tags: at most 512 bytes encoded.
-        refuses: why a member of this name and these tags is not of our cluster; empty when it is. Asked on merge and for every
-            alive message.
+        accepts: is a member of this name and these tags of our cluster? Asked on merge and for every alive message.
         keys: the keyring, for key queries; None when gossip is not encrypted.
         ack_payload: sent with acks, for example an encoded coordinate.
     """
@@ -224,7 +223,7 @@ class Serf:
         wire: Wire,
         rng: random.Random,
         now: float,
-        refuses: Callable[[str, Mapping[str, str]], str] = lambda name, tags: "",
+        accepts: Callable[[str, Mapping[str, str]], bool] = lambda name, tags: True,
         keys: Keys | None = None,
         ack_payload: bytes = b"",
     ) -> None:
@@ -237,7 +236,7 @@ class Serf:
         self.counts: Counter[str] = Counter()
         self._wire = wire
         self._rng = rng
-        self._refuses = refuses
+        self._accepts = accepts
         self._keys = keys
         self._now = now
         body_bytes_max = rumor_bytes_max(swim_settings)
@@ -254,7 +253,7 @@ class Serf:
             now=now,
             encode=wire.encode,
             actions=self.actions,
-            refuses=self._refuses_meta,
+            refuses=self._why_not_ours,
             queues=(self._intent_rumors, self._query_rumors, self._event_rumors),
         )
         self.swim.ack_payload = ack_payload
@@ -448,8 +447,10 @@ class Serf:
 
     # --- Rows of the failure detector. ---
 
-    def _refuses_meta(self, name: str, meta: bytes) -> str:
-        return self._refuses(name, self._decode_tags(meta))
+    def _why_not_ours(self, name: str, meta: bytes) -> str:
+        tags = self._decode_tags(meta)
+        # With the tags, so that whoever reads of it knows which cluster that is.
+        return "" if self._accepts(name, tags) else f"{name!r} is of another cluster: {tags}"
 
     def _decode_tags(self, meta: bytes) -> dict[str, str]:
         try:

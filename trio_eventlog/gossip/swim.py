@@ -449,7 +449,7 @@ class Swim:
             return
         if not is_own and (reason := self._refuses(message.name, message.meta)):
             self.counts["alive of another cluster"] += 1
-            self.actions.events.append(MergeRefused(f"{message.name!r} {reason}"))
+            self.actions.events.append(MergeRefused(reason))
             return
         moves = False
         if row is None:
@@ -644,7 +644,7 @@ class Swim:
         theirs = [record for record in records if record.status is Status.ALIVE]
         for record in theirs:
             if record.name != self.name and (reason := self._refuses(record.name, record.meta)):
-                return f"{record.name!r} {reason}"
+                return reason
         known = [(record.name, record.versions) for record in theirs]
         known += [(row.name, row.versions) for row in self._rows.values() if row.is_here]
         if not known:

@@ -12,7 +12,7 @@ import trio
 
 from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX, Hello, RefusedCode
 from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, NodeId, format_id
-from trio_eventlog.net.links import LinkRefused
+from trio_eventlog.net.links import CertificateRefused, LinkRefused
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +122,9 @@ def derive_cluster_id(cluster_name: str, voters: Sequence[NodeId]) -> ClusterId:
 def decide_bootstrap(own: Hello, hellos: Sequence[Hello]) -> BootstrapDecision:
     """What the node of `own` may do, having heard `hellos` (the latest of each other node). Pure.
 
-    Safe as long as no node ever forgets a known id: a node that has told one other "these N are all" can never tell a third
-    node of another N. So two sets of voters that share a node cannot both be confirmed by it (docs/design/wire.md).
+    Safe as long as every node tells others one complete set at most, for ever (`told_ids`): a node that has told one other
+    "these N are all" never tells a third node of another N. So two sets of voters that share a node cannot both be confirmed
+    by it (docs/design/wire.md).
     """
     for hello in hellos:
         if hello.cluster_name != own.cluster_name:
@@ -151,7 +152,8 @@ def decide_bootstrap(own: Hello, hellos: Sequence[Hello]) -> BootstrapDecision:
     if len(voters) > own.bootstrap_expect:
         return Refuse(
             f"{len(voters)} nodes want to begin a cluster of {own.bootstrap_expect}: {', '.join(map(format_id, voters))}; "
-            "one that was replaced is forgotten when the others restart"
+            "start as many as are expected; one that was replaced is forgotten when all of them, none of which has begun a cluster"
+            " yet, are started again with empty data directories"
         )
     for hello in candidates:
         if hello.has_data:
@@ -164,6 +166,17 @@ def decide_bootstrap(own: Hello, hellos: Sequence[Hello]) -> BootstrapDecision:
         if tuple(sorted(hello.known_ids)) != voters:
             return Wait(f"{_called(hello)} knows {len(hello.known_ids)} of {own.bootstrap_expect} nodes")
     return Bootstrap(cluster_id=derive_cluster_id(own.cluster_name, voters), voters=voters)
+
+
+def told_ids(own: NodeId, known: Sequence[NodeId], agreed: Sequence[NodeId], expect: int) -> tuple[NodeId, ...]:
+    """What a node that is forming a cluster may tell others of the ids it knows. Pure.
+
+    Args:
+        known: ids of all candidates heard of, our own too.
+        agreed: the first complete set it knew, once that is written down; empty before.
+        expect: how many make a set complete.
+    """
+    return tuple(agreed or (known if len(known) < expect else (own,)))
 
 
 def _called(hello: Hello) -> str:
@@ -219,6 +232,7 @@ class StaticDiscovery:
         self._on_event = on_event
         self._hellos: dict[NodeId, Hello] = {}
         self._known_ids: set[NodeId] = set()
+        self._agreed: tuple[NodeId, ...] = ()
         self._members: dict[NodeId, Member] = {}
         self._failed: set[NodeId] = set()
         self._nursery: trio.Nursery | None = None
@@ -260,12 +274,22 @@ class StaticDiscovery:
             self._begin_watching(address)
 
     def known_ids(self) -> tuple[NodeId, ...]:
-        """Bootstrap candidates heard of so far, ourselves included, sorted: for our own hello. Only grows.
+        """Bootstrap candidates heard of so far, ourselves included, sorted. Only grows.
 
         Empty for a node that may not begin a cluster.
         """
         own = self._identity()
         return tuple(sorted({own.node_id, *self._known_ids})) if own.bootstrap_expect else ()
+
+    def agree(self, ids: Sequence[NodeId]) -> None:
+        """This node has written down that it will begin a cluster with these or none: it tells others so from now on."""
+        self._agreed = tuple(ids)
+        self._known_ids.update(ids)
+
+    def told_ids(self) -> tuple[NodeId, ...]:
+        """The candidates, for our own hello."""
+        own = self._identity()
+        return told_ids(own.node_id, self.known_ids(), self._agreed, own.bootstrap_expect) if own.bootstrap_expect else ()
 
     def decision(self) -> BootstrapDecision:
         """`decide_bootstrap` of what is known now."""
@@ -310,7 +334,8 @@ class StaticDiscovery:
                 failures += 1
                 text = str(error)
                 if text != last_text:
-                    logger.info("probe of %s: %s", address, text)
+                    level = logging.WARNING if isinstance(error, CertificateRefused) else logging.INFO
+                    logger.log(level, "probe of %s: %s", address, text)
                     last_text = text
                 if failures == settings.failed_probes_max:
                     self._nobody_at(address)

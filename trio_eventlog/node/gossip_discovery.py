@@ -56,15 +56,10 @@ def cluster_tag(cluster_name: str) -> str:
     return "sha256:" + hashlib.sha256(cluster_name.encode()).hexdigest()[:32]
 
 
-def refuses_clusters_but(cluster_name: str) -> Callable[[str, Mapping[str, str]], str]:
-    """Why a member may not gossip with us: it is of another cluster. Foreign programs that name none may look on."""
+def accepts_cluster(cluster_name: str) -> Callable[[str, Mapping[str, str]], bool]:
+    """May a member gossip with us? Not when it is of another cluster; foreign programs that name none may look on."""
     own = cluster_tag(cluster_name)
-
-    def refuses(name: str, tags: Mapping[str, str]) -> str:
-        theirs = tags.get("cluster", own)
-        return "" if theirs == own else f"is of the cluster named {theirs!r}, this node of {own!r}"
-
-    return refuses
+    return lambda name, tags: tags.get("cluster", own) == own
 
 
 class DriverMaker(Protocol):
@@ -186,7 +181,7 @@ def make_gossip_discovery(
         rng=rng,
         seeds=seeds,
         keyring=keyring,
-        refuses=refuses_clusters_but(cluster_name),
+        accepts=accepts_cluster(cluster_name),
     )
     return GossipDiscovery(make_driver, node_id=node_id, on_event=on_event, on_gossip_event=on_gossip_event)
 
