@@ -19,7 +19,7 @@ from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, Refused, RefusedCode, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
 from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError
-from trio_eventlog.http.server import health_handler, serve_http
+from trio_eventlog.http.server import answer_probe, health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
 from trio_eventlog.net.join import Joiner, JoinSettings, Place
@@ -215,7 +215,7 @@ class Node:
         self._health = Health()
         self._tell_health()
         services.append(self._health.service())
-        self._server = Server([*services, *reflection_services(services)], rpc)
+        self._server = Server([*services, *reflection_services(services)], rpc, self._answer_get)
         self._mux = Mux(
             MuxSettings(
                 unidentified_connections_max=settings.max_unidentified_connections,
@@ -439,6 +439,10 @@ class Node:
     async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._server.serve(stream, peer)
+
+    def _answer_get(self, path: str) -> int | None:
+        answer = answer_probe(path, self.unready_because)
+        return None if answer is None else answer.status
 
     async def _serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         await serve_http(stream, info, health_handler(self.unready_because))
