@@ -40,7 +40,7 @@ from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
-from trio_eventlog.node.gossip_discovery import make_gossip_discovery
+from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_driver import GossipSettings
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
@@ -77,6 +77,10 @@ _OWN_SERVICES = (
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 )
 GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
+NO_GOSSIP = (
+    "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
+    " So nodes know of each other through --join alone, and each has to be named there"
+)
 LEAVE_DELAY_SECONDS = 0.2
 """How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
 HAND_OVER_SECONDS_MAX = 2.0
@@ -262,7 +266,7 @@ class Node:
             self.broker,
             topics,
             self._forwarder,
-            MembershipAdministration(self.broker, self._reconciler, self._forwarder),
+            MembershipAdministration(self.broker, self._reconciler, self._forwarder, self._seen),
             status=self.status,
             ready=self._ready,
             transfer_seconds_max=HAND_OVER_SECONDS_MAX,
@@ -352,6 +356,7 @@ class Node:
         response.peers.extend(
             admin_pb2.Peer(id=format_id(member.node_id), address=member.address) for member in self._discovery.members().values()
         )
+        response.warnings.extend([NO_GOSSIP] if self._gossip is None else self._gossip.warnings())
         return response
 
     def servers(self) -> event_log_pb2.GetServersResponse:
@@ -359,6 +364,7 @@ class Node:
         response = event_log_pb2.GetServersResponse(cluster_id=format_id(self._directory.cluster_id))
         catalog = self._replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
+        seen = {one.node_id: one for one in self._seen()}
         known = [(self.node_id, self.name, self.address, "alive")]
         # Who does not answer is still one of us: `status` says so, and its replicas are counted on.
         for found, state in ((self._discovery.members(), "alive"), (self._discovery.failed(), "failed")):
@@ -368,9 +374,12 @@ class Node:
                 if member.node_id not in self._replicas.removed
             ]
         for node_id, name, address, state in sorted(known):
-            response.servers.add(
-                id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags={"status": state}
-            )
+            tags: dict[str, str] = {}
+            if (one := seen.get(node_id)) is not None:
+                tags = dict(one.tags)
+                state = "left" if one.status == "left" else state
+            tags["status"] = state
+            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags=tags)
         for topic in self.broker.topics():
             for number, partition in enumerate(topic.partitions):
                 response.partitions.add(
@@ -613,6 +622,9 @@ class Node:
             case PeerRefused():
                 pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
+    def _seen(self) -> list[Seen]:
+        return [] if self._gossip is None else self._gossip.seen()
+
     def _introduce(self, hello: Hello) -> None:
         self._discovery.introduce(hello)
         if self._gossip is not None:
@@ -659,10 +671,7 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         keys = await KeyFile.open(disk, settings.gossip_key_file, surroundings.rng) if settings.gossip_key_file else None
         gossips = keys is not None or not settings.has_tls
         if not gossips:
-            logger.warning(
-                "this node does not gossip: TLS is on, gossip cannot be TLS, and without gossip_key_file it would be readable by"
-                " everybody. Nodes then know of each other through --join alone, and every node has to be named there"
-            )
+            logger.warning(NO_GOSSIP)
         async with open_port(settings.listen, surroundings.network, surroundings.datagrams if gossips else None) as port:
             gossip = None
             if port.datagrams is not None:

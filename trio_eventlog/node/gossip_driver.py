@@ -236,7 +236,7 @@ class GossipDriver:
 
     def shown_host(self, address: Address) -> str:
         """The host of a gossip address, as text."""
-        return split_address(self._shown(address))[0]
+        return split_address(self.shown(address))[0]
 
     def try_to_join(self, address: str) -> None:
         """A node was heard of at "host:port": join through it, unless gossip knows it already. Given up after a few attempts."""
@@ -409,7 +409,7 @@ class GossipDriver:
                 received = self._datagrams.receive_nowait()
             except OSError as error:
                 self._counts["receive errors"] += 1
-                self._warn("receive", "a packet could not be received: %s", error)
+                self.warn("receive", "a packet could not be received: %s", error)
                 continue
             if received is None:
                 break
@@ -420,7 +420,7 @@ class GossipDriver:
                 packet = decode_packet(data, label=settings.label, keyring=self._keyring, limits=settings.limits)
             except CodecError as error:
                 self._counts["packets dropped"] += 1
-                self._warn("packet", "a packet from %s was dropped: %s", self._shown(sender), error)
+                self.warn("packet", "a packet from %s was dropped: %s", self.shown(sender), error)
                 continue
             self._counts["messages dropped"] += packet.dropped
             self._serf.receive(packet.messages, sender, now)
@@ -457,7 +457,7 @@ class GossipDriver:
             except OSError as error:
                 # A lost packet: the probe goes on with the help of others, and then accuses.
                 self._counts["send errors"] += 1
-                self._warn("send", "a packet to %s could not be sent: %s", self._shown(datagram.address), error)
+                self.warn("send", "a packet to %s could not be sent: %s", self.shown(datagram.address), error)
         for exchange in actions.exchanges:
             self._start_stream(nursery, self._exchange_tables, exchange)
         for ping in actions.stream_pings:
@@ -495,7 +495,7 @@ class GossipDriver:
             await self._exchange(exchange.address, is_join=exchange.is_join)
         except _STREAM_ERRORS as error:
             self._counts["exchanges failed"] += 1
-            logger.info("no exchange with %s at %s: %s", exchange.name, self._shown(exchange.address), _text(error))
+            logger.info("no exchange with %s at %s: %s", exchange.name, self.shown(exchange.address), _text(error))
 
     async def _ping_by_stream(self, ping: StreamPing) -> None:
         question = Ping(sequence=ping.sequence, target=ping.name, source=self.address, source_name=self.name)
@@ -579,11 +579,11 @@ class GossipDriver:
             answer = await self._ask(lambda serf, now: serf.receive_stream(message, now))
         except WrongLabel as error:
             self._counts["streams refused"] += 1
-            self._warn("label", "a gossip stream of %s was closed: %s", info.remote_address, error)
+            self.warn("label", "a gossip stream of %s was closed: %s", info.remote_address, error)
             return
         except (CodecError, InvalidArgument) as error:
             self._counts["streams refused"] += 1
-            self._warn("stream", "a gossip stream of %s was refused: %s", info.remote_address, error)
+            self.warn("stream", "a gossip stream of %s was refused: %s", info.remote_address, error)
             answer = ErrorText(str(error))
         except (Overloaded, ShuttingDown):
             self._counts["streams refused"] += 1
@@ -651,35 +651,34 @@ class GossipDriver:
             case MemberJoined(member=member, has_flapped=has_flapped):
                 if member.name != self.name:
                     again = " again" if has_flapped else ""
-                    self._say(logging.INFO, "%s at %s is alive%s", _plain(member.name), self._shown(member.address), again)
+                    self._say(logging.INFO, "%s at %s is alive%s", _plain(member.name), self.shown(member.address), again)
             case MemberFailed(member=member):
-                self._say(logging.WARNING, "%s at %s has failed", _plain(member.name), self._shown(member.address))
+                self._say(logging.WARNING, "%s at %s has failed", _plain(member.name), self.shown(member.address))
             case MemberLeft(member=member):
                 self._say(logging.INFO, "%s has left", _plain(member.name))
             case MemberReaped(member=member):
                 self._say(logging.INFO, "%s is forgotten", _plain(member.name))
             case MemberSuspected(name=name, accuser=accuser):
                 self._say(logging.INFO, "%s is suspected by %s", _plain(name), _plain(accuser))
-            case NameConflict(name=name, known_address=known, other_address=other, is_own=is_own):
-                whose = "our own name" if is_own else "the name"
-                self._warn(
-                    f"conflict {name}",
-                    "%s %r is used at %s, and also at %s: give every node its own",
-                    whose,
-                    name,
-                    self._shown(known),
-                    self._shown(other),
-                )
+            case NameConflict(name=name):
+                self.warn(f"conflict {name}", "%s", self.conflict_text(event))
             case SuspicionRefuted():
-                self._warn("refuted", "others had no answer from this node in time: it is slow, or packets are lost")
+                self.warn("refuted", "others had no answer from this node in time: it is slow, or packets are lost")
             case OnlyStreamsWork(name=name):
-                self._warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", _plain(name))
+                self.warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", _plain(name))
             case LoopStalled(seconds=seconds):
-                self._warn("stalled", "this process stood still for %.1f s; nobody is accused for it", seconds)
+                self.warn("stalled", "this process stood still for %.1f s; nobody is accused for it", seconds)
             case MergeRefused(reason=reason):
-                self._warn("merge", "gossip with another node was refused: %s", reason)
+                self.warn("merge", "gossip with another node was refused: %s", reason)
             case _:
                 pass
+
+    def conflict_text(self, conflict: NameConflict) -> str:
+        whose = "our own name" if conflict.is_own else "the name"
+        return (
+            f"{whose} {conflict.name!r} is used at {self.shown(conflict.known_address)}, and also at"
+            f" {self.shown(conflict.other_address)}: give every node its own. A node that has moved is taken for two for a minute"
+        )
 
     def _say(self, level: int, text: str, *arguments: object) -> None:
         """A line about a member. Strangers can make members come and go, and so there are only so many per interval."""
@@ -695,7 +694,7 @@ class GossipDriver:
             )
         self._lines_left -= 1
 
-    def _warn(self, kind: str, text: str, *arguments: object) -> None:
+    def warn(self, kind: str, text: str, *arguments: object) -> None:
         """A warning that packets of strangers can cause: at most one per kind and interval, and of no more kinds than that."""
         now = trio.current_time()
         interval = self._settings.log_interval_seconds
@@ -707,7 +706,8 @@ class GossipDriver:
             self._last_logged[kind] = now
             logger.warning(text, *arguments)
 
-    def _shown(self, address: Address) -> str:
+    def shown(self, address: Address) -> str:
+        """The "host:port" that a gossip address can be dialled by."""
         return self._datagram_network.dialable(address)
 
 

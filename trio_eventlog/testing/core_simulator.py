@@ -276,6 +276,9 @@ class Replica:
         crashes_amid_write: whether the power fails during its next write of entries.
         tick_length: what it takes for a tick.
         commit_seen, applied_seen, led_term, handed_last: what the referee saw last.
+        ticks: of this life.
+        writing_since: at which tick the disk began what it is at.
+        heard: at which tick each node was last heard from; a new leader, or configuration, begins with everyone.
         promised: the entry's term for each (term, index) that this life is to acknowledge.
         following: what it, as a leader, thought of each follower at its last tick.
     """
@@ -301,6 +304,9 @@ class Replica:
     commit_seen: int = 0
     applied_seen: int = 0
     led_term: int = 0
+    ticks: int = 0
+    writing_since: int = 0
+    heard: dict[NodeId, int] = attrs.Factory(dict)
     promised: dict[tuple[int, int], int] = attrs.Factory(dict)
     following: dict[NodeId, ProgressStatus] = attrs.Factory(dict)
 
@@ -429,6 +435,7 @@ class CoreSimulation:
         replica.commit_seen = 0
         replica.applied_seen = 0
         replica.led_term = 0
+        replica.ticks = 0
         replica.handed_last = replica.log.last_index
         replica.promised.clear()
         replica.following.clear()
@@ -456,10 +463,12 @@ class CoreSimulation:
     def tick(self, replica: Replica) -> None:
         core = replica.core
         assert core is not None
+        replica.ticks += 1
         core.tick()
         self.pump(replica)
         if core.is_leader:
             self.look_at_followers(replica, core)
+            self.check_still_leading(replica, core)
         self.after_for(replica, replica.tick_length, lambda: self.tick(replica))
 
     def look_at_followers(self, replica: Replica, core: RaftNode) -> None:
@@ -483,6 +492,21 @@ class CoreSimulation:
         if status.uncommitted_bytes > max(settings.max_uncommitted_bytes, ENTRIES_MAX * ENTRY_BYTES_MAX):
             self.fail(f"leader {core.node_id} has taken {status.uncommitted_bytes} bytes that wait")
         replica.following = status.progress
+
+    def check_still_leading(self, replica: Replica, core: RaftNode) -> None:
+        """Who cannot commit does not keep others from leading."""
+        settings = core.settings
+        configuration = core.configuration
+        patience_ticks = 2 * settings.election_timeout_ticks + 1
+        writes_entries = replica.writing and bool(replica.writes[0].entries)
+        if writes_entries and replica.ticks - replica.writing_since > patience_ticks:
+            self.fail(f"leader {core.node_id} goes on although its disk hangs since its tick {replica.writing_since}")
+        if core.node_id not in configuration.all_voters and settings.step_down_on_removal:
+            self.fail(f"leader {core.node_id} goes on in {configuration}")
+        heard = {node for node, at in replica.heard.items() if replica.ticks - at <= patience_ticks} | {core.node_id}
+        for voters in (configuration.voters, configuration.voters_outgoing):
+            if settings.check_quorum and voters and 2 * len(voters & heard) <= len(voters):
+                self.fail(f"leader {core.node_id} goes on although it has heard from {sorted(heard)} only")
 
     def crash(self, replica: Replica) -> None:
         """Power is lost: what is under way to the disk is lost too, or a part of it, or nothing of it."""
@@ -586,6 +610,7 @@ class CoreSimulation:
         if replica.writing or not replica.writes:
             return
         replica.writing = True
+        replica.writing_since = replica.ticks
         delay = self.delay("disk", self.parameters.disk_delay_max) if replica.writes[0].must_sync else 0
         delay += max(replica.stalled_until - self.now, 0)
         if replica.crashes_amid_write and replica.writes[0].entries:
@@ -648,6 +673,8 @@ class CoreSimulation:
             if index <= machine.index:
                 continue
             entry = self.entry(replica, index)
+            if index > replica.log.last_index or replica.log.term(index) != entry.term:
+                self.fail(f"{replica.node_id} applies {entry.term}/{index}, which is not durable there")
             if entry.index != machine.index + 1:
                 self.fail(f"{replica.node_id} applies {entry.index} after {machine.index}")
             configuration = machine.configuration
@@ -660,6 +687,7 @@ class CoreSimulation:
                     self.note("configuration", f"{replica.node_id} {configuration}")
                 except ConfigurationError as error:
                     self.note("change refused", f"{replica.node_id} {index}: {error}")
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
                 try:
                     core.apply_configuration(change, index)
                 except ConfigurationError:
@@ -745,10 +773,16 @@ class CoreSimulation:
             return
         if self.log is not None:
             self.log.add(describe(message))
-        self.mark_message(target, target.core, message)
+        core = target.core
+        term = core.term
+        target.heard[message.sender] = target.ticks
+        self.mark_message(target, core, message)
         self.hand_over(target, message)
-        if message.type is MessageType.PRE_VOTE and not target.core.has_ready():
-            self.counts["pre-vote ignored within a lease"] += 1
+        if message.type is MessageType.PRE_VOTE:
+            if core.term != term:
+                self.fail(f"{target.node_id} goes from term {term} to {core.term} although it was only asked")
+            if not core.has_ready():
+                self.counts["pre-vote ignored within a lease"] += 1
         self.pump(target)
 
     def hand_over(self, replica: Replica, message: Message) -> None:
@@ -958,6 +992,7 @@ class CoreSimulation:
                 self.fail(f"{leader} and {replica.node_id} both lead term {core.term}")
             if replica.led_term != core.term:
                 replica.led_term = core.term
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
                 self.check_leader_completeness(replica, core)
             elif core.commit_index > replica.commit_seen:
                 if self.term(replica, core.commit_index) != core.term:
@@ -1083,6 +1118,12 @@ class CoreSimulation:
             granted = self.votes.setdefault((term, replica.node_id), replica.node_id)
             if granted != replica.node_id:
                 self.fail(f"{replica.node_id} votes for {granted} and itself in term {term}")
+        if kind is MessageType.TIMEOUT_NOW:
+            assert replica.core is not None
+            last = replica.core.last_index
+            target = self.replicas[message.to].log
+            if target.last_index < last or (target.base_index < last and target.term(last) != self.term(replica, last)):
+                self.fail(f"{replica.node_id} hands over to {message.to}, which does not have {last} yet")
         if kind is MessageType.APPEND_RESPONSE and not message.reject and message.index > replica.log.base_index:
             promised = replica.promised[message.term, message.index]
             if message.index > replica.log.last_index or replica.log.term(message.index) != promised:
