@@ -167,7 +167,4 @@ class Joiner:
 def _reason(error: Exception) -> str:
     if isinstance(error, trio.TooSlowError):
         return "no answer to the look-up in time"
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror  # Trio's own text only says that all attempts failed.
     return getattr(error, "strerror", None) or str(error)
