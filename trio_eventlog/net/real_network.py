@@ -25,7 +25,7 @@ class RealNetwork:
             match error.__cause__:
                 case ExceptionGroup(exceptions=[OSError(errno=int(number)), *_]):
                     # Trio says that all attempts failed; people want to know why.
-                    raise OSError(number, os.strerror(number)) from error
+                    raise OSError(number, f"{address}: {os.strerror(number)}") from error
             raise
         _tune(stream)
         return stream
