@@ -22,7 +22,7 @@ from trio_eventlog.testing.network import SimNetwork
 
 
 async def http(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-    await serve_http(stream, info, health_handler)
+    await serve_http(stream, info, health_handler(lambda: ""))
 
 
 async def grpc(stream: trio.abc.Stream, info: ConnectionInfo) -> None:

@@ -188,8 +188,10 @@ def plan(view: View, settings: MembershipSettings) -> list[Step]:
     """
     if not view.is_settled or view.configuration.is_joint:
         return []
-    steps: list[Step] = [*_registrations(view, settings), *_moves(view, settings), *_burials(view)]
-    change = _departure(view, settings) or _promotion(view, settings) or _arrival(view, settings)
+    promotion = _promotion(view, settings)
+    moves = _moves(view, settings, voters_are_settled=promotion is None)
+    steps: list[Step] = [*_registrations(view, settings), *moves, *_burials(view)]
+    change = _departure(view, settings) or promotion or _arrival(view, settings)
     return [*steps, change] if change is not None else steps
 
 
@@ -212,15 +214,22 @@ def _registrations(view: View, settings: MembershipSettings) -> list[Step]:
     return steps
 
 
-def _moves(view: View, settings: MembershipSettings) -> list[Step]:
-    """Replicas move to where `place` wants them, a few partitions at a time."""
+def _moves(view: View, settings: MembershipSettings, *, voters_are_settled: bool) -> list[Step]:
+    """Replicas move to where `place` wants them, a few partitions at a time.
+
+    Topics that follow the voters wait for one that is about to be promoted: they would move twice, and when it takes the place
+    of a drained one, have a copy less in between.
+    """
     voters = view.configuration.voters - view.leaving
     carriers = (voters | (view.nodes.keys() & view.configuration.learners)) - view.leaving
     steps: list[Step] = []
     moving = sum(partition.is_moving for topic in view.topics for partition in topic.partitions)
     for topic in view.topics:
         for partition in topic.partitions:
-            wanted = place(partition.group_id, carriers if topic.replica_count else voters, topic.replica_count)
+            if topic.replica_count:
+                wanted = place(partition.group_id, carriers, topic.replica_count)
+            else:
+                wanted = place(partition.group_id, voters, 0) if voters_are_settled else partition.wanted
             replicas = partition.replicas
             if not wanted:
                 continue

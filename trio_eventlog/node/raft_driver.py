@@ -168,6 +168,8 @@ class RaftDriver:
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
+        self._told_commit_index = 0
+        """The highest that a leader has told of, which its entries may be far from reaching here."""
         self._is_applying = False
         self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
         self._commit_notices: dict[NodeId, Message] = {}
@@ -204,6 +206,11 @@ class RaftDriver:
     @property
     def is_leader(self) -> bool:
         return self._core.is_leader
+
+    @property
+    def entries_behind(self) -> int:
+        """Entries that are committed, as far as this node has heard, and not applied here."""
+        return max(self._told_commit_index, self._core.commit_index) - self._applied_index
 
     def status(self) -> Status:
         return self._core.status()
@@ -386,7 +393,7 @@ class RaftDriver:
             index, change = self._applied_notices.popleft()
             if change is not None:
                 try:
-                    configuration = core.apply_configuration(change)
+                    configuration = core.apply_configuration(change, index)
                     self._heard_at = {node: at for node, at in self._heard_at.items() if node in configuration.nodes}
                     self._changes.applied(index, change, configuration)
                 except ConfigurationError as error:
@@ -429,6 +436,8 @@ class RaftDriver:
             elif received.message.type in _ELECTIONS and not self._may_take_part(received.message):
                 return
             self._core.step(received.message)
+            if received.message.type is MessageType.APPEND:
+                self._told_commit_index = max(self._told_commit_index, received.message.commit)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
@@ -765,14 +774,16 @@ class RaftDriver:
                 batch.append(self._writes.popleft())
                 frames = frames + following if frames else following
             hard_state = next((write.hard_state for write in reversed(batch) if write.hard_state is not None), None)
-            if hard_state is not None:
-                # Entries of this very write are not there yet, and what stands at their indexes may be entries that they replace.
-                # A commit index that covers those would commit them, should a crash come in between.
-                durable = frames[0].index - 1 if frames else self._log.last_index
-                await self._hard_state.save(attrs.evolve(hard_state, commit=min(hard_state.commit, durable)))
+            for part in _parts(frames) if hard_state is not None else [frames]:
+                if hard_state is not None:
+                    # These entries are not there yet, and what stands at their indexes may be entries that they replace. A commit
+                    # index that covers those would commit them, should a crash come in between.
+                    durable = part[0].index - 1 if part else self._log.last_index
+                    await self._hard_state.save(attrs.evolve(hard_state, commit=min(hard_state.commit, durable)))
+                if part:
+                    await self._log.append(part)
+                    self._counters["appends"] += 1
             if frames:
-                await self._log.append(frames)
-                self._counters["appends"] += 1
                 self._counters["appended_entries"] += len(frames)
                 self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
             self._written.extend(batch)
@@ -875,6 +886,17 @@ class RaftDriver:
         state = self._core.status().hard_state
         self._write(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         await done.wait()
+
+
+def _parts(frames: list[EntryFrame]) -> list[list[EntryFrame]]:
+    """Each configuration change begins a part: it says that the change before it is committed, and so much of the commit index has
+    to be durable before it is (`StorageAppend.sync_commit`). All in one part if there is none."""
+    parts: list[list[EntryFrame]] = [[]]
+    for frame in frames:
+        if frame.kind is EntryKind.CONFIGURATION and parts[-1]:
+            parts.append([])
+        parts[-1].append(frame)
+    return parts
 
 
 @attrs.define(slots=True, eq=False)

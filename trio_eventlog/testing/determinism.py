@@ -10,7 +10,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 import trio.testing
@@ -51,21 +51,18 @@ def deterministic_scheduling(seed: int) -> Iterator[None]:
         generator.setstate(state)
 
 
-def run(function: Callable[..., Awaitable[T]], *args: object, seed: int) -> T:
-    """`trio.run` in virtual time, scheduled by `seed`. Time jumps whenever every task waits."""
-    with deterministic_scheduling(seed):
-        return trio.run(function, *args, clock=trio.testing.MockClock(autojump_threshold=0.0))
-
-
-def run_virtually(
+def run(
     function: Callable[..., Awaitable[T]],
     *args: object,
-    clock: trio.abc.Clock | None = None,
-    instruments: Sequence[Any] = (),
     seed: int = 0,
+    clock: trio.abc.Clock | None = None,
+    instruments: Sequence[trio.abc.Instrument] = (),
     seconds_max: float = math.inf,
 ) -> T:
-    """`trio.run` for `pytest.mark.trio(run=run_virtually)`: virtual time, and the same schedule every time.
+    """`trio.run` in virtual time, scheduled by `seed`. Time jumps whenever every task waits.
+
+    Args:
+        clock, instruments: as for `trio.run`. They make it fit for `pytest.mark.trio(run=...)`.
 
     Raises:
         trio.TooSlowError: after `seconds_max` of virtual time. What waits for something that never comes would wait for ever

@@ -9,7 +9,7 @@ Deterministic: all chance comes from the `random.Random` given to it, and under 
 
 What it keeps of TCP: bytes arrive in order or not at all, writers wait when the other side does not read, closing ends the
 stream after what was sent, a reset breaks both sides. While two hosts are cut, bytes wait as TCP's retransmissions do, and
-neither side is told anything. Packets that meet a cut are lost.
+neither side is told anything. docs/simulated-network.md is the guide.
 """
 
 import errno
@@ -23,7 +23,7 @@ from trio_eventlog.gossip.messages import Address
 from trio_eventlog.net.network import BoundListener, join_address, split_address
 from trio_eventlog.testing.datagrams import SimDatagrams
 from trio_eventlog.testing.streams import Connection, SimListener, SimStream
-from trio_eventlog.testing.weather import Link, OnWrite, Weather
+from trio_eventlog.testing.weather import Link, OnWrite, PlannedFault, Weather
 
 FIRST_FREE_PORT = 20_000
 FIRST_HOST = int(ipaddress.ip_address("10.77.0.1"))
@@ -63,9 +63,12 @@ class SimNetwork:
         self._hosts: dict[str, SimHost] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._isolated: set[str] = set()
+        self._switched_off: set[str] = set()
+        """Hosts that have crashed silently and not come back yet."""
         self._healed = trio.lowlevel.ParkingLot()
         self._addresses: dict[str, bytes] = {}
         self._names: dict[bytes, str] = {}
+        self._next_host = FIRST_HOST
         self._next_port = FIRST_FREE_PORT
         self._listeners: dict[Address, SimListener] = {}
         self._owners: dict[Address, str] = {}
@@ -104,6 +107,12 @@ class SimNetwork:
             if not link.has_own_weather:
                 link.weather = weather
 
+    def set_weather(self, a: str, b: str, weather: Weather | None, *, both_ways: bool = True) -> None:
+        """Give the link from `a` to `b` (and back) a weather of its own; None: that of the whole network again."""
+        for link in self._links_between(a, b, both_ways):
+            link.has_own_weather = weather is not None
+            link.weather = weather or self._weather
+
     # Faults
 
     def cut(self, a: str, b: str, *, both_ways: bool = True) -> None:
@@ -117,12 +126,51 @@ class SimNetwork:
         self._isolated.add(name)
         self._look_at_links()
 
-    def heal(self) -> None:
-        """End all cuts and isolations; bytes that waited are delivered."""
-        for link in self._links.values():
-            link.is_cut = False
-        self._isolated.clear()
+    def clog(self, a: str, b: str, *, both_ways: bool = True) -> None:
+        """Nothing passes from `a` to `b` (nor back) until healed. Unlike with a cut, packets wait too, and come in a burst."""
+        for link in self._links_between(a, b, both_ways):
+            link.is_clogged = True
         self._look_at_links()
+
+    def heal(self, a: str | None = None, b: str | None = None, *, both_ways: bool = True) -> None:
+        """End cuts, clogs and isolations: all; those of one host; or the cuts and clogs between two. What waited arrives."""
+        if a is None:
+            links = list(self._links.values())
+            self._isolated.clear()
+        elif b is None:
+            links = [link for link in self._links.values() if a in (link.source, link.target)]
+            self._isolated.discard(a)
+        else:
+            links = self._links_between(a, b, both_ways)
+        for link in links:
+            link.is_cut = link.is_clogged = False
+        self._look_at_links()
+
+    def calm(self) -> None:
+        """The end of all trouble: heals everything, forgets what was planned, and the weather is that of the settings again."""
+        for link in self._links.values():
+            link.has_own_weather = False
+            link.planned.clear()
+        self.weather = self.settings.weather
+        self.heal()
+
+    def flip(self, source: str, target: str, *, within_bytes: int = 1, dialled_by: str | None = None) -> None:
+        """One bit of one of the next bytes from `source` to `target` arrives wrong.
+
+        Args:
+            within_bytes: so many bytes are drawn from; 1: the very next one.
+            dialled_by: only bytes of connections that this host has dialled count; None: packets, too.
+        """
+        after_bytes = self._rng.randrange(within_bytes)
+        self._link(source, target).planned.append(PlannedFault(is_reset=False, after_bytes=after_bytes, dialled_by=dialled_by))
+
+    def reset_inside(self, source: str, target: str, *, after_bytes: int, dialled_by: str | None = None) -> None:
+        """Exactly so many more bytes arrive at `target`, then the connection that carried the last of them is reset.
+
+        Args:
+            after_bytes: of all connections between the two, or of those only that are `dialled_by` one of them.
+        """
+        self._link(source, target).planned.append(PlannedFault(is_reset=True, after_bytes=after_bytes, dialled_by=dialled_by))
 
     def reset(self, a: str, b: str, *, dialled_by: str | None = None) -> int:
         """Break every connection between two hosts (dialled by one of them only), both sides told. Returns how many."""
@@ -133,17 +181,26 @@ class SimNetwork:
                 count += 1
         return count
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: str, *, silently: bool = False) -> None:
         """The process of a host dies: its listeners and sockets vanish, its connections are reset.
 
         Behind a cut the other side is told when the cut is healed, as by the answer to its next packet.
+
+        Args:
+            silently: the machine loses its power instead. Nobody is told: connections are half-open, dials hang. When the host
+                dials, listens or binds again it is back, and knows nothing: who sends on an old connection is told, who only
+                reads is not.
         """
+        if silently:
+            self._switched_off.add(name)
+        # Before the listeners: connections that nobody has accepted are no special case.
+        for connection in list(self._connections):
+            connection.crash(name, silently=silently)
         for listener in [one for one in self._listeners.values() if one.owner == name]:
+            listener.queue.clear()
             listener.close()
         for socket in [one for one in self._sockets.values() if one.owner == name]:
             socket.close()
-        for connection in list(self._connections):
-            connection.crash(name)
 
     # Names and addresses
 
@@ -153,14 +210,29 @@ class SimNetwork:
             return ipaddress.ip_address(host).packed
         except ValueError:
             if host not in self._addresses:
-                packed = ipaddress.ip_address(FIRST_HOST + len(self._addresses)).packed
-                self._addresses[host] = packed
-                self._names[packed] = host
+                self.move(host)
             return self._addresses[host]
 
     def name_of(self, ip_address: bytes) -> str:
         """The name that stands for an IP address, or the address as text."""
         return self._names.get(ip_address) or str(ipaddress.ip_address(ip_address))
+
+    def move(self, host: str, to: str | None = None) -> None:
+        """Let a name stand for another IP address from now on, as a change in DNS does. What is bound stays where it is.
+
+        Args:
+            to: a name whose address it is now, or the text of an IP address; None: one that nobody has ever had.
+        """
+        if to is None:
+            packed = ipaddress.ip_address(self._next_host).packed
+            self._next_host += 1
+        else:
+            packed = self.ip_address(to)
+        former = self._addresses.get(host)
+        if former is not None and self._names.get(former) == host:
+            del self._names[former]
+        self._addresses[host] = packed
+        self._names[packed] = host
 
     # The inside
 
@@ -168,34 +240,48 @@ class SimNetwork:
         link = self._links.get((source, target))
         if link is None:
             link = self._links[source, target] = Link(source, target, self._weather, self._rng)
-            link.passes = self._passes(link)
             link.on_write = self._on_write
+            self._look_at_link(link)
         return link
 
     def _links_between(self, a: str, b: str, both_ways: bool) -> list[Link]:
         return [self._link(a, b), self._link(b, a)] if both_ways else [self._link(a, b)]
 
-    def _passes(self, link: Link) -> bool:
-        """A host reaches itself always."""
-        return link.source == link.target or not (link.is_cut or self._isolated & {link.source, link.target})
+    def _look_at_link(self, link: Link) -> None:
+        is_within_a_host = link.source == link.target
+        link.loses = not is_within_a_host and (link.is_cut or link.source in self._isolated or link.target in self._isolated)
+        link.passes = is_within_a_host or not (link.loses or link.is_clogged)
+        while link.held and (link.passes or link.loses):
+            link.held.popleft()()
 
     def _look_at_links(self) -> None:
-        """After every change of what is cut: who waits looks again."""
+        """After every change of what passes: who waits looks again."""
         for link in self._links.values():
-            link.passes = self._passes(link)
+            self._look_at_link(link)
         self._healed.unpark_all()
         for connection in self._connections:
             connection.wake()
 
+    def _switch_on(self, name: str) -> None:
+        """A host does something: if it had crashed silently, it is back."""
+        if name in self._switched_off:
+            self._switched_off.remove(name)
+            for connection in self._connections:
+                connection.forget(name)
+            self._healed.unpark_all()
+
     async def _dial(self, dialler: str, address: str) -> SimStream:
         (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
+        self._switch_on(dialler)
         where = Address(self.ip_address(host), port)
-        await trio.sleep(self._link(dialler, self._owners.get(where, host)).latency_seconds())
+        (forth, back) = self._links_between(dialler, self._owners.get(where, host), both_ways=True)
+        await trio.sleep(forth.latency_seconds() + back.latency_seconds())
         while True:
+            # Whoever listens there by now, or has been the last to do so.
             owner = self._owners.get(where, host)
             (forth, back) = self._links_between(dialler, owner, both_ways=True)
-            if forth.passes and back.passes:
+            if forth.passes and back.passes and owner not in self._switched_off:
                 break
             await self._healed.park()
         listener = self._listeners.get(where)
@@ -213,6 +299,7 @@ class SimNetwork:
     async def _listen(self, owner: str, address: str) -> BoundListener:
         (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
+        self._switch_on(owner)
         ip_address = self.ip_address(host)
         if port == 0:
             while Address(ip_address, self._next_port) in self._listeners:
@@ -231,6 +318,7 @@ class SimNetwork:
     async def _bind(self, owner: str, address: str) -> SimDatagrams:
         (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
+        self._switch_on(owner)
         where = Address(self.ip_address(host), port)
         if port == 0 or where in self._sockets:
             raise OSError(errno.EADDRINUSE, f"cannot receive packets on {address}: address already in use, or port 0")
@@ -250,9 +338,20 @@ class SimNetwork:
         link = self._link(source.owner, target.owner if target is not None else self.name_of(destination.host))
         if link.on_write is not None:
             link.on_write(link.source, link.target, data)
-        if target is not None:
-            for arrival in link.packet_arrivals():
-                target.put(arrival, data, source.bound)
+        if link.passes:
+            self._carry_packet(link, data, source.bound, destination)
+        elif not link.loses and len(link.held) < self.settings.queue_packets_max:
+            link.held.append(lambda: self._carry_packet(link, data, source.bound, destination))
+
+    def _carry_packet(self, link: Link, data: bytes, sender: Address, destination: Address) -> None:
+        target = self._sockets.get(destination)
+        if target is None or link.loses:
+            return
+        arrivals = link.packet_arrivals(len(data))
+        if arrivals:
+            (data, _) = link.spoil(data)
+            for arrival in arrivals:
+                target.put(arrival, data, sender)
 
 
 class SimHost:

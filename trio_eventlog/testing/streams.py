@@ -38,6 +38,7 @@ class SimListener(trio.abc.Listener["SimStream"]):
             await self._waiting.park()
 
     def close(self) -> None:
+        """What was not accepted is reset."""
         if not self._is_closed:
             self._is_closed = True
             self._on_close()
@@ -64,8 +65,8 @@ class Connection:
     ) -> None:
         self.dialler = forth.source
         self.acceptor = forth.target
-        there = _Pipe(forth, buffer_bytes_max)
-        here = _Pipe(back, buffer_bytes_max)
+        there = _Pipe(forth, self.dialler, buffer_bytes_max)
+        here = _Pipe(back, self.dialler, buffer_bytes_max)
         self._pipes = (there, here)
         self._on_over = on_over
         self._is_over = False
@@ -77,12 +78,19 @@ class Connection:
         self.dialler_stream.break_now()
         self.acceptor_stream.break_now()
 
-    def crash(self, host: str) -> None:
-        """If a host has a side of this, it is gone, and the other side is told."""
+    def crash(self, host: str, *, silently: bool) -> None:
+        """The side that a host has of this, if any, is gone; the other side is told, or not."""
         for stream in (self.dialler_stream, self.acceptor_stream):
             if stream.host == host:
-                stream.outgoing.reset(trio.current_time())
+                if not silently:
+                    stream.outgoing.reset(trio.current_time())
                 stream.break_now()
+
+    def forget(self, host: str) -> None:
+        """A host that had crashed silently is back and knows nothing of this: whatever reaches it is answered by a reset."""
+        for stream in (self.dialler_stream, self.acceptor_stream):
+            if stream.host == host:
+                stream.forget()
 
     def wake(self) -> None:
         """Whoever waits looks again."""
@@ -100,12 +108,15 @@ class _Pipe:
     """One direction of a connection.
 
     Attributes:
+        dialler: of the connection.
         chunks: when they arrive, and the bytes; no bytes are the end of the stream.
         reset_arrival: when the reader is told that the connection is reset, after the chunks; infinite while it is not.
         reader_is_gone: it has closed its side.
+        reader_is_reborn: it has crashed silently and is back.
     """
 
     link: Link
+    dialler: str
     buffer_bytes_max: int
     chunks: deque[tuple[float, bytes]] = attrs.field(factory=deque)
     queued_bytes: int = 0
@@ -113,6 +124,7 @@ class _Pipe:
     reset_arrival: float = math.inf
     is_ended: bool = False
     reader_is_gone: bool = False
+    reader_is_reborn: bool = False
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     @property
@@ -121,18 +133,19 @@ class _Pipe:
 
     def put(self, data: bytes) -> None:
         link = self.link
-        # A later write never overtakes an earlier one, however small its own latency is.
-        self.last_arrival = max(self.last_arrival, link.arrival())
         if link.on_write is not None:
             link.on_write(link.source, link.target, data)
-        self.chunks.append((self.last_arrival, data))
+        (data, is_reset) = link.spoil(data, self.dialler)
+        for piece in link.pieces(data):
+            # A later write never overtakes an earlier one, however small its own latency is.
+            self.last_arrival = max(self.last_arrival, link.arrival(len(piece)))
+            if piece or not is_reset:
+                self.chunks.append((self.last_arrival, piece))
         self.queued_bytes += len(data)
-        self.changed.unpark_all()
-
-    def end(self) -> None:
-        if not self.is_ended:
+        if is_reset:
             self.is_ended = True
-            self.put(b"")
+            self.reset_arrival = self.last_arrival
+        self.changed.unpark_all()
 
     def reset(self, arrival: float) -> None:
         """What is on its way is lost, the reader is told at `arrival`."""
@@ -177,7 +190,8 @@ class SimStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._alone("send"):
             await trio.lowlevel.checkpoint()
-            rest = bytes(data)
+            data = bytes(data)
+            sent_bytes = 0
             while True:
                 if self._is_closed:
                     raise trio.ClosedResourceError("this stream is closed")
@@ -185,14 +199,14 @@ class SimStream(trio.abc.HalfCloseableStream):
                     raise trio.BrokenResourceError("the other side is gone")
                 if self.outgoing.is_ended:
                     raise trio.ClosedResourceError("this stream is closed for sending")
-                if not rest:
+                if sent_bytes == len(data):
                     return
                 room = self.outgoing.room_bytes
                 if room > 0:
-                    self.outgoing.put(rest[:room])
-                    rest = rest[room:]
+                    self._put(data[sent_bytes : sent_bytes + room])
+                    sent_bytes = min(sent_bytes + room, len(data))
                 else:
-                    await self.outgoing.changed.park()
+                    await self._wait_for_room()
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._alone("send"):
@@ -202,7 +216,7 @@ class SimStream(trio.abc.HalfCloseableStream):
                     raise trio.ClosedResourceError("this stream is closed")
                 if self._cannot_send() or self.outgoing.room_bytes > 0:
                     return
-                await self.outgoing.changed.park()
+                await self._wait_for_room()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         bytes_max = DEFAULT_RECEIVE_BYTES if max_bytes is None else operator.index(max_bytes)
@@ -232,13 +246,15 @@ class SimStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             if self._is_closed:
                 raise trio.ClosedResourceError("this stream is closed")
-            self.outgoing.end()
+            if not self._is_broken:
+                self._end()
 
     async def aclose(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self.outgoing.end()
-            self._incoming.reader_is_gone = True
+            if not self._is_broken:
+                self._end()
+                self._incoming.reader_is_gone = True
             self.connection.wake()
             self.connection.forget_if_over()
         await trio.lowlevel.checkpoint()
@@ -251,9 +267,33 @@ class SimStream(trio.abc.HalfCloseableStream):
     def break_now(self) -> None:
         """This side learns that the connection is reset."""
         self._is_broken = True
-        self.outgoing.is_ended = True  # closing it sends nothing any more
         self.connection.wake()
         self.connection.forget_if_over()
+
+    def forget(self) -> None:
+        """See `Connection.forget`."""
+        incoming = self._incoming
+        incoming.reader_is_reborn = True
+        if incoming.chunks:  # the other side is still repeating it
+            self.outgoing.reset(self.outgoing.link.arrival(0))
+
+    def _put(self, data: bytes) -> None:
+        outgoing = self.outgoing
+        outgoing.put(data)
+        if outgoing.reset_arrival < math.inf:
+            self.break_now()
+        elif outgoing.reader_is_reborn:
+            self._incoming.reset(outgoing.last_arrival + self._incoming.link.latency_seconds())
+
+    def _end(self) -> None:
+        if not self.outgoing.is_ended:
+            self.outgoing.is_ended = True
+            self._put(b"")
+
+    async def _wait_for_room(self) -> None:
+        # A reset that is on its way comes without waking anybody.
+        with trio.CancelScope(deadline=self._incoming.reset_arrival):
+            await self.outgoing.changed.park()
 
     def _cannot_send(self) -> bool:
         """The other side is known to be gone."""
