@@ -18,7 +18,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, Refused, RefusedCode, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError, ShuttingDown
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
@@ -338,7 +338,10 @@ class Node:
         await nursery.start(self._replicas.run, self._voters)
         nursery.start_soon(self._tick)
         nursery.start_soon(self._reconciler.run)
-        await self._replicas.catalog.wait_leader_other_than(NOBODY)
+        try:
+            await self._replicas.catalog.wait_leader_other_than(NOBODY)
+        except ShuttingDown:
+            return  # The catalog's own task has failed and says why: this must not be taken for the cause.
         self._ready.set()
         for name in ("", *(service.full_name for service in _OWN_SERVICES)):
             self._health.set_serving(True, name)

@@ -14,8 +14,10 @@ Every piece of chance is derived by name from the seed, so a run can be repeated
 import logging
 import random
 import zlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -30,10 +32,11 @@ from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
 from trio_eventlog.net.network import BoundListener
 from trio_eventlog.node.replica import Replica
+from trio_eventlog.raft import Configuration
 from trio_eventlog.records import Record
 from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
-from trio_eventlog.testing.determinism import Trace, derive
+from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import MemoryHost, MemoryNetwork, MemoryNetworkSettings
 
@@ -59,6 +62,10 @@ class NodeFailed(AssertionError):
 def virtual_now_ns() -> int:
     """The wall clock of a simulated machine, nanoseconds since 1970."""
     return EPOCH_NS + round(trio.current_time() * 1e9)
+
+
+def _never(name: str, error: BaseException) -> bool:
+    return False
 
 
 class _Host:
@@ -96,7 +103,17 @@ class _Life:
     over: trio.Event = attrs.field(factory=trio.Event)
     node: Node | None = None
     is_crashed: bool = False
+    is_paused: bool = False
     failure: BaseException | None = None
+
+
+_life_of_task: ContextVar[_Life | None] = ContextVar("life", default=None)
+"""The life of the node that a task belongs to: tasks inherit it from whoever starts them."""
+
+
+def _is_paused(task: trio.lowlevel.Task) -> bool:
+    life = task.context.get(_life_of_task)
+    return life is not None and life.is_paused
 
 
 class Cluster:
@@ -109,11 +126,14 @@ class Cluster:
         network: latencies and buffers.
         sync_seconds: how long an fsync takes, in virtual time.
         starts: start all nodes on entering. Otherwise call `start`.
+        may_fail: whether the node of this name may stop itself for this reason; otherwise the cluster fails.
         overrides: fields of `NodeSettings` for every node.
 
     Attributes:
         names: of the nodes, in order.
         network: to cut, reset and heal in ways that have no method here.
+        settings_of: fields of `NodeSettings` for single nodes, from their next start on.
+        wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
     """
 
@@ -126,6 +146,7 @@ class Cluster:
         network: MemoryNetworkSettings = DEFAULT_NETWORK,
         sync_seconds: float = DEFAULT_SYNC_SECONDS,
         starts: bool = True,
+        may_fail: Callable[[str, BaseException], bool] = _never,
         **overrides: Any,
     ) -> None:
         self.seed = seed
@@ -135,6 +156,10 @@ class Cluster:
         self.network.on_write = self._on_write
         self.trace = Trace()
         self._overrides: Mapping[str, Any] = overrides
+        self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
+        self._may_fail = may_fail
+        self._freezer = Freezer(_is_paused)
         self._starts = starts
         self._disks = {name: SimDisk(derive(seed, f"disk:{name}")) for name in self.names}
         for disk in self._disks.values():
@@ -156,6 +181,7 @@ class Cluster:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator["Cluster"]:
+        trio.lowlevel.add_instrument(self._freezer)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if self._starts:
@@ -217,7 +243,7 @@ class Cluster:
             "bootstrap_expect": len(self.founders) if name in self.founders else None,
             "auto_create_topics": True,
         }
-        return NodeSettings(**(values | dict(self._overrides) | overrides))
+        return NodeSettings(**(values | dict(self._overrides) | self.settings_of[name] | overrides))
 
     async def start(self, name: str, *, may_fail: bool = False, **overrides: Any) -> None:
         """Start a node that is down; returns when it listens.
@@ -234,7 +260,7 @@ class Cluster:
             network=life.host,
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
-            now_ns=virtual_now_ns,
+            now_ns=self._wall_clock(name),
         )
         self._note(f"start {name}")
         await self._nursery.start(self._live, name, life, self.settings(name, **overrides), surroundings)
@@ -242,6 +268,7 @@ class Cluster:
     async def _live(
         self, name: str, life: _Life, settings: NodeSettings, surroundings: Surroundings, *, task_status: trio.TaskStatus[None]
     ) -> None:
+        _life_of_task.set(life)
         try:
             with life.scope:
                 async with open_node(settings, surroundings) as node:
@@ -258,7 +285,10 @@ class Cluster:
             if not isinstance(error, Exception):
                 raise
             life.failure = error
-            if not life.may_fail:
+            if isinstance(_innermost(error), StorageFailed):
+                # What it had not synced is as uncertain as after a power failure: a kernel gives up on pages that it cannot write.
+                self._disks[name] = self._disks[name].crash()
+            if not (life.may_fail or self._may_fail(name, _innermost(error))):
                 raise NodeFailed(f"{name} stopped by itself: {reason_of(error)}") from error
             if life.node is None:
                 task_status.started()
@@ -273,11 +303,33 @@ class Cluster:
         assert self.is_running(name), f"{name} is down already"
         life = self._lives[name]
         self._note(f"crash {name} {mode.value}")
+        if life.is_paused:
+            self.resume(name)
         life.is_crashed = True
         life.host.is_down = True
         self.network.crash(name)
         self._disks[name] = self._disks[name].crash(mode)
         life.scope.cancel()
+
+    def pause(self, name: str) -> None:
+        """Stop the whole process of a node, as SIGSTOP does: no task of it takes a step, whatever arrives, until `resume`."""
+        assert self.is_running(name), f"{name} is down"
+        self._note(f"pause {name}")
+        self._lives[name].is_paused = True
+
+    def resume(self, name: str) -> None:
+        """The process goes on: its timers have run out, its peers may have given it up, and it knows nothing of that yet."""
+        self._note(f"resume {name}")
+        self._lives[name].is_paused = False
+        self._freezer.changed()
+
+    def shift_wall_clock(self, name: str, seconds: float) -> None:
+        """The wall clock of a node or client jumps, from where it is now; virtual time does not."""
+        self._note(f"wall clock {name} {seconds:+.3f} s")
+        self.wall_clock_shift_ns[name] += round(seconds * 1e9)
+
+    def is_paused(self, name: str) -> bool:
+        return self.is_running(name) and self._lives[name].is_paused
 
     async def stop(self, name: str) -> None:
         """Stop a node gracefully; returns when it is over."""
@@ -419,6 +471,21 @@ class Cluster:
 
         await self.wait_until(is_same, f"{topic or 'the catalog'}: all replicas equal")
 
+    def voters_of_groups(self) -> list[frozenset[NodeId]]:
+        """Of the catalog and of every partition, as the leaders have them; none of a group that has no leader, or is changing."""
+        groups: list[tuple[str | None, int]] = [(None, 0)]
+        leader = self.leader()
+        if leader is not None:
+            topics = self.node(leader)._replicas.topics
+            groups += [(name, number) for name, topic in topics.items() for number in range(len(topic.partitions))]
+        voters: list[frozenset[NodeId]] = []
+        for topic, partition in groups:
+            leader = self.leader(topic, partition)
+            replica = self.replica(leader, topic, partition) if leader is not None else None
+            configuration = replica.status().configuration if replica is not None else Configuration()
+            voters.append(frozenset() if configuration.is_joint else configuration.voters)
+        return voters
+
     def voters(self, topic: str | None = None, partition: int = 0) -> set[str]:
         """Names of the voters of a group, as its leader has them; empty while there is none."""
         leader = self.leader(topic, partition)
@@ -530,7 +597,7 @@ class Cluster:
             settings=settings,
             network=self.network.host(name),
             rng=derive(self.seed, name),
-            now_ns=virtual_now_ns,
+            now_ns=self._wall_clock(name),
         ) as client:
             yield client
 
@@ -544,6 +611,9 @@ class Cluster:
     def _next_client_name(self) -> str:
         self._clients += 1
         return f"client-{self._clients}"
+
+    def _wall_clock(self, name: str) -> Callable[[], int]:
+        return lambda: virtual_now_ns() + self.wall_clock_shift_ns[name]
 
     # The trace
 

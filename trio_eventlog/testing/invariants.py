@@ -128,7 +128,9 @@ class Invariants(trio.abc.Instrument):
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         if task.name in STEPS:
-            driver = task.coro.cr_frame.f_locals["self"]
+            frame = task.coro.cr_frame
+            assert frame is not None, "it has not begun"
+            driver = frame.f_locals["self"]
             if driver not in self._seen:
                 self._check(self._begin, driver)
             self._tasks[task] = self._seen[driver]

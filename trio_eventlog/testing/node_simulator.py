@@ -19,16 +19,19 @@ from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import encode_records, stamp
 from trio_eventlog.errors import (
+    DamagedData,
+    DiskFull,
     DuplicateOutOfWindow,
     EventLogError,
     NodeRemoved,
     NotLeader,
     OffsetOutOfRange,
     OutcomeUnknown,
+    StorageFailed,
     TopicNotFound,
     Unavailable,
 )
-from trio_eventlog.ids import format_id
+from trio_eventlog.ids import NodeId, format_id
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
@@ -45,7 +48,7 @@ TOPIC = "t"
 CHAOS_SECONDS = 60.0
 BATCHES_MAX = 250
 """Of all producers together, so that no run takes much longer than another."""
-LIVENESS_SECONDS_MAX = 20.0
+LIVENESS_SECONDS_MAX = 30.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
 MARKS = (
     "append",
@@ -75,6 +78,7 @@ class RunParameters:
     Attributes:
         nodes: that begin the cluster.
         spares: that join it later. With any, nodes are drained and removed too, and come back with empty disks as new ones.
+        drift: by how much a node's ticks are longer or shorter than another's, at most.
         partitions, replicas: of the topic; 0 replicas: every voter.
         producers: clients that append, each one batch after the other.
         plain_producers: the same without our client: one node after the other is asked until one answers.
@@ -87,6 +91,7 @@ class RunParameters:
 
     nodes: int
     spares: int
+    drift: float
     partitions: int
     replicas: int
     producers: int
@@ -119,8 +124,9 @@ def draw_run(seed: int) -> RunParameters:
     value_bytes_max = rng.choice((8, 100, 3000))
     spares = rng.choice((0, 0, 1, 2))
     return RunParameters(
-        nodes=rng.choice((3, 3, 3, 3, 5, 1)) if not spares else 3,
+        nodes=rng.choice((3, 3, 3, 4, 5)) if not spares else 3,
         spares=spares,
+        drift=rng.choice((0.0, 0.1, 0.3)),
         partitions=rng.choice((1, 1, 2)),
         replicas=rng.choice((0, 0, 0, 1, 3)),
         producers=rng.choice((1, 2, 3)),
@@ -173,8 +179,21 @@ class _Run:
     def __init__(self, seed: int, parameters: RunParameters) -> None:
         self.seed = seed
         self.parameters = parameters
-        self.cluster = Cluster(parameters.nodes + parameters.spares, founders=parameters.nodes, seed=seed, **parameters.settings)
-        self.nemesis = Nemesis(self.cluster, parameters.faults, derive(seed, "nemesis"), self._start)
+        self.cluster = Cluster(
+            parameters.nodes + parameters.spares,
+            founders=parameters.nodes,
+            seed=seed,
+            may_fail=self._may_fail,
+            **parameters.settings,
+        )
+        for name in self.cluster.names:
+            tick_seconds = parameters.settings["tick_seconds"] * derive(seed, f"clock:{name}").uniform(1, 1 + parameters.drift)
+            self.cluster.settings_of[name]["tick_seconds"] = tick_seconds
+        # A topic may have fewer replicas than there are voters; a single one must never be damaged.
+        voters_min = min(parameters.nodes, parameters.replicas or parameters.nodes, parameters.settings["voters_wanted"])
+        self.nemesis = Nemesis(
+            self.cluster, parameters.faults, derive(seed, "nemesis"), start=self._start, spendable=(voters_min - 1) // 2
+        )
         self.histories = [History() for _ in range(parameters.partitions)]
         self.counts: Counter[str] = Counter()
         self.is_ending = False
@@ -203,14 +222,12 @@ class _Run:
                     with trio.move_on_after(CHAOS_SECONDS):
                         async with trio.open_nursery() as trouble:
                             trouble.start_soon(self.nemesis.run)
-                            if parameters.spares:
-                                trouble.start_soon(self._operate)
+                            trouble.start_soon(self._operate)
                     await self.nemesis.end()
                     self.is_ending = True
-                    if parameters.spares:
-                        watching.start_soon(self._bring_back_for_ever)
+                    watching.start_soon(self._bring_back_for_ever)
                     # From here on it has to work, and in time.
-                    await self._until_alive(clients)
+                    await self._until_alive()
                     await self._until_consumed()
                     consumers.cancel_scope.cancel()
             await self._check_end()
@@ -225,8 +242,13 @@ class _Run:
         rng = derive(self.seed, "operator")
         cluster = self.cluster
         while True:
-            await trio.sleep(rng.uniform(0.2, 1.5))
+            await trio.sleep(rng.uniform(0.5, 5))
             await self._bring_back(rng)
+            if self.nemesis.spent:
+                await self._replace(rng)
+                continue
+            if not self.parameters.spares:
+                continue
             running = cluster.running
             spare = [name for name in cluster.names if name not in cluster.founders and cluster.is_new(name)]
             if spare and rng.random() < 0.5:
@@ -237,11 +259,38 @@ class _Run:
             elif len(running) >= len(cluster.founders):
                 name = rng.choice(running)
                 cluster.crash(name, self.parameters.faults.crash_mode)
-                request = admin_pb2.RemoveNodeRequest(id=format_id(cluster.node_id(name)))
-                for _ in range(5):
-                    if await self._ask(rng, "RemoveNode", request):
-                        break
-                    await trio.sleep(rng.uniform(0, 0.5))
+                await self._remove(rng, cluster.node_id(name))
+
+    async def _replace(self, rng: random.Random) -> None:
+        """Of a node that has lost data nothing is used again: its id is removed, and a new node takes its place."""
+        cluster = self.cluster
+        for name, node_id in list(self.nemesis.spent.items()):
+            if not self._is_removed(node_id):
+                if cluster.is_running(name):
+                    cluster.crash(name)
+                await self._remove(rng, node_id)
+            elif cluster.node_id(name) == node_id:
+                if cluster.is_running(name):
+                    cluster.crash(name)
+                if cluster.is_startable(name):
+                    await self._start(name)
+            else:
+                voters = cluster.voters_of_groups()
+                if cluster.node_id(name) in voters[0] and all(group and node_id not in group for group in voters):
+                    self.counts["replaced what was spent"] += 1
+                    del self.nemesis.spent[name]
+                    self.nemesis.down.pop(name, None)
+
+    def _is_removed(self, node_id: NodeId) -> bool:
+        cluster = self.cluster
+        return any(node_id in cluster.node(name)._replicas.machine.removed for name in cluster.running)
+
+    async def _remove(self, rng: random.Random, node_id: NodeId) -> None:
+        request = admin_pb2.RemoveNodeRequest(id=format_id(node_id))
+        for _ in range(5):
+            if await self._ask(rng, "RemoveNode", request):
+                break
+            await trio.sleep(rng.uniform(0, 0.5))
 
     async def _ask(self, rng: random.Random, method: str, request: Any) -> bool:
         """One command at any node; whether it was answered with success."""
@@ -256,11 +305,11 @@ class _Run:
         return True
 
     async def _bring_back(self, rng: random.Random) -> None:
-        """What is down and not the nemesis' business: removed nodes with an empty disk, others as they are."""
-        cluster = self.cluster
+        """What is down and nobody else's business: removed nodes with an empty disk, others as they are."""
+        cluster, nemesis = self.cluster, self.nemesis
         for name in cluster.names:
-            is_mine = not cluster.is_running(name) and cluster.is_startable(name) and name not in self.nemesis.down
-            if is_mine and not cluster.is_new(name) and rng.random() < 0.7:
+            is_mine = not cluster.is_running(name) and cluster.is_startable(name) and not cluster.is_new(name)
+            if is_mine and not {name} & {*nemesis.down, *nemesis.broken, *nemesis.spent} and rng.random() < 0.7:
                 await self._start(name)
 
     async def _bring_back_for_ever(self) -> None:
@@ -273,12 +322,16 @@ class _Run:
     async def _start(self, name: str) -> None:
         """With an empty disk if the node is known to be removed. If it is and nobody here knows, it ends, and is seen again."""
         cluster = self.cluster
-        if not cluster.is_new(name):
-            node_id = cluster.node_id(name)
-            if any(node_id in cluster.node(other)._replicas.machine.removed for other in cluster.running):
-                self.counts["replaced"] += 1
-                cluster.wipe(name)
-        await cluster.start(name, may_fail=bool(self.parameters.spares))
+        if not cluster.is_new(name) and self._is_removed(cluster.node_id(name)):
+            self.counts["replaced"] += 1
+            cluster.wipe(name)
+        await cluster.start(name)
+
+    def _may_fail(self, name: str, error: BaseException) -> bool:
+        """What a node may stop itself for: that it was removed, and what was done to its disk."""
+        if isinstance(error, NodeRemoved):
+            return True
+        return isinstance(error, StorageFailed | DiskFull | DamagedData) and self.nemesis.explains(name)
 
     # Clients
 
@@ -388,7 +441,7 @@ class _Run:
             request = event_log_pb2.ConsumeRequest(topic=TOPIC, partition=partition, offset=offset)
             request.max_records = rng.choice((0, 1, 5))
             try:
-                with trio.move_on_after(rng.choice((0.5, 2.0, 1000.0))):
+                with trio.move_on_after(rng.choice((0.5, 2.0, 10.0))):
                     async with (
                         self.cluster.channel(rng.choice(self.cluster.names), name=name) as channel,
                         channel.stream(_EVENT_LOG["ConsumeStream"], request) as call,
@@ -409,7 +462,7 @@ class _Run:
 
     # The end
 
-    async def _until_alive(self, clients: trio.Nursery) -> None:
+    async def _until_alive(self) -> None:
         cluster = self.cluster
         deadline = trio.current_time() + LIVENESS_SECONDS_MAX
         for partition in range(self.parameters.partitions):
@@ -420,7 +473,6 @@ class _Run:
         calls = [call for history in self.histories for call in history.appends]
         assert calls
         assert [call for call in calls if call.client.startswith("last") and call.offset is not None], "the last call was answered"
-        assert clients
 
     async def _until_consumed(self) -> None:
         for partition, history in enumerate(self.histories):
@@ -468,7 +520,8 @@ class _Run:
             leader = cluster.leader(TOPIC, partition)
             if leader is None:
                 return False
-            replicas = {name: cluster.replica(name, TOPIC, partition) for name in cluster.names}
+            well = [name for name in cluster.names if name not in self.nemesis.broken]
+            replicas = {name: cluster.replica(name, TOPIC, partition) for name in well}
             names.extend(name for name, replica in replicas.items() if replica is not None)
             states = set()
             for replica in replicas.values():
@@ -479,7 +532,8 @@ class _Run:
             leading = replicas[leader]
             assert leading is not None
             (last_index, _, applied_index), *others = states
-            return not others and last_index == applied_index and set(leading.voters()) <= carried
+            broken = {cluster.node_id(name) for name in self.nemesis.broken} | {*self.nemesis.spent.values()}
+            return not others and last_index == applied_index and set(leading.voters()) - broken <= carried
 
         await cluster.wait_until(are_equal, f"all replicas of partition {partition} equal", LIVENESS_SECONDS_MAX)
         return names
