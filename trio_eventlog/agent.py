@@ -317,12 +317,17 @@ class Node:
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Everything but the port's door, until cancelled."""
         self._voters = await load_voters(self._directory)
-        async with self._forwarder.running(), trio.open_nursery() as nursery:
-            await nursery.start(self._transport.run)
-            nursery.start_soon(self._discovery.run)
-            nursery.start_soon(self._join_cluster, nursery)
-            nursery.start_soon(self._end_when_disowned)
-            task_status.started()
+        try:
+            async with self._forwarder.running(), trio.open_nursery() as nursery:
+                await nursery.start(self._transport.run)
+                nursery.start_soon(self._discovery.run)
+                nursery.start_soon(self._join_cluster, nursery)
+                nursery.start_soon(self._end_when_disowned)
+                task_status.started()
+        except BaseExceptionGroup as group:
+            # What tasks are told who wait at a group that fails is never why it failed.
+            (_, cause) = group.split(ShuttingDown)
+            raise (cause or group) from None
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
@@ -338,10 +343,7 @@ class Node:
         await nursery.start(self._replicas.run, self._voters)
         nursery.start_soon(self._tick)
         nursery.start_soon(self._reconciler.run)
-        try:
-            await self._replicas.catalog.wait_leader_other_than(NOBODY)
-        except ShuttingDown:
-            return  # The catalog's own task has failed and says why: this must not be taken for the cause.
+        await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
         for name in ("", *(service.full_name for service in _OWN_SERVICES)):
             self._health.set_serving(True, name)
@@ -513,7 +515,7 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         except OSError as error:
             raise SettingsError(f"{error}: choose another --listen address, or stop what uses it") from error
         node = Node(settings, surroundings, directory, bound)
-        async with trio.open_nursery() as nursery:
+        async with bound.listener, trio.open_nursery() as nursery:
             await nursery.start(node._live, bound)
             is_orderly = False
             try:

@@ -27,6 +27,7 @@ import trio
 
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.hard_state import decode_file
+from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft import Event, HardState, Message, MessageType
@@ -335,7 +336,10 @@ class Invariants(trio.abc.Instrument):
             raise self._broken_by(seen, f"speaks in term {driver._core.term} and has saved {state}")
         file = driver._hard_state._file
         if state is not seen.checked_state and isinstance(file, SimFile):
-            found = decode_file(file.durable_content()).state
+            try:
+                found = decode_file(file.durable_content()).state
+            except CodecError as error:
+                raise self._broken_by(seen, f"relies on {state}, and the disk has nothing: {error}") from error
             if (found.term, found.vote) != (state.term, state.vote):
                 raise self._broken_by(seen, f"relies on {state}, and the disk has {found}")
             seen.checked_state = state
