@@ -22,9 +22,12 @@ from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, 
 from trio_eventlog.http.server import health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
+from trio_eventlog.net.join import Joiner, JoinSettings, Place
 from trio_eventlog.net.links import Lane, LinkRefused, LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
-from trio_eventlog.net.network import BoundListener, Network, split_address
+from trio_eventlog.net.names import Names
+from trio_eventlog.net.network import BoundListener, Network, join_address, split_address
+from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
@@ -48,6 +51,7 @@ from trio_eventlog.service.lanes import Lanes
 from trio_eventlog.service.membership import MembershipAdministration, ask_node
 from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
@@ -76,12 +80,15 @@ class Surroundings:
 
     Attributes:
         network: where it dials and listens.
+        names: how names in `join` are looked up. None: as the system does; but another network than the system's may know hosts
+            that the system does not, and there each is dialled as it is written.
         disk: where its data directory is.
         rng: for ids, jitter and election timeouts.
         now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
     """
 
     network: Network = attrs.field(factory=RealNetwork)
+    names: Names | None = None
     disk: Disk | None = None
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     now_ns: Callable[[], int] = time.time_ns
@@ -129,13 +136,24 @@ class Node:
             tls=self._tls,
             admit=self._admit,
         )
+        looks_up = surroundings.names is not None or isinstance(surroundings.network, RealNetwork)
+        fixed, named = _split_join(settings, looks_up)
         self._discovery = StaticDiscovery(
-            settings.join,
+            fixed,
             probe=self._probe,
             identity=self._identity,
             settings=DiscoverySettings(),
             rng=rng,
             on_event=self._on_discovery_event,
+        )
+        self._joiner = Joiner(
+            named,
+            names=surroundings.names or RealNames(settings.dns_servers),
+            probe=self._probe_place,
+            on_hello=self._discovery.introduce,
+            is_waiting=lambda: not self._ready.is_set(),
+            settings=_join_settings(settings),
+            rng=rng,
         )
         self._replicas = Replicas(
             node_id=self.node_id,
@@ -195,8 +213,7 @@ class Node:
         )
         services = [self._event_log.service(), admin.service()]
         self._health = Health()
-        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
-            self._health.set_serving(False, name)
+        self._tell_health()
         services.append(self._health.service())
         self._server = Server([*services, *reflection_services(services)], rpc)
         self._mux = Mux(
@@ -216,6 +233,22 @@ class Node:
     async def wait_ready(self) -> None:
         """Until the node belongs to a cluster and knows who leads its catalog."""
         await self._ready.wait()
+
+    def unready_because(self) -> str:
+        """Why this node should be given no work just now; "" when it should.
+
+        Nothing that brings a cluster about waits for this: nodes that are not ready find each other, vote and replicate.
+        """
+        if self._stopping.is_set():
+            return "the node is stopping"
+        if not self._ready.is_set():
+            return "the node has not found a cluster with a leader yet"
+        if self._replicas.catalog.leader_id == NOBODY:
+            return "no leader of the catalog is known: an election is under way, or there is no quorum"
+        for replica in self._replicas.all():
+            if replica.entries_behind > self._settings.catch_up_entries_max:
+                return f"{replica.name} is {replica.entries_behind} entries behind"
+        return ""
 
     async def wait_removed(self) -> None:
         """Until the cluster has removed this node, for ever: whoever runs it should end it then."""
@@ -321,6 +354,7 @@ class Node:
             async with self._forwarder.running(), trio.open_nursery() as nursery:
                 await nursery.start(self._transport.run)
                 nursery.start_soon(self._discovery.run)
+                nursery.start_soon(self._joiner.run)
                 nursery.start_soon(self._join_cluster, nursery)
                 nursery.start_soon(self._end_when_disowned)
                 task_status.started()
@@ -345,8 +379,7 @@ class Node:
         nursery.start_soon(self._reconciler.run)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
         self._ready.set()
-        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
-            self._health.set_serving(True, name)
+        self._tell_health()
 
     async def _end_when_disowned(self) -> None:
         """A node that missed its removal is told by whomever it dials."""
@@ -360,6 +393,12 @@ class Node:
         while True:
             await trio.sleep(self._settings.tick_seconds)
             self._replicas.tick()
+            self._tell_health()
+
+    def _tell_health(self) -> None:
+        is_ready = not self.unready_because()
+        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+            self._health.set_serving(is_ready, name)
 
     async def _stop(self, seconds_max: float) -> None:
         """Outside in: nobody new, leadership away, calls to their end, then everything else."""
@@ -373,9 +412,24 @@ class Node:
                     for replica in self._replicas.all():
                         if replica.is_leader and len(replica.status().configuration.voters) > 1:
                             nursery.start_soon(self._hand_over, replica)
-                await self._server.drain(deadline)
+                async with trio.open_nursery() as nursery:
+                    for replica in self._replicas.all():
+                        nursery.start_soon(self._lead_no_more, replica)
+                    await self._server.drain(deadline)
+                    nursery.cancel_scope.cancel()
         self._edge_scope.cancel()
         self._core_scope.cancel()
+
+    async def _lead_no_more(self, replica: Replica) -> None:
+        """Others do not know that this node is going, and may make it a leader again."""
+        try:
+            while True:
+                await replica.wait_leader_other_than(replica.leader_id)
+                if replica.is_leader:
+                    await trio.sleep(self._settings.tick_seconds)  # it has to hear first who keeps up
+                    await self._hand_over(replica)
+        except EventLogError as error:
+            logger.debug("%s is closed: %s", replica.name, error)
 
     async def _hand_over(self, replica: Replica) -> None:
         try:
@@ -392,7 +446,7 @@ class Node:
         await self._server.serve(stream, peer)
 
     async def _serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        await serve_http(stream, info, health_handler)
+        await serve_http(stream, info, health_handler(self.unready_because))
 
     async def _connect(self, node_id: NodeId) -> trio.abc.Stream:
         member = self._discovery.members().get(node_id)
@@ -455,9 +509,12 @@ class Node:
             return Refused(RefusedCode.REMOVED, REMOVED_TEXT.format(format_id(hello.node_id)))
         return None
 
-    async def _probe(self, address: str) -> Hello:
+    async def _probe_place(self, place: Place) -> Hello:
+        return await self._probe(place.address, place.host)
+
+    async def _probe(self, address: str, host: str = "") -> Hello:
         try:
-            return await self._transport.probe(address)
+            return await self._transport.probe(address, host)
         except LinkRefused as error:
             if error.refused.code == RefusedCode.REMOVED:
                 self._disown(error.refused.text)
@@ -472,7 +529,10 @@ class Node:
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case PeerConnected(hello=hello) | PeerIntroduced(hello=hello):
+            case PeerConnected(node_id=node_id, hello=hello):
+                self._discovery.introduce(hello)
+                self._reconciler.on_connected(node_id)
+            case PeerIntroduced(hello=hello):
                 self._discovery.introduce(hello)
             case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
@@ -546,6 +606,28 @@ def _tls_source(settings: NodeSettings) -> FileTls | None:
     )
 
 
+def _split_join(settings: NodeSettings, looks_up: bool) -> tuple[list[str], list[JoinTarget]]:
+    """The addresses that stand for one node each, and what has to be looked up first."""
+    fixed: list[str] = []
+    named: list[JoinTarget] = []
+    for text in settings.join:
+        target = parse_join(text)
+        if target.is_service or (looks_up and not is_ip_address(target.host)):
+            named.append(target)
+        else:
+            fixed.append(join_address(target.host, target.port))
+    return fixed, named
+
+
+def _join_settings(settings: NodeSettings) -> JoinSettings:
+    return JoinSettings(
+        retry_seconds_min=settings.join_retry_seconds_min,
+        retry_seconds_max=settings.join_retry_seconds_max,
+        resolve_seconds_max=settings.dns_timeout_seconds,
+        places_max=settings.join_addresses_max,
+    )
+
+
 def _link_settings(settings: NodeSettings) -> LinkSettings:
     return LinkSettings(
         queue_bytes_max=settings.link_queue_bytes_max,
@@ -595,6 +677,7 @@ def _reconciler_settings(settings: NodeSettings) -> ReconcilerSettings:
             stabilisation_seconds=settings.stabilisation_seconds,
             catch_up_entries_max=settings.catch_up_entries_max,
             replica_moves_max=settings.replica_moves_max,
+            leader_balance_seconds=settings.leader_balance_seconds,
         ),
         round_seconds=settings.reconcile_seconds,
     )

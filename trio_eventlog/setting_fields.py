@@ -4,6 +4,7 @@ A settings class is a frozen attrs class whose fields are made by `setting(...)`
 the reference page) is derived from these fields; `trio_eventlog/settings.py` does that.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +65,54 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def is_ip_address(host: str) -> bool:
+    """Whether `host` is an address already and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+DEFAULT_PORT = 8400
+SRV_SCHEME = "dns+srv://"
+DNS_SCHEME = "dns://"
+SRV_PREFIX = "_eventlog._tcp."
+
+
+@attrs.frozen(slots=True)
+class JoinTarget:
+    """Where to look for nodes: every address of a host, at a port; or, when `is_service`, what the SRV records of `host` say."""
+
+    text: str
+    host: str
+    port: int
+    is_service: bool = False
+
+
+def parse_join(text: str) -> JoinTarget:
+    """What an operator writes: `HOST:PORT`, `dns://HOST` (port 8400), `dns+srv://_eventlog._tcp.NAME` or short `dns+srv://NAME`.
+
+    Raises:
+        ValueError: says what to write.
+    """
+    text = text.strip()
+    if text.startswith(SRV_SCHEME):
+        name = text.removeprefix(SRV_SCHEME)
+        if not name or set(name) & set(":/@?# ") or ".." in name or name.startswith("."):
+            raise ValueError(f"not a DNS name: write {SRV_SCHEME}{SRV_PREFIX}NAME; the port comes from the SRV records")
+        return JoinTarget(text, name if name.startswith("_") else SRV_PREFIX + name, 0, is_service=True)
+    if text.startswith(DNS_SCHEME):
+        rest = text.removeprefix(DNS_SCHEME)
+        return JoinTarget(text, *parse_address(rest if has_port(rest) else f"{rest}:{DEFAULT_PORT}"))
+    return JoinTarget(text, *parse_address(text))
+
+
+def has_port(text: str) -> bool:
+    """Whether a port stands behind the host, right or wrong."""
+    return "]:" in text if text.startswith("[") else ":" in text
+
+
 def _parse_bool(text: str) -> bool:
     word = text.strip().lower()
     if word not in _TRUE and word not in _FALSE:
@@ -105,6 +154,7 @@ TEXT = Kind(metavar="TEXT", parse=str)
 PATH = Kind(metavar="PATH", parse=str)
 ADDRESS = Kind(metavar="HOST:PORT", parse=lambda text: text.strip())
 ADDRESSES = Kind(metavar="HOST:PORT", parse=_parse_words, repeatable=True)
+JOIN_TARGETS = Kind(metavar="HOST:PORT", parse=_parse_words, repeatable=True)
 COUNT = Kind(metavar="N", parse=_parse_int, native=(int,))
 SIZE = Kind(metavar="SIZE", parse=parse_size, native=(int,))
 DURATION = Kind(metavar="DURATION", parse=parse_duration, native=(int, float), convert=float)
@@ -197,10 +247,11 @@ def _validate(_instance: object, attribute: "attrs.Attribute[object]", value: ob
             raise refuse(name, value, "it is a tuple of texts")
     elif not isinstance(value, kind.native) or (isinstance(value, bool) and bool not in kind.native):
         raise refuse(name, value, f"it is of type {' or '.join(native.__name__ for native in kind.native)}")
-    if kind is ADDRESS or kind is ADDRESSES:
+    if kind in (ADDRESS, ADDRESSES, JOIN_TARGETS):
+        parse = parse_join if kind is JOIN_TARGETS else parse_address
         for text in value if isinstance(value, tuple) else (value,) if value else ():
             try:
-                parse_address(text)
+                parse(text)
             except ValueError as error:
                 raise refuse(name, text, str(error)) from None
     if described.choices and value not in described.choices:

@@ -20,12 +20,14 @@ from trio_eventlog.setting_fields import (
     ADDRESSES,
     COUNT,
     DURATION,
+    JOIN_TARGETS,
     PATH,
     SIZE,
     SWITCH,
     TEXT,
     Kind,
     format_address,
+    is_ip_address,
     parse_address,
     refuse,
     setting,
@@ -78,10 +80,40 @@ class NodeSettings:
         default_text="the listen address; when that is 0.0.0.0 or [::], the node name with the same port",
     )
     join: tuple[str, ...] = setting(
+        JOIN_TARGETS,
+        (),
+        "Where to look for other nodes: every address of a host is asked. `dns://HOST` is HOST:8400; `dns+srv://_eventlog._tcp.NAME`,"
+        " or short `dns+srv://NAME`, takes hosts and ports from SRV records. Several make the start robust.",
+        group="Node and cluster",
+    )
+    join_retry_seconds_min: float = setting(
+        DURATION,
+        0.25,
+        "Wait before a name in `join` is looked up and asked again; doubles each time, with jitter.",
+        group="Node and cluster",
+        minimum=0.01,
+        maximum=3600,
+    )
+    join_retry_seconds_max: float = setting(
+        DURATION,
+        5.0,
+        "Longest such wait, also while the node runs: so soon it follows names to new addresses.",
+        group="Node and cluster",
+        minimum=0.01,
+        maximum=3600,
+    )
+    join_addresses_max: int = setting(
+        COUNT, 64, "Addresses of one name in `join` that are asked.", group="Node and cluster", minimum=1, maximum=4096
+    )
+    dns_servers: tuple[str, ...] = setting(
         ADDRESSES,
         (),
-        "Address of a node to join through. Several make the start robust. A node with data ignores it.",
+        "DNS servers, IP:PORT, that names in `join` are looked up at.",
         group="Node and cluster",
+        default_text="the system's way for hosts, the servers of /etc/resolv.conf for SRV records",
+    )
+    dns_timeout_seconds: float = setting(
+        DURATION, 5.0, "How long one look-up of a name in `join` may take.", group="Node and cluster", minimum=0.001, maximum=3600
     )
     bootstrap_expect: int | None = setting(
         COUNT,
@@ -141,6 +173,14 @@ class NodeSettings:
         group="Membership",
         minimum=1,
         maximum=1000,
+    )
+    leader_balance_seconds: float = setting(
+        DURATION,
+        5.0,
+        "A node that leads partitions which others should lead hands over one so often, once they are healthy; 0: never.",
+        group="Membership",
+        minimum=0,
+        maximum=DAY_SECONDS,
     )
     reconcile_seconds: float = setting(
         DURATION,
@@ -357,6 +397,9 @@ class NodeSettings:
         if bool(self.tls_cert) != bool(self.tls_key):
             name, other = ("tls_key", "tls_cert") if self.tls_cert else ("tls_cert", "tls_key")
             raise refuse(name, "", f"{other} is given, and one does not work without the other")
+        for server in self.dns_servers:
+            if not is_ip_address(parse_address(server)[0]):
+                raise refuse("dns_servers", server, "a DNS server is named by its IP address")
         if self.tls_require_client_cert and not (self.tls_cert and self.tls_ca):
             raise refuse("tls_require_client_cert", True, "it needs tls_cert, tls_key and tls_ca")
         for name in ("acl_model", "acl_policy", "gossip_key_file"):
@@ -379,6 +422,7 @@ class NodeSettings:
             ("max_batch_bytes", "inbox_bytes_max", 0),
             ("max_batch_bytes", "link_queue_bytes_max", 0),
             ("reconnect_backoff_seconds_min", "reconnect_backoff_seconds_max", 0),
+            ("join_retry_seconds_min", "join_retry_seconds_max", 0),
         ):
             if getattr(self, small) + room > getattr(self, large):
                 less = f", less {room} bytes for what is around it" if room else ""

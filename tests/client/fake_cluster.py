@@ -23,7 +23,7 @@ from trio_eventlog.errors import (
 )
 from trio_eventlog.rpc import Context, Requests, Send, Server, Service
 from trio_eventlog.rpc.status import error_details, public_message
-from trio_eventlog.testing.network import MemoryNetwork
+from trio_eventlog.testing.network import SimNetwork
 from trio_eventlog.v1 import admin_pb2, event_log_pb2, records_pb2
 
 WINDOW = 5
@@ -301,7 +301,7 @@ class FakeNode:
 
 class FakeCluster:
     def __init__(self, names: tuple[str, ...] = ("n1", "n2", "n3")) -> None:
-        self.network = MemoryNetwork(random.Random(1))
+        self.network = SimNetwork(random.Random(1))
         self.nodes = {name: FakeNode(self, name) for name in names}
         self.topics: dict[str, list[FakePartition]] = {}
         self.catalog_leader = names[0]

@@ -106,6 +106,7 @@ async def test_a_cluster_goes_on_after_every_node_was_restarted_in_turn() -> Non
     """Bootstrap settings are ignored by nodes that have data, whatever they say now."""
     async with Cluster(3, seed=47) as cluster, cluster.client(settings=QUICK) as client:
         await client.produce("orders", b"x")
+        await cluster.wait_registered()  # two of three may be quicker than the third, which has no data until then
         before = cluster_ids(cluster)
         for name in cluster.names:
             await cluster.restart(name, bootstrap_expect=1)

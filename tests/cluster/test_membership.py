@@ -245,3 +245,19 @@ async def test_the_last_voter_cannot_go() -> None:
             with pytest.raises(MembershipRefused):
                 await act(cluster, "n1", by="n1")
         assert cluster.replica("n1") is cluster.node("n1")._replicas.find(CATALOG_GROUP)
+
+
+async def test_who_restarts_faster_than_the_stabilisation_time_is_given_nothing_however_quick_it_is() -> None:
+    """It is back before anybody has looked, and still has not been healthy for long enough without a break."""
+    async with Cluster(5, founders=3, seed=29) as cluster:
+        await cluster.wait_registered()
+        await cluster.start("n4")
+        await cluster.start("n5")
+        for _ in range(10):
+            await trio.sleep(4)
+            await cluster.restart("n4")
+            await cluster.restart("n5")
+        assert cluster.voters() == {"n1", "n2", "n3"}
+        ids = {cluster.node_id("n4"), cluster.node_id("n5")}
+        assert not ids & cluster.node("n1")._replicas.machine.nodes.keys(), "nor does it carry partitions"
+        await cluster.wait_voters(None, *cluster.names)

@@ -137,3 +137,28 @@ async def test_a_node_cancelled_from_outside_hands_over_too() -> None:
         before = trio.current_time()
         await cluster.wait_leader(other_than=leader)
         assert trio.current_time() - before < 0.1
+
+
+async def test_a_stopping_node_that_is_handed_a_leadership_hands_it_on() -> None:
+    """A call keeps it up for a while; somebody who does not know that it is going makes it a leader meanwhile."""
+    async with Cluster(3, seed=38) as cluster, cluster.client(settings=QUICK) as client, trio.open_nursery() as nursery:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        leader = await cluster.wait_leader("orders")
+        stopping_id = cluster.node_id(leader)
+        async with cluster.channel(leader) as channel:
+            request = event_log_pb2.ConsumeRequest(topic="orders")
+            request.max_wait.seconds = 5
+            nursery.start_soon(channel.unary, EVENT_LOG["Consume"], request)
+            await trio.sleep(0.1)
+            stopping = cluster.replica(leader, "orders")
+            assert stopping is not None
+            nursery.start_soon(cluster.stop, leader)
+            successor = await cluster.wait_leader("orders", other_than=leader)
+            replica = cluster.replica(successor, "orders")
+            assert replica is not None
+            assert await replica.transfer_leadership(stopping_id, 1.0) == stopping_id
+            await cluster.wait_leader("orders", other_than=leader, seconds_max=0.5)
+            assert not cluster.is_startable(leader), "it is not over yet"
+            assert not stopping.is_leader
+            await cluster.wait_down(leader)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_eventlog.codec.lzw import inflate
+from trio_eventlog.codec.lzw import CLEAR, END, inflate
 from trio_eventlog.errors import CodecError
 
 VECTORS = [
@@ -92,3 +92,10 @@ def test_the_bound() -> None:
     assert len(inflate(compressed, 10_000)) == 10_000
     with pytest.raises(CodecError, match="more than 9999"):
         inflate(compressed, 9_999)
+
+
+def test_clears_are_no_free_work() -> None:
+    """One after the other brings nothing out, however long: refused at the second."""
+    bits = CLEAR | CLEAR << 9 | END << 18
+    with pytest.raises(CodecError, match="two clears"):
+        inflate(bits.to_bytes(4, "little"), 100)

@@ -532,6 +532,35 @@ def test_inflation_is_bounded() -> None:
         decode_stream(compressed(plain), limits=less)
 
 
+def test_a_compound_of_bombs_is_no_more_than_one() -> None:
+    """Parts and layers inflate to no more together than the packet may."""
+    plain = encode_message(Ack(1, bytes(100)))
+    limits = WireLimits(packet_inflated_bytes_max=2 * len(plain))
+    bomb = compressed(plain)
+    assert len(decode_packet(encode_packet([bomb, bomb]), limits=limits).messages) == 2
+    for bombs in (encode_packet([bomb] * 3), encode_packet([bomb, encode_packet([bomb, bomb])])):
+        with pytest.raises(CodecError, match="come out"):
+            decode_packet(bombs, limits=limits)
+    outer = compressed(compressed(NACK_BYTES))
+    inner_bytes = len(compressed(NACK_BYTES)) + len(NACK_BYTES)
+    assert decode_packet(outer, limits=WireLimits(packet_inflated_bytes_max=inner_bytes)).messages
+    with pytest.raises(CodecError, match="come out"):
+        decode_packet(outer, limits=WireLimits(packet_inflated_bytes_max=inner_bytes - 1))
+
+
+def test_seals_and_labels_are_taken_off_once() -> None:
+    """A seal within a seal, a label within a label, are no messages."""
+    keyring = Keyring([KEY], random.Random(1))
+    sealed = encode_packet([NACK_BYTES], keyring=keyring)
+    with pytest.raises(CodecError):
+        decode_packet(keyring.seal(sealed, b""), keyring=keyring)
+    labelled = encode_packet([NACK_BYTES], label=b"blue")
+    with pytest.raises(CodecError):
+        decode_packet(encode_label(b"blue") + labelled, label=b"blue")
+    with pytest.raises(CodecError):
+        decode_packet(encode_packet([encode_packet([NACK_BYTES], with_checksum=True)], with_checksum=True))
+
+
 def test_packet_bounds() -> None:
     """So many messages and no more, also in compounds of compounds."""
     limits = WireLimits(packet_messages_max=255)

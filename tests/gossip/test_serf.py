@@ -63,7 +63,7 @@ from trio_eventlog.gossip.messages import (
 )
 from trio_eventlog.gossip.rumors import RumorQueue
 from trio_eventlog.gossip.serf import LAMPORT_TIME_MAX, LamportClock, Serf
-from trio_eventlog.gossip.settings import SerfSettings
+from trio_eventlog.gossip.settings import LAN, SerfSettings
 
 HERE = address(99)
 (ALIVE, LEAVING, LEFT, FAILED) = (MemberStatus.ALIVE, MemberStatus.LEAVING, MemberStatus.LEFT, MemberStatus.FAILED)
@@ -394,6 +394,32 @@ def test_reap() -> None:
     assert set(serf.members) == {"m0", "m3", "m4"}
 
 
+def test_remembered_members_are_bounded() -> None:
+    """Names that come and go, as a stranger may make them up: the longest gone is forgotten for the next, nobody who is here."""
+    serf = new_serf(members=2, swim_settings=attrs.evolve(LAN, members_max=5))
+    for number in range(3, 8):
+        now = 100.0 * number
+        serf.receive([alive(number)], HERE, now)
+        die(serf, number, now)
+        advance(serf, now, now + 99.0)
+    assert set(serf.members) == {"m0", "m1", "m2", "m6", "m7"}
+    assert serf.statistics()["members forgotten for others"] == 3
+    assert [event.member.name for event in events(serf, MemberReaped)] == ["m3", "m4", "m5"]
+
+
+def test_a_name_has_one_place_in_the_walk() -> None:
+    """However often a stranger has it forgotten and brings it back: else nobody but it would be probed."""
+    serf = new_serf(members=3)
+    for incarnation in range(2, 50):
+        die(serf, 1, incarnation=incarnation)
+        hear(serf, leave_intent(1, incarnation, prune=True))
+        assert "m1" not in serf.swim.rows
+        serf.receive([alive(1, incarnation)], HERE, 0.0)
+        assert sorted(serf.swim._order) == ["m0", "m1", "m2", "m3"]
+    probed = {row.name for row in (serf.swim._next_to_probe(0.0) for _ in range(6)) if row is not None}
+    assert probed == {"m1", "m2", "m3"}
+
+
 def test_failed_members_are_tried_again() -> None:
     """Long after the failure detector has forgotten them, so that a partition heals; with `is_join`."""
     serf = new_serf(members=1)
@@ -666,6 +692,15 @@ def test_remembered_events_are_bounded() -> None:
     assert len(serf._recent_events._seen) == 512
 
 
+def test_remembered_events_are_bounded_in_bytes() -> None:
+    """The oldest are forgotten for the newest, and what is forgotten is not news again."""
+    serf = new_serf(serf_settings=SerfSettings(recent_bytes_max=30))
+    flood = [UserEvent(time=at, name="e", payload=bytes(9)) for at in range(5, 9)]
+    hear(serf, *flood, *flood)
+    assert [event.event.time for event in events(serf, UserEventReceived)] == [5, 6, 7, 8]
+    assert sorted(serf._recent_events._seen) == [6, 7, 8]
+
+
 def test_own_events() -> None:
     """Stamped, delivered here too, spread; at most 512 bytes."""
     serf = new_serf()
@@ -752,6 +787,23 @@ def test_relays_of_answers() -> None:
         assert isinstance(message.message, Relay)
         assert (message.message.address, message.message.name) == (address(1), "m1")
         assert WIRE.encode(direct[1]) == b"\x08" + message.message.body
+
+
+def test_relays_of_answers_are_bounded() -> None:
+    """A query of 255 relays gets so many as we allow: it says itself where answers go, and each relay is one packet more."""
+    serf = new_serf(members=12)
+    hear(serf, query(flags=QUERY_FLAG_ACK, relay_factor=255))
+    assert len(serf.actions.datagrams) == 1 + serf.settings.relay_factor_max == 9
+
+
+def test_pings_of_one_packet_are_bounded() -> None:
+    """Acks go where a ping says: many pings in one packet would make many packets for somebody else."""
+    serf = new_serf(members=3)
+    serf.actions.take()
+    pings = [Ping(sequence=number, target="m0", source=address(7)) for number in range(20)]
+    serf.receive(pings, HERE, 0.0)
+    assert [message for _, message in sent(serf.actions)] == [Ack(0), Ack(1)]
+    assert serf.statistics()["pings over the limit"] == 18
 
 
 def test_relaying() -> None:

@@ -50,7 +50,10 @@ class Client:
                 assert isinstance(event, h11.InformationalResponse)
 
 
-async def start(nursery: trio.Nursery, handler: HttpHandler = health_handler, settings: HttpSettings | None = None) -> Client:
+ALWAYS_READY = health_handler(lambda: "")
+
+
+async def start(nursery: trio.Nursery, handler: HttpHandler = ALWAYS_READY, settings: HttpSettings | None = None) -> Client:
     (mine, theirs) = trio.testing.memory_stream_pair()
 
     async def serve() -> None:
@@ -78,6 +81,19 @@ async def test_health(nursery: trio.Nursery) -> None:
     (status, body) = await client.ask("GET", "/health?verbose=1")
     assert (status, json.loads(body)) == (200, {"status": "ok"})
     assert client.headers[b"content-type"] == b"application/json"
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "answer"),
+    [("", 200, {"status": "ready"}), ("no leader", 503, {"status": "not ready", "reason": "no leader"})],
+)
+async def test_readiness_is_not_liveness(nursery: trio.Nursery, reason: str, status: int, answer: dict[str, str]) -> None:
+    client = await start(nursery, health_handler(lambda: reason))
+    for _ in range(2):
+        (got, body) = await client.ask("GET", "/ready")
+        assert (got, json.loads(body)) == (status, answer)
+        assert (await client.ask("GET", "/health"))[0] == 200
+    assert (await client.ask("POST", "/ready"))[0] == 405
 
 
 async def test_one_connection_serves_many_requests(nursery: trio.Nursery) -> None:

@@ -179,6 +179,18 @@ TABLE = {
         view(draining=(3,), topics=(topic(1, 2, 3),)),
         [moves((1, 2, 3), (1, 2))],
     ),
+    "but a node that is about to be promoted takes its place at once": (
+        view(learners=(4,), draining=(3,), topics=(topic(1, 2, 3),)),
+        [Promote(NodeId(4))],
+    ),
+    "in one move": (
+        view((1, 2, 3, 4), draining=(3,), topics=(topic(1, 2, 3),)),
+        [moves((1, 2, 3, 4), (1, 2, 4))],
+    ),
+    "with a number of their own they need not wait": (
+        view(learners=(4,), draining=(3,), topics=(topic(3, replica_count=1),)),
+        [moves((2, 3), (2,)), Promote(NodeId(4))],
+    ),
     "what has arrived is settled": (
         view(topics=(topic(1, 2, 3, 4, wanted=(1, 2, 3)),), groups={GroupId(1): GroupView(voters=ids(1, 2, 3))}),
         [moves((1, 2, 3), (1, 2, 3))],

@@ -13,7 +13,7 @@ import trio.testing
 
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
 from trio_eventlog.net.mux import ConnectionInfo, Handler, Mux, MuxSettings
-from trio_eventlog.testing.network import MemoryNetwork
+from trio_eventlog.testing.network import SimNetwork
 
 ADDRESS = "node:8400"
 
@@ -34,7 +34,7 @@ class Seen:
 
 @attrs.frozen
 class Port:
-    network: MemoryNetwork
+    network: SimNetwork
     mux: Mux
     seen: Seen
 
@@ -49,7 +49,7 @@ class Port:
 
 @asynccontextmanager
 async def open_port(settings: MuxSettings | None = None, **handlers: Handler) -> AsyncIterator[Port]:
-    network = MemoryNetwork(random.Random(1))
+    network = SimNetwork(random.Random(1))
     seen = Seen()
     named: dict[str, Handler] = {name: seen.handler(name) for name in ("grpc", "http", "peer")} | handlers
     mux = Mux(settings or MuxSettings(), **named)  # type: ignore[arg-type]
@@ -253,7 +253,7 @@ async def test_stop_accepting_lets_handlers_finish(autojump_clock: trio.testing.
         await trio.sleep(3)
         await stream.send_all(b"done")
 
-    network = MemoryNetwork(random.Random(1))
+    network = SimNetwork(random.Random(1))
     mux = Mux(MuxSettings(), grpc=slow, http=slow, peer=slow)
     bound = await network.host("server").listen(ADDRESS)
     async with trio.open_nursery() as nursery:

@@ -18,11 +18,11 @@ from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.transport import Transport
-from trio_eventlog.testing.network import MemoryNetwork
+from trio_eventlog.testing.network import SimNetwork
 
 
 async def http(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-    await serve_http(stream, info, health_handler)
+    await serve_http(stream, info, health_handler(lambda: ""))
 
 
 async def grpc(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
@@ -67,7 +67,7 @@ pieces = st.lists(st.binary(max_size=60), max_size=4)
 @given(starts, pieces)
 def test_the_node_outlives_anything(start: bytes, rest: Sequence[bytes]) -> None:
     async def story() -> None:
-        network = MemoryNetwork(random.Random(1))
+        network = SimNetwork(random.Random(1))
         (mux, transport) = node_on(network.host("node"))
         bound = await network.host("node").listen("node:1")
         async with trio.open_nursery() as nursery:

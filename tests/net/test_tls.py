@@ -30,7 +30,7 @@ from trio_eventlog.net.tls import (
     build_server_context,
 )
 from trio_eventlog.net.transport import PeerConnected, PeerReset, Transport
-from trio_eventlog.testing.network import MemoryNetwork
+from trio_eventlog.testing.network import SimNetwork
 
 
 @attrs.frozen
@@ -91,7 +91,7 @@ class Port:
 async def open_port(
     settings: TlsSettings, *, tls_required: bool = False, network: Network | None = None, address: str = "n1:8400"
 ) -> AsyncIterator[Port]:
-    network = network or MemoryNetwork(random.Random(1)).host("n1")
+    network = network or SimNetwork(random.Random(1)).host("n1")
     seen: list[tuple[str, bytes, ConnectionInfo]] = []
 
     def noting(name: str) -> Handler:
@@ -316,7 +316,7 @@ async def exchange(one: TlsNode, other: TlsNode, addresses: tuple[str, str], hos
 
 
 async def test_links_over_mutual_tls(files: Files, autojump_clock: trio.testing.MockClock) -> None:
-    network = MemoryNetwork(random.Random(1))
+    network = SimNetwork(random.Random(1))
     one = TlsNode(network.host("n1"), 1, files.settings("n1", require_client_certificate=True))
     other = TlsNode(network.host("n2"), 2, files.settings("n2", require_client_certificate=True))
     await exchange(one, other, ("n1:1", "n2:1"))
@@ -331,7 +331,7 @@ async def test_links_over_mutual_tls_and_real_sockets(files: Files) -> None:
 async def test_a_peer_of_another_authority_never_links(
     files: Files, other_files: Files, autojump_clock: trio.testing.MockClock
 ) -> None:
-    network = MemoryNetwork(random.Random(1))
+    network = SimNetwork(random.Random(1))
     one = TlsNode(network.host("n1"), 1, files.settings("n1", require_client_certificate=True))
     other = TlsNode(network.host("n2"), 2, other_files.settings("n2", require_client_certificate=True))
     async with trio.open_nursery() as nursery:

@@ -37,7 +37,7 @@ from trio_eventlog.net.transport import (
     PeerReset,
     Transport,
 )
-from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
 
 Event = TypeVar("Event", PeerConnected, PeerIntroduced, PeerRefused, PeerReset)
 
@@ -49,7 +49,7 @@ async def no_handler(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
 class Node:
     """A transport behind a mux, and what it has told."""
 
-    def __init__(self, network: MemoryNetwork, number: int, settings: LinkSettings, hello: Hello | None = None) -> None:
+    def __init__(self, network: SimNetwork, number: int, settings: LinkSettings, hello: Hello | None = None) -> None:
         self.node_id = NodeId(number)
         self.name = f"n{number}"
         self.address = f"{self.name}:8400"
@@ -99,7 +99,7 @@ class Node:
 
 @attrs.frozen
 class Nodes:
-    network: MemoryNetwork
+    network: SimNetwork
     nursery: trio.Nursery
     nodes: dict[int, Node]
 
@@ -122,10 +122,10 @@ class Nodes:
 
 
 @asynccontextmanager
-async def open_nodes(settings: MemoryNetworkSettings | None = None) -> AsyncIterator[Nodes]:
+async def open_nodes(settings: SimNetworkSettings | None = None) -> AsyncIterator[Nodes]:
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
-        yield Nodes(MemoryNetwork(random.Random(1), settings), nursery, {})
+        yield Nodes(SimNetwork(random.Random(1), settings), nursery, {})
         nursery.cancel_scope.cancel()
 
 
@@ -178,7 +178,7 @@ async def test_many_frames_of_one_send_leave_together(autojump_clock: trio.testi
 
 async def test_urgent_overtakes_bulk_between_frames(autojump_clock: trio.testing.MockClock) -> None:
     """What a write already holds stays in front; of what is queued, all urgent frames leave before the next bulk frame."""
-    network = MemoryNetworkSettings(buffer_bytes_max=1000)
+    network = SimNetworkSettings(buffer_bytes_max=1000)
     async with open_nodes(network) as nodes:
         (n1, n2) = await connected_pair(nodes, LinkSettings(write_bytes_max=5000))
         nodes.network.isolate("n2")
@@ -314,7 +314,7 @@ async def test_silence_is_noticed_within_its_bound(autojump_clock: trio.testing.
 
 async def test_a_peer_that_reads_nothing_is_lost_too(autojump_clock: trio.testing.MockClock) -> None:
     """The queue fills, sends are refused, and silence ends the link."""
-    network = MemoryNetworkSettings(buffer_bytes_max=10_000)
+    network = SimNetworkSettings(buffer_bytes_max=10_000)
     settings = LinkSettings(queue_bytes_max=50_000)
     async with open_nodes(network) as nodes:
         n1 = await nodes.start(1, settings)

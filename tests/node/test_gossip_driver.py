@@ -42,8 +42,8 @@ from trio_eventlog.node.gossip_discovery import (
     open_gossip_discovery,
 )
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipRefused, GossipSettings
-from trio_eventlog.testing.datagrams import MemoryDatagramNetwork, PacketWeather
-from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 (KEY, OTHER_KEY) = (bytes(range(32)), bytes(32))
 
@@ -70,10 +70,8 @@ class Rig:
     """Nodes n1, n2, ... on one network in memory."""
 
     def __init__(self, nursery: trio.Nursery, seed: int = 1) -> None:
-        self.network = MemoryNetwork(
-            random.Random(seed), MemoryNetworkSettings(latency_seconds_min=0.0005, latency_seconds_max=0.002)
-        )
-        self.packets = MemoryDatagramNetwork(self.network, random.Random(seed))
+        weather = Weather(latency_seconds_min=0.0005, latency_seconds_max=0.002)
+        self.network = SimNetwork(random.Random(seed), SimNetworkSettings(weather=weather))
         self.nursery = nursery
         self.nodes: dict[str, Node] = {}
 
@@ -87,10 +85,10 @@ class Rig:
         gossip_name: str = "",
         **arguments: object,
     ) -> Node:
-        host = self.packets.host(name)
+        host = self.network.host(name)
         address = f"{name}:8400"
-        bound = await self.network.host(name).listen(address)
-        [packet_address] = await host.resolve(address)
+        bound = await host.listen(address)
+        [packet_address] = await host.datagrams.resolve(address)
         keyring = Keyring(keys, random.Random(name)) if keys else None
         events: list[Event] = []
         driver = GossipDriver(
@@ -98,9 +96,9 @@ class Rig:
             address=packet_address,
             tags=tags or {"role": "eventlog"},
             settings=settings or GossipSettings(),
-            datagrams=await host.bind(address),
-            datagram_network=host,
-            network=self.network.host(name),
+            datagrams=await host.datagrams.bind(address),
+            datagram_network=host.datagrams,
+            network=host,
             rng=random.Random(f"{name} {len(self.nodes)}"),
             on_event=events.append,
             seeds=[f"{seed}:8400" for seed in seeds],
@@ -125,7 +123,6 @@ class Rig:
     def crash(self, name: str) -> None:
         self.nodes.pop(name).scope.cancel()
         self.network.crash(name)
-        self.packets.crash(name)
 
     async def agree(self, *names: str, seconds: float = 60) -> float:
         """Until each of these (all by default) sees exactly all of them alive; how long it took."""
@@ -224,7 +221,7 @@ async def test_leave_has_an_end() -> None:
     async with rig() as cluster:
         settings = GossipSettings(leave_seconds_max=3.0)
         (n1, _, _) = await three(cluster, settings=settings)
-        cluster.packets.weather = PacketWeather(loss=1.0)
+        cluster.network.weather = Weather(loss_chance=1.0)
         cluster.network.isolate("n1")
         n1.driver._serf._intent_rumors.take = lambda *arguments: ([], arguments[0])  # type: ignore[method-assign]
         began = trio.current_time()
@@ -248,7 +245,7 @@ async def test_udp_blocked() -> None:
     """TCP alone keeps all alive, and somebody is told."""
     async with rig() as cluster:
         nodes = await three(cluster)
-        cluster.packets.weather = PacketWeather(loss=1.0)
+        cluster.network.weather = Weather(loss_chance=1.0)
         await trio.sleep(60)
         for node in nodes:
             assert not node.of(MemberFailed)
@@ -497,8 +494,8 @@ async def test_nonsense_packets_are_dropped() -> None:
     """Counted, and the good ones beside them are read."""
     async with rig() as cluster:
         (n1, *_) = await three(cluster)
-        stranger = await cluster.packets.host("s").bind("s:1")
-        [where] = await cluster.packets.host("s").resolve("n1:8400")
+        stranger = await cluster.network.host("s").datagrams.bind("s:1")
+        [where] = await cluster.network.host("s").datagrams.resolve("n1:8400")
         for number in range(200):
             stranger.send_nowait(random.Random(number).randbytes(number), where)
         await trio.sleep(5)
@@ -574,7 +571,7 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
         cluster_name="c",
         version="1",
         network=cluster.network.host(name),
-        datagram_network=cluster.packets.host(name),
+        datagram_network=cluster.network.host(name).datagrams,
         rng=random.Random(number),
         on_event=told.append,
         seeds=[f"{seed}:8400" for seed in seeds],
@@ -653,27 +650,23 @@ async def test_a_wiped_disk_is_another_node() -> None:
 async def test_what_cannot_be_opened() -> None:
     """A taken port and a wrong key are settings to be changed; nothing stays bound."""
     async with rig() as cluster:
-        squatter = await cluster.packets.host("n1").bind("n1:8400")
+        squatter = await cluster.network.host("n1").datagrams.bind("n1:8400")
         with pytest.raises(SettingsError, match="choose another port"):
             await start_discovery(cluster, 1)
         squatter.close()
         cluster.network.crash("n1")
         with pytest.raises(SettingsError, match="16, 24 or 32"):
             await start_discovery(cluster, 1, keys=(b"short",))
+        assert cluster.network._sockets == {}
         cluster.network.crash("n1")
-        host = cluster.packets.host("n1")
 
-        class Nameless:
-            bind = host.bind
-            dialable = host.dialable
+        async def resolve(address: str) -> list[Address]:
+            raise OSError("no such host")
 
-            async def resolve(self, address: str) -> list[Address]:
-                raise OSError("no such host")
-
-        cluster.packets.host = lambda name: Nameless()  # type: ignore[method-assign, assignment, return-value]
+        cluster.network.host("n1").datagrams.resolve = resolve  # type: ignore[method-assign]
         with pytest.raises(SettingsError, match="cannot be resolved"):
             await start_discovery(cluster, 1)
-        assert cluster.packets._sockets == {}
+        assert cluster.network._sockets == {}
 
 
 async def test_tags_fit() -> None:

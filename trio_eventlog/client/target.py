@@ -1,10 +1,9 @@
 """What a client is pointed at: `eventlog://host:port[,host:port...]`."""
 
 from trio_eventlog.errors import InvalidArgument
-from trio_eventlog.setting_fields import format_address, parse_address
+from trio_eventlog.setting_fields import DEFAULT_PORT, format_address, has_port, parse_address
 
 SCHEME = "eventlog://"
-DEFAULT_PORT = 8400
 
 
 def parse_target(target: str) -> tuple[str, ...]:
@@ -23,9 +22,8 @@ def parse_target(target: str) -> tuple[str, ...]:
     addresses: list[str] = []
     for part in rest.split(","):
         text = part.strip()
-        has_port = "]:" in text if text.startswith("[") else ":" in text
         try:
-            address = format_address(*parse_address(text if has_port else f"{text}:{DEFAULT_PORT}"))
+            address = format_address(*parse_address(text if has_port(text) else f"{text}:{DEFAULT_PORT}"))
         except ValueError as error:
             raise InvalidArgument(f"target {target!r}: {part.strip()!r} is {error}") from None
         if address not in addresses:

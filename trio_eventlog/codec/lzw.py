@@ -27,6 +27,7 @@ def inflate(data: bytes, inflated_bytes_max: int) -> bytes:
     bits = 0
     bits_count = 0
     position = 0
+    is_cleared = False
     while True:
         while bits_count < width:
             if position >= len(data):
@@ -38,10 +39,15 @@ def inflate(data: bytes, inflated_bytes_max: int) -> bytes:
         bits >>= width
         bits_count -= width
         if code == CLEAR:
+            if is_cleared:
+                # Nobody writes this, and it would be work that the limit does not count.
+                raise CodecError("LZW: two clears in a row")
+            is_cleared = True
             del table[END + 1 :]
             width = WIDTH_MIN
             previous = None
             continue
+        is_cleared = False
         if code == END:
             return b"".join(parts)
         if code < len(table):

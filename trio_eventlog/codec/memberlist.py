@@ -76,19 +76,20 @@ class WireLimits:
     """Bounds of what is decoded.
 
     Attributes:
-        packet_inflated_bytes_max: a decompressed packet.
-        packet_messages_max: messages in one packet, compounds within compounds counted through.
+        packet_inflated_bytes_max: all that one packet is decompressed to, its layers and the parts of its compounds added up.
+        packet_messages_max: messages in one packet, compounds within compounds counted through; agents write one compound.
         stream_bytes_max: all that is read from one stream, and an encrypted or compressed message on it.
         stream_inflated_bytes_max: a decompressed stream message. LZW in Python takes 0.1 to 0.2 s per MiB, and nothing else runs.
+            Agents compress; of theirs some 6000 rows would fit.
         members_max: rows of a push/pull.
         member_bytes_max: one row.
     """
 
     packet_inflated_bytes_max: int = 128 * 1024
-    packet_messages_max: int = 1024
-    stream_bytes_max: int = 20 * 1024 * 1024
-    stream_inflated_bytes_max: int = 4 * 1024 * 1024
-    members_max: int = 1 << 16
+    packet_messages_max: int = 255
+    stream_bytes_max: int = 4 * 1024 * 1024
+    stream_inflated_bytes_max: int = 1024 * 1024
+    members_max: int = 4096
     member_bytes_max: int = 8192
 
 
@@ -289,9 +290,7 @@ def decode_packet(
         body = body[CHECKSUM_BYTES:]
         if zlib.crc32(body) != checksum:
             raise CodecError("gossip: checksum mismatch")
-    parts = _unfold(body, limits, _LAYERS_MAX)
-    if len(parts) > limits.packet_messages_max:
-        raise CodecError(f"gossip: {len(parts)} messages in a packet")
+    parts = _Unfolding(limits).unfold(body, _LAYERS_MAX)
     if len(parts) == 1:
         return Packet((decode_message(parts[0]),))
     messages = []
@@ -304,21 +303,28 @@ def decode_packet(
     return Packet(tuple(messages), dropped)
 
 
-def _unfold(body: bytes, limits: WireLimits, layers: int) -> list[bytes]:
-    """The plain messages in `body`, unread."""
-    code = body[0] if body else -1
-    if code not in (COMPOUND, COMPRESSED):
-        return [body]
-    if layers == 0:
-        raise CodecError(f"gossip: more than {_LAYERS_MAX} layers in a packet")
-    if code == COMPRESSED:
-        return _unfold(_decompress(body, limits.packet_inflated_bytes_max), limits, layers - 1)
-    parts: list[bytes] = []
-    for part in _split_compound(body):
-        parts += _unfold(part, limits, layers - 1)
-        if len(parts) > limits.packet_messages_max:
-            raise CodecError("gossip: too many messages in a packet")
-    return parts
+class _Unfolding:
+    """Takes the layers off one packet; what its parts may still claim together. A compound of bombs is no more than one bomb."""
+
+    def __init__(self, limits: WireLimits) -> None:
+        self._bytes_left = limits.packet_inflated_bytes_max
+        self._messages_left = limits.packet_messages_max
+
+    def unfold(self, body: bytes, layers: int) -> list[bytes]:
+        """The plain messages in `body`, unread."""
+        code = body[0] if body else -1
+        if code not in (COMPOUND, COMPRESSED):
+            self._messages_left -= 1
+            if self._messages_left < 0:
+                raise CodecError("gossip: too many messages in a packet")
+            return [body]
+        if layers == 0:
+            raise CodecError(f"gossip: more than {_LAYERS_MAX} layers in a packet")
+        if code == COMPRESSED:
+            inflated = _decompress(body, self._bytes_left)
+            self._bytes_left -= len(inflated)
+            return self.unfold(inflated, layers - 1)
+        return [message for part in _split_compound(body) for message in self.unfold(part, layers - 1)]
 
 
 def _split_compound(body: bytes) -> list[bytes]:

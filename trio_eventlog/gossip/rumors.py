@@ -1,6 +1,7 @@
 """What is being spread: rumors, and who may be sent how often."""
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 import attrs
@@ -35,8 +36,8 @@ class RumorQueue:
         self._rumors_max = rumors_max
         self._body_bytes_max = body_bytes_max
         self._rumors: list[_Rumor] = []
+        """By rank, always: strangers can fill the queue, and each step of theirs should be cheap then."""
         self._by_key: dict[str, _Rumor] = {}
-        self._is_sorted = True
         self._numbers = 0
         self.dropped = 0
         """Rumors given up because they or the queue were too long."""
@@ -53,51 +54,40 @@ class RumorQueue:
             self.dropped += 1
             return
         if key is not None and (older := self._by_key.pop(key, None)) is not None:
-            self._rumors.remove(older)
+            self._remove(older)
         elif len(self._rumors) >= self._rumors_max:
-            self._sort()
             self._forget(self._rumors.pop())
             self.dropped += 1
         self._numbers += 1
         rumor = _Rumor(body, key, self._numbers)
-        self._rumors.append(rumor)
+        insort(self._rumors, rumor, key=_Rumor.rank)
         if key is not None:
             self._by_key[key] = rumor
-        self._is_sorted = False
 
     def take(self, bytes_left: int, count_left: int, transmissions: int, overhead_bytes: int = 2) -> tuple[list[bytes], int]:
         """Rumors for one packet, and the bytes left after them; each costs `overhead_bytes` more than its own.
 
         A rumor that has been sent `transmissions` times is forgotten.
         """
-        taken: list[bytes] = []
-        if not self._rumors:
-            return taken, bytes_left
-        self._sort()
-        is_over = False
+        taken: list[_Rumor] = []
         for rumor in self._rumors:
+            if bytes_left <= overhead_bytes or len(taken) >= count_left:
+                break
             cost = len(rumor.body) + overhead_bytes
-            if cost > bytes_left or len(taken) >= count_left:
-                continue
-            bytes_left -= cost
-            taken.append(rumor.body)
+            if cost <= bytes_left:
+                bytes_left -= cost
+                taken.append(rumor)
+        for rumor in taken:
+            self._remove(rumor)
             rumor.transmissions += 1
-            is_over = is_over or rumor.transmissions >= transmissions
-        if is_over:
-            kept = []
-            for rumor in self._rumors:
-                if rumor.transmissions < transmissions:
-                    kept.append(rumor)
-                else:
-                    self._forget(rumor)
-            self._rumors = kept
-        self._is_sorted = not taken
-        return taken, bytes_left
+            if rumor.transmissions < transmissions:
+                insort(self._rumors, rumor, key=_Rumor.rank)
+            else:
+                self._forget(rumor)
+        return [rumor.body for rumor in taken], bytes_left
 
-    def _sort(self) -> None:
-        if not self._is_sorted:
-            self._rumors.sort(key=_Rumor.rank)
-            self._is_sorted = True
+    def _remove(self, rumor: _Rumor) -> None:
+        del self._rumors[bisect_left(self._rumors, rumor.rank(), key=_Rumor.rank)]
 
     def _forget(self, rumor: _Rumor) -> None:
         if rumor.key is not None and self._by_key.get(rumor.key) is rumor:

@@ -56,6 +56,7 @@ from trio_eventlog.gossip.messages import (
     Address,
     ConflictAnswer,
     EventsAt,
+    IndirectPing,
     JoinIntent,
     KeyAnswer,
     KeyOperation,
@@ -106,14 +107,16 @@ class LamportClock:
 class _Recent:
     """What was seen in the last so many Lamport times, so that nothing is delivered twice."""
 
-    def __init__(self, times_max: int, per_time_max: int) -> None:
+    def __init__(self, times_max: int, per_time_max: int, bytes_max: int) -> None:
         self._times_max = times_max
         self._per_time_max = per_time_max
-        self._seen: dict[int, dict[object, None]] = {}
+        self._bytes_left = bytes_max
+        self._seen: dict[int, dict[object, int]] = {}
+        """By time: what, and its bytes."""
         self.time_min = 0
         """Older than this is not wanted."""
 
-    def is_new(self, clock: LamportClock, time: int, what: object) -> bool:
+    def is_new(self, clock: LamportClock, time: int, what: object, size_bytes: int = 0) -> bool:
         """Remember; False for what is too old, was seen, or is one too many of its time."""
         if time < self.time_min or time + self._times_max < clock.time:
             return False
@@ -121,12 +124,20 @@ class _Recent:
         if seen is None:
             # The oldest go. Times may come in any order, but all lie within the window of the clock.
             while len(self._seen) >= self._times_max:
-                del self._seen[min(self._seen)]
+                self._forget_oldest()
             seen = self._seen[time] = {}
         if what in seen or len(seen) >= self._per_time_max:
             return False
-        seen[what] = None
+        seen[what] = size_bytes
+        self._bytes_left -= size_bytes
+        while self._bytes_left < 0:
+            self.time_min = max(self.time_min, self._forget_oldest() + 1)
         return True
+
+    def _forget_oldest(self) -> int:
+        time = min(self._seen)
+        self._bytes_left += sum(self._seen.pop(time).values())
+        return time
 
     def newest_first(self) -> list[tuple[int, list[object]]]:
         """All that is remembered."""
@@ -258,8 +269,10 @@ class Serf:
         )
         self._records = {name: self._own}
         self._intents: dict[str, _Intent] = {}
-        self._recent_events = _Recent(serf_settings.recent_times_max, serf_settings.recent_per_time_max)
-        self._recent_queries = _Recent(serf_settings.recent_times_max, serf_settings.recent_per_time_max)
+        (self._recent_events, self._recent_queries) = (
+            _Recent(serf_settings.recent_times_max, serf_settings.recent_per_time_max, serf_settings.recent_bytes_max)
+            for _ in range(2)
+        )
         self._open_queries: dict[QueryKey, _OpenQuery] = {}
         self._leaving = _Leaving.NO
         self._leaving_until = math.inf
@@ -367,7 +380,13 @@ class Serf:
             return
         # Pings last: the ack then carries what the rest of the packet made us say, for example a refutation of the accusation
         # that stands beside the ping.
+        pings_left = self.swim.settings.pings_per_packet_max
         for message in sorted(messages, key=_is_ping):
+            if isinstance(message, Ping | IndirectPing):
+                pings_left -= 1
+                if pings_left < 0:
+                    self.counts["pings over the limit"] += 1
+                    continue
             if isinstance(message, UserMessage):
                 self.receive_user(message.message, now)
             elif isinstance(message, UserBytes):
@@ -464,6 +483,7 @@ class Serf:
         record = self._records.get(row.name)
         has_flapped = False
         if record is None:
+            self._make_room()
             record = _Record(
                 name=row.name,
                 address=row.address,
@@ -489,6 +509,14 @@ class Serf:
             record.gone_at = -math.inf
             record.prune_at = math.inf
         self.actions.events.append(MemberJoined(self._snapshot(record), has_flapped))
+
+    def _make_room(self) -> None:
+        """The table of the failure detector soon forgets who is gone, we do not: the longest gone goes for who is new."""
+        if len(self._records) >= self.swim.settings.members_max:
+            gone = [one for one in self._records.values() if one.status in (MemberStatus.FAILED, MemberStatus.LEFT)]
+            if gone:
+                self.counts["members forgotten for others"] += 1
+                self._erase(min(gone, key=lambda one: one.gone_at))
 
     def _row_gone(self, row: Row, now: float) -> None:
         record = self._records.get(row.name)
@@ -598,6 +626,8 @@ class Serf:
         self._tick_leaving(now)
 
     def _tick_leaving(self, now: float) -> None:
+        if self._leaving is _Leaving.NO:
+            return
         is_alone = self.swim.others_alive() == 0
         if self._leaving is _Leaving.INTENT:
             if not is_alone and self.name in self._intent_rumors and now < self._leaving_until:
@@ -763,7 +793,8 @@ class Serf:
     def _user_event(self, event: UserEvent) -> bool:
         """True when it is news."""
         self.event_clock.witness(event.time)
-        if not self._recent_events.is_new(self.event_clock, event.time, (event.name, event.payload)):
+        size_bytes = len(event.name) + len(event.payload)
+        if not self._recent_events.is_new(self.event_clock, event.time, (event.name, event.payload), size_bytes):
             return False
         self.actions.events.append(UserEventReceived(event))
         return True
@@ -858,7 +889,8 @@ class Serf:
         self.swim.send_upper(query.source, UserMessage(response))
         if query.relay_factor:
             relay = Relay(address=query.source, name=query.source_name, body=self._wire.encode_body(response))
-            for row in self.swim.pick_alive(query.relay_factor, but=query.source_name):
+            relays = min(query.relay_factor, self.settings.relay_factor_max)
+            for row in self.swim.pick_alive(relays, but=query.source_name):
                 self.swim.send_upper(row.address, UserMessage(relay))
 
     def _query_response(self, response: QueryResponse) -> None:

@@ -31,8 +31,10 @@ class SwimSettings:
         packet_bytes_max: a datagram.
         packet_overhead_bytes: of it, what is not messages (`codec.memberlist.packet_overhead_bytes`).
         rumors_max: in each queue; the most sent are dropped first.
-        members_max: rows in the table; more members are not taken up.
+        members_max: rows in the table, and members remembered: more are not taken up, or in place of those gone the longest.
         relays_max: indirect pings under way for others.
+        pings_per_packet_max: answered; one is all that anybody sends. An ack goes where the ping says, so that many in one packet
+            would be a flood for somebody else.
     """
 
     probe_interval_seconds: float = 1.0
@@ -52,8 +54,9 @@ class SwimSettings:
     packet_bytes_max: int = 1400
     packet_overhead_bytes: int = 5
     rumors_max: int = 4096
-    members_max: int = 10_000
+    members_max: int = 4096
     relays_max: int = 1024
+    pings_per_packet_max: int = 2
 
     def __attrs_post_init__(self) -> None:
         if not 0 < self.probe_timeout_seconds < self.probe_interval_seconds:
@@ -105,6 +108,8 @@ class SerfSettings:
         event_bytes_max: name and payload of an event of ours.
         recent_times_max: so many Lamport times back events and queries are remembered; older ones are dropped unread.
         recent_per_time_max: events, or queries, remembered of one time; more are dropped.
+        recent_bytes_max: of events remembered; the oldest are forgotten, and not wanted again.
+        relay_factor_max: members asked to pass on an answer of ours to a query, whatever the query wants.
         state_events_bytes_max: events handed to others in a push/pull.
         open_queries_max: queries of ours waiting for answers.
         ignores_events_before_join: the past is not delivered to a node that joins.
@@ -126,6 +131,8 @@ class SerfSettings:
     event_bytes_max: int = 512
     recent_times_max: int = 512
     recent_per_time_max: int = 128
+    recent_bytes_max: int = 4 * 1024 * 1024
+    relay_factor_max: int = 8
     state_events_bytes_max: int = 64 * 1024
     open_queries_max: int = 256
     ignores_events_before_join: bool = True

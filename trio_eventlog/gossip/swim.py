@@ -610,6 +610,10 @@ class Swim:
         row = self._rows.get(name)
         if row is not None and not row.is_here and row is not self.own:
             del self._rows[name]
+            # From the walk too: who comes back gets a place again, and a name with many places would be the only one probed.
+            place = self._order.index(name)
+            del self._order[place]
+            self._position -= place < self._position
 
     def has_others(self) -> bool:
         """Somebody else is here, or has failed so recently that it is gossiped to."""

@@ -96,13 +96,24 @@ def json_response(status: int, value: object, headers: tuple[tuple[str, str], ..
     return Response(status=status, body=json.dumps(value).encode(), headers=headers)
 
 
-async def health_handler(request: Request) -> Response:
-    """The placeholder: `GET /health` says ok, everything else is 404 or 405."""
-    if request.path != "/health":
-        return json_response(404, {"error": f"nothing at {request.path}"})
-    if request.method not in ("GET", "HEAD"):
-        return json_response(405, {"error": f"{request.method} is not allowed here"}, headers=(("allow", "GET, HEAD"),))
-    return json_response(200, {"status": "ok"})
+def health_handler(unready_because: Callable[[], str]) -> HttpHandler:
+    """`GET /health` is liveness: it answers, so the event loop turns, and that is all it says. It looks at no other node, no quorum
+    and no disk: a restart, which is what follows when it fails, mends none of them.
+
+    `GET /ready` is readiness: 200 when `unready_because` gives "", else 503 with what it gives.
+    """
+
+    async def handle(request: Request) -> Response:
+        if request.path not in ("/health", "/ready"):
+            return json_response(404, {"error": f"nothing at {request.path}"})
+        if request.method not in ("GET", "HEAD"):
+            return json_response(405, {"error": f"{request.method} is not allowed here"}, headers=(("allow", "GET, HEAD"),))
+        if request.path == "/health":
+            return json_response(200, {"status": "ok"})
+        reason = unready_because()
+        return json_response(503, {"status": "not ready", "reason": reason}) if reason else json_response(200, {"status": "ready"})
+
+    return handle
 
 
 class _BadRequest(Exception):

@@ -1,6 +1,6 @@
 """The seam between gossip and its network: packets, on the port's number.
 
-`net/real_datagrams.py` has the one over UDP sockets, `testing/datagrams.py` the one in memory. Addresses are those of gossip
+`net/real_datagrams.py` has the one over UDP sockets, `testing/network.py` the simulated one. Addresses are those of gossip
 messages, bytes of an IP address and a port, since packets come and go by them and names do not.
 """
 

@@ -160,8 +160,13 @@ def judge_hello(own: Hello, other: Hello) -> Refused | None:
     return None
 
 
-async def dial(address: str, own: Hello, *, network: Network, settings: LinkSettings, tls: TlsSource | None) -> "Greeted":
+async def dial(
+    address: str, own: Hello, *, network: Network, settings: LinkSettings, tls: TlsSource | None, host: str = ""
+) -> "Greeted":
     """Connect, shake hands, exchange hellos.
+
+    Arguments:
+        host: whom the certificate there is to be good for; "" takes the host in `address`.
 
     Raises:
         OSError: nobody answers in time (TimeoutError), or not as a peer.
@@ -173,7 +178,7 @@ async def dial(address: str, own: Hello, *, network: Network, settings: LinkSett
             stream = await network.open_stream(address)
             if tls is not None:
                 stream = trio.SSLStream(
-                    stream, tls.peer_context(), server_hostname=split_address(address)[0], https_compatible=True
+                    stream, tls.peer_context(), server_hostname=host or split_address(address)[0], https_compatible=True
                 )
                 await stream.do_handshake()
         with trio.fail_after(settings.hello_seconds_max):

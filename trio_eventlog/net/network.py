@@ -1,6 +1,6 @@
 """The seam between a node and its network: dial and listen, nothing else.
 
-`net/real_network.py` has the one over sockets, `testing/network.py` the one in memory.
+`net/real_network.py` has the one over sockets, `testing/network.py` the simulated one.
 """
 
 from typing import Protocol

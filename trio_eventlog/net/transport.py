@@ -199,15 +199,15 @@ class Transport:
         link = self._links.get(node_id)
         return link is not None and link.is_up
 
-    async def probe(self, address: str) -> Hello:
-        """Ask who is at `address`.
+    async def probe(self, address: str, host: str = "") -> Hello:
+        """Ask who is at `address`; a certificate shown there is to be good for `host`, or else for the host in `address`.
 
         Raises:
             OSError: nobody answers in time (TimeoutError), or not as a peer.
             LinkRefused: a node answers, but not to us.
         """
         own = self._own_probe()
-        greeted = await dial(address, own, network=self._network, settings=self._settings, tls=self._tls)
+        greeted = await dial(address, own, network=self._network, settings=self._settings, tls=self._tls, host=host)
         await trio.aclose_forcefully(greeted.stream)
         return greeted.hello
 

@@ -13,14 +13,14 @@ What both keep to (docs/design/membership.md):
 - no change leaves a group without a majority of healthy voters, before it or after it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 import attrs
 
 from trio_eventlog.errors import SettingsError
-from trio_eventlog.ids import GroupId, NodeId, format_id
+from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import CatalogNode, SetReplicas, Topic
-from trio_eventlog.machine.placement import place
+from trio_eventlog.machine.placement import place, spread_leaders
 from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, NodeChange, Transition
 
 
@@ -35,6 +35,7 @@ class MembershipSettings:
     members_max: nodes in the catalog's configuration; more are not taken.
     goodbye_seconds: how long a removed node that is still connected may take to hear of it before the catalog's leader stops
         sending to it.
+    leader_balance_seconds: from one partition that a node hands over to the node that should lead it, to the next; 0: never.
     """
 
     voters_wanted: int = 5
@@ -43,6 +44,7 @@ class MembershipSettings:
     replica_moves_max: int = 8
     members_max: int = 256
     goodbye_seconds: float = 10.0
+    leader_balance_seconds: float = 5.0
 
     def __attrs_post_init__(self) -> None:
         if self.voters_wanted < 1 or not self.voters_wanted % 2:
@@ -104,8 +106,7 @@ class View:
 
     @property
     def leaving(self) -> frozenset[NodeId]:
-        """Drained or removed, and still there."""
-        return frozenset(node.node_id for node in self.nodes.values() if node.is_draining) | frozenset(self.removed)
+        return leaving(self.nodes.values(), self.removed)
 
     def is_healthy(self, node_id: NodeId) -> bool:
         member = self.members.get(node_id)
@@ -114,6 +115,11 @@ class View:
     def healthy(self, nodes: Iterable[NodeId]) -> int:
         """How many of them are."""
         return sum(map(self.is_healthy, nodes))
+
+
+def leaving(nodes: Iterable[CatalogNode], removed: Iterable[NodeId]) -> frozenset[NodeId]:
+    """Drained or removed, and still there."""
+    return frozenset(node.node_id for node in nodes if node.is_draining) | frozenset(removed)
 
 
 @attrs.frozen(slots=True)
@@ -182,8 +188,10 @@ def plan(view: View, settings: MembershipSettings) -> list[Step]:
     """
     if not view.is_settled or view.configuration.is_joint:
         return []
-    steps: list[Step] = [*_registrations(view, settings), *_moves(view, settings), *_burials(view)]
-    change = _departure(view, settings) or _promotion(view, settings) or _arrival(view, settings)
+    promotion = _promotion(view, settings)
+    moves = _moves(view, settings, voters_are_settled=promotion is None)
+    steps: list[Step] = [*_registrations(view, settings), *moves, *_burials(view)]
+    change = _departure(view, settings) or promotion or _arrival(view, settings)
     return [*steps, change] if change is not None else steps
 
 
@@ -206,15 +214,22 @@ def _registrations(view: View, settings: MembershipSettings) -> list[Step]:
     return steps
 
 
-def _moves(view: View, settings: MembershipSettings) -> list[Step]:
-    """Replicas move to where `place` wants them, a few partitions at a time."""
+def _moves(view: View, settings: MembershipSettings, *, voters_are_settled: bool) -> list[Step]:
+    """Replicas move to where `place` wants them, a few partitions at a time.
+
+    Topics that follow the voters wait for one that is about to be promoted: they would move twice, and when it takes the place
+    of a drained one, have a copy less in between.
+    """
     voters = view.configuration.voters - view.leaving
     carriers = (voters | (view.nodes.keys() & view.configuration.learners)) - view.leaving
     steps: list[Step] = []
     moving = sum(partition.is_moving for topic in view.topics for partition in topic.partitions)
     for topic in view.topics:
         for partition in topic.partitions:
-            wanted = place(partition.group_id, carriers if topic.replica_count else voters, topic.replica_count)
+            if topic.replica_count:
+                wanted = place(partition.group_id, carriers, topic.replica_count)
+            else:
+                wanted = place(partition.group_id, voters, 0) if voters_are_settled else partition.wanted
             replicas = partition.replicas
             if not wanted:
                 continue
@@ -354,7 +369,11 @@ def _carriers(topics: Iterable[Topic]) -> frozenset[NodeId]:
 
 
 def plan_group(
-    own: NodeId, configuration: Configuration, wanted: Collection[NodeId], healthy: Collection[NodeId]
+    own: NodeId,
+    configuration: Configuration,
+    wanted: Collection[NodeId],
+    healthy: Collection[NodeId],
+    preferred: NodeId = NOBODY,
 ) -> ConfigurationChange | HandOver | None:
     """The next step of a partition's leader towards `wanted` as the group's only voters; None: it is there, or has to wait.
 
@@ -363,6 +382,7 @@ def plan_group(
 
     Args:
         healthy: nodes that are connected and have caught up, `own` among them.
+        preferred: who should lead; taken when somebody else has to.
     """
     target = frozenset(wanted)
     if configuration.is_joint or not target:
@@ -379,7 +399,7 @@ def plan_group(
     if own not in target:
         if voters == target | {own}:
             heirs = target & frozenset(healthy)
-            return HandOver(min(heirs)) if heirs else None
+            return HandOver(preferred if preferred in heirs else min(heirs)) if heirs else None
         target |= {own}
     if voters == target or not all(_has_majority(half, healthy) for half in (voters, target)):
         return None
@@ -392,3 +412,42 @@ def plan_group(
 
 def _has_majority(voters: frozenset[NodeId], healthy: Collection[NodeId]) -> bool:
     return len(voters & frozenset(healthy)) >= quorum(voters)
+
+
+# Who leads the partitions.
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Misled:
+    """A partition that this node leads although another should, which could take over.
+
+    Attributes:
+        preferred: who should lead it.
+        since: since when that has been so without a break, by the clock of `due_hand_over`.
+    """
+
+    preferred: NodeId
+    since: float
+
+
+def preferred_leaders(topic: Topic, leaving: Container[NodeId]) -> dict[GroupId, NodeId]:
+    """Who should lead each partition of the topic: one of the nodes that shall carry it, and none that is on its way out.
+
+    Follows from the catalog alone, and for each topic by itself: all nodes come to the same answer, and it does not change when
+    others lead, fail or return, nor with other topics.
+    """
+    return spread_leaders(
+        (partition.group_id, [node_id for node_id in partition.wanted if node_id not in leaving]) for partition in topic.partitions
+    )
+
+
+def due_hand_over(misled: Mapping[GroupId, Misled], now: float, balanced_at: float, settings: MembershipSettings) -> GroupId | None:
+    """Which partition this node should hand over now, if any: the one that has waited longest, for long enough.
+
+    Args:
+        balanced_at: when it has last handed one over, or tried.
+    """
+    if not settings.leader_balance_seconds or now - balanced_at < settings.leader_balance_seconds:
+        return None
+    due = [(item.since, group_id) for group_id, item in misled.items() if now - item.since >= settings.stabilisation_seconds]
+    return min(due)[1] if due else None

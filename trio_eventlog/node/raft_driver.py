@@ -168,6 +168,8 @@ class RaftDriver:
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
+        self._told_commit_index = 0
+        """The highest that a leader has told of, which its entries may be far from reaching here."""
         self._is_applying = False
         self._applied_notices: deque[tuple[int, ConfigurationChange | None]] = deque()
         self._commit_notices: dict[NodeId, Message] = {}
@@ -204,6 +206,11 @@ class RaftDriver:
     @property
     def is_leader(self) -> bool:
         return self._core.is_leader
+
+    @property
+    def entries_behind(self) -> int:
+        """Entries that are committed, as far as this node has heard, and not applied here."""
+        return max(self._told_commit_index, self._core.commit_index) - self._applied_index
 
     def status(self) -> Status:
         return self._core.status()
@@ -429,6 +436,8 @@ class RaftDriver:
             elif received.message.type in _ELECTIONS and not self._may_take_part(received.message):
                 return
             self._core.step(received.message)
+            if received.message.type is MessageType.APPEND:
+                self._told_commit_index = max(self._told_commit_index, received.message.commit)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)

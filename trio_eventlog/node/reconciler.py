@@ -6,7 +6,8 @@ has become of it, on whichever node leads then.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 import trio
@@ -14,7 +15,7 @@ import trio
 from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.errors import EventLogError, InvalidArgument, MembershipRefused, NotLeader
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import Command, DrainNode, Partition, RegisterNode, RemoveNode, SetReplicas
+from trio_eventlog.machine.catalog import Command, DrainNode, Partition, RegisterNode, RemoveNode, SetReplicas, Topic
 from trio_eventlog.net.discovery import Member
 from trio_eventlog.node.membership import (
     AddLearner,
@@ -25,18 +26,22 @@ from trio_eventlog.node.membership import (
     HandOver,
     MembershipSettings,
     MemberView,
+    Misled,
     Promote,
     Register,
     Step,
     View,
+    due_hand_over,
+    leaving,
     plan,
     plan_group,
+    preferred_leaders,
     refuse_drain,
     refuse_removal,
 )
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import Replicas
-from trio_eventlog.raft import ChangeKind, ConfigurationChange, NodeChange, Role
+from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, NodeChange, Role
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +151,8 @@ class Reconciler:
         self._heard_at: dict[NodeId, float] = {}
         self._healthy_since: dict[NodeId, float] = {}
         self._removed_since: dict[NodeId, float] = {}
+        self._misled: dict[GroupId, Misled] = {}
+        self._balanced_at = -math.inf
         self._forgotten: set[NodeId] = set()
         self._departures = trio.Lock()
 
@@ -156,10 +163,18 @@ class Reconciler:
             self._forget_removed()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._reconcile_catalog)
-                for _, partition in self._partitions():
-                    replica = self._replicas.find(partition.group_id)
-                    if replica is not None and replica.is_leader:
-                        nursery.start_soon(self._reconcile_group, replica, partition.wanted)
+                for topic in self._replicas.machine.topics.values():
+                    led = self._led(topic)
+                    preferred = preferred_leaders(topic, self._leaving) if led else {}
+                    for partition, replica in led:
+                        to = preferred.get(partition.group_id, NOBODY)
+                        nursery.start_soon(self._reconcile_group, replica, partition.wanted, to)
+            await self._balance_leaders()
+
+    def on_connected(self, node_id: NodeId) -> None:
+        """Our link to the node has come up. It was away, if only between two rounds: how healthy it was before does not count."""
+        self._healthy_since.pop(node_id, None)
+        self._misled = {group_id: item for group_id, item in self._misled.items() if item.preferred != node_id}
 
     # What operators ask for
 
@@ -387,14 +402,9 @@ class Reconciler:
 
     # Partitions
 
-    async def _reconcile_group(self, replica: Replica, wanted: Sequence[NodeId]) -> None:
-        lag_entries_max = self._settings.membership.catch_up_entries_max
-        healthy = {self._node_id} | {
-            node_id
-            for node_id, follower in replica.followers().items()
-            if follower.keeps_up and follower.lag_entries <= lag_entries_max and self._surroundings.is_connected(node_id)
-        }
-        step = plan_group(self._node_id, replica.status().configuration, wanted, healthy)
+    async def _reconcile_group(self, replica: Replica, wanted: Sequence[NodeId], preferred: NodeId) -> None:
+        healthy = {self._node_id, *self._healthy_followers(replica)}
+        step = plan_group(self._node_id, replica.status().configuration, wanted, healthy, preferred)
         if step is None:
             return
         logger.info("%s: %s", replica.name, self._described(step))
@@ -406,6 +416,58 @@ class Reconciler:
                     await replica.change_configuration(step)
             except EventLogError as error:
                 logger.info("%s: not now: %s", replica.name, error)
+
+    def _healthy_followers(self, replica: Replica) -> set[NodeId]:
+        lag_entries_max = self._settings.membership.catch_up_entries_max
+        return {
+            node_id
+            for node_id, follower in replica.followers().items()
+            if follower.keeps_up and follower.lag_entries <= lag_entries_max and self._surroundings.is_connected(node_id)
+        }
+
+    async def _balance_leaders(self) -> None:
+        """Hand one partition over to the node that should lead it, when its turn has come."""
+        now = trio.current_time()
+        self._misled = {
+            group_id: Misled(preferred=preferred, since=former.since if former and former.preferred == preferred else now)
+            for group_id, preferred in self._find_misled()
+            for former in [self._misled.get(group_id)]
+        }
+        group_id = due_hand_over(self._misled, now, self._balanced_at, self._settings.membership)
+        replica = self._replicas.find(group_id) if group_id is not None else None
+        if group_id is None or replica is None:
+            return
+        self._balanced_at = now
+        # Should it fail, the wait begins again.
+        to = self._misled.pop(group_id).preferred
+        logger.info("%s: hand leadership over to %s, which should have it", replica.name, self._called(to))
+        try:
+            await replica.transfer_leadership(to, self._settings.step_seconds_max)
+        except EventLogError as error:
+            logger.info("%s: not now: %s", replica.name, error)
+
+    def _find_misled(self) -> Iterator[tuple[GroupId, NodeId]]:
+        """Partitions that this node leads and another one should, which could: it votes, is connected and has caught up."""
+        for topic in self._replicas.machine.topics.values():
+            led = self._led(topic)
+            if not led or any(partition.is_moving for partition in topic.partitions):
+                continue
+            preferred = preferred_leaders(topic, self._leaving)
+            for partition, replica in led:
+                to = preferred.get(partition.group_id, self._node_id)
+                settled = Configuration(voters=frozenset(partition.wanted))
+                if to in self._healthy_followers(replica) and replica.status().configuration == settled:
+                    yield partition.group_id, to
+
+    def _led(self, topic: Topic) -> list[tuple[Partition, Replica]]:
+        """The topic's partitions that this node leads."""
+        found = ((partition, self._replicas.find(partition.group_id)) for partition in topic.partitions)
+        return [(partition, replica) for partition, replica in found if replica is not None and replica.is_leader]
+
+    @property
+    def _leaving(self) -> frozenset[NodeId]:
+        machine = self._replicas.machine
+        return leaving(machine.nodes.values(), machine.removed)
 
     def _partitions(self) -> Iterable[tuple[str, Partition]]:
         return [(topic.name, item) for topic in self._replicas.machine.topics.values() for item in topic.partitions]

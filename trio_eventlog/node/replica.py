@@ -81,6 +81,10 @@ class Replica:
     def is_leader(self) -> bool:
         return self.driver.is_leader
 
+    @property
+    def entries_behind(self) -> int:
+        return self.driver.entries_behind
+
     def status(self) -> Status:
         return self.driver.status()
 

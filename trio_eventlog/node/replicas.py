@@ -13,9 +13,10 @@ import attrs
 import trio
 
 from trio_eventlog.errors import NodeRemoved, NotLeader, TopicNotFound
-from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Topic
 from trio_eventlog.machine.partition import PartitionMachine
+from trio_eventlog.machine.placement import spread_leaders
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
 from trio_eventlog.node.departed import Departed, depart, finish_departure, has_log
 from trio_eventlog.node.inbox import Received
@@ -264,7 +265,7 @@ class Replicas:
             await finish_departure(self._directory.disk, path)
             if await has_log(self._directory.disk, path):
                 # It is closed in good order, as it would have been.
-                await self._start_partition(topic, number)
+                await self._start_partition(topic, number, NOBODY)
 
     async def _follow(self, topics: list[Topic], groups_end: GroupId) -> None:
         placed = {partition.group_id for topic in topics for partition in topic.partitions if self._node_id in partition.replicas}
@@ -276,9 +277,15 @@ class Replicas:
         for group_id in [group_id for group_id in self._open if group_id not in placed and group_id != CATALOG_GROUP]:
             await self._close(group_id, has_moved=group_id in known)
         for topic in topics:
-            for number, partition in enumerate(topic.partitions):
-                if partition.group_id in placed and partition.group_id not in self._open:
-                    await self._start_partition(topic, number)
+            new = [
+                number
+                for number, partition in enumerate(topic.partitions)
+                if partition.group_id in placed and partition.group_id not in self._open
+            ]
+            if new:
+                first_leaders = spread_leaders((partition.group_id, partition.first_voters) for partition in topic.partitions)
+                for number in new:
+                    await self._start_partition(topic, number, first_leaders[topic.partitions[number].group_id])
             self._topics[topic.name] = topic
         self._followed_groups_end = groups_end
         for group_id in [group_id for group_id in self._early if group_id < groups_end]:
@@ -288,12 +295,10 @@ class Replicas:
         self._topics_changed.set()
         self._topics_changed = trio.Event()
 
-    async def _start_partition(self, topic: Topic, number: int) -> None:
+    async def _start_partition(self, topic: Topic, number: int, first_leader: NodeId) -> None:
         partition = topic.partitions[number]
         machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
         watermark = Watermark()
-        # Leaders are spread by group id, so that a topic's partitions do not all begin on one node.
-        first_leader = partition.first_voters[partition.group_id % len(partition.first_voters)]
         await self._start(
             partition.group_id,
             f"{topic.name}/{number}",

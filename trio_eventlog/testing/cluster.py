@@ -30,6 +30,7 @@ from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import BoundListener
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.raft import Configuration
@@ -38,7 +39,8 @@ from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
-from trio_eventlog.testing.network import MemoryHost, MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ LOOK_SECONDS = 0.005
 """How often, in virtual time, a condition that nobody announces is looked at."""
 WAIT_SECONDS_MAX = 120.0
 """A condition not met after so much virtual time fails the test."""
-DEFAULT_NETWORK = MemoryNetworkSettings(latency_seconds_min=0.0002, latency_seconds_max=0.001)
+DEFAULT_NETWORK = SimNetworkSettings(weather=Weather(latency_seconds_min=0.0002, latency_seconds_max=0.001))
 DEFAULT_SYNC_SECONDS = 0.001
 READ_BYTES = 1 << 20
 UNPACKED_BYTES_MAX = 1 << 26
@@ -71,7 +73,7 @@ def _never(name: str, error: BaseException) -> bool:
 class _Host:
     """A node's `Network` for one life: after a crash nothing of it reaches anybody, whatever its tasks still try."""
 
-    def __init__(self, host: MemoryHost) -> None:
+    def __init__(self, host: SimHost) -> None:
         self._host = host
         self.is_down = False
 
@@ -123,8 +125,9 @@ class Cluster:
         size: how many nodes.
         founders: how many of them begin the cluster, the first ones; the others join it when `start` is called. Default: all.
         seed: of everything random.
-        network: latencies and buffers.
+        network: its weather and its buffers.
         sync_seconds: how long an fsync takes, in virtual time.
+        names: how nodes look up names in `join`; without, each is dialled as it is written.
         starts: start all nodes on entering. Otherwise call `start`.
         may_fail: whether the node of this name may stop itself for this reason; otherwise the cluster fails.
         overrides: fields of `NodeSettings` for every node.
@@ -143,8 +146,9 @@ class Cluster:
         *,
         founders: int | None = None,
         seed: int = 0,
-        network: MemoryNetworkSettings = DEFAULT_NETWORK,
+        network: SimNetworkSettings = DEFAULT_NETWORK,
         sync_seconds: float = DEFAULT_SYNC_SECONDS,
+        names: Names | None = None,
         starts: bool = True,
         may_fail: Callable[[str, BaseException], bool] = _never,
         **overrides: Any,
@@ -152,7 +156,7 @@ class Cluster:
         self.seed = seed
         self.names = tuple(f"n{number}" for number in range(1, size + 1))
         self.founders = self.names[:founders]
-        self.network = MemoryNetwork(derive(seed, "network"), network)
+        self.network = SimNetwork(derive(seed, "network"), network)
         self.network.on_write = self._on_write
         self.trace = Trace()
         self._overrides: Mapping[str, Any] = overrides
@@ -161,6 +165,7 @@ class Cluster:
         self._may_fail = may_fail
         self._freezer = Freezer(_is_paused)
         self._starts = starts
+        self._names = names
         self._disks = {name: SimDisk(derive(seed, f"disk:{name}")) for name in self.names}
         for disk in self._disks.values():
             disk.latency_seconds[Operation.SYNC] = sync_seconds
@@ -258,6 +263,7 @@ class Cluster:
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
             network=life.host,
+            names=self._names,
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=self._wall_clock(name),
@@ -295,19 +301,22 @@ class Cluster:
         finally:
             life.over.set()
 
-    def crash(self, name: str, mode: CrashMode = CrashMode.DRAW) -> None:
+    def crash(self, name: str, mode: CrashMode = CrashMode.DRAW, *, silently: bool = False) -> None:
         """The machine goes down this instant: connections are reset, unsynced writes are lost, kept or torn as the seed says.
 
         The node can be started again at once.
+
+        Args:
+            silently: nobody is told; connections are half-open until the node is back.
         """
         assert self.is_running(name), f"{name} is down already"
         life = self._lives[name]
-        self._note(f"crash {name} {mode.value}")
+        self._note(f"crash {name} {mode.value}{' silently' if silently else ''}")
         if life.is_paused:
             self.resume(name)
         life.is_crashed = True
         life.host.is_down = True
-        self.network.crash(name)
+        self.network.crash(name, silently=silently)
         self._disks[name] = self._disks[name].crash(mode)
         life.scope.cancel()
 

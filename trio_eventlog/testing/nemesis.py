@@ -11,7 +11,11 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | stop | in good order |
 | pause | the process stands still, whatever arrives, and goes on without knowing |
 | cut off, split, one way | silent cuts |
-| reset, slow network | |
+| clog | nothing passes between two, and comes in a burst later |
+| reset, torn frame | connections between two, now or after so many more bytes |
+| slow network, slow link | latency everywhere; 20 kB/s between two |
+| silent crash | power fails and nobody is told: connections are half-open |
+| address | the node's machine comes back under another IP address |
 | slow disk | one kind of its calls |
 | failing disk | one of its next writes or syncs fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
@@ -45,8 +49,13 @@ FAULTS = (
     "cut off",
     "split",
     "one way",
+    "clog",
     "reset",
+    "torn frame",
     "slow network",
+    "slow link",
+    "silent crash",
+    "address",
     "slow disk",
     "failing disk",
     "unreadable",
@@ -121,7 +130,6 @@ class Nemesis:
         self._rng = rng
         self._start = start
         self._spendable = spendable
-        self._network = cluster.network.settings
         self._cut_until = 0.0
         self._until: dict[str, float] = {}
         """When a node is to go on that is paused or has a full disk."""
@@ -151,7 +159,7 @@ class Nemesis:
             self.broken |= set(self._rng.sample(others, max(0, self._spendable - len(self.spent))))
         # What is cut off from now on stays cut off for good.
         cluster.heal()
-        cluster.network.settings = self._network
+        cluster.network.calm()
         for name in cluster.names:
             if name in self.broken:
                 if self._rng.random() < 0.5:
@@ -195,18 +203,31 @@ class Nemesis:
                 self._count(fault)
                 cluster.pause(name)
                 self._until[name] = self._after(self._parameters.down_seconds_max)
-            case "cut off" | "split" | "one way":
+            case "cut off" | "split" | "one way" | "clog":
                 self._count(fault)
                 self._cut(fault)
             case "reset":
                 self._count(fault)
                 cluster.network.reset(*self._two())
+            case "torn frame":
+                self._count(fault)
+                cluster.network.reset_inside(*self._two(), after_bytes=self._rng.randrange(3000))
             case "slow network":
                 self._count(fault)
                 longest = self._rng.choice((0.001, 0.02, 0.2))
-                cluster.network.settings = attrs.evolve(
-                    self._network, latency_seconds_min=longest / 10, latency_seconds_max=longest
+                cluster.network.weather = attrs.evolve(
+                    cluster.network.weather, latency_seconds_min=longest / 10, latency_seconds_max=longest
                 )
+            case "slow link":
+                self._count(fault)
+                slow = attrs.evolve(cluster.network.weather, bytes_per_second=20_000.0)
+                cluster.network.set_weather(*self._two(), self._rng.choice((slow, None)))
+            case "silent crash" if name:
+                self._crash(name, is_silent=True)
+            case "address" if name:
+                self._crash(name)
+                self._count(fault)
+                cluster.network.move(name)
             case "clock":
                 self._count(fault)
                 who = self._rng.choice([*cluster.names, "producer 0"])
@@ -219,9 +240,9 @@ class Nemesis:
             case "flip" | "lost disk" if name and self._may_spend(name):
                 self._spend(fault, name)
 
-    def _crash(self, name: str, mode: CrashMode | None = None) -> None:
-        self._count("crash")
-        self._cluster.crash(name, mode or self._parameters.crash_mode)
+    def _crash(self, name: str, mode: CrashMode | None = None, *, is_silent: bool = False) -> None:
+        self._count("silent crash" if is_silent else "crash")
+        self._cluster.crash(name, mode or self._parameters.crash_mode, silently=is_silent)
         self._set_down(name)
 
     async def _crash_amid_a_write(self) -> None:
@@ -257,9 +278,10 @@ class Nemesis:
             rng.shuffle(names)
             at = rng.randrange(1, len(names)) if len(names) > 1 else 1
             cluster.partition(names[:at], names[at:])
+        elif fault == "one way":
+            cluster.network.cut(*self._two(), both_ways=False)
         else:
-            source, target = self._two()
-            cluster.network.cut(source, target, both_ways=False)
+            cluster.network.clog(*self._two())
         if not self._cut_until:
             self._cut_until = self._after(self._parameters.cut_seconds_max)
 

@@ -1,386 +1,393 @@
-"""A network in memory, deterministic under MockClock, with latency, cuts, crashes and resets; each node sees a `Network`.
+"""A simulated network for any Trio program: streams as over TCP, packets as over UDP, one weather and one set of faults for both.
+
+    network = SimNetwork(random.Random(seed), SimNetworkSettings(weather=Weather(latency_seconds_max=0.01)))
+    bound = await network.host("server").listen("server:80")
+    stream = await network.host("client").open_stream("server:80")
+    network.cut("client", "server")
+
+Deterministic: all chance comes from the `random.Random` given to it, and under Trio's `MockClock` nothing takes real time.
 
 What it keeps of TCP: bytes arrive in order or not at all, writers wait when the other side does not read, closing ends the
-stream after what was sent, a reset breaks both sides at once. While two hosts are cut, bytes wait as TCP's retransmissions do,
-and neither side is told anything.
+stream after what was sent, a reset breaks both sides. While two hosts are cut, bytes wait as TCP's retransmissions do, and
+neither side is told anything. docs/simulated-network.md is the guide.
 """
 
 import errno
-import operator
+import ipaddress
 import random
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal
 
 import attrs
 import trio
 
+from trio_eventlog.gossip.messages import Address
 from trio_eventlog.net.network import BoundListener, join_address, split_address
+from trio_eventlog.testing.datagrams import SimDatagrams
+from trio_eventlog.testing.streams import Connection, SimListener, SimStream
+from trio_eventlog.testing.weather import Link, OnWrite, PlannedFault, Weather
 
-DEFAULT_RECEIVE_BYTES = 64 * 1024
 FIRST_FREE_PORT = 20_000
+FIRST_HOST = int(ipaddress.ip_address("10.77.0.1"))
+POSITIVE = attrs.validators.ge(1)
 
 
 @attrs.frozen(slots=True, kw_only=True)
-class MemoryNetworkSettings:
-    """Shape of the network.
+class SimNetworkSettings:
+    """Shape of a network.
 
     Attributes:
-        latency_seconds_min, latency_seconds_max: of each write, drawn evenly; order within a direction is kept.
+        weather: of every link that is given none of its own, at the beginning (`SimNetwork.weather` changes it).
         buffer_bytes_max: on its way in one direction of one connection; a writer waits when it is full.
-        backlog_max: connections not yet accepted; more are refused.
+        backlog_max: connections not yet accepted by a listener; more are refused.
+        queue_packets_max: packets that wait at one receiver; more are lost, as in the system's buffer.
     """
 
-    latency_seconds_min: float = 0.0
-    latency_seconds_max: float = 0.0
-    buffer_bytes_max: int = 256 * 1024
-    backlog_max: int = 128
+    weather: Weather = attrs.field(factory=Weather)
+    buffer_bytes_max: int = attrs.field(default=256 * 1024, validator=POSITIVE)
+    backlog_max: int = attrs.field(default=128, validator=POSITIVE)
+    queue_packets_max: int = attrs.field(default=2048, validator=POSITIVE)
 
 
-class MemoryNetwork:
-    """All hosts of one test. `host(name)` is what a node gets.
+class SimNetwork:
+    """All hosts of one test. `host(name)` is what a program gets.
 
-    Any "host:port" may be listened on by any host; by default tests use the node's name as the host part ("n1:8400").
+    Every name stands for a made-up IP address, the same in every run. Any host may listen on any "host:port"; by default tests
+    use the host's own name ("n1:8400"). A dial to a host that is cut off hangs, one to where nobody listens is refused.
+
     """
 
-    def __init__(self, rng: random.Random, settings: MemoryNetworkSettings | None = None) -> None:
-        self.settings = settings or MemoryNetworkSettings()
+    def __init__(self, rng: random.Random, settings: SimNetworkSettings | None = None) -> None:
+        self.settings = settings or SimNetworkSettings()
         self._rng = rng
-        self._hosts: dict[str, MemoryHost] = {}
-        self._listeners: dict[str, _MemoryListener] = {}
-        self._owners: dict[str, str] = {}
-        """The host that has last listened on an address: a dial to a dead host behind a cut hangs as well."""
-        self._connections: list[_Connection] = []
-        self._cuts: set[tuple[str, str]] = set()
+        self._on_write: OnWrite | None = None
+        self._weather = self.settings.weather
+        self._hosts: dict[str, SimHost] = {}
+        self._links: dict[tuple[str, str], Link] = {}
         self._isolated: set[str] = set()
+        self._switched_off: set[str] = set()
+        """Hosts that have crashed silently and not come back yet."""
         self._healed = trio.lowlevel.ParkingLot()
+        self._addresses: dict[str, bytes] = {}
+        self._names: dict[bytes, str] = {}
+        self._next_host = FIRST_HOST
         self._next_port = FIRST_FREE_PORT
-        self.on_write: Callable[[str, str, bytes], None] | None = None
-        """Told of all bytes that a host gives to a connection: source, target, bytes. For traces."""
+        self._listeners: dict[Address, SimListener] = {}
+        self._owners: dict[Address, str] = {}
+        """The host that has last listened on an address: a dial to a dead host behind a cut hangs as well."""
+        self._connections: dict[Connection, None] = {}
+        self._sockets: dict[Address, SimDatagrams] = {}
 
-    def host(self, name: str) -> "MemoryHost":
-        """The view of one node. The same name gives the same host."""
+    def host(self, name: str) -> "SimHost":
+        """The view of one program. The same name gives the same host."""
         if name not in self._hosts:
-            self._hosts[name] = MemoryHost(self, name)
+            self._hosts[name] = SimHost(self, name)
         return self._hosts[name]
 
+    @property
+    def on_write(self) -> OnWrite | None:
+        """Told of all bytes that a host gives to a connection, and of every packet: source, target, bytes. For traces."""
+        return self._on_write
+
+    @on_write.setter
+    def on_write(self, on_write: OnWrite | None) -> None:
+        self._on_write = on_write
+        for link in self._links.values():
+            link.on_write = on_write
+
+    # Weather
+
+    @property
+    def weather(self) -> Weather:
+        """Of every link that was given none of its own. May be set at any time; what is on its way already arrives as it would."""
+        return self._weather
+
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self._weather = weather
+        for link in self._links.values():
+            if not link.has_own_weather:
+                link.weather = weather
+
+    def set_weather(self, a: str, b: str, weather: Weather | None, *, both_ways: bool = True) -> None:
+        """Give the link from `a` to `b` (and back) a weather of its own; None: that of the whole network again."""
+        for link in self._links_between(a, b, both_ways):
+            link.has_own_weather = weather is not None
+            link.weather = weather or self._weather
+
+    # Faults
+
     def cut(self, a: str, b: str, *, both_ways: bool = True) -> None:
-        """Nothing passes from `a` to `b` (nor back) until healed: bytes wait, dials hang, nobody is told."""
-        self._cuts.add((a, b))
-        if both_ways:
-            self._cuts.add((b, a))
+        """Nothing passes from `a` to `b` (nor back) until healed: bytes wait, packets are lost, dials hang, nobody is told."""
+        for link in self._links_between(a, b, both_ways):
+            link.is_cut = True
+        self._look_at_links()
 
     def isolate(self, name: str) -> None:
         """Cut one host from all others, later ones too."""
         self._isolated.add(name)
+        self._look_at_links()
 
-    def heal(self) -> None:
-        """End all cuts and isolations; what waited is delivered."""
-        self._cuts.clear()
-        self._isolated.clear()
-        self._healed.unpark_all()
-        for connection in self._connections:
-            connection.wake()
+    def clog(self, a: str, b: str, *, both_ways: bool = True) -> None:
+        """Nothing passes from `a` to `b` (nor back) until healed. Unlike with a cut, packets wait too, and come in a burst."""
+        for link in self._links_between(a, b, both_ways):
+            link.is_clogged = True
+        self._look_at_links()
+
+    def heal(self, a: str | None = None, b: str | None = None, *, both_ways: bool = True) -> None:
+        """End cuts, clogs and isolations: all; those of one host; or the cuts and clogs between two. What waited arrives."""
+        if a is None:
+            links = list(self._links.values())
+            self._isolated.clear()
+        elif b is None:
+            links = [link for link in self._links.values() if a in (link.source, link.target)]
+            self._isolated.discard(a)
+        else:
+            links = self._links_between(a, b, both_ways)
+        for link in links:
+            link.is_cut = link.is_clogged = False
+        self._look_at_links()
+
+    def calm(self) -> None:
+        """The end of all trouble: heals everything, forgets what was planned, and the weather is that of the settings again."""
+        for link in self._links.values():
+            link.has_own_weather = False
+            link.planned.clear()
+        self.weather = self.settings.weather
+        self.heal()
+
+    def flip(self, source: str, target: str, *, within_bytes: int = 1, dialled_by: str | None = None) -> None:
+        """One bit of one of the next bytes from `source` to `target` arrives wrong.
+
+        Args:
+            within_bytes: so many bytes are drawn from; 1: the very next one.
+            dialled_by: only bytes of connections that this host has dialled count; None: packets, too.
+        """
+        after_bytes = self._rng.randrange(within_bytes)
+        self._link(source, target).planned.append(PlannedFault(is_reset=False, after_bytes=after_bytes, dialled_by=dialled_by))
+
+    def reset_inside(self, source: str, target: str, *, after_bytes: int, dialled_by: str | None = None) -> None:
+        """Exactly so many more bytes arrive at `target`, then the connection that carried the last of them is reset.
+
+        Args:
+            after_bytes: of all connections between the two, or of those only that are `dialled_by` one of them.
+        """
+        self._link(source, target).planned.append(PlannedFault(is_reset=True, after_bytes=after_bytes, dialled_by=dialled_by))
 
     def reset(self, a: str, b: str, *, dialled_by: str | None = None) -> int:
         """Break every connection between two hosts (dialled by one of them only), both sides told. Returns how many."""
         count = 0
         for connection in list(self._connections):
             if {connection.dialler, connection.acceptor} == {a, b} and dialled_by in (None, connection.dialler):
-                connection.break_now(None)
+                connection.reset()
                 count += 1
         return count
 
-    def crash(self, name: str) -> None:
-        """The process of a host dies: its listeners vanish, its connections are reset.
+    def crash(self, name: str, *, silently: bool = False) -> None:
+        """The process of a host dies: its listeners and sockets vanish, its connections are reset.
 
         Behind a cut the other side is told when the cut is healed, as by the answer to its next packet.
+
+        Args:
+            silently: the machine loses its power instead. Nobody is told: connections are half-open, dials hang. When the host
+                dials, listens or binds again it is back, and knows nothing: who sends on an old connection is told, who only
+                reads is not.
         """
-        for listener in [one for one in self._listeners.values() if one.owner == name]:
-            listener.close()
+        if silently:
+            self._switched_off.add(name)
+        # Before the listeners: connections that nobody has accepted are no special case.
         for connection in list(self._connections):
-            if name in (connection.dialler, connection.acceptor):
-                connection.break_now(name)
+            connection.crash(name, silently=silently)
+        for listener in [one for one in self._listeners.values() if one.owner == name]:
+            listener.queue.clear()
+            listener.close()
+        for socket in [one for one in self._sockets.values() if one.owner == name]:
+            socket.close()
 
-    def passes(self, source: str, target: str) -> bool:
-        """Bytes from `source` reach `target` now."""
-        if source == target:
-            return True
-        return (source, target) not in self._cuts and source not in self._isolated and target not in self._isolated
+    # Names and addresses
 
-    def latency_seconds(self) -> float:
-        """The latency of one write."""
-        (low, high) = (self.settings.latency_seconds_min, self.settings.latency_seconds_max)
-        return low if low == high else self._rng.uniform(low, high)
+    def ip_address(self, host: str) -> bytes:
+        """The IP address that a name stands for (or that the text is one of)."""
+        try:
+            return ipaddress.ip_address(host).packed
+        except ValueError:
+            if host not in self._addresses:
+                self.move(host)
+            return self._addresses[host]
 
-    async def _dial(self, dialler: str, address: str) -> "MemoryStream":
-        split_address(address)
+    def name_of(self, ip_address: bytes) -> str:
+        """The name that stands for an IP address, or the address as text."""
+        return self._names.get(ip_address) or str(ipaddress.ip_address(ip_address))
+
+    def move(self, host: str, to: str | None = None) -> None:
+        """Let a name stand for another IP address from now on, as a change in DNS does. What is bound stays where it is.
+
+        Args:
+            to: a name whose address it is now, or the text of an IP address; None: one that nobody has ever had.
+        """
+        if to is None:
+            packed = ipaddress.ip_address(self._next_host).packed
+            self._next_host += 1
+        else:
+            packed = self.ip_address(to)
+        former = self._addresses.get(host)
+        if former is not None and self._names.get(former) == host:
+            del self._names[former]
+        self._addresses[host] = packed
+        self._names[packed] = host
+
+    # The inside
+
+    def _link(self, source: str, target: str) -> Link:
+        link = self._links.get((source, target))
+        if link is None:
+            link = self._links[source, target] = Link(source, target, self._weather, self._rng)
+            link.on_write = self._on_write
+            self._look_at_link(link)
+        return link
+
+    def _links_between(self, a: str, b: str, both_ways: bool) -> list[Link]:
+        return [self._link(a, b), self._link(b, a)] if both_ways else [self._link(a, b)]
+
+    def _look_at_link(self, link: Link) -> None:
+        is_within_a_host = link.source == link.target
+        link.loses = not is_within_a_host and (link.is_cut or link.source in self._isolated or link.target in self._isolated)
+        link.passes = is_within_a_host or not (link.loses or link.is_clogged)
+        while link.held and (link.passes or link.loses):
+            link.held.popleft()()
+
+    def _look_at_links(self) -> None:
+        """After every change of what passes: who waits looks again."""
+        for link in self._links.values():
+            self._look_at_link(link)
+        self._healed.unpark_all()
+        for connection in self._connections:
+            connection.wake()
+
+    def _switch_on(self, name: str) -> None:
+        """A host does something: if it had crashed silently, it is back."""
+        if name in self._switched_off:
+            self._switched_off.remove(name)
+            for connection in self._connections:
+                connection.forget(name)
+            self._healed.unpark_all()
+
+    async def _dial(self, dialler: str, address: str) -> SimStream:
+        (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
-        await trio.sleep(self.latency_seconds())
-        owner = self._owners.get(address)
-        while owner is not None and not (self.passes(dialler, owner) and self.passes(owner, dialler)):
+        self._switch_on(dialler)
+        where = Address(self.ip_address(host), port)
+        (forth, back) = self._links_between(dialler, self._owners.get(where, host), both_ways=True)
+        await trio.sleep(forth.latency_seconds() + back.latency_seconds())
+        while True:
+            # Whoever listens there by now, or has been the last to do so.
+            owner = self._owners.get(where, host)
+            (forth, back) = self._links_between(dialler, owner, both_ways=True)
+            if forth.passes and back.passes and owner not in self._switched_off:
+                break
             await self._healed.park()
-        while dialler in self._isolated:  # whoever listens there, or nobody: from here it cannot be told
-            await self._healed.park()
-        listener = self._listeners.get(address)
+        listener = self._listeners.get(where)
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{address}: nobody listens there")
         if len(listener.queue) >= self.settings.backlog_max:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{address}: too many connections wait to be accepted")
-        connection = _Connection(self, dialler, listener.owner, address)
-        self._connections.append(connection)
-        listener.queue.append(connection.acceptor_stream)
-        listener.waiting.unpark()
+        connection = Connection(
+            forth, back, address=address, buffer_bytes_max=self.settings.buffer_bytes_max, on_over=self._connections.pop
+        )
+        self._connections[connection] = None
+        listener.add(connection)
         return connection.dialler_stream
 
     async def _listen(self, owner: str, address: str) -> BoundListener:
         (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
+        self._switch_on(owner)
+        ip_address = self.ip_address(host)
         if port == 0:
-            while join_address(host, self._next_port) in self._listeners:
+            while Address(ip_address, self._next_port) in self._listeners:
                 self._next_port += 1
             port = self._next_port
             self._next_port += 1
+        where = Address(ip_address, port)
         bound = join_address(host, port)
-        if bound in self._listeners:
+        if where in self._listeners:
             raise OSError(errno.EADDRINUSE, f"cannot listen on {bound}: address already in use")
-        listener = _MemoryListener(self, owner, bound)
-        self._listeners[bound] = listener
-        self._owners[bound] = owner
+        listener = SimListener(owner, on_close=lambda: self._listeners.pop(where))
+        self._listeners[where] = listener
+        self._owners[where] = owner
         return BoundListener(listener, bound)
 
+    async def _bind(self, owner: str, address: str) -> SimDatagrams:
+        (host, port) = split_address(address)
+        await trio.lowlevel.checkpoint()
+        self._switch_on(owner)
+        where = Address(self.ip_address(host), port)
+        if port == 0 or where in self._sockets:
+            raise OSError(errno.EADDRINUSE, f"cannot receive packets on {address}: address already in use, or port 0")
+        socket = SimDatagrams(
+            owner,
+            where,
+            address,
+            queue_packets_max=self.settings.queue_packets_max,
+            send=self._send_packet,
+            on_close=lambda: self._sockets.pop(where),
+        )
+        self._sockets[where] = socket
+        return socket
 
-class MemoryHost:
-    """`Network` of one node."""
+    def _send_packet(self, source: SimDatagrams, data: bytes, destination: Address) -> None:
+        target = self._sockets.get(destination)
+        link = self._link(source.owner, target.owner if target is not None else self.name_of(destination.host))
+        if link.on_write is not None:
+            link.on_write(link.source, link.target, data)
+        if link.passes:
+            self._carry_packet(link, data, source.bound, destination)
+        elif not link.loses and len(link.held) < self.settings.queue_packets_max:
+            link.held.append(lambda: self._carry_packet(link, data, source.bound, destination))
 
-    def __init__(self, network: MemoryNetwork, name: str) -> None:
-        self.network = network
+    def _carry_packet(self, link: Link, data: bytes, sender: Address, destination: Address) -> None:
+        target = self._sockets.get(destination)
+        if target is None or link.loses:
+            return
+        arrivals = link.packet_arrivals(len(data))
+        if arrivals:
+            (data, _) = link.spoil(data)
+            for arrival in arrivals:
+                target.put(arrival, data, sender)
+
+
+class SimHost:
+    """One host of a `SimNetwork`: the `Network` of a program.
+
+    Attributes:
+        name: of the host, for faults.
+        datagrams: the `DatagramNetwork` of the same program.
+    """
+
+    def __init__(self, network: SimNetwork, name: str) -> None:
         self.name = name
+        self.datagrams = SimDatagramHost(network, name)
+        self._network = network
 
-    async def open_stream(self, address: str) -> trio.abc.Stream:
-        return await self.network._dial(self.name, address)
+    async def open_stream(self, address: str) -> SimStream:
+        return await self._network._dial(self.name, address)
 
     async def listen(self, address: str) -> BoundListener:
-        return await self.network._listen(self.name, address)
+        return await self._network._listen(self.name, address)
 
 
-class _MemoryListener(trio.abc.Listener["MemoryStream"]):
-    def __init__(self, network: MemoryNetwork, owner: str, address: str) -> None:
+class SimDatagramHost:
+    """`DatagramNetwork` of one host."""
+
+    def __init__(self, network: SimNetwork, name: str) -> None:
         self._network = network
-        self.owner = owner
-        self.address = address
-        self.queue: deque[MemoryStream] = deque()
-        self.waiting = trio.lowlevel.ParkingLot()
-        self._is_closed = False
+        self._name = name
 
-    async def accept(self) -> "MemoryStream":
+    async def bind(self, address: str) -> SimDatagrams:
+        return await self._network._bind(self._name, address)
+
+    async def resolve(self, address: str) -> list[Address]:
+        (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
-        while True:
-            if self._is_closed:
-                raise trio.ClosedResourceError("this listener is closed")
-            if self.queue:
-                return self.queue.popleft()
-            await self.waiting.park()
+        return [Address(self._network.ip_address(host), port)]
 
-    def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            del self._network._listeners[self.address]
-            while self.queue:
-                self.queue.popleft().connection.break_now(None)
-            self.waiting.unpark_all()
-
-    async def aclose(self) -> None:
-        self.close()
-        await trio.lowlevel.checkpoint()
-
-
-Side = Literal["dialler", "acceptor"]
-
-
-class _Connection:
-    """Two directions between two hosts, and whether it is broken."""
-
-    def __init__(self, network: MemoryNetwork, dialler: str, acceptor: str, address: str) -> None:
-        self.network = network
-        self.dialler = dialler
-        self.acceptor = acceptor
-        self._is_broken = False
-        self._broken_by: str | None = None
-        forth = _Pipe(self, dialler, acceptor)
-        back = _Pipe(self, acceptor, dialler)
-        self._pipes = (forth, back)
-        self.dialler_stream = MemoryStream(self, dialler, outgoing=forth, incoming=back, remote_address=address)
-        self.acceptor_stream = MemoryStream(self, acceptor, outgoing=back, incoming=forth, remote_address=f"{dialler}:0")
-
-    def is_broken_for(self, host: str) -> bool:
-        """`host` has learnt that the connection is broken."""
-        if not self._is_broken:
-            return False
-        if self._broken_by is None or self._broken_by == host:
-            return True
-        return self.network.passes(self._broken_by, host)
-
-    def break_now(self, by: str | None) -> None:
-        """Reset, by one host (who dies) or by the network (None)."""
-        if not self._is_broken:
-            self._is_broken = True
-            self._broken_by = by
-            self.wake()
-
-    def wake(self) -> None:
-        for pipe in self._pipes:
-            pipe.changed.unpark_all()
-
-    def forget_if_over(self) -> None:
-        if all(pipe.reader_is_gone for pipe in self._pipes) and self in self.network._connections:
-            self.network._connections.remove(self)
-
-
-@attrs.define(slots=True)
-class _Pipe:
-    """One direction of a connection. An empty chunk is the end of the stream."""
-
-    connection: _Connection
-    source: str
-    target: str
-    chunks: deque[tuple[float, bytes]] = attrs.field(factory=deque)
-    queued_bytes: int = 0
-    last_arrival: float = 0.0
-    ended: bool = False
-    reader_is_gone: bool = False
-    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
-
-    @property
-    def room_bytes(self) -> int:
-        return self.connection.network.settings.buffer_bytes_max - self.queued_bytes
-
-    def put(self, data: bytes) -> None:
-        # A later write never overtakes an earlier one, however small its own latency is.
-        network = self.connection.network
-        self.last_arrival = max(self.last_arrival, trio.current_time() + network.latency_seconds())
-        if network.on_write is not None:
-            network.on_write(self.source, self.target, data)
-        self.chunks.append((self.last_arrival, data))
-        self.queued_bytes += len(data)
-        self.changed.unpark_all()
-
-    def end(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self.put(b"")
-
-    def take(self, bytes_max: int) -> bytes:
-        """What has arrived, at most `bytes_max`; the first chunk must have arrived. b"" at the end of the stream."""
-        taken: list[bytes] = []
-        now = trio.current_time()
-        while bytes_max and self.chunks and self.chunks[0][0] <= now and self.chunks[0][1]:
-            (arrival, chunk) = self.chunks.popleft()
-            if len(chunk) > bytes_max:
-                self.chunks.appendleft((arrival, chunk[bytes_max:]))
-                chunk = chunk[:bytes_max]
-            taken.append(chunk)
-            bytes_max -= len(chunk)
-            self.queued_bytes -= len(chunk)
-        self.changed.unpark_all()
-        return b"".join(taken)
-
-
-class MemoryStream(trio.abc.HalfCloseableStream):
-    """One end of a connection in memory."""
-
-    def __init__(self, connection: _Connection, host: str, *, outgoing: _Pipe, incoming: _Pipe, remote_address: str) -> None:
-        self.connection = connection
-        self.host = host
-        self.remote_address = remote_address
-        self._outgoing = outgoing
-        self._incoming = incoming
-        self._is_closed = False
-        self._busy: set[str] = set()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with self._alone("send"):
-            await trio.lowlevel.checkpoint()
-            rest = bytes(data)
-            while True:
-                self._check_sendable()
-                if not rest:
-                    return
-                room = self._outgoing.room_bytes
-                if room > 0:
-                    self._outgoing.put(rest[:room])
-                    rest = rest[room:]
-                else:
-                    await self._outgoing.changed.park()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        with self._alone("send"):
-            await trio.lowlevel.checkpoint()
-            while True:
-                if self._is_closed:
-                    raise trio.ClosedResourceError("this stream is closed")
-                if self._is_broken() or self._outgoing.room_bytes > 0:
-                    return
-                await self._outgoing.changed.park()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        bytes_max = DEFAULT_RECEIVE_BYTES if max_bytes is None else operator.index(max_bytes)
-        if bytes_max < 1:
-            raise ValueError("max_bytes must be at least 1")
-        with self._alone("receive"):
-            await trio.lowlevel.checkpoint()
-            pipe = self._incoming
-            network = self.connection.network
-            while True:
-                if self._is_closed:
-                    raise trio.ClosedResourceError("this stream is closed")
-                if self.connection.is_broken_for(self.host):
-                    raise trio.BrokenResourceError("connection reset")
-                if not pipe.chunks or not network.passes(pipe.source, pipe.target):
-                    await pipe.changed.park()
-                    continue
-                arrival = pipe.chunks[0][0]
-                if arrival <= trio.current_time():
-                    return pipe.take(bytes_max)
-                with trio.CancelScope(deadline=arrival):
-                    await pipe.changed.park()
-
-    async def send_eof(self) -> None:
-        with self._alone("send"):
-            await trio.lowlevel.checkpoint()
-            if self._is_closed:
-                raise trio.ClosedResourceError("this stream is closed")
-            self._outgoing.end()
-
-    async def aclose(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._outgoing.end()
-            self._incoming.reader_is_gone = True
-            self.connection.wake()
-            self.connection.forget_if_over()
-        await trio.lowlevel.checkpoint()
-
-    def _is_broken(self) -> bool:
-        """The other side is known to be gone."""
-        pipe = self._outgoing
-        return self.connection.is_broken_for(self.host) or (
-            pipe.reader_is_gone and self.connection.network.passes(pipe.target, pipe.source)
-        )
-
-    def _check_sendable(self) -> None:
-        if self._is_closed or self._outgoing.ended:
-            raise trio.ClosedResourceError("this stream is closed for sending")
-        if self._is_broken():
-            raise trio.BrokenResourceError("the other side is gone")
-
-    @contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
-        if what in self._busy:
-            raise trio.BusyResourceError(f"another task is using this stream to {what}")
-        self._busy.add(what)
-        try:
-            yield
-        finally:
-            self._busy.remove(what)
+    def dialable(self, address: Address) -> str:
+        return join_address(self._network.name_of(address.host), address.port)

@@ -149,6 +149,7 @@ def draw_run(seed: int) -> RunParameters:
             "stabilisation_seconds": rng.choice((0.1, 1.0)),
             "reconcile_seconds": rng.choice((0.3, 1.0)),
             "catch_up_entries_max": rng.choice((1, 250)),
+            "leader_balance_seconds": derive(seed, "leader_balance").choice((0.0, 0.1, 1.0)),
             "voters_wanted": rng.choice((3, 5)),
         },
         faults=draw_parameters(rng),

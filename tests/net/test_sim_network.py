@@ -1,4 +1,7 @@
-"""The network in memory keeps the promises of the real one, and its faults do what they say."""
+"""The simulated network keeps the promises of the real one; what its cuts, resets and crashes do to streams.
+
+All other faults, and packets: test_sim_weather.py, test_sim_datagrams.py.
+"""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -10,7 +13,8 @@ import trio.testing
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.peeked_stream import PeekedStream
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 SMALL_BYTES = 16 * 1024
@@ -30,17 +34,22 @@ async def pair_over(network: Network, address: str) -> Pair:
     return dialled[0], accepted
 
 
-async def memory_pair() -> Pair:
-    return await pair_over(MemoryNetwork(random.Random(1)).host("a"), "a:1")
+async def simulated_pair() -> Pair:
+    return await pair_over(SimNetwork(random.Random(1)).host("a"), "a:1")
 
 
-async def slow_memory_pair() -> Pair:
-    settings = MemoryNetworkSettings(latency_seconds_min=0.0001, latency_seconds_max=0.001)
-    return await pair_over(MemoryNetwork(random.Random(1), settings).host("a"), "a:1")
+async def late_pair() -> Pair:
+    settings = SimNetworkSettings(weather=Weather(latency_seconds_min=0.0001, latency_seconds_max=0.001))
+    return await pair_over(SimNetwork(random.Random(1), settings).host("a"), "a:1")
 
 
-async def small_memory_pair() -> Pair:
-    return await pair_over(MemoryNetwork(random.Random(1), MemoryNetworkSettings(buffer_bytes_max=SMALL_BYTES)).host("a"), "a:1")
+async def narrow_pair() -> Pair:
+    settings = SimNetworkSettings(weather=Weather(bytes_per_second=1e9))
+    return await pair_over(SimNetwork(random.Random(1), settings).host("a"), "a:1")
+
+
+async def small_pair() -> Pair:
+    return await pair_over(SimNetwork(random.Random(1), SimNetworkSettings(buffer_bytes_max=SMALL_BYTES)).host("a"), "a:1")
 
 
 async def real_pair() -> Pair:
@@ -48,45 +57,143 @@ async def real_pair() -> Pair:
 
 
 async def peeked_pair() -> Pair:
-    (one, other) = await memory_pair()
+    (one, other) = await simulated_pair()
     return PeekedStream(one), PeekedStream(other)
 
 
-async def clogged_memory_pair() -> Pair:
-    (one, other) = await small_memory_pair()
+async def full_pair() -> Pair:
+    (one, other) = await small_pair()
     await one.send_all(b"x" * SMALL_BYTES)
     await other.send_all(b"x" * SMALL_BYTES)
     return one, other
 
 
-@pytest.mark.parametrize("make_pair", [memory_pair, slow_memory_pair, real_pair, peeked_pair], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make_pair", [simulated_pair, late_pair, narrow_pair, real_pair, peeked_pair], ids=lambda make: make.__name__
+)
 async def test_two_way_stream(make_pair: Callable[[], Awaitable[Pair]]) -> None:
     """The same suite for the fake, the real one and what wraps them."""
     await trio.testing.check_half_closeable_stream(make_pair, None)
 
 
 async def test_two_way_stream_that_clogs() -> None:
-    await trio.testing.check_half_closeable_stream(small_memory_pair, clogged_memory_pair)
+    await trio.testing.check_half_closeable_stream(small_pair, full_pair)
 
 
-async def both_networks_listen(network: Network, address: str) -> None:
+kinds = pytest.mark.parametrize("kind", ["simulated", "real"])
+
+
+def two_hosts(kind: str) -> tuple[Network, Network, str]:
+    """Two programs' networks, and an address for the second to listen on, at a free port."""
+    if kind == "real":
+        return RealNetwork(), RealNetwork(), "127.0.0.1:0"
+    network = SimNetwork(random.Random(1))
+    return network.host("a"), network.host("b"), "b:0"
+
+
+@kinds
+async def test_listening(kind: str) -> None:
+    """A taken port is named, a free one refuses, one that was closed is free."""
+    (_, network, address) = two_hosts(kind)
     bound = await network.listen(address)
     assert not bound.address.endswith(":0")
     async with bound.listener:
         with pytest.raises(OSError, match=f"cannot listen on {bound.address}: [Aa]ddress already in use"):
             await network.listen(bound.address)
+    with pytest.raises(trio.ClosedResourceError):
+        await bound.listener.accept()
     with pytest.raises(OSError, match=bound.address.rpartition(":")[2]):
         await network.open_stream(bound.address)
     again = await network.listen(bound.address)
     await again.listener.aclose()
 
 
-async def test_listening_in_memory() -> None:
-    await both_networks_listen(MemoryNetwork(random.Random(1)).host("a"), "a:0")
+@kinds
+async def test_a_server_and_many_clients(kind: str) -> None:
+    """Each has a connection of its own; who half-closes is answered all the same."""
+    (client, server, address) = two_hosts(kind)
+    bound = await server.listen(address)
+
+    async def echo_upside_down(stream: trio.abc.Stream) -> None:
+        got = b"".join([bytes(part) async for part in stream])
+        await stream.send_all(got[::-1])
+        await stream.aclose()
+
+    async def ask(question: bytes) -> None:
+        stream = await client.open_stream(bound.address)
+        assert isinstance(stream, trio.abc.HalfCloseableStream)
+        async with stream:
+            await stream.send_all(question)
+            await stream.send_eof()
+            assert b"".join([bytes(part) async for part in stream]) == question[::-1]
+            assert await stream.receive_some() == b"", "the end stays the end"
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, echo_upside_down, [bound.listener])
+            async with trio.open_nursery() as clients:
+                for number in range(20):
+                    clients.start_soon(ask, b"%d" % number * 10_000)
+            nursery.cancel_scope.cancel()
 
 
-async def test_listening_for_real() -> None:
-    await both_networks_listen(RealNetwork(), "127.0.0.1:0")
+@kinds
+async def test_a_writer_waits_for_its_reader(kind: str) -> None:
+    """More than all buffers hold: it is done when the reader has begun to read, not before."""
+    (client, server, address) = two_hosts(kind)
+    bound = await server.listen(address)
+    size_bytes = 50_000_000
+    has_read = False
+
+    async def write() -> None:
+        async with await client.open_stream(bound.address) as stream:
+            await stream.send_all(bytes(size_bytes))
+            assert has_read
+
+    with trio.fail_after(20):
+        async with bound.listener, trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            async with await bound.listener.accept() as stream:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                has_read = True
+                assert sum([len(part) async for part in stream]) == size_bytes
+
+
+@kinds
+async def test_the_other_side_is_gone(kind: str) -> None:
+    """What it had sent can be read; who sends to it is told, if not at once."""
+    (client, server, address) = two_hosts(kind)
+    bound = await server.listen(address)
+
+    async def send_for_ever(stream: trio.abc.Stream) -> None:
+        while True:
+            await stream.send_all(bytes(10_000))
+
+    with trio.fail_after(20):
+        async with bound.listener, await client.open_stream(bound.address) as stream:
+            accepted = await bound.listener.accept()
+            await accepted.send_all(b"goodbye")
+            await accepted.aclose()
+            assert await stream.receive_some() == b"goodbye"
+            assert await stream.receive_some() == b""
+            with pytest.raises(trio.BrokenResourceError):
+                await send_for_ever(stream)
+
+
+@kinds
+async def test_waiting_may_be_cancelled(kind: str) -> None:
+    """For a connection or for bytes: nothing is lost by it."""
+    (client, server, address) = two_hosts(kind)
+    bound = await server.listen(address)
+    with trio.fail_after(20):
+        async with bound.listener:
+            with trio.move_on_after(0):
+                await bound.listener.accept()
+            async with await client.open_stream(bound.address) as stream, await bound.listener.accept() as accepted:
+                with trio.move_on_after(0):
+                    await accepted.receive_some()
+                await stream.send_all(b"x")
+                assert await accepted.receive_some() == b"x"
 
 
 async def test_an_address_that_is_not_ours_is_named() -> None:
@@ -97,8 +204,8 @@ async def test_an_address_that_is_not_ours_is_named() -> None:
 class Two:
     """Hosts a and b, one connection from a to b."""
 
-    def __init__(self, settings: MemoryNetworkSettings | None = None) -> None:
-        self.network = MemoryNetwork(random.Random(1), settings)
+    def __init__(self, settings: SimNetworkSettings | None = None) -> None:
+        self.network = SimNetwork(random.Random(1), settings)
         self.a = self.network.host("a")
         self.b = self.network.host("b")
 
@@ -109,7 +216,7 @@ class Two:
 
 
 async def test_latency_is_virtual_and_keeps_the_order(autojump_clock: trio.testing.MockClock) -> None:
-    two = Two(MemoryNetworkSettings(latency_seconds_min=0.01, latency_seconds_max=0.5))
+    two = Two(SimNetworkSettings(weather=Weather(latency_seconds_min=0.01, latency_seconds_max=0.5)))
     (at_a, at_b) = await two.connect()
     began = trio.current_time()
     for number in range(50):
@@ -123,7 +230,7 @@ async def test_latency_is_virtual_and_keeps_the_order(autojump_clock: trio.testi
 
 async def test_the_same_seed_gives_the_same_latencies(autojump_clock: trio.testing.MockClock) -> None:
     async def arrival() -> float:
-        two = Two(MemoryNetworkSettings(latency_seconds_max=0.5))
+        two = Two(SimNetworkSettings(weather=Weather(latency_seconds_max=0.5)))
         (at_a, at_b) = await two.connect()
         began = trio.current_time()
         await at_a.send_all(b"x")
@@ -229,7 +336,7 @@ async def test_a_crash_behind_a_cut_is_not_told_until_healed(autojump_clock: tri
 
 
 async def test_a_writer_waits_at_the_limit_of_the_buffer(autojump_clock: trio.testing.MockClock) -> None:
-    two = Two(MemoryNetworkSettings(buffer_bytes_max=100))
+    two = Two(SimNetworkSettings(buffer_bytes_max=100))
     (at_a, at_b) = await two.connect()
     await at_a.send_all(b"x" * 100)
     with trio.move_on_after(1) as scope:
@@ -240,7 +347,7 @@ async def test_a_writer_waits_at_the_limit_of_the_buffer(autojump_clock: trio.te
 
 
 async def test_the_limit_of_the_backlog(autojump_clock: trio.testing.MockClock) -> None:
-    network = MemoryNetwork(random.Random(1), MemoryNetworkSettings(backlog_max=2))
+    network = SimNetwork(random.Random(1), SimNetworkSettings(backlog_max=2))
     bound = await network.host("b").listen("b:1")
     for _ in range(2):
         await network.host("a").open_stream("b:1")
@@ -267,7 +374,7 @@ async def test_connections_are_forgotten() -> None:
 
 
 async def test_peeking_takes_nothing() -> None:
-    (one, other) = await memory_pair()
+    (one, other) = await simulated_pair()
     peeked = PeekedStream(other)
     await one.send_all(b"abc")
     assert await peeked.peek_more(2)

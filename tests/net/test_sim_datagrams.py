@@ -1,9 +1,10 @@
-"""Packets: the same suite on UDP sockets and in memory, then what only one of them has."""
+"""Packets: the same suite on UDP sockets and on a `SimNetwork`, then what only one of them has."""
 
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -11,21 +12,16 @@ import trio.testing
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork, RealDatagrams
-from trio_eventlog.testing.datagrams import MemoryDatagramNetwork, PacketWeather
-from trio_eventlog.testing.network import MemoryNetwork, MemoryNetworkSettings
-
-
-def memory(seed: int = 1, **settings: float) -> MemoryDatagramNetwork:
-    network = MemoryNetwork(random.Random(seed), MemoryNetworkSettings(**settings))  # type: ignore[arg-type]
-    return MemoryDatagramNetwork(network, random.Random(seed))
+from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.weather import Weather
 
 
 @asynccontextmanager
 async def pair(kind: str) -> AsyncIterator[tuple[Datagrams, Datagrams, DatagramNetwork]]:
     """Two bound sockets, and the second one's network."""
-    if kind == "memory":
-        network = memory()
-        (one_network, other_network) = (network.host("n1"), network.host("n2"))
+    if kind == "simulated":
+        network = SimNetwork(random.Random(1))
+        (one_network, other_network) = (network.host("n1").datagrams, network.host("n2").datagrams)
         (one, other) = (await one_network.bind("n1:8400"), await other_network.bind("n2:8400"))
     else:
         host = "127.0.0.1" if kind == "v4" else "[::1]"
@@ -41,7 +37,7 @@ async def pair(kind: str) -> AsyncIterator[tuple[Datagrams, Datagrams, DatagramN
         other.close()
 
 
-kinds = pytest.mark.parametrize("kind", ["memory", "v4", "v6"])
+kinds = pytest.mark.parametrize("kind", ["simulated", "v4", "v6"])
 
 
 @kinds
@@ -114,8 +110,8 @@ async def test_waiting_can_be_cancelled(kind: str) -> None:
 async def test_taken_address(kind: str) -> None:
     """The text says which."""
     async with pair(kind) as (one, _, _):
-        second = memory().host("n9") if kind == "memory" else RealDatagramNetwork()
-        if kind == "memory":
+        second = SimNetwork(random.Random(1)).host("n9").datagrams if kind == "simulated" else RealDatagramNetwork()
+        if kind == "simulated":
             await second.bind("n1:8400")
         with pytest.raises(OSError, match="cannot receive packets on"):
             await second.bind(one.address)
@@ -156,10 +152,12 @@ async def test_unknown_host() -> None:
 
 
 async def test_weather(autojump_clock: trio.testing.MockClock) -> None:
-    """Latency, cuts, loss, duplication, a full queue, a crash."""
-    network = memory(latency_seconds_min=0.5, latency_seconds_max=0.5)
-    (one, other) = (await network.host("n1").bind("n1:1"), await network.host("n2").bind("n2:1"))
-    [destination] = await network.host("n1").resolve("n2:1")
+    """Latency, cuts, loss, duplication, a crash."""
+    slow = Weather(latency_seconds_min=0.5, latency_seconds_max=0.5)
+    network = SimNetwork(random.Random(1), SimNetworkSettings(weather=slow))
+    one = await network.host("n1").datagrams.bind("n1:1")
+    other = await network.host("n2").datagrams.bind("n2:1")
+    [destination] = await network.host("n1").datagrams.resolve("n2:1")
 
     async def heard(count: int, seconds: float = 2.0) -> int:
         for _ in range(count):
@@ -174,18 +172,16 @@ async def test_weather(autojump_clock: trio.testing.MockClock) -> None:
 
     assert await heard(1, 0.49) == 0
     assert await heard(0, 0.02) == 1
-    network.network.cut("n1", "n2")
+    network.cut("n1", "n2")
     assert await heard(3) == 0
-    network.network.heal()
-    network.weather = PacketWeather(loss=0.5)
+    network.heal()
+    network.weather = attrs.evolve(slow, loss_chance=0.5)
     assert 300 < await heard(1000) < 700
-    network.weather = PacketWeather(duplication=0.5)
+    network.weather = attrs.evolve(slow, duplication_chance=0.5)
     assert 1300 < await heard(1000) < 1700
-    network.weather = PacketWeather(queue_packets_max=10)
-    assert await heard(20) == 10
     network.crash("n2")
     one.send_nowait(b"x", destination)
     with pytest.raises(trio.ClosedResourceError):
         await other.wait_receivable()
     with pytest.raises(OSError, match="in use"):
-        await network.host("n3").bind("n1:1")
+        await network.host("n3").datagrams.bind("n1:1")

@@ -1,0 +1,173 @@
+"""Finding nodes by names that have several addresses, or SRV records: `--join eventlog.example:8400`, `--join dns+srv://NAME`.
+
+Each name is looked up anew at every try, since a name is what stays while addresses change; everything found is asked who it is.
+Who answers is handed on and looked after elsewhere (`Discovery.introduce`).
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.codec.peer_frame import Hello, RefusedCode
+from trio_eventlog.errors import SettingsError
+from trio_eventlog.net.links import LinkRefused
+from trio_eventlog.net.names import Names, ServiceHost
+from trio_eventlog.net.network import join_address
+from trio_eventlog.setting_fields import JoinTarget
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, order=True)
+class Place:
+    """Where a node may be.
+
+    Attributes:
+        address: "ip:port", to be dialled.
+        host: the name it was found by; a certificate shown there is to be good for it.
+    """
+
+    address: str
+    host: str
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class JoinSettings:
+    """How names are tried.
+
+    Attributes:
+        retry_seconds_min, retry_seconds_max: between two tries of a name; doubles from one to the other, each wait is drawn
+            from its upper half.
+        resolve_seconds_max: for one look-up.
+        places_max: of one name; more are left out.
+        repeat_log_seconds: what is still waited for is said again after this, and at once when it is something else.
+    """
+
+    retry_seconds_min: float = 0.25
+    retry_seconds_max: float = 5.0
+    resolve_seconds_max: float = 5.0
+    places_max: int = 64
+    repeat_log_seconds: float = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 < self.retry_seconds_min <= self.retry_seconds_max:
+            raise SettingsError("join setting retry_seconds_min must be above 0 and not above retry_seconds_max")
+
+
+class Joiner:
+    """Tries every name until cancelled.
+
+    Arguments:
+        names: looks them up.
+        probe: asks who is at a place; raises OSError or LinkRefused.
+        on_hello: takes what another node said of itself.
+        is_waiting: whether this node still waits for others: then what is tried is said in the log.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[JoinTarget],
+        *,
+        names: Names,
+        probe: Callable[[Place], Awaitable[Hello]],
+        on_hello: Callable[[Hello], None],
+        is_waiting: Callable[[], bool],
+        settings: JoinSettings,
+        rng: random.Random,
+    ) -> None:
+        self._targets = tuple(dict.fromkeys(targets))
+        self._names = names
+        self._probe = probe
+        self._on_hello = on_hello
+        self._is_waiting = is_waiting
+        self._settings = settings
+        self._rng = rng
+        self._said: dict[JoinTarget, str] = {}
+        """What came of the last try of each."""
+        self._logged = ""
+        self._logged_at = float("-inf")
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for target in self._targets:
+                nursery.start_soon(self._try_for_ever, target)
+
+    async def _try_for_ever(self, target: JoinTarget) -> None:
+        longest = self._settings.retry_seconds_min
+        while True:
+            self._said[target] = await self._try(target)
+            self._tell()
+            await trio.sleep(self._rng.uniform(longest / 2, longest))
+            longest = min(longest * 2, self._settings.retry_seconds_max)
+
+    async def _try(self, target: JoinTarget) -> str:
+        """Ask everybody whom the name stands for; what each said."""
+        said: dict[Place, str] = {}
+        unknown: dict[str, str] = {}
+        services: Sequence[ServiceHost] = (ServiceHost(target.host, target.port),)
+        if target.is_service:
+            try:
+                with trio.fail_after(self._settings.resolve_seconds_max):
+                    services = await self._names.services(target.host)
+            except (OSError, trio.TooSlowError) as error:
+                return _reason(error)
+        places_max = self._settings.places_max
+
+        async def try_service(service: ServiceHost) -> None:
+            try:
+                with trio.fail_after(self._settings.resolve_seconds_max):
+                    addresses = await self._names.addresses(service.host)
+            except (OSError, trio.TooSlowError) as error:
+                unknown[service.host] = _reason(error)
+                return
+            for address in addresses:
+                place = Place(join_address(address, service.port), service.host)
+                if place not in said and len(said) < places_max:
+                    said[place] = "nothing yet"
+                    nursery.start_soon(try_place, place)
+
+        async def try_place(place: Place) -> None:
+            said[place] = await self._ask(place)
+
+        async with trio.open_nursery() as nursery:
+            for service in services[:places_max]:
+                nursery.start_soon(try_service, service)
+        return ", ".join(
+            [f"{host}: {text}" for host, text in sorted(unknown.items())]
+            + [f"{place.address}: {text}" for place, text in sorted(said.items())]
+        )
+
+    async def _ask(self, place: Place) -> str:
+        try:
+            hello = await self._probe(place)
+        except OSError as error:
+            return _reason(error).removeprefix(f"{place.address}: ")
+        except LinkRefused as error:
+            return "this node" if error.refused.code == RefusedCode.SAME_NODE_ID else f"refused: {error.refused.text}"
+        self._on_hello(hello)
+        return hello.node_name or hello.address
+
+    def _tell(self) -> None:
+        """One line for all names: when it is another one, and once in a while."""
+        text = "; ".join(f"{target.text} ({self._said[target]})" for target in self._targets if target in self._said)
+        now = trio.current_time()
+        is_repeated = text == self._logged
+        if is_repeated and (now - self._logged_at < self._settings.repeat_log_seconds or not self._is_waiting()):
+            return
+        (self._logged, self._logged_at) = (text, now)
+        if self._is_waiting():
+            logger.info("waiting for other nodes, looked for at %s", text)
+        else:
+            logger.debug("looked for other nodes at %s", text)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, trio.TooSlowError):
+        return "no answer to the look-up in time"
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror  # Trio's own text only says that all attempts failed.
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,37 @@
+"""The seam between a node and the names of its surroundings: which addresses a host has, and on which hosts a service is.
+
+`net/real_names.py` asks the system and DNS, `testing/names.py` a table.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen(slots=True, order=True)
+class ServiceHost:
+    """Where one instance of a service is (RFC 2782)."""
+
+    host: str
+    port: int
+
+
+class Names(Protocol):
+    """Looks names up, anew at each call. Without a timeout of its own: who asks knows how long it may take."""
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        """The IP addresses of `host`, as text; at least one. An IP address is its own.
+
+        Raises:
+            OSError: there are none, or nobody could be asked; the text says what was answered.
+        """
+        ...
+
+    async def services(self, name: str) -> Sequence[ServiceHost]:
+        """What the SRV records of `name` say; at least one.
+
+        Raises:
+            OSError: there are none, or nobody could be asked; the text says what was answered.
+        """
+        ...

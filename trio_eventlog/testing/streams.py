@@ -1,0 +1,313 @@
+"""Streams of a `SimNetwork`: what two hosts have of a connection, and how it ends."""
+
+import math
+import operator
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from trio_eventlog.testing.weather import Link
+
+DEFAULT_RECEIVE_BYTES = 64 * 1024
+
+
+class SimListener(trio.abc.Listener["SimStream"]):
+    """Accepts the connections that the network adds to its queue."""
+
+    def __init__(self, owner: str, *, on_close: Callable[[], object]) -> None:
+        self.owner = owner
+        self.queue: deque[SimStream] = deque()
+        self._on_close = on_close
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._is_closed = False
+
+    def add(self, connection: "Connection") -> None:
+        self.queue.append(connection.acceptor_stream)
+        self._waiting.unpark()
+
+    async def accept(self) -> "SimStream":
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._is_closed:
+                raise trio.ClosedResourceError("this listener is closed")
+            if self.queue:
+                return self.queue.popleft()
+            await self._waiting.park()
+
+    def close(self) -> None:
+        """What was not accepted is reset."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._on_close()
+            while self.queue:
+                self.queue.popleft().connection.reset()
+            self._waiting.unpark_all()
+
+    async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+
+class Connection:
+    """Two directions between two hosts.
+
+    Arguments:
+        forth, back: the links from the dialler to the acceptor and back.
+        address: that was dialled.
+        on_over: called once, when neither side can use it any more.
+    """
+
+    def __init__(
+        self, forth: Link, back: Link, *, address: str, buffer_bytes_max: int, on_over: Callable[["Connection"], object]
+    ) -> None:
+        self.dialler = forth.source
+        self.acceptor = forth.target
+        there = _Pipe(forth, self.dialler, buffer_bytes_max)
+        here = _Pipe(back, self.dialler, buffer_bytes_max)
+        self._pipes = (there, here)
+        self._on_over = on_over
+        self._is_over = False
+        self.dialler_stream = SimStream(self, outgoing=there, incoming=here, remote_address=address)
+        self.acceptor_stream = SimStream(self, outgoing=here, incoming=there, remote_address=f"{self.dialler}:0")
+
+    def reset(self) -> None:
+        """By the network: both sides know at once."""
+        self.dialler_stream.break_now()
+        self.acceptor_stream.break_now()
+
+    def crash(self, host: str, *, silently: bool) -> None:
+        """The side that a host has of this, if any, is gone; the other side is told, or not."""
+        for stream in (self.dialler_stream, self.acceptor_stream):
+            if stream.host == host:
+                if not silently:
+                    stream.outgoing.reset(trio.current_time())
+                stream.break_now()
+
+    def forget(self, host: str) -> None:
+        """A host that had crashed silently is back and knows nothing of this: whatever reaches it is answered by a reset."""
+        for stream in (self.dialler_stream, self.acceptor_stream):
+            if stream.host == host:
+                stream.forget()
+
+    def wake(self) -> None:
+        """Whoever waits looks again."""
+        for pipe in self._pipes:
+            pipe.changed.unpark_all()
+
+    def forget_if_over(self) -> None:
+        if not self._is_over and self.dialler_stream.is_over and self.acceptor_stream.is_over:
+            self._is_over = True
+            self._on_over(self)
+
+
+@attrs.define(slots=True, eq=False)
+class _Pipe:
+    """One direction of a connection.
+
+    Attributes:
+        dialler: of the connection.
+        chunks: when they arrive, and the bytes; no bytes are the end of the stream.
+        reset_arrival: when the reader is told that the connection is reset, after the chunks; infinite while it is not.
+        reader_is_gone: it has closed its side.
+        reader_is_reborn: it has crashed silently and is back.
+    """
+
+    link: Link
+    dialler: str
+    buffer_bytes_max: int
+    chunks: deque[tuple[float, bytes]] = attrs.field(factory=deque)
+    queued_bytes: int = 0
+    last_arrival: float = 0.0
+    reset_arrival: float = math.inf
+    is_ended: bool = False
+    reader_is_gone: bool = False
+    reader_is_reborn: bool = False
+    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def room_bytes(self) -> int:
+        return self.buffer_bytes_max - self.queued_bytes
+
+    def put(self, data: bytes) -> None:
+        link = self.link
+        if link.on_write is not None:
+            link.on_write(link.source, link.target, data)
+        (data, is_reset) = link.spoil(data, self.dialler)
+        for piece in link.pieces(data):
+            # A later write never overtakes an earlier one, however small its own latency is.
+            self.last_arrival = max(self.last_arrival, link.arrival(len(piece)))
+            if piece or not is_reset:
+                self.chunks.append((self.last_arrival, piece))
+        self.queued_bytes += len(data)
+        if is_reset:
+            self.is_ended = True
+            self.reset_arrival = self.last_arrival
+        self.changed.unpark_all()
+
+    def reset(self, arrival: float) -> None:
+        """What is on its way is lost, the reader is told at `arrival`."""
+        self.is_ended = True
+        self.chunks.clear()
+        self.reset_arrival = arrival
+        self.changed.unpark_all()
+
+    def take(self, bytes_max: int) -> bytes:
+        """What has arrived, at most `bytes_max`; the first chunk must have arrived. b"" at the end of the stream."""
+        taken: list[bytes] = []
+        now = trio.current_time()
+        while bytes_max and self.chunks and self.chunks[0][0] <= now and self.chunks[0][1]:
+            (arrival, chunk) = self.chunks.popleft()
+            if len(chunk) > bytes_max:
+                self.chunks.appendleft((arrival, chunk[bytes_max:]))
+                chunk = chunk[:bytes_max]
+            taken.append(chunk)
+            bytes_max -= len(chunk)
+            self.queued_bytes -= len(chunk)
+        self.changed.unpark_all()
+        return b"".join(taken)
+
+
+class SimStream(trio.abc.HalfCloseableStream):
+    """One side of a connection.
+
+    Attributes:
+        remote_address: "host:port" of the other side; the port of a dialler is 0.
+    """
+
+    def __init__(self, connection: Connection, *, outgoing: _Pipe, incoming: _Pipe, remote_address: str) -> None:
+        self.connection = connection
+        self.host = outgoing.link.source
+        self.remote_address = remote_address
+        self.outgoing = outgoing
+        self._incoming = incoming
+        self._is_closed = False
+        self._is_broken = False
+        self._busy: set[str] = set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with self._alone("send"):
+            await trio.lowlevel.checkpoint()
+            data = bytes(data)
+            sent_bytes = 0
+            while True:
+                if self._is_closed:
+                    raise trio.ClosedResourceError("this stream is closed")
+                if self._cannot_send():
+                    raise trio.BrokenResourceError("the other side is gone")
+                if self.outgoing.is_ended:
+                    raise trio.ClosedResourceError("this stream is closed for sending")
+                if sent_bytes == len(data):
+                    return
+                room = self.outgoing.room_bytes
+                if room > 0:
+                    self._put(data[sent_bytes : sent_bytes + room])
+                    sent_bytes = min(sent_bytes + room, len(data))
+                else:
+                    await self._wait_for_room()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        with self._alone("send"):
+            await trio.lowlevel.checkpoint()
+            while True:
+                if self._is_closed:
+                    raise trio.ClosedResourceError("this stream is closed")
+                if self._cannot_send() or self.outgoing.room_bytes > 0:
+                    return
+                await self._wait_for_room()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        bytes_max = DEFAULT_RECEIVE_BYTES if max_bytes is None else operator.index(max_bytes)
+        if bytes_max < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._alone("receive"):
+            await trio.lowlevel.checkpoint()
+            pipe = self._incoming
+            while True:
+                if self._is_closed:
+                    raise trio.ClosedResourceError("this stream is closed")
+                if self._is_broken:
+                    raise trio.BrokenResourceError("connection reset")
+                arrival = pipe.chunks[0][0] if pipe.chunks else pipe.reset_arrival
+                if arrival == math.inf or not pipe.link.passes:
+                    await pipe.changed.park()
+                elif arrival > trio.current_time():
+                    with trio.CancelScope(deadline=arrival):
+                        await pipe.changed.park()
+                elif pipe.chunks:
+                    return pipe.take(bytes_max)
+                else:
+                    self.break_now()
+
+    async def send_eof(self) -> None:
+        with self._alone("send"):
+            await trio.lowlevel.checkpoint()
+            if self._is_closed:
+                raise trio.ClosedResourceError("this stream is closed")
+            if not self._is_broken:
+                self._end()
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            if not self._is_broken:
+                self._end()
+                self._incoming.reader_is_gone = True
+            self.connection.wake()
+            self.connection.forget_if_over()
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing can be done with it any more."""
+        return self._is_closed or self._is_broken
+
+    def break_now(self) -> None:
+        """This side learns that the connection is reset."""
+        self._is_broken = True
+        self.connection.wake()
+        self.connection.forget_if_over()
+
+    def forget(self) -> None:
+        """See `Connection.forget`."""
+        incoming = self._incoming
+        incoming.reader_is_reborn = True
+        if incoming.chunks:  # the other side is still repeating it
+            self.outgoing.reset(self.outgoing.link.arrival(0))
+
+    def _put(self, data: bytes) -> None:
+        outgoing = self.outgoing
+        outgoing.put(data)
+        if outgoing.reset_arrival < math.inf:
+            self.break_now()
+        elif outgoing.reader_is_reborn:
+            self._incoming.reset(outgoing.last_arrival + self._incoming.link.latency_seconds())
+
+    def _end(self) -> None:
+        if not self.outgoing.is_ended:
+            self.outgoing.is_ended = True
+            self._put(b"")
+
+    async def _wait_for_room(self) -> None:
+        # A reset that is on its way comes without waking anybody.
+        with trio.CancelScope(deadline=self._incoming.reset_arrival):
+            await self.outgoing.changed.park()
+
+    def _cannot_send(self) -> bool:
+        """The other side is known to be gone."""
+        incoming = self._incoming
+        if incoming.link.passes and (self.outgoing.reader_is_gone or incoming.reset_arrival <= trio.current_time()):
+            return True
+        return self._is_broken
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        if what in self._busy:
+            raise trio.BusyResourceError(f"another task is using this stream to {what}")
+        self._busy.add(what)
+        try:
+            yield
+        finally:
+            self._busy.remove(what)
