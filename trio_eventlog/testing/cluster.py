@@ -11,7 +11,6 @@ Needs Trio's `MockClock` with autojump (the fixture `autojump_clock`, or `determ
 Every piece of chance is derived by name from the seed, so a run can be repeated.
 """
 
-import logging
 import random
 import zlib
 from collections import defaultdict
@@ -41,8 +40,6 @@ from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
-
-logger = logging.getLogger(__name__)
 
 PORT = 8400
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -138,6 +135,7 @@ class Cluster:
         settings_of: fields of `NodeSettings` for single nodes, from their next start on.
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
+        on_note: told of what is done to the cluster, in words.
     """
 
     def __init__(
@@ -159,6 +157,7 @@ class Cluster:
         self.network = SimNetwork(derive(seed, "network"), network)
         self.network.on_write = self._on_write
         self.trace = Trace()
+        self.on_note: Callable[[str], None] | None = None
         self._overrides: Mapping[str, Any] = overrides
         self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
@@ -268,7 +267,7 @@ class Cluster:
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=self._wall_clock(name),
         )
-        self._note(f"start {name}")
+        self.note(f"start {name}")
         await self._nursery.start(self._live, name, life, self.settings(name, **overrides), surroundings)
 
     async def _live(
@@ -311,7 +310,7 @@ class Cluster:
         """
         assert self.is_running(name), f"{name} is down already"
         life = self._lives[name]
-        self._note(f"crash {name} {mode.value}{' silently' if silently else ''}")
+        self.note(f"crash {name} {mode.value}{' silently' if silently else ''}")
         if life.is_paused:
             self.resume(name)
         life.is_crashed = True
@@ -323,18 +322,18 @@ class Cluster:
     def pause(self, name: str) -> None:
         """Stop the whole process of a node, as SIGSTOP does: no task of it takes a step, whatever arrives, until `resume`."""
         assert self.is_running(name), f"{name} is down"
-        self._note(f"pause {name}")
+        self.note(f"pause {name}")
         self._lives[name].is_paused = True
 
     def resume(self, name: str) -> None:
         """The process goes on: its timers have run out, its peers may have given it up, and it knows nothing of that yet."""
-        self._note(f"resume {name}")
+        self.note(f"resume {name}")
         self._lives[name].is_paused = False
         self._freezer.changed()
 
     def shift_wall_clock(self, name: str, seconds: float) -> None:
         """The wall clock of a node or client jumps, from where it is now; virtual time does not."""
-        self._note(f"wall clock {name} {seconds:+.3f} s")
+        self.note(f"wall clock {name} {seconds:+.3f} s")
         self.wall_clock_shift_ns[name] += round(seconds * 1e9)
 
     def is_paused(self, name: str) -> bool:
@@ -344,7 +343,7 @@ class Cluster:
         """Stop a node gracefully; returns when it is over."""
         life = self._lives[name]
         assert self.is_running(name), f"{name} is down already"
-        self._note(f"stop {name}")
+        self.note(f"stop {name}")
         life.leave.set()
         await life.over.wait()
 
@@ -384,7 +383,7 @@ class Cluster:
 
     def partition(self, *sides: Collection[str]) -> None:
         """Cut every node (or client) of one side from those of the others, silently."""
-        self._note(f"partition {[sorted(side) for side in sides]}")
+        self.note(f"partition {[sorted(side) for side in sides]}")
         for number, side in enumerate(sides):
             for other in sides[number + 1 :]:
                 for one in sorted(side):
@@ -393,12 +392,12 @@ class Cluster:
 
     def isolate(self, name: str) -> None:
         """Cut one node from everybody, clients too, silently."""
-        self._note(f"isolate {name}")
+        self.note(f"isolate {name}")
         self.network.isolate(name)
 
     def heal(self) -> None:
         """End all cuts."""
-        self._note("heal")
+        self.note("heal")
         self.network.heal()
 
     # Looking
@@ -527,14 +526,14 @@ class Cluster:
         """Both down: `target` has the disk of `source` from now on, as when a machine gets another address."""
         assert not self.is_running(source), f"{source} is up"
         assert not self.is_running(target), f"{target} is up"
-        self._note(f"move disk {source} {target}")
+        self.note(f"move disk {source} {target}")
         self._disks[target] = self._disks[source]
         self._ids.pop(source, None)
 
     def wipe(self, name: str) -> None:
         """A new disk for a node that is down: what starts with it is a new node."""
         assert not self.is_running(name), f"{name} is up"
-        self._note(f"wipe {name}")
+        self.note(f"wipe {name}")
         latency = self._disks[name].latency_seconds
         self._disks[name] = SimDisk(derive(self.seed, f"disk:{name}:{self._starts_of[name]}"))
         self._disks[name].latency_seconds.update(latency)
@@ -630,9 +629,11 @@ class Cluster:
         """A generator of this run, for what a test draws itself."""
         return derive(self.seed, name)
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
+        """Put what is done to the cluster into the trace."""
         self.trace.add(f"{trio.current_time():.9f} {line}")
-        logger.debug("%s", line)
+        if self.on_note is not None:
+            self.on_note(line)
 
     def _on_write(self, source: str, target: str, data: bytes) -> None:
         self.trace.add(f"{trio.current_time():.9f} {source}>{target} {len(data)} {zlib.crc32(data):08x}")

@@ -155,8 +155,9 @@ class Nemesis:
         cluster = self._cluster
         self.broken = set(self.spent)
         if not self._parameters.heals_all:
-            others = [name for name in cluster.names if name not in self.spent]
-            self.broken |= set(self._rng.sample(others, max(0, self._spendable - len(self.spent))))
+            for name in self._rng.sample(cluster.names, self._spendable):
+                if not cluster.is_new(name) and self._is_minority({cluster.node_id(other) for other in self.broken | {name}}):
+                    self.broken.add(name)
         # What is cut off from now on stays cut off for good.
         cluster.heal()
         cluster.network.calm()
@@ -315,12 +316,14 @@ class Nemesis:
             self._until[name] = self._after(self._parameters.down_seconds_max)
 
     def _may_spend(self, name: str) -> bool:
-        """Whether the durable data of one more node may go: it is a minority then of every group, as all groups are now."""
-        cluster = self._cluster
+        """Whether the durable data of one more node may go."""
         if name in self.spent or len(self.spent) >= self._spendable:
             return False
-        spent = {*self.spent.values(), cluster.node_id(name)}
-        return all(len(voters) > 2 * len(spent & voters) for voters in cluster.voters_of_groups())
+        return self._is_minority({*self.spent.values(), self._cluster.node_id(name)})
+
+    def _is_minority(self, node_ids: set[NodeId]) -> bool:
+        """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
+        return all(len(voters) > 2 * len(node_ids & voters) for voters in self._cluster.voters_of_groups())
 
     def _spend(self, fault: str, name: str) -> None:
         cluster, rng = self._cluster, self._rng
@@ -369,6 +372,7 @@ class Nemesis:
                 del self.down[name]
 
     def _count(self, fault: str) -> None:
+        self._cluster.note(f"nemesis: {fault}")
         self.counts[fault] += 1
 
 

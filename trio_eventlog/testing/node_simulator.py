@@ -2,19 +2,23 @@
 
     python -m trio_eventlog.testing.node_simulator SEED
 
-runs one seed again with its log lines.
+runs one seed again and prints a line for each step, with a column for each node.
 """
 
 import argparse
 import logging
 import random
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
+from trio_eventlog.agent import VERSION
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import encode_records, stamp
@@ -32,6 +36,8 @@ from trio_eventlog.errors import (
     Unavailable,
 )
 from trio_eventlog.ids import NodeId, format_id
+from trio_eventlog.node.raft_driver import RaftDriver
+from trio_eventlog.raft.ready import Role
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
@@ -45,6 +51,8 @@ from trio_eventlog.testing.nemesis import FaultParameters, Nemesis, draw_paramet
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 TOPIC = "t"
+LAST = "the last"
+"""The client that appends when all has healed."""
 CHAOS_SECONDS = 60.0
 BATCHES_MAX = 250
 """Of all producers together, so that no run takes much longer than another."""
@@ -156,24 +164,78 @@ def draw_run(seed: int) -> RunParameters:
     )
 
 
-def run_seed(seed: int, *, verbose: bool = False) -> RunResult:
-    """One run. Raises with the seed and the command that repeats it in its text."""
+def run_seed(seed: int, *, write: Callable[[str], object] | None = None) -> RunResult:
+    """One run. Raises with the seed, the parameters, the release and the command that repeats it in its text.
+
+    Args:
+        write: given a line for each step.
+    """
     parameters = draw_run(seed)
     try:
-        return determinism.run(_simulate, seed, parameters, seed=seed)
-    except BaseException as error:
-        if verbose or isinstance(error, KeyboardInterrupt):
-            raise
+        return determinism.run(_simulate, seed, parameters, write, seed=seed)
+    except Exception as error:
         raise AssertionError(
-            f"seed {seed} failed: {_innermost(error)}\n{parameters}\n"
+            f"seed {seed} failed: {_innermost(error)}\n{describe_run(parameters)}\n{release()}\n"
             f"to see it again: python -m trio_eventlog.testing.node_simulator {seed}"
         ) from error
 
 
-async def _simulate(seed: int, parameters: RunParameters) -> RunResult:
+def release() -> str:
+    """The version, and the commit if this runs from a checkout."""
+    found = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return f"trio-eventlog {VERSION}" + (f", commit {found.stdout.strip()}" if found.returncode == 0 else "")
+
+
+def describe_run(parameters: RunParameters) -> str:
+    """The parameters in a few lines, without faults that do not happen."""
+    values = attrs.asdict(parameters, recurse=False)
+    faults = attrs.asdict(values.pop("faults"))
+    weights = ", ".join(f"{fault} {weight:.1f}" for fault, weight in faults.pop("weights").items() if weight)
+    shape = ", ".join(f"{name} {value}" for name, value in {**values.pop("settings"), **faults}.items())
+    return ", ".join(f"{name} {value}" for name, value in values.items()) + f"\n{shape}\n{weights}"
+
+
+async def _simulate(seed: int, parameters: RunParameters, write: Callable[[str], object] | None) -> RunResult:
     run = _Run(seed, parameters)
+    if write is not None:
+        steps = _StepLog(run.cluster, write)
+        run.cluster.on_note = steps.add
+        run.invariants.on_step = lambda driver, what: steps.add(what, driver)
     await run.run()
     return RunResult(digest=run.cluster.trace.digest, counts=run.counts)
+
+
+class _StepLog:
+    """A line for each step: when, every node's groups after it, which node took it, what it was.
+
+    `L7:12/14` is a leader of term 7 that has committed 12 of its 14 entries; F follows, P and C stand for election. The catalog
+    comes first.
+    """
+
+    WIDTH = 26
+
+    def __init__(self, cluster: Cluster, write: Callable[[str], object]) -> None:
+        self._cluster = cluster
+        self._write = write
+        write("seconds".rjust(9) + " " + " ".join(name.ljust(self.WIDTH) for name in cluster.names) + " step")
+
+    def add(self, what: str, driver: RaftDriver | None = None) -> None:
+        about = f"{self._cluster.called(driver._core.node_id)} {driver.name}: " if driver is not None else ""
+        columns = " ".join(self._column(name).ljust(self.WIDTH) for name in self._cluster.names)
+        self._write(f"{trio.current_time():9.4f} {columns} {about}{what}")
+
+    def _column(self, name: str) -> str:
+        cluster = self._cluster
+        if not cluster.is_running(name):
+            return "new" if cluster.is_new(name) else "failed" if name in cluster.failures() else "down"
+        cores = [replica.driver._core for replica in cluster.node(name)._replicas.all()]
+        groups = [f"{_ROLES[core.role]}{core.term}:{core.commit_index}/{core.last_index}" for core in cores]
+        return " ".join((["paused"] if cluster.is_paused(name) else []) + groups)
+
+
+_ROLES = {Role.FOLLOWER: "F", Role.PRE_CANDIDATE: "P", Role.CANDIDATE: "C", Role.LEADER: "L"}
 
 
 class _Run:
@@ -464,20 +526,22 @@ class _Run:
     # The end
 
     async def _until_alive(self) -> None:
+        """A leader of every partition, and a batch acknowledged by each, whatever a client is told at first."""
         cluster = self.cluster
         deadline = trio.current_time() + LIVENESS_SECONDS_MAX
-        for partition in range(self.parameters.partitions):
+        for partition, history in enumerate(self.histories):
             await cluster.wait_leader(TOPIC, partition, seconds_max=max(deadline - trio.current_time(), 0))
             async with cluster.client(settings=_CLIENT) as client:
-                with trio.fail_after(max(deadline - trio.current_time(), 0)):
-                    await self._append(client, f"last {partition}", partition, [b"last %d" % partition])
-        calls = [call for history in self.histories for call in history.appends]
-        assert calls
-        assert [call for call in calls if call.client.startswith("last") and call.offset is not None], "the last call was answered"
+                attempt = 0
+                while not history.appends or history.appends[-1].client != LAST or history.appends[-1].offset is None:
+                    if trio.current_time() > deadline:
+                        raise InvariantBroken(f"no progress in {TOPIC}/{partition}\n{cluster.describe()}")
+                    attempt += 1
+                    await self._append(client, LAST, partition, [b"last %d %d" % (partition, attempt)])
 
     async def _until_consumed(self) -> None:
         for partition, history in enumerate(self.histories):
-            (last,) = [call for call in history.appends if call.client == f"last {partition}"]
+            last = history.appends[-1]
             assert last.offset is not None
             for number in range(self.parameters.consumers):
                 key = (f"consumer {number}", partition)
@@ -521,20 +585,18 @@ class _Run:
             leader = cluster.leader(TOPIC, partition)
             if leader is None:
                 return False
-            well = [name for name in cluster.names if name not in self.nemesis.broken]
-            replicas = {name: cluster.replica(name, TOPIC, partition) for name in well}
-            names.extend(name for name, replica in replicas.items() if replica is not None)
-            states = set()
-            for replica in replicas.values():
-                if replica is not None:
-                    status = replica.status()
-                    states.add((status.last_index, status.last_term, status.applied_index))
-            carried = {cluster.node_id(name) for name in names}
-            leading = replicas[leader]
-            assert leading is not None
+            broken = self.nemesis.broken
+            replicas = {
+                name: replica
+                for name in cluster.names
+                if (name == leader or name not in broken) and (replica := cluster.replica(name, TOPIC, partition)) is not None
+            }
+            names.extend(replicas)
+            states = {(s.last_index, s.last_term, s.applied_index) for s in (replica.status() for replica in replicas.values())}
             (last_index, _, applied_index), *others = states
-            broken = {cluster.node_id(name) for name in self.nemesis.broken} | {*self.nemesis.spent.values()}
-            return not others and last_index == applied_index and set(leading.voters()) - broken <= carried
+            missing = set(replicas[leader].voters()) - {cluster.node_id(name) for name in replicas}
+            is_excused = missing <= {cluster.node_id(name) for name in broken} | {*self.nemesis.spent.values()}
+            return not others and last_index == applied_index and is_excused
 
         await cluster.wait_until(are_equal, f"all replicas of partition {partition} equal", LIVENESS_SECONDS_MAX)
         return names
@@ -552,13 +614,14 @@ def _innermost(error: BaseException) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run a seed of the node simulation again, with its log lines.")
+    parser = argparse.ArgumentParser(description="Run a seed of the node simulation again, with a line for each step.")
     parser.add_argument("seed", type=int)
-    parser.add_argument("--log-level", default="INFO")
+    parser.add_argument("--log-level", default="CRITICAL", help="of the nodes' own log lines, which go to standard error")
     arguments = parser.parse_args()
     logging.basicConfig(level=arguments.log_level.upper(), format="%(name)s: %(message)s", stream=sys.stderr)
-    result = run_seed(arguments.seed, verbose=True)
-    sys.stdout.write(f"{result.digest} {dict(sorted(result.counts.items()))}\n")
+    sys.stdout.write(f"{release()}\nseed {arguments.seed}\n{describe_run(draw_run(arguments.seed))}\n\n")
+    result = run_seed(arguments.seed, write=lambda line: sys.stdout.write(line + "\n"))
+    sys.stdout.write("".join(f"{count:12} {what}\n" for what, count in sorted(result.counts.items())) + f"{result.digest}\n")
 
 
 if __name__ == "__main__":
