@@ -141,6 +141,14 @@ class NodeSettings:
         maximum=3600,
     )
 
+    gossip_profile: str = setting(
+        TEXT,
+        "lan",
+        "How fast and how patient gossip is: local for one machine, lan, wan for slow links. The same on all nodes.",
+        group="Node and cluster",
+        choices=("local", "lan", "wan"),
+    )
+
     # Membership
     voters_wanted: int = setting(
         COUNT,
@@ -197,6 +205,13 @@ class NodeSettings:
     tls_ca: str = setting(PATH, "", "Certificates (PEM) that vouch for other nodes and for clients.", group="Security")
     tls_require_client_cert: bool = setting(
         SWITCH, False, "Refuse clients without a certificate vouched for by `tls_ca`.", group="Security"
+    )
+    tls_peer_name: str = setting(
+        TEXT,
+        "",
+        "Name that the certificate of every node carries beside others, and no client's. The same on all nodes.",
+        group="Security",
+        default_text="none: the certificate of a node is for the host that it advertises",
     )
     gossip_key_file: str = setting(PATH, "", "File with base64 gossip keys. Not in this release yet: refused.", group="Security")
     acl_model: str = setting(PATH, "", "Model of the access rules. Not in this release yet: refused.", group="Security")
@@ -402,6 +417,10 @@ class NodeSettings:
                 raise refuse("dns_servers", server, "a DNS server is named by its IP address")
         if self.tls_require_client_cert and not (self.tls_cert and self.tls_ca):
             raise refuse("tls_require_client_cert", True, "it needs tls_cert, tls_key and tls_ca")
+        if self.tls_peer_name and not self.tls_ca:
+            raise refuse("tls_peer_name", self.tls_peer_name, "it needs tls_cert, tls_key and tls_ca")
+        if self.tls_cert and not self.tls_ca and (self.join or self.bootstraps > 1):
+            raise refuse("tls_ca", "", "nodes know each other by certificates that it vouches for")
         for name in ("acl_model", "acl_policy", "gossip_key_file"):
             # Known names with no effect yet. Who sets one counts on being protected by it.
             if getattr(self, name):
@@ -451,9 +470,14 @@ class NodeSettings:
         if self.advertise:
             return self.advertise
         host, _ = parse_address(self.listen)
-        if host in _WILDCARDS and self.node_name:
+        if is_wildcard(host) and self.node_name:
             host = self.node_name
         return format_address(host, port)
+
+
+def is_wildcard(host: str) -> bool:
+    """`host` means every address of the machine, which is no address for others to use."""
+    return host in _WILDCARDS
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:

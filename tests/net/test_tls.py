@@ -11,12 +11,13 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from tls_node import TlsNode
 
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
-from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame
+from trio_eventlog.codec.peer_frame import FrameKind, encode_frame
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.ids import NodeId
-from trio_eventlog.net.links import Lane, LinkSettings
+from trio_eventlog.net.links import Lane
 from trio_eventlog.net.mux import ConnectionInfo, Handler, Mux, MuxSettings
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_network import RealNetwork
@@ -29,7 +30,7 @@ from trio_eventlog.net.tls import (
     build_client_context,
     build_server_context,
 )
-from trio_eventlog.net.transport import PeerConnected, PeerReset, Transport
+from trio_eventlog.net.transport import PeerConnected, PeerReset
 from trio_eventlog.testing.network import SimNetwork
 
 
@@ -249,42 +250,6 @@ async def test_old_tls_is_refused(files: Files, autojump_clock: trio.testing.Moc
     assert build_client_context(files.authority).minimum_version == ssl.TLSVersion.TLSv1_2
 
 
-class TlsNode:
-    """A transport behind a mux that requires mutual TLS."""
-
-    def __init__(self, network: Network, number: int, settings: TlsSettings) -> None:
-        self.tls = FileTls(settings)
-        self.network = network
-        self.received: list[bytes] = []
-        self.events: list[object] = []
-        self.transport = Transport(
-            identity=lambda: Hello(node_id=NodeId(number), cluster_name="test", node_name=f"n{number}"),
-            network=network,
-            settings=LinkSettings(),
-            rng=random.Random(number),
-            receive=lambda node_id, kind, group_id, body: self.received.append(bytes(body)),
-            on_event=self.events.append,
-            tls=self.tls,
-        )
-        self.mux = Mux(
-            MuxSettings(tls_required=True),
-            grpc=self.unexpected,
-            http=self.unexpected,
-            peer=self.transport.handle_inbound,
-            tls=self.tls,
-        )
-
-    async def unexpected(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        raise AssertionError
-
-    async def run(self, address: str, *, task_status: trio.TaskStatus[str]) -> None:
-        bound = await self.network.listen(address)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.mux.serve, bound.listener)
-            await nursery.start(self.transport.run)
-            task_status.started(bound.address)
-
-
 async def exchange(one: TlsNode, other: TlsNode, addresses: tuple[str, str], host: str | None = None) -> None:
     """Both directions of a link, with a frame larger than a TLS record, and its end."""
     async with trio.open_nursery() as nursery:
@@ -317,14 +282,14 @@ async def exchange(one: TlsNode, other: TlsNode, addresses: tuple[str, str], hos
 
 async def test_links_over_mutual_tls(files: Files, autojump_clock: trio.testing.MockClock) -> None:
     network = SimNetwork(random.Random(1))
-    one = TlsNode(network.host("n1"), 1, files.settings("n1", require_client_certificate=True))
-    other = TlsNode(network.host("n2"), 2, files.settings("n2", require_client_certificate=True))
+    one = TlsNode(network.host("n1"), 1, "n1:1", files.settings("n1", require_client_certificate=True))
+    other = TlsNode(network.host("n2"), 2, "n2:1", files.settings("n2", require_client_certificate=True))
     await exchange(one, other, ("n1:1", "n2:1"))
 
 
 async def test_links_over_mutual_tls_and_real_sockets(files: Files) -> None:
-    one = TlsNode(RealNetwork(), 1, files.settings("localhost", require_client_certificate=True))
-    other = TlsNode(RealNetwork(), 2, files.settings("localhost", require_client_certificate=True))
+    one = TlsNode(RealNetwork(), 1, "localhost:1", files.settings("localhost", require_client_certificate=True))
+    other = TlsNode(RealNetwork(), 2, "localhost:2", files.settings("localhost", require_client_certificate=True))
     await exchange(one, other, ("127.0.0.1:0", "127.0.0.1:0"), host="localhost")
 
 
@@ -332,8 +297,8 @@ async def test_a_peer_of_another_authority_never_links(
     files: Files, other_files: Files, autojump_clock: trio.testing.MockClock
 ) -> None:
     network = SimNetwork(random.Random(1))
-    one = TlsNode(network.host("n1"), 1, files.settings("n1", require_client_certificate=True))
-    other = TlsNode(network.host("n2"), 2, other_files.settings("n2", require_client_certificate=True))
+    one = TlsNode(network.host("n1"), 1, "n1:1", files.settings("n1", require_client_certificate=True))
+    other = TlsNode(network.host("n2"), 2, "n2:1", other_files.settings("n2", require_client_certificate=True))
     async with trio.open_nursery() as nursery:
         for node, address in ((one, "n1:1"), (other, "n2:1")):
             await nursery.start(node.run, address)

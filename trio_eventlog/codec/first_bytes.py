@@ -26,6 +26,9 @@ GOSSIP_FIRST_BYTES = frozenset((0x00, 0x06, 0x08, 0x09, 0x0A, 0xF4))
 FIRST_BYTES_MAX = len(HTTP2_PREFACE)
 """So many bytes are always enough to decide."""
 
+TLS_RECORD_HEAD_BYTES = 5
+TLS_RECORD_BYTES_MAX = 1 << 14
+
 
 class FirstBytes(enum.Enum):
     """The protocols of the port."""
@@ -65,3 +68,20 @@ def classify_first_bytes(received: bytes | bytearray | memoryview) -> FirstBytes
     if first in GOSSIP_FIRST_BYTES:
         return FirstBytes.GOSSIP
     return FirstBytes.UNKNOWN
+
+
+def offers_protocol(received: bytes | bytearray | memoryview, protocol: str) -> bool | None:
+    """Whether the TLS hello that `received` begins with offers `protocol` by ALPN. None: more bytes are needed.
+
+    Looks for the name as ALPN writes it (RFC 7301, section 3.1) anywhere in the first record, which holds the hello of anybody
+    who means us well. So this may choose what is asked for in the handshake, and must not decide what is granted.
+    """
+    if len(received) < TLS_RECORD_HEAD_BYTES:
+        return None
+    length_bytes = int.from_bytes(received[3:TLS_RECORD_HEAD_BYTES])
+    if length_bytes > TLS_RECORD_BYTES_MAX:
+        return False
+    record = bytes(received[TLS_RECORD_HEAD_BYTES : TLS_RECORD_HEAD_BYTES + length_bytes])
+    if len(record) < length_bytes:
+        return None
+    return bytes([len(protocol)]) + protocol.encode() in record

@@ -78,6 +78,8 @@ class RefusedCode(enum.IntEnum):
     BUSY = 7
     REMOVED = 8
     """The dialler was removed from the cluster, for ever."""
+    CERTIFICATE = 9
+    """The dialler's certificate does not show that it is a node of the cluster."""
 
 
 class Frame(NamedTuple):

@@ -253,7 +253,7 @@ class Serf:
             now=now,
             encode=wire.encode,
             actions=self.actions,
-            accepts=self._accepts_meta,
+            refuses=self._why_not_ours,
             queues=(self._intent_rumors, self._query_rumors, self._event_rumors),
         )
         self.swim.ack_payload = ack_payload
@@ -447,8 +447,10 @@ class Serf:
 
     # --- Rows of the failure detector. ---
 
-    def _accepts_meta(self, name: str, meta: bytes) -> bool:
-        return self._accepts(name, self._decode_tags(meta))
+    def _why_not_ours(self, name: str, meta: bytes) -> str:
+        tags = self._decode_tags(meta)
+        # With the tags, so that whoever reads of it knows which cluster that is.
+        return "" if self._accepts(name, tags) else f"{name!r} is of another cluster: {tags}"
 
     def _decode_tags(self, meta: bytes) -> dict[str, str]:
         try:

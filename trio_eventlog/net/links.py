@@ -8,9 +8,11 @@ import enum
 import errno
 import logging
 import random
+import ssl
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 import trio
@@ -33,7 +35,7 @@ from trio_eventlog.errors import CodecError, SettingsError
 from trio_eventlog.ids import NOBODY, NodeId, format_id
 from trio_eventlog.net.network import Network, split_address
 from trio_eventlog.net.socket_io import SocketIo, drop_front, socket_io
-from trio_eventlog.net.tls import TlsSource
+from trio_eventlog.net.tls import TlsSource, certificate_is_for, names_of_certificate
 
 logger = logging.getLogger(__name__)
 
@@ -160,13 +162,49 @@ def judge_hello(own: Hello, other: Hello) -> Refused | None:
     return None
 
 
+def judge_certificate(other: Hello, certificate: Mapping[str, Any] | None, peer_name: str) -> Refused | None:
+    """Why a node that shows `certificate` is not who it says in its hello; None when it is.
+
+    The handshake has checked who signed it and until when it is good. That it is a node's and no client's follows from its
+    name: `peer_name` if there is one, which only nodes' certificates carry, else the host where the node says that it is.
+    """
+    host = peer_name or _host_of(other.address)
+    if certificate is None:
+        text = "nodes know each other by certificates: you showed none, or there is no authority (tls_ca) here to check it by"
+    elif not certificate_is_for(certificate, host):
+        why = "tls_peer_name here" if peer_name else "where you say that you are; advertise what it names, or use tls_peer_name"
+        text = f"your certificate is for {names_of_certificate(certificate)} and not for {host or 'any host'}, {why}"
+    else:
+        return None
+    return Refused(RefusedCode.CERTIFICATE, text)
+
+
+def _host_of(address: str) -> str:
+    try:
+        return split_address(address)[0]
+    except SettingsError:
+        return ""
+
+
+class CertificateRefused(OSError):
+    """The certificate shown there is not accepted here: trying again does not help by itself, so people are told."""
+
+
+def _why_broken(error: trio.BrokenResourceError, address: str) -> OSError:
+    match error.__cause__:
+        case ssl.SSLCertVerificationError(verify_message=text):
+            return CertificateRefused(errno.EACCES, f"{address}: certificate verify failed: {text}")
+        case cause:
+            return OSError(errno.ECONNRESET, f"{address}: {cause or error}")
+
+
 async def dial(
     address: str, own: Hello, *, network: Network, settings: LinkSettings, tls: TlsSource | None, host: str = ""
 ) -> "Greeted":
     """Connect, shake hands, exchange hellos.
 
     Arguments:
-        host: whom the certificate there is to be good for; "" takes the host in `address`.
+        host: whom the certificate there is to be for, unless `tls` has a name for all peers; "" takes the host in `address`.
 
     Raises:
         OSError: nobody answers in time (TimeoutError), or not as a peer.
@@ -177,9 +215,8 @@ async def dial(
         with trio.fail_after(settings.connect_seconds_max):
             stream = await network.open_stream(address)
             if tls is not None:
-                stream = trio.SSLStream(
-                    stream, tls.peer_context(), server_hostname=host or split_address(address)[0], https_compatible=True
-                )
+                server_name = tls.peer_name or host or split_address(address)[0]
+                stream = trio.SSLStream(stream, tls.peer_context(), server_hostname=server_name, https_compatible=True)
                 await stream.do_handshake()
         with trio.fail_after(settings.hello_seconds_max):
             greeted = await _greet(stream, own, address)
@@ -189,7 +226,7 @@ async def dial(
         if isinstance(error, trio.TooSlowError):
             raise TimeoutError(errno.ETIMEDOUT, f"{address}: no answer in time") from error
         if isinstance(error, trio.BrokenResourceError):
-            raise OSError(errno.ECONNRESET, f"{address}: {error.__cause__ or error}") from error
+            raise _why_broken(error, address) from error
         if isinstance(error, CodecError):
             raise OSError(errno.EPROTO, f"{address} does not answer as a peer: {error}") from error
         if isinstance(error, SettingsError | ValueError):
@@ -214,7 +251,9 @@ async def _greet(stream: trio.abc.Stream, own: Hello, address: str) -> Greeted:
     while True:
         chunk = await stream.receive_some(HELLO_BODY_BYTES_MAX)
         if not chunk:
-            raise trio.BrokenResourceError("closed before an answer to our hello")
+            # Trio sends no alert when a handshake fails, so that the dialler, who has ended its own, learns nothing more.
+            hint = "; if it does not accept our certificate, its log says so" if isinstance(stream, trio.SSLStream) else ""
+            raise trio.BrokenResourceError(f"closed before an answer to our hello{hint}")
         frames = decoder.feed(chunk)
         if frames:
             break
@@ -360,6 +399,7 @@ class OutboundLink:
         """Dial, greet, serve, and again, until cancelled or left."""
         failures = 0
         last_refused: Refused | None = None
+        last_text = ""
         while True:
             self.dials += 1
             self._poked = trio.Event()
@@ -368,7 +408,10 @@ class OutboundLink:
                 greeted = await dial(self.address, own, network=self._network, settings=self._settings, tls=self._tls)
             except OSError as error:
                 failures += 1
-                logger.debug("link to %s at %s: %s", format_id(self.node_id), self.address, error)
+                is_news = isinstance(error, CertificateRefused) and error.strerror != last_text
+                last_text = error.strerror or ""
+                level = logging.WARNING if is_news else logging.DEBUG
+                logger.log(level, "link to %s at %s: %s", format_id(self.node_id), self.address, error.strerror or error)
             except LinkRefused as error:
                 failures += 1
                 if error.refused != last_refused:
@@ -377,7 +420,7 @@ class OutboundLink:
                     logger.warning("link to %s at %s refused: %s", format_id(self.node_id), self.address, error.refused.text)
                     self._owner.on_refused(self, error.refused)
             else:
-                last_refused = None
+                last_refused, last_text = None, ""
                 began = trio.current_time()
                 await self._serve(greeted)
                 if self._is_leaving:

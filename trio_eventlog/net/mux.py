@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import trio
 
-from trio_eventlog.codec.first_bytes import FIRST_BYTES_MAX, FirstBytes, classify_first_bytes
+from trio_eventlog.codec.first_bytes import FIRST_BYTES_MAX, FirstBytes, classify_first_bytes, offers_protocol
 from trio_eventlog.net.network import join_address
 from trio_eventlog.net.peeked_stream import PeekedStream
 from trio_eventlog.net.tls import ALPN_HTTP1, ALPN_HTTP2, ALPN_PEER, TlsSource
@@ -212,7 +212,9 @@ class Mux:
             if protocol is FirstBytes.TLS:
                 if self._tls is None:
                     raise _TurnedAway("tls not configured", "a TLS hello, but this node has no certificate")
-                tls_stream = trio.SSLStream(peeked, self._tls.server_context(), server_side=True, https_compatible=True)
+                is_peer = await _offers_peer_protocol(peeked)
+                context = self._tls.peer_server_context() if is_peer else self._tls.server_context()
+                tls_stream = trio.SSLStream(peeked, context, server_side=True, https_compatible=True)
                 (info, agreed) = await _handshake(tls_stream, info)
                 if agreed is not None:
                     return agreed, tls_stream, info
@@ -259,6 +261,17 @@ async def _classify(peeked: PeekedStream) -> FirstBytes:
     if protocol is FirstBytes.UNKNOWN:
         raise _TurnedAway("unknown bytes", _in_hex(peeked))
     return protocol
+
+
+async def _offers_peer_protocol(peeked: PeekedStream) -> bool:
+    """Whether a TLS hello is that of a node, which is asked for a certificate where a client is not. Raises _TurnedAway."""
+    while (offers := offers_protocol(peeked.peeked, ALPN_PEER)) is None:
+        try:
+            if not await peeked.peek_more(PEEK_BYTES):
+                return False
+        except trio.BrokenResourceError as error:
+            raise _TurnedAway("closed before identified", f"{_in_hex(peeked)}: {error}") from error
+    return offers
 
 
 async def _handshake(stream: "trio.SSLStream[PeekedStream]", info: ConnectionInfo) -> tuple[ConnectionInfo, FirstBytes | None]:

@@ -1,11 +1,14 @@
 """TLS contexts from files, and the seam through which they are asked for anew."""
 
+import ipaddress
 import ssl
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import attrs
 
 from trio_eventlog.errors import SettingsError
+from trio_eventlog.setting_fields import is_ip_address
 
 ALPN_PEER = "trio-eventlog-peer/1"
 ALPN_HTTP2 = "h2"
@@ -29,17 +32,28 @@ class TlsSettings:
     key: str
     authority: str = ""
     require_client_certificate: bool = False
+    peer_name: str = ""
+    """The name that every node's certificate carries; "": it is for the host that the node advertises."""
 
 
 class TlsSource(Protocol):
     """Asked for every connection, so that certificates can be renewed while a node runs."""
 
+    @property
+    def peer_name(self) -> str:
+        """The name that other nodes' certificates have to be for; "": the host where each is."""
+        ...
+
     def server_context(self) -> ssl.SSLContext:
         """For accepted connections: offers the peer protocol, h2 and http/1.1."""
         ...
 
+    def peer_server_context(self) -> ssl.SSLContext:
+        """For accepted connections that offer the peer protocol: as `server_context`, and asks for a certificate."""
+        ...
+
     def peer_context(self) -> ssl.SSLContext:
-        """For dialling peers: offers the peer protocol, shows our certificate, checks theirs and the host dialled."""
+        """For dialling peers: offers the peer protocol, shows our certificate, checks theirs and the name it is for."""
         ...
 
     def grpc_context(self) -> ssl.SSLContext:
@@ -47,10 +61,40 @@ class TlsSource(Protocol):
         ...
 
 
-def build_server_context(settings: TlsSettings) -> ssl.SSLContext:
+def certificate_is_for(certificate: Mapping[str, Any], host: str) -> bool:
+    """Whether a verified certificate, as `ssl.SSLSocket.getpeercert` gives it, names `host`.
+
+    By the rules that OpenSSL has for servers, without those nobody uses: an IP address is named as such, a DNS name as it is or
+    with a `*` in place of its first label, of three or more; the subject is not looked at (RFC 9525).
+    """
+    names: Sequence[tuple[str, str]] = certificate.get("subjectAltName", ())
+    if is_ip_address(host):
+        wanted_address = ipaddress.ip_address(host)
+        return any(
+            kind == "IP Address" and is_ip_address(value) and ipaddress.ip_address(value) == wanted_address for kind, value in names
+        )
+    try:
+        wanted = host.removesuffix(".").encode("idna").decode().lower()
+    except UnicodeError:
+        return False
+    _, _, parent = wanted.partition(".")
+    known = {value.lower() for kind, value in names if kind == "DNS"}
+    return "*" not in wanted and (wanted in known or ("." in parent and f"*.{parent}" in known))
+
+
+def names_of_certificate(certificate: Mapping[str, Any]) -> str:
+    """Whom a certificate is for, in words."""
+    return ", ".join(value for _, value in certificate.get("subjectAltName", ())) or "nobody by name"
+
+
+def build_server_context(settings: TlsSettings, *, for_peers: bool = False) -> ssl.SSLContext:
     """Raises SettingsError naming the file that cannot be used, and why."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _prepare(context, settings.certificate, settings.key, SERVER_ALPN)
+    if for_peers and settings.authority and not settings.require_client_certificate:
+        # Who shows none is refused in words, which says more than the alert of a handshake.
+        context.verify_mode = ssl.CERT_OPTIONAL
+        _load_authority(context, settings.authority)
     if settings.require_client_certificate:
         if not settings.authority:
             raise SettingsError("TLS: client certificates are required, but no authority (--tls-ca) to check them is given")
@@ -120,17 +164,25 @@ class FileTls:
     def __init__(self, settings: TlsSettings) -> None:
         self.settings = settings
         self._server = build_server_context(settings)
+        self._peer_server = build_server_context(settings, for_peers=True)
         self._peer = self._build_client(ALPN_PEER)
         self._grpc = self._build_client(ALPN_HTTP2)
 
     def reload(self) -> None:
         """Read the files again. When they cannot be used, SettingsError, and the contexts stay as they are."""
-        server = build_server_context(self.settings)
-        (peer, grpc) = (self._build_client(ALPN_PEER), self._build_client(ALPN_HTTP2))
-        (self._server, self._peer, self._grpc) = (server, peer, grpc)
+        fresh = FileTls(self.settings)
+        (self._server, self._peer_server) = (fresh._server, fresh._peer_server)
+        (self._peer, self._grpc) = (fresh._peer, fresh._grpc)
+
+    @property
+    def peer_name(self) -> str:
+        return self.settings.peer_name
 
     def server_context(self) -> ssl.SSLContext:
         return self._server
+
+    def peer_server_context(self) -> ssl.SSLContext:
+        return self._peer_server
 
     def peer_context(self) -> ssl.SSLContext:
         return self._peer

@@ -36,6 +36,7 @@ from trio_eventlog.net.links import (
     LinkStatistics,
     OutboundLink,
     dial,
+    judge_certificate,
     judge_hello,
 )
 from trio_eventlog.net.mux import ConnectionInfo
@@ -83,7 +84,7 @@ class PeerIntroduced:
 LinkEvent = PeerConnected | PeerReset | PeerRefused | PeerIntroduced
 
 Admit = Callable[[Hello, ConnectionInfo], Refused | None]
-"""A last word on an inbound hello that is right in itself: None takes it. For access rules, such as certificates by node."""
+"""A last word on an inbound hello that is right in itself: None takes it. For what only the node knows, such as who was removed."""
 
 Receive = Callable[[NodeId, int, GroupId, memoryview], None]
 """from, frame kind, group id, body. Synchronous, never blocks, never raises for bad bytes (it counts and drops)."""
@@ -95,7 +96,7 @@ class Transport:
     Arguments:
         identity: our own hello, asked for at each exchange since its values change; `is_probe` and `expected_id` are set here.
         network: where to dial.
-        tls: for dialling peers; None dials in plaintext.
+        tls: for dialling peers, and for judging the certificates of those who dial us; None: plaintext.
         rng: for the jitter of reconnecting.
         receive: takes each frame of each peer, in order per peer. A CodecError from it ends the peer's link.
         on_event: takes each `LinkEvent`. Synchronous, must not raise; may call `set_peer`, `remove_peer` and `send`.
@@ -302,6 +303,8 @@ class Transport:
                 )
             if refused is None and not hello.is_probe and self._is_full_for(hello.node_id):
                 refused = Refused(RefusedCode.BUSY, f"{len(self._inbound)} peer links are the limit here")
+            if refused is None and self._tls is not None:
+                refused = judge_certificate(hello, info.peer_certificate, self._tls.peer_name)
             if refused is None and self._admit is not None:
                 refused = self._admit(hello, info)
             if refused is not None:

@@ -3,6 +3,14 @@
 The first voters of a cluster are written down before the cluster id is, and are told to everybody in the hello from then on. So a
 node that was among them and stopped before it could write them itself learns them from any other: the cluster id is derived
 from the voters, which proves them.
+
+Before that, a node agrees to one complete set of first voters, and writes it down before it tells anybody. Without that, one that
+restarts while the cluster is being formed could agree to another set, and two clusters could begin that share it.
+
+```
+<group of the catalog>/candidates     agreed to; never changes
+<group of the catalog>/first_voters   what the cluster began with
+```
 """
 
 import json
@@ -12,12 +20,13 @@ from collections.abc import Sequence
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.errors import CodecError, DataDirectoryError, SettingsError
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, ClusterId, NodeId, format_id
-from trio_eventlog.net.discovery import Bootstrap, Join, Refuse, StaticDiscovery, derive_cluster_id
+from trio_eventlog.net.discovery import Bootstrap, Join, Refuse, StaticDiscovery, Wait, derive_cluster_id
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import join_path, read_whole, write_atomically
 
 logger = logging.getLogger(__name__)
 
+CANDIDATES_FILE = "candidates"
 VOTERS_FILE = "first_voters"
 VOTERS_FILE_BYTES_MAX = 64 * 1024
 
@@ -30,7 +39,7 @@ async def load_voters(directory: DataDirectory) -> tuple[NodeId, ...]:
     """
     if directory.cluster_id == NO_CLUSTER:
         return ()
-    path = _voters_path(directory)
+    path = _path(directory, VOTERS_FILE)
     try:
         voters = decode_voters(await read_whole(directory.disk, path, VOTERS_FILE_BYTES_MAX))
         if derive_cluster_id(directory.cluster_name, voters) != directory.cluster_id:
@@ -45,22 +54,55 @@ async def load_voters(directory: DataDirectory) -> tuple[NodeId, ...]:
 async def save_voters(directory: DataDirectory, cluster_id: ClusterId, cluster_name: str, voters: Sequence[NodeId]) -> None:
     """Bind the node to the cluster that begins with `voters`: they are durable before the cluster id is."""
     await directory.group_directory(CATALOG_GROUP)
-    await write_atomically(directory.disk, _voters_path(directory), encode_voters(voters))
+    await write_atomically(directory.disk, _path(directory, VOTERS_FILE), encode_voters(voters))
     await directory.set_cluster(cluster_id, cluster_name)
 
 
-async def find_cluster(discovery: StaticDiscovery, cluster_name: str) -> Bootstrap:
+async def load_candidates(directory: DataDirectory) -> tuple[NodeId, ...]:
+    """The first voters that this node has agreed to, at some time before it belonged to a cluster; empty when it has not.
+
+    Raises:
+        DataDirectoryError: the file is damaged.
+    """
+    path = _path(directory, CANDIDATES_FILE)
+    try:
+        return decode_voters(await read_whole(directory.disk, path, VOTERS_FILE_BYTES_MAX))
+    except FileNotFoundError:
+        return ()
+    except (OSError, CodecError) as error:
+        raise DataDirectoryError(
+            f"{path}: cannot be used: {error}. This node belongs to no cluster yet: start it with an empty data directory."
+        ) from error
+
+
+async def save_candidates(directory: DataDirectory, candidates: Sequence[NodeId]) -> None:
+    await directory.group_directory(CATALOG_GROUP)
+    await write_atomically(directory.disk, _path(directory, CANDIDATES_FILE), encode_voters(candidates))
+
+
+async def find_cluster(discovery: StaticDiscovery, directory: DataDirectory, cluster_name: str, bootstrap_expect: int) -> Bootstrap:
     """Wait until it is certain which voters this node's cluster began with, or begins with.
 
     A cluster that exists is joined whether or not this node was among the first voters: its leader adds it.
 
+    Args:
+        bootstrap_expect: how many nodes begin a cluster; 0: this one is none of them.
+
     Raises:
         SettingsError: the nodes' settings contradict each other; both values are named.
+        DataDirectoryError: what this node had agreed to cannot be read.
     """
+    agreed = await load_candidates(directory)
+    discovery.agree(agreed)
     told = ""
     while True:
         decision = discovery.decision()
         match decision:
+            case Wait() | Bootstrap() if agreed and bootstrap_expect not in (0, len(agreed)):
+                reason = (
+                    f"this node has agreed to begin one of {len(agreed)}, with {', '.join(map(format_id, agreed))}, and"
+                    f" bootstrap_expect is {bootstrap_expect} now: set it to {len(agreed)}, or start with an empty data directory"
+                )
             case Bootstrap():
                 return decision
             case Refuse(reason):
@@ -70,8 +112,13 @@ async def find_cluster(discovery: StaticDiscovery, cluster_name: str) -> Bootstr
                 if founded:
                     return Bootstrap(cluster_id=cluster_id, voters=founded)
                 reason = f"cluster {format_id(cluster_id)} exists already, but no node has told its first voters yet"
-            case _:
-                reason = decision.reason
+            case Wait(reason):
+                candidates = discovery.known_ids()
+                if not agreed and len(candidates) == bootstrap_expect:
+                    await save_candidates(directory, candidates)
+                    agreed = candidates
+                    discovery.agree(agreed)
+                    continue
         if reason != told:
             logger.info("waiting for a cluster: %s", reason)
             told = reason
@@ -103,5 +150,5 @@ def decode_voters(data: bytes) -> tuple[NodeId, ...]:
     raise CodecError("first voters: not a file that this release wrote")
 
 
-def _voters_path(directory: DataDirectory) -> str:
-    return join_path(directory.group_path(CATALOG_GROUP), VOTERS_FILE)
+def _path(directory: DataDirectory, name: str) -> str:
+    return join_path(directory.group_path(CATALOG_GROUP), name)

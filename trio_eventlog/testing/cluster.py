@@ -7,23 +7,25 @@
         cluster.crash(leader)
         await cluster.wait_leader()
 
-Needs Trio's `MockClock` with autojump (the fixture `autojump_clock`, or `determinism.run`): nothing in here takes real time.
-Every piece of chance is derived by name from the seed, so a run can be repeated.
+Needs Trio's `MockClock` with autojump (`Cluster.run`, `determinism.run`, or pytest-trio's fixture `autojump_clock`): nothing in
+here takes real time. Every piece of chance is derived by name from the seed, so a run can be repeated.
 """
 
 import random
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import trio
+import trio.testing
 
 from trio_eventlog.agent import Node, Surroundings, open_node
+from trio_eventlog.client.background import background
 from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records
@@ -36,10 +38,13 @@ from trio_eventlog.raft import Configuration
 from trio_eventlog.records import Record
 from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
+from trio_eventlog.testing import determinism
 from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
+
+T = TypeVar("T")
 
 PORT = 8400
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -48,6 +53,8 @@ LOOK_SECONDS = 0.005
 """How often, in virtual time, a condition that nobody announces is looked at."""
 WAIT_SECONDS_MAX = 120.0
 """A condition not met after so much virtual time fails the test."""
+RUN_SECONDS_MAX = 10_000.0
+"""A whole test that is not over after so much virtual time fails."""
 DEFAULT_NETWORK = SimNetworkSettings(weather=Weather(latency_seconds_min=0.0002, latency_seconds_max=0.001))
 DEFAULT_SYNC_SECONDS = 0.001
 READ_BYTES = 1 << 20
@@ -136,6 +143,7 @@ class Cluster:
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
         on_note: told of what is done to the cluster, in words.
+        events: what was done to nodes and network, with its time; a part of the trace.
     """
 
     def __init__(
@@ -154,10 +162,6 @@ class Cluster:
         self.seed = seed
         self.names = tuple(f"n{number}" for number in range(1, size + 1))
         self.founders = self.names[:founders]
-        self.network = SimNetwork(derive(seed, "network"), network)
-        self.network.on_write = self._on_write
-        self.trace = Trace()
-        self.on_note: Callable[[str], None] | None = None
         self._overrides: Mapping[str, Any] = overrides
         self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
@@ -165,9 +169,20 @@ class Cluster:
         self._freezer = Freezer(_is_paused)
         self._starts = starts
         self._names = names
-        self._disks = {name: SimDisk(derive(seed, f"disk:{name}")) for name in self.names}
+        self._network_settings = network
+        self._sync_seconds = sync_seconds
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Empty disks and a network on which nothing has happened."""
+        self.network = SimNetwork(derive(self.seed, "network"), self._network_settings)
+        self.network.on_write = self._on_write
+        self.trace = Trace()
+        self.on_note: Callable[[str], None] | None = None
+        self.events: list[str] = []
+        self._disks = {name: SimDisk(derive(self.seed, f"disk:{name}")) for name in self.names}
         for disk in self._disks.values():
-            disk.latency_seconds[Operation.SYNC] = sync_seconds
+            disk.latency_seconds[Operation.SYNC] = self._sync_seconds
         self._lives: dict[str, _Life] = {}
         self._starts_of = dict.fromkeys(self.names, 0)
         self._ids: dict[str, NodeId] = {}
@@ -175,7 +190,12 @@ class Cluster:
         self._context = self._open()
         self._nursery: trio.Nursery | None = None
 
+    def __repr__(self) -> str:
+        return f"Cluster({len(self.names)}, seed={self.seed})"
+
     async def __aenter__(self) -> "Cluster":
+        if self._nursery is not None:
+            self._lay_out()
         return await self._context.__aenter__()
 
     async def __aexit__(
@@ -185,19 +205,48 @@ class Cluster:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator["Cluster"]:
-        trio.lowlevel.add_instrument(self._freezer)
-        async with trio.open_nursery() as nursery:
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock), "in real time this takes for ever: `Cluster.run` brings virtual time"
+        async with self._freezer.working(), background() as nursery:
             self._nursery = nursery
             if self._starts:
                 for name in self.founders:
                     await self.start(name)
-            yield self
+            try:
+                yield self
+            except Exception as error:
+                error.add_note(self.describe())
+                raise
             # What the nodes still hold is lost with them; whoever wants a graceful end stops them.
             self.heal()
             for name in self.running:
                 self.crash(name, CrashMode.KEEP)
             for life in self._lives.values():
                 await life.over.wait()
+
+    def run(
+        self,
+        function: Callable[..., Awaitable[T]],
+        *args: object,
+        clock: trio.abc.Clock | None = None,
+        instruments: Sequence[trio.abc.Instrument] = (),
+        seconds_max: float = RUN_SECONDS_MAX,
+    ) -> T:
+        """`await function(cluster, *args)` with the nodes up and ready, in a Trio run of its own and in virtual time.
+
+        May be called any number of times: each begins with empty disks, and with the same seed.
+
+        Args:
+            clock, instruments: as for `trio.run`.
+            seconds_max: of virtual time.
+        """
+
+        async def story() -> T:
+            async with self:
+                await self.wait_ready()
+                return await function(self, *args)
+
+        return determinism.run(story, seed=self.seed, clock=clock, instruments=instruments, seconds_max=seconds_max)
 
     # Nodes
 
@@ -237,6 +286,11 @@ class Cluster:
         """The disk that the node has now, or will be started with."""
         return self._disks[name]
 
+    def slow_disk(self, name: str, seconds: float) -> None:
+        """From now on every fsync of the node takes so long, in this life and the next ones."""
+        self.note(f"slow disk {name} {seconds:g}")
+        self._disks[name].latency_seconds[Operation.SYNC] = seconds
+
     def settings(self, name: str, **overrides: Any) -> NodeSettings:
         """What `start` gives to the node."""
         values: dict[str, Any] = {
@@ -262,6 +316,7 @@ class Cluster:
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
             network=life.host,
+            datagrams=self.network.host(name).datagrams,
             names=self._names,
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
@@ -290,11 +345,14 @@ class Cluster:
             if not isinstance(error, Exception):
                 raise
             life.failure = error
-            if isinstance(_innermost(error), StorageFailed):
+            innermost = _innermost(error)
+            if isinstance(innermost, StorageFailed):
                 # What it had not synced is as uncertain as after a power failure: a kernel gives up on pages that it cannot write.
                 self._disks[name] = self._disks[name].crash()
-            if not (life.may_fail or self._may_fail(name, _innermost(error))):
-                raise NodeFailed(f"{name} stopped by itself: {reason_of(error)}") from error
+            if not (life.may_fail or self._may_fail(name, innermost)):
+                failed = NodeFailed(f"{name} stopped by itself: {reason_of(error)}")
+                failed.add_note(self.describe())
+                raise failed from error
             if life.node is None:
                 task_status.started()
         finally:
@@ -306,7 +364,7 @@ class Cluster:
         The node can be started again at once.
 
         Args:
-            silently: nobody is told; connections are half-open until the node is back.
+            silently: nobody is told: connections stay half-open, until who sends on one hears from the next life of the node.
         """
         assert self.is_running(name), f"{name} is down already"
         life = self._lives[name]
@@ -338,6 +396,10 @@ class Cluster:
 
     def is_paused(self, name: str) -> bool:
         return self.is_running(name) and self._lives[name].is_paused
+
+    def lose_unsynced_writes(self, name: str) -> None:
+        """The power fails: `crash`, and nothing survives that the disk had not confirmed."""
+        self.crash(name, CrashMode.LOSE)
 
     async def stop(self, name: str) -> None:
         """Stop a node gracefully; returns when it is over."""
@@ -399,6 +461,12 @@ class Cluster:
         """End all cuts."""
         self.note("heal")
         self.network.heal()
+
+    # Time
+
+    async def advance(self, seconds: float) -> None:
+        """Let virtual time pass, with all that the nodes and clients do in it."""
+        await trio.sleep(seconds)
 
     # Looking
 
@@ -598,6 +666,7 @@ class Cluster:
         Args:
             name: of its machine, for cuts.
         """
+        assert self._nursery is not None, "use `async with Cluster(...)`, or `Cluster(...).run(...)`"
         addresses = ",".join(self.address(target) for target in targets or self.names)
         name = name or self._next_client_name()
         async with open_client(
@@ -634,6 +703,7 @@ class Cluster:
         self.trace.add(f"{trio.current_time():.9f} {line}")
         if self.on_note is not None:
             self.on_note(line)
+        self.events.append(f"{trio.current_time():.6f} {line}")
 
     def _on_write(self, source: str, target: str, data: bytes) -> None:
         self.trace.add(f"{trio.current_time():.9f} {source}>{target} {len(data)} {zlib.crc32(data):08x}")
