@@ -383,14 +383,19 @@ class Node:
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Everything but the port's door, until cancelled."""
         self._voters = await load_voters(self._directory)
-        async with self._forwarder.running(), trio.open_nursery() as nursery:
-            await nursery.start(self._transport.run)
-            nursery.start_soon(self._discovery.run)
-            nursery.start_soon(self._joiner.run)
-            nursery.start_soon(self._gossip.run)
-            nursery.start_soon(self._join_cluster, nursery)
-            nursery.start_soon(self._end_when_disowned)
-            task_status.started()
+        try:
+            async with self._forwarder.running(), trio.open_nursery() as nursery:
+                await nursery.start(self._transport.run)
+                nursery.start_soon(self._discovery.run)
+                nursery.start_soon(self._joiner.run)
+                nursery.start_soon(self._gossip.run)
+                nursery.start_soon(self._join_cluster, nursery)
+                nursery.start_soon(self._end_when_disowned)
+                task_status.started()
+        except BaseExceptionGroup as group:
+            # What tasks are told who wait at a group that fails is never why it failed.
+            (_, cause) = group.split(ShuttingDown)
+            raise (cause or group) from None
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
