@@ -141,6 +141,14 @@ class NodeSettings:
         maximum=3600,
     )
 
+    gossip_profile: str = setting(
+        TEXT,
+        "lan",
+        "How fast and how patient gossip is: local for one machine, lan, wan for slow links. The same on all nodes.",
+        group="Node and cluster",
+        choices=("local", "lan", "wan"),
+    )
+
     # Membership
     voters_wanted: int = setting(
         COUNT,
@@ -462,9 +470,14 @@ class NodeSettings:
         if self.advertise:
             return self.advertise
         host, _ = parse_address(self.listen)
-        if host in _WILDCARDS and self.node_name:
+        if is_wildcard(host) and self.node_name:
             host = self.node_name
         return format_address(host, port)
+
+
+def is_wildcard(host: str) -> bool:
+    """`host` means every address of the machine, which is no address for others to use."""
+    return host in _WILDCARDS
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:

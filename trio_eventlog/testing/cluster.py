@@ -292,6 +292,7 @@ class Cluster:
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
             network=life.host,
+            datagrams=self.network.host(name).datagrams,
             names=self._names,
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
