@@ -30,8 +30,11 @@ module, first, end, seconds, root = sys.argv[1], *map(int, sys.argv[2:5]), sys.a
 simulation = import_module(module)
 assert Path(simulation.__file__).is_relative_to(root), "this is not the copy"
 
+class NoEnd(BaseException):
+    "No Exception, since those are caught where a run ends."
+
 def too_long(signum, frame):
-    raise TimeoutError(f"no end within {seconds} s")
+    raise NoEnd(f"no end within {seconds} s")
 
 signal.signal(signal.SIGALRM, too_long)
 for seed in range(first, end):
