@@ -69,7 +69,7 @@ async def test_a_packet_too_long(kind: str) -> None:
     """Is an error, not a loss."""
     async with pair(kind) as (one, other, network):
         [destination] = (await network.resolve(other.address))[:1]
-        with pytest.raises(OSError, match="[Tt]oo long"):
+        with pytest.raises(OSError, match=r"[Tt]oo long"):
             one.send_nowait(b"x" * 70_000, destination)
 
 
