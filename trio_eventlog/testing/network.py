@@ -52,7 +52,6 @@ class SimNetwork:
 
     Every name stands for a made-up IP address, the same in every run. Any host may listen on any "host:port"; by default tests
     use the host's own name ("n1:8400"). A dial to a host that is cut off hangs, one to where nobody listens is refused.
-
     """
 
     def __init__(self, rng: random.Random, settings: SimNetworkSettings | None = None) -> None:
@@ -267,7 +266,7 @@ class SimNetwork:
         if name in self._switched_off:
             self._switched_off.remove(name)
             for connection in self._connections:
-                connection.forget(name)
+                connection.come_back(name)
             self._healed.unpark_all()
 
     async def _dial(self, dialler: str, address: str) -> SimStream:
