@@ -187,7 +187,7 @@ class Node:
             names=surroundings.names or RealNames(settings.dns_servers),
             probe=self._probe_place,
             on_hello=self._introduce,
-            is_waiting=lambda: not self._ready.is_set(),
+            is_waiting=lambda: not self._knows_leader,
             settings=_join_settings(settings),
             rng=rng,
         )
@@ -295,6 +295,10 @@ class Node:
         """Until the node belongs to a cluster and knows who leads its catalog."""
         await self._ready.wait()
 
+    @property
+    def _knows_leader(self) -> bool:
+        return self._ready.is_set() and self._replicas.catalog.leader_id != NOBODY
+
     def unready_because(self) -> str:
         """Why this node should be given no work just now; "" when it should.
 
@@ -304,7 +308,7 @@ class Node:
             return "the node is stopping"
         if not self._ready.is_set():
             return "the node has not found a cluster with a leader yet"
-        if self._replicas.catalog.leader_id == NOBODY:
+        if not self._knows_leader:
             return "no leader of the catalog is known: an election is under way, or there is no quorum"
         for replica in self._replicas.all():
             if replica.entries_behind > self._settings.catch_up_entries_max:
@@ -416,17 +420,22 @@ class Node:
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Everything but the port's door, until cancelled."""
         self._voters = await load_voters(self._directory)
-        async with self._forwarder.running(), trio.open_nursery() as nursery:
-            await nursery.start(self._transport.run)
-            nursery.start_soon(self._discovery.run)
-            nursery.start_soon(self._joiner.run)
-            if self._gossip is not None:
-                nursery.start_soon(self._gossip.run)
-            if self._keys is not None:
-                nursery.start_soon(self._keys.run)
-            nursery.start_soon(self._join_cluster, nursery)
-            nursery.start_soon(self._end_when_disowned)
-            task_status.started()
+        try:
+            async with self._forwarder.running(), trio.open_nursery() as nursery:
+                await nursery.start(self._transport.run)
+                nursery.start_soon(self._discovery.run)
+                nursery.start_soon(self._joiner.run)
+                if self._gossip is not None:
+                    nursery.start_soon(self._gossip.run)
+                if self._keys is not None:
+                    nursery.start_soon(self._keys.run)
+                nursery.start_soon(self._join_cluster, nursery)
+                nursery.start_soon(self._end_when_disowned)
+                task_status.started()
+        except BaseExceptionGroup as group:
+            # What tasks are told who wait at a group that fails is never why it failed.
+            (_, cause) = group.split(ShuttingDown)
+            raise (cause or group) from None
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
@@ -750,6 +759,7 @@ def _join_settings(settings: NodeSettings) -> JoinSettings:
     return JoinSettings(
         retry_seconds_min=settings.join_retry_seconds_min,
         retry_seconds_max=settings.join_retry_seconds_max,
+        refresh_seconds=settings.join_refresh_seconds,
         resolve_seconds_max=settings.dns_timeout_seconds,
         places_max=settings.join_addresses_max,
     )
