@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from trio_eventlog.testing.determinism import run_virtually
+from trio_eventlog.testing import determinism
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,5 +38,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_virtual = item.path.parent.name in VIRTUAL_TIME or getattr(getattr(item, "module", None), "VIRTUAL_TIME", False)
         if is_virtual and inspect.iscoroutinefunction(function):
             # In front: trio_mode has given everything async a marker with a runner of its own.
-            run = partial(run_virtually, seconds_max=VIRTUAL_TIME.get(item.path.parent.name, math.inf))
+            run = partial(determinism.run, seconds_max=VIRTUAL_TIME.get(item.path.parent.name, math.inf))
             item.add_marker(pytest.mark.trio(run=run), append=False)

@@ -218,7 +218,7 @@ def test_alive_clears_suspicion() -> None:
 
 def test_alive_of_another_cluster() -> None:
     """Neither taken up nor passed on; the meta is asked about each time it is news."""
-    swim = new_swim(accepts=lambda name, meta: meta != b"other")
+    swim = new_swim(refuses=lambda name, meta: "other" if meta == b"other" else "")
     hear(swim, alive(1, meta=b"other"))
     hear(swim, alive(2, meta=b"ours"))
     hear(swim, alive(2, 2, meta=b"other"))
@@ -428,7 +428,7 @@ def test_versions_are_checked(versions: Versions, refused: bool) -> None:
 
 def test_another_cluster_is_not_merged() -> None:
     """One row of it is enough."""
-    swim = new_swim(accepts=lambda name, meta: meta == b"ours")
+    swim = new_swim(refuses=lambda name, meta: "" if meta == b"ours" else f"{name} is not ours")
     theirs = [attrs.evolve(record(1), meta=b"ours"), attrs.evolve(record(2), meta=b"theirs")]
     assert "m2" in swim.why_not_merge(theirs)
     assert not swim.why_not_merge(theirs[:1])

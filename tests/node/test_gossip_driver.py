@@ -1,21 +1,18 @@
 """The gossip driver in virtual time: real codec, mux and core, packets and streams in memory."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
 
 import attrs
 import pytest
 import trio
+from gossip_rig import Node, Rig, no_handler, rig, sees, three, until
 
 from trio_eventlog.codec.gossip_crypto import Keyring, encode_key
 from trio_eventlog.codec.memberlist import StreamDecoder, encode_label, encode_stream_message
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.codec.serf import encode_tags
-from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, SettingsError, ShuttingDown
+from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, ShuttingDown
 from trio_eventlog.gossip.events import (
-    Event,
     KeysChanged,
     LoopStalled,
     Member,
@@ -32,134 +29,19 @@ from trio_eventlog.gossip.messages import Ack, Address, ErrorText, KeyOperation,
 from trio_eventlog.gossip.settings import LAN
 from trio_eventlog.ids import NodeId, format_id
 from trio_eventlog.net import discovery
-from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
+from trio_eventlog.net.mux import Mux, MuxSettings
 from trio_eventlog.node.gossip_discovery import (
     GossipDiscovery,
     accepts_cluster,
     cluster_tag,
+    make_gossip_discovery,
     member_of,
     node_tags,
-    open_gossip_discovery,
 )
-from trio_eventlog.node.gossip_driver import GossipDriver, GossipRefused, GossipSettings
-from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.node.gossip_driver import GossipRefused, GossipSettings
 from trio_eventlog.testing.weather import Weather
 
 (KEY, OTHER_KEY) = (bytes(range(32)), bytes(32))
-
-
-async def no_handler(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-    raise AssertionError("nobody speaks this here")
-
-
-@attrs.define(slots=True)
-class Node:
-    """A driver behind a mux, and what it has told."""
-
-    name: str
-    driver: GossipDriver
-    scope: trio.CancelScope
-    events: list[Event] = attrs.field(factory=list)
-    keyring: Keyring | None = None
-
-    def of(self, kind: type) -> list[Event]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-class Rig:
-    """Nodes n1, n2, ... on one network in memory."""
-
-    def __init__(self, nursery: trio.Nursery, seed: int = 1) -> None:
-        weather = Weather(latency_seconds_min=0.0005, latency_seconds_max=0.002)
-        self.network = SimNetwork(random.Random(seed), SimNetworkSettings(weather=weather))
-        self.nursery = nursery
-        self.nodes: dict[str, Node] = {}
-
-    async def start(
-        self,
-        name: str,
-        *seeds: str,
-        settings: GossipSettings | None = None,
-        keys: tuple[bytes, ...] = (),
-        tags: Mapping[str, str] | None = None,
-        gossip_name: str = "",
-        **arguments: object,
-    ) -> Node:
-        host = self.network.host(name)
-        address = f"{name}:8400"
-        bound = await host.listen(address)
-        [packet_address] = await host.datagrams.resolve(address)
-        keyring = Keyring(keys, random.Random(name)) if keys else None
-        events: list[Event] = []
-        driver = GossipDriver(
-            name=gossip_name or name,
-            address=packet_address,
-            tags=tags or {"role": "eventlog"},
-            settings=settings or GossipSettings(),
-            datagrams=await host.datagrams.bind(address),
-            datagram_network=host.datagrams,
-            network=host,
-            rng=random.Random(f"{name} {len(self.nodes)}"),
-            on_event=events.append,
-            seeds=[f"{seed}:8400" for seed in seeds],
-            keyring=keyring,
-            **arguments,  # type: ignore[arg-type]
-        )
-        mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
-        scope = trio.CancelScope()
-        node = Node(name, driver, scope, events, keyring)
-        self.nodes[name] = node
-
-        async def live(*, task_status: trio.TaskStatus[None]) -> None:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(mux.serve, bound.listener)
-                    await nursery.start(driver.run)
-                    task_status.started()
-
-        await self.nursery.start(live)
-        return node
-
-    def crash(self, name: str) -> None:
-        self.nodes.pop(name).scope.cancel()
-        self.network.crash(name)
-
-    async def agree(self, *names: str, seconds: float = 60) -> float:
-        """Until each of these (all by default) sees exactly all of them alive; how long it took."""
-        wanted = set(names) or set(self.nodes)
-        began = trio.current_time()
-        with trio.fail_after(seconds):
-            for name in wanted:
-                await self.nodes[name].driver.wait_members(partial(sees, wanted))
-        return trio.current_time() - began
-
-
-def sees(names: set[str], members: Mapping[str, Member]) -> bool:
-    return {name for name, member in members.items() if member.status is MemberStatus.ALIVE} == names
-
-
-@asynccontextmanager
-async def rig() -> AsyncIterator[Rig]:
-    async with trio.open_nursery() as nursery:
-        yield Rig(nursery)
-        nursery.cancel_scope.cancel()
-
-
-async def until(is_true: Callable[[], object], seconds: float = 60) -> float:
-    """Look at a condition a hundred times a (virtual) second."""
-    began = trio.current_time()
-    with trio.fail_after(seconds):
-        while not is_true():  # noqa: ASYNC110
-            await trio.sleep(0.01)
-    return trio.current_time() - began
-
-
-async def three(cluster: Rig, **arguments: object) -> tuple[Node, Node, Node]:
-    n1 = await cluster.start("n1", **arguments)  # type: ignore[arg-type]
-    n2 = await cluster.start("n2", "n1", **arguments)  # type: ignore[arg-type]
-    n3 = await cluster.start("n3", "n1", "n2", **arguments)  # type: ignore[arg-type]
-    await cluster.agree()
-    return n1, n2, n3
 
 
 # --- Joining, failing, leaving. ---
@@ -563,19 +445,22 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
     name = f"n{number}"
     told: list[discovery.DiscoveryEvent] = []
     bound = await cluster.network.host(name).listen(f"{name}:8400")
-    found = await open_gossip_discovery(
+    rng = random.Random(number)
+    packets = cluster.network.host(name).datagrams
+    found = make_gossip_discovery(
         node_id=NodeId(number),
         name=name,
-        listening_on=bound.address,
         advertised=bound.address,
         cluster_name="c",
         version="1",
+        datagrams=await packets.bind(bound.address),
+        address=(await packets.resolve(bound.address))[0],
         network=cluster.network.host(name),
-        datagram_network=cluster.network.host(name).datagrams,
-        rng=random.Random(number),
+        datagram_network=packets,
+        rng=rng,
         on_event=told.append,
         seeds=[f"{seed}:8400" for seed in seeds],
-        keys=keys,
+        keyring=Keyring(keys, rng) if keys else None,
     )
     mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.handle_stream)
     scope = trio.CancelScope()
@@ -645,28 +530,6 @@ async def test_a_wiped_disk_is_another_node() -> None:
         await two.discovery.driver.set_tags({"role": "other"})
         await until(lambda: len(one.told) == 3)
         assert one.discovery.members() == {}
-
-
-async def test_what_cannot_be_opened() -> None:
-    """A taken port and a wrong key are settings to be changed; nothing stays bound."""
-    async with rig() as cluster:
-        squatter = await cluster.network.host("n1").datagrams.bind("n1:8400")
-        with pytest.raises(SettingsError, match="choose another port"):
-            await start_discovery(cluster, 1)
-        squatter.close()
-        cluster.network.crash("n1")
-        with pytest.raises(SettingsError, match="16, 24 or 32"):
-            await start_discovery(cluster, 1, keys=(b"short",))
-        assert cluster.network._sockets == {}
-        cluster.network.crash("n1")
-
-        async def resolve(address: str) -> list[Address]:
-            raise OSError("no such host")
-
-        cluster.network.host("n1").datagrams.resolve = resolve  # type: ignore[method-assign]
-        with pytest.raises(SettingsError, match="cannot be resolved"):
-            await start_discovery(cluster, 1)
-        assert cluster.network._sockets == {}
 
 
 async def test_tags_fit() -> None:

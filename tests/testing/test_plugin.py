@@ -1,16 +1,20 @@
 """The plugin as an application's own test suite sees it."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GOOD = """
+STORIES = """
 import time
 import pytest
-import trio
 
 async def test_survives_its_leader(eventlog_cluster):
     before = time.monotonic()
@@ -19,7 +23,7 @@ async def test_survives_its_leader(eventlog_cluster):
         eventlog_cluster.crash(await eventlog_cluster.wait_leader("orders"))
         result = await client.produce("orders", b"two")
     assert result.base_offset == 1
-    await trio.sleep(100)
+    await eventlog_cluster.advance(100)
     assert time.monotonic() - before < 60
 
 @pytest.mark.eventlog_cluster(nodes=1, tick_seconds=0.03)
@@ -31,58 +35,161 @@ def test_without_a_cluster():
     pass
 """
 
+KINDS = """
+import pytest
+from hypothesis import given, settings, strategies as st
+
+pytestmark = pytest.mark.eventlog_cluster(nodes=1)
+few = settings(max_examples=3, database=None, deadline=None)
+seeds = []
+
+async def story(cluster, value):
+    async with cluster.client() as client:
+        result = await client.produce("orders", value)
+    return result.base_offset, cluster.trace.digest
+
+class TestInAClass:
+    @pytest.mark.parametrize("value", [b"a", b"b"])
+    async def test_async(self, eventlog_cluster, value):
+        assert (await story(eventlog_cluster, value))[0] == 0
+
+def test_plain(eventlog_cluster):
+    offset, digest = eventlog_cluster.run(story, b"one")
+    assert offset == 0
+    assert eventlog_cluster.run(story, b"one") == (0, digest)
+    assert eventlog_cluster.run(story, b"two")[1] != digest
+
+def test_an_error_comes_out_as_it_is(eventlog_cluster):
+    async def fail(cluster):
+        raise KeyError("mine")
+    with pytest.raises(KeyError) as caught:
+        eventlog_cluster.run(fail)
+    assert any("n1: catalog:" in note for note in caught.value.__notes__)
+
+@few
+@given(value=st.binary())
+async def test_drawn_async(eventlog_cluster, value):
+    assert (await story(eventlog_cluster, value))[0] == 0
+    seeds.append(eventlog_cluster.seed)
+
+@few
+@given(value=st.binary())
+def test_drawn_plain(eventlog_cluster, value):
+    assert eventlog_cluster.run(story, value)[0] == 0
+
+def test_each_seed_had_its_examples():
+    assert seeds in ([0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1] * 2)
+"""
+
+FIXTURES = """
+import pytest
+
+@pytest.fixture
+async def client(eventlog_cluster):
+    async with eventlog_cluster.client() as client:
+        yield client
+
+async def test_with_a_fixture_of_its_own(client, eventlog_cluster, autojump_clock):
+    await client.produce("orders", b"one")
+    eventlog_cluster.crash(await eventlog_cluster.wait_leader("orders"))
+    assert (await client.produce("orders", b"two")).base_offset == 1
+    assert autojump_clock.autojump_threshold == 0
+"""
+
 BAD = """
 import pytest
 
-async def test_fails(eventlog_cluster):
-    print("digest", eventlog_cluster.trace.digest)
-    assert False
+pytestmark = pytest.mark.eventlog_cluster(nodes=1)
 
-def test_forgets_async(eventlog_cluster):
-    pass
+@pytest.mark.parametrize("word", ["it's"])
+async def test_inside(eventlog_cluster, word):
+    async with eventlog_cluster.client() as client:
+        await client.produce("orders", b"one")
+    assert False, f"now {eventlog_cluster.random('x').random()}"
+
+def test_outside(eventlog_cluster):
+    async def story(cluster):
+        assert False, f"now {eventlog_cluster.random('x').random()}"
+    eventlog_cluster.run(story)
 """
+
+UNUSED = """
+import sys
+
+def test_nothing_is_imported():
+    assert not [name for name in sys.modules if name.split(".")[0] in ("trio_eventlog", "trio", "hypothesis", "purerpc", "attrs")]
+"""
+
+OTHERS = {
+    "pytest-trio in trio_mode": ("-o", "trio_mode=true"),
+    "pytest-trio without trio_mode": (),
+    "no pytest-trio": ("-p", "no:trio"),
+    "anyio in auto mode": ("-o", "anyio_mode=auto", "-p", "no:trio"),
+    "anyio in auto mode beside pytest-trio": ("-o", "anyio_mode=auto"),
+}
+"""Who else would like to run async tests: ours are run by seed and in virtual time with any of them. (In its auto mode, anyio makes
+two tests of each, one for each of its back ends.)"""
 
 
 def run(directory: Path, text: str, *options: str) -> str:
     (directory / "test_app.py").write_text(text)
-    (directory / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+    (directory / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\nfilterwarnings = error\n")
     # Installed, the entry point does what -p does here.
-    plugin = [] if "trio_eventlog" in _entry_points() else ["-p", "trio_eventlog.testing.plugin"]
+    is_installed = any(point.value == "pytest_trio_eventlog" for point in entry_points(group="pytest11"))
+    plugin = [] if is_installed else ["-p", "pytest_trio_eventlog"]
     command = [sys.executable, "-m", "pytest", *plugin, "-q", "-p", "no:cacheprovider", *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("TRIO_EVENTLOG_SIM_SEEDS", None)
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False).stdout
 
 
-def _entry_points() -> set[str]:
-    from importlib.metadata import entry_points
-
-    return {point.name for point in entry_points(group="pytest11")}
-
-
 def test_a_cluster_in_virtual_time(tmp_path: Path) -> None:
-    """A crash and an election, shapes by marker, and nothing changes for other tests."""
-    assert "3 passed" in run(tmp_path, GOOD)
+    """A crash and an election, a shape by marker, and nothing changes for other tests."""
+    assert "3 passed" in run(tmp_path, STORIES)
+
+
+@pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
+def test_every_kind_of_test_with_whoever_else_is_there(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Async, plain (each `run` is a fresh one of the same seed), and drawn by Hypothesis: each example has a cluster of its own,
+    in which nothing has happened, and no health check has to be silenced."""
+    output = run(tmp_path, KINDS, "--eventlog-seeds", "2", *options)
+    assert re.search(r"^(13|19) passed in", output, re.MULTILINE), output
+
+
+def test_fixtures_of_pytest_trio_may_use_the_cluster(tmp_path: Path) -> None:
+    """They live inside of its run."""
+    assert "1 passed" in run(tmp_path, FIXTURES, "-o", "trio_mode=true")
 
 
 def test_more_seeds(tmp_path: Path) -> None:
     """Each seed is a test of its own, with the seed in its name."""
-    output = run(tmp_path, GOOD, "--eventlog-seeds", "3", "--eventlog-first-seed", "7", "-vv")
-    assert "7 passed" in output
-    assert "test_survives_its_leader[seed9]" in output
+    output = run(tmp_path, KINDS, "--eventlog-seeds", "2", "--eventlog-first-seed", "7", "-vv", "-k", "plain")
+    names = re.findall(r"::(\S+) PASSED", output)
+    assert names == ["test_plain[seed7]", "test_plain[seed8]", "test_drawn_plain[seed7]", "test_drawn_plain[seed8]"]
 
 
-def test_a_failure_shows_the_cluster_and_repeats(tmp_path: Path) -> None:
-    """State and last lines of the trace are in the report; the same seed fails in the same way."""
-    outputs = [run(tmp_path, BAD, "-k", "fails") for _ in range(2)]
-    for output in outputs:
-        assert "eventlog cluster" in output
-        assert "n1: catalog:" in output
-        assert "test_fails[seed0]" in output
-    digests = [[line for line in output.splitlines() if line.startswith("digest")] for output in outputs]
-    assert digests[0] == digests[1] != []
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("inside", ()), ("inside", ("-p", "no:trio")), ("outside", ())],
+    ids=["pytest-trio", "no pytest-trio", "plain"],
+)
+def test_a_failure_says_how_to_see_it_again(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    """Seed, state, events, last lines of the trace; and the command, which runs that one test and ends in the same trace."""
+    first = run(tmp_path, BAD, "--eventlog-first-seed", "7", "--eventlog-seeds", "2", "-k", f"{name} and seed8", *options)
+    assert "seed 8, time " in first
+    assert "n1: catalog:" in first
+    assert "0.000000 start n1" in first
+    match = re.search(r"^    pytest (.* --eventlog-first-seed 8 --eventlog-seeds 1)$", first, re.MULTILINE)
+    assert match is not None, first
+    again = run(tmp_path, BAD, *shlex.split(match[1]), *options)
+    assert "1 failed in" in again
+
+    def essence(output: str) -> list[str]:
+        return re.findall(r"now 0\.\d+|lines of the trace, which is \w{64}", output)
+
+    assert essence(first) == essence(again) != []
 
 
-def test_a_plain_function_is_told_what_is_missing(tmp_path: Path) -> None:
-    """The commonest slip has a clear answer."""
-    assert "write `async def test_forgets_async(...)`" in run(tmp_path, BAD, "-k", "forgets")
+def test_an_unused_plugin_imports_nothing(tmp_path: Path) -> None:
+    """Every test session of an environment with this package pays for what the plugin imports at its start."""
+    quiet = ("-p", "no:trio", "-p", "no:anyio", "-p", "no:hypothesispytest")
+    assert "1 passed" in run(tmp_path, UNUSED, *quiet)

@@ -138,7 +138,7 @@ class Swim:
         address: where others reach this node; both 4 or 16 bytes and the port as they shall see it.
         encode: the bytes of a message.
         actions: where wishes and events go; shared with the layer above.
-        accepts: may a member of this name and meta be of our cluster? Asked for every alive message.
+        refuses: why a member of this name and meta is not of our cluster; empty when it is. Asked for every alive message.
         queues: the upper layer's rumors, sent after the table's own.
 
     Attributes:
@@ -160,7 +160,7 @@ class Swim:
         encode: Callable[[Message], bytes],
         actions: Actions,
         versions: Versions = OWN_VERSIONS,
-        accepts: Callable[[str, bytes], bool] = lambda name, meta: True,
+        refuses: Callable[[str, bytes], str] = lambda name, meta: "",
         queues: Sequence[RumorQueue] = (),
     ) -> None:
         self.settings = settings
@@ -174,7 +174,7 @@ class Swim:
         self.last_round_trip_seconds: float | None = None
         self._rng = rng
         self._encode = encode
-        self._accepts = accepts
+        self._refuses = refuses
         self.rumors = RumorQueue(settings.rumors_max, rumor_bytes_max(settings))
         self._queues: tuple[RumorQueue, ...] = (self.rumors, *queues)
         own = Row(name=name, address=address, incarnation=1, status=Status.ALIVE, changed_at=now, meta=meta, versions=versions)
@@ -447,9 +447,9 @@ class Swim:
         row = self._rows.get(message.name)
         if row is not None and not is_own and message.incarnation <= row.incarnation and address == row.address:
             return
-        if not is_own and not self._accepts(message.name, message.meta):
+        if not is_own and (reason := self._refuses(message.name, message.meta)):
             self.counts["alive of another cluster"] += 1
-            self.actions.events.append(MergeRefused(f"{message.name!r} is of another cluster"))
+            self.actions.events.append(MergeRefused(reason))
             return
         moves = False
         if row is None:
@@ -643,8 +643,8 @@ class Swim:
         """Why these records cannot be merged with our table; empty when they can."""
         theirs = [record for record in records if record.status is Status.ALIVE]
         for record in theirs:
-            if record.name != self.name and not self._accepts(record.name, record.meta):
-                return f"{record.name!r} is of another cluster"
+            if record.name != self.name and (reason := self._refuses(record.name, record.meta)):
+                return reason
         known = [(record.name, record.versions) for record in theirs]
         known += [(row.name, row.versions) for row in self._rows.values() if row.is_here]
         if not known:

@@ -2,7 +2,8 @@
 
 The order of one round is the point of this file: wait; say that we are awake (`wake`, which notices when we stood still); hand in
 every packet and request that has arrived; only then let time act (`tick`), so that no suspicion expires while its refutation lies
-unread in the socket; then send.
+unread in the socket; then send. When so many packets have arrived that others would starve, the round takes several turns, and
+time acts in the last one.
 """
 
 import logging
@@ -83,12 +84,16 @@ class GossipSettings:
     Attributes:
         label: only nodes of the same label understand each other; Debian's agent knows none.
         streams_max: accepted streams served at once, and as many dialled; more are dropped.
+        streams_bytes_max: what has been read from accepted streams that are not done, all together; who brings more is dropped.
         requests_max: calls of other tasks that wait for the core.
-        packets_per_round_max: read before time acts; above what a full socket buffer holds.
+        packets_per_round_max: read before time acts; above what a full socket buffer holds, so that whatever has arrived by a
+            deadline is read before it, and a flood does not put time off for ever.
+        turn_seconds_max: after reading packets for so long, other tasks get their turn.
         join_retry_seconds_min, join_retry_seconds_max: between two attempts to reach a seed nobody is known at; each is drawn
             from the upper half. The maximum is also how often a seed is looked after later.
         leave_seconds_max: a graceful leave is given up after this.
         log_interval_seconds: repeated warnings of one kind are at least so far apart.
+        log_lines_max: about members that come and go, in one such interval; the rest is left out.
     """
 
     swim: SwimSettings = LAN
@@ -96,12 +101,15 @@ class GossipSettings:
     limits: WireLimits = DEFAULT_LIMITS
     label: bytes = b""
     streams_max: int = 128
+    streams_bytes_max: int = 32 * 1024 * 1024
     requests_max: int = 1024
     packets_per_round_max: int = 4096
+    turn_seconds_max: float = 0.01
     join_retry_seconds_min: float = 0.5
     join_retry_seconds_max: float = 30.0
     leave_seconds_max: float = 15.0
-    log_interval_seconds: float = 10.0
+    log_interval_seconds: float = 60.0
+    log_lines_max: int = 200
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -198,10 +206,14 @@ class GossipDriver:
         self._collectors: dict[QueryKey, _Collector] = {}
         self._left = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
+        self._round_packets = 0
         self._accepted_streams = 0
+        self._accepted_bytes = 0
         self._dialled_streams = 0
         self._counts: Counter[str] = Counter()
         self._last_logged: dict[str, float] = {}
+        self._lines_since = -math.inf
+        self._lines_left = 0
 
     # --- For other tasks. ---
 
@@ -370,21 +382,27 @@ class GossipDriver:
         serf = self._serf
         while not serf.has_left:
             with trio.CancelScope(deadline=serf.next_deadline()) as self._waiting:
-                if self._requests:
+                if self._requests or self._round_packets:
                     await trio.lowlevel.checkpoint()
                 else:
                     await self._datagrams.wait_receivable()
             now = trio.current_time()
             serf.wake(now)
-            self._receive_packets(now)
+            is_drained = self._receive_packets(now)
             self._serve_requests(now)
-            serf.tick(now)
+            if is_drained:
+                serf.tick(now)
             self._carry_out(serf.actions.take(), nursery)
             self._changed.unpark_all()
 
-    def _receive_packets(self, now: float) -> None:
+    def _receive_packets(self, now: float) -> bool:
+        """Hand in what has arrived; False: there is more, and it is somebody else's turn."""
         settings = self._settings
-        for _ in range(settings.packets_per_round_max):
+        turn_ends_at = now + settings.turn_seconds_max
+        while self._round_packets < settings.packets_per_round_max:
+            if trio.current_time() > turn_ends_at:
+                return False
+            self._round_packets += 1
             try:
                 received = self._datagrams.receive_nowait()
             except OSError as error:
@@ -392,7 +410,7 @@ class GossipDriver:
                 self._warn("receive", "a packet could not be received: %s", error)
                 continue
             if received is None:
-                return
+                break
             (data, sender) = received
             self._counts["packets received"] += 1
             self._counts["packet bytes received"] += len(data)
@@ -404,6 +422,8 @@ class GossipDriver:
                 continue
             self._counts["messages dropped"] += packet.dropped
             self._serf.receive(packet.messages, sender, now)
+        self._round_packets = 0
+        return True
 
     def _serve_requests(self, now: float) -> None:
         for _ in range(len(self._requests)):
@@ -513,18 +533,27 @@ class GossipDriver:
         if answer is None:
             raise GossipRefused("closed without an answer")
         if isinstance(answer, ErrorText):
-            raise GossipRefused(f"the other side says: {answer.text}")
+            raise GossipRefused(f"the other side says: {answer.text!r}")
         return answer
 
     async def _read_message(self, stream: trio.abc.Stream, *, is_accepting: bool) -> StreamMessage | None:
         """None when the stream ends before there is one. Raises CodecError, trio.BrokenResourceError."""
         settings = self._settings
         decoder = StreamDecoder(is_accepting=is_accepting, label=settings.label, keyring=self._keyring, limits=settings.limits)
-        while chunk := await stream.receive_some(RECEIVE_BYTES):
-            self._counts["stream bytes received"] += len(chunk)
-            if (message := decoder.feed(chunk)) is not None:
-                return message
-        return None
+        read_bytes = 0
+        try:
+            while chunk := await stream.receive_some(RECEIVE_BYTES):
+                self._counts["stream bytes received"] += len(chunk)
+                if is_accepting:
+                    read_bytes += len(chunk)
+                    self._accepted_bytes += len(chunk)
+                    if self._accepted_bytes > settings.streams_bytes_max:
+                        raise Overloaded(f"gossip streams have brought {self._accepted_bytes} bytes that are under way")
+                if (message := decoder.feed(chunk)) is not None:
+                    return message
+            return None
+        finally:
+            self._accepted_bytes -= read_bytes
 
     async def handle_stream(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         """Serve one accepted stream: the mux's handler for gossip."""
@@ -600,15 +629,15 @@ class GossipDriver:
             case MemberJoined(member=member, has_flapped=has_flapped):
                 if member.name != self.name:
                     again = " again" if has_flapped else ""
-                    logger.info("%s at %s is alive%s", member.name, self._shown(member.address), again)
+                    self._say(logging.INFO, "%s at %s is alive%s", _plain(member.name), self._shown(member.address), again)
             case MemberFailed(member=member):
-                logger.warning("%s at %s has failed", member.name, self._shown(member.address))
+                self._say(logging.WARNING, "%s at %s has failed", _plain(member.name), self._shown(member.address))
             case MemberLeft(member=member):
-                logger.info("%s has left", member.name)
+                self._say(logging.INFO, "%s has left", _plain(member.name))
             case MemberReaped(member=member):
-                logger.info("%s is forgotten", member.name)
+                self._say(logging.INFO, "%s is forgotten", _plain(member.name))
             case MemberSuspected(name=name, accuser=accuser):
-                logger.info("%s is suspected by %s", name, accuser)
+                self._say(logging.INFO, "%s is suspected by %s", _plain(name), _plain(accuser))
             case NameConflict(name=name, known_address=known, other_address=other, is_own=is_own):
                 whose = "our own name" if is_own else "the name"
                 self._warn(
@@ -622,7 +651,7 @@ class GossipDriver:
             case SuspicionRefuted():
                 self._warn("refuted", "others had no answer from this node in time: it is slow, or packets are lost")
             case OnlyStreamsWork(name=name):
-                self._warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", name)
+                self._warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", _plain(name))
             case LoopStalled(seconds=seconds):
                 self._warn("stalled", "this process stood still for %.1f s; nobody is accused for it", seconds)
             case MergeRefused(reason=reason):
@@ -630,12 +659,29 @@ class GossipDriver:
             case _:
                 pass
 
-    def _warn(self, kind: str, text: str, *arguments: object) -> None:
-        """A warning that packets of strangers can cause: at most one per kind and interval."""
+    def _say(self, level: int, text: str, *arguments: object) -> None:
+        """A line about a member. Strangers can make members come and go, and so there are only so many per interval."""
         now = trio.current_time()
-        if now - self._last_logged.get(kind, -math.inf) >= self._settings.log_interval_seconds:
-            if len(self._last_logged) > _KINDS_MAX:
-                self._last_logged.clear()
+        settings = self._settings
+        if now - self._lines_since >= settings.log_interval_seconds:
+            (self._lines_since, self._lines_left) = (now, settings.log_lines_max)
+        if self._lines_left > 0:
+            logger.log(level, text, *arguments)
+        elif self._lines_left == 0:
+            logger.warning(
+                "members come and go too fast to tell; the next lines follow after %.0f seconds", settings.log_interval_seconds
+            )
+        self._lines_left -= 1
+
+    def _warn(self, kind: str, text: str, *arguments: object) -> None:
+        """A warning that packets of strangers can cause: at most one per kind and interval, and of no more kinds than that."""
+        now = trio.current_time()
+        interval = self._settings.log_interval_seconds
+        if now - self._last_logged.get(kind, -math.inf) < interval:
+            return
+        if len(self._last_logged) >= _KINDS_MAX:
+            self._last_logged = {one: at for one, at in self._last_logged.items() if now - at < interval}
+        if len(self._last_logged) < _KINDS_MAX:
             self._last_logged[kind] = now
             logger.warning(text, *arguments)
 
@@ -643,7 +689,7 @@ class GossipDriver:
         return self._datagram_network.dialable(address)
 
 
-_KINDS_MAX = 256
+_KINDS_MAX = 64
 _STREAM_ERRORS = (
     OSError,
     trio.TooSlowError,
@@ -654,6 +700,11 @@ _STREAM_ERRORS = (
     Overloaded,
     ShuttingDown,
 )
+
+
+def _plain(name: str) -> str:
+    """A name as strangers may choose it, without what would begin a line of its own in a log."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _text(error: BaseException) -> str:

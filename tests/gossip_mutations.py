@@ -1,0 +1,237 @@
+"""Break gossip on purpose, one thing at a time, and count the seeds until a simulated cluster shows it.
+
+    python tests/gossip_mutations.py [--seeds 30] [WORD IN A NAME...]
+
+Each mutation is a text replaced in a copy of the tree. All stories of tests/sim/test_gossip.py run with seed 0, then with seed 1,
+and so on, until one fails: that is the last column of the table in docs/design/gossip.md. Not a test itself: it takes half an
+hour.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mutations import ROOT, Mutation
+
+SWIM = "trio_eventlog/gossip/swim.py"
+SERF = "trio_eventlog/gossip/serf.py"
+SUSPICION = "trio_eventlog/gossip/suspicion.py"
+RUMORS = "trio_eventlog/gossip/rumors.py"
+
+MUTATIONS = (
+    Mutation(
+        "who is suspected says nothing",
+        SWIM,
+        "        if row is self.own:\n            self._refute(message.incarnation)\n            return\n        self.rumors.add",
+        "        if row is self.own:\n            return\n        self.rumors.add",
+    ),
+    Mutation(
+        "a refutation keeps its incarnation",
+        SWIM,
+        "own.incarnation = min(max(own.incarnation, accused_incarnation) + 1, INCARNATION_MAX)",
+        "own.incarnation = max(own.incarnation, accused_incarnation)",
+    ),
+    Mutation(
+        "a lost refutation is not repeated",
+        SWIM,
+        "        if name == self.name and not self.is_leaving and name not in self.rumors:",
+        "        if False:",
+    ),
+    Mutation(
+        "further accusers do not shorten a suspicion",
+        SUSPICION,
+        "        self.accusers.add(accuser)\n        return True",
+        "        return True",
+    ),
+    Mutation(
+        "a suspicion takes the shortest time at once",
+        SUSPICION,
+        "    share = math.log(accusers + 1) / math.log(expected + 1)",
+        "    share = 1.0",
+    ),
+    Mutation(
+        "a failure is kept to oneself",
+        SWIM,
+        "        self.rumors.add(self._encode(message), row.name)\n        row.incarnation = message.incarnation\n"
+        "        row.status = Status.LEFT",
+        "        row.incarnation = message.incarnation\n        row.status = Status.LEFT",
+    ),
+    Mutation(
+        "a suspicion is kept to oneself",
+        SWIM,
+        "        self.rumors.add(self._encode(message), row.name)\n        row.incarnation = message.incarnation\n"
+        "        row.status = Status.SUSPECT",
+        "        row.incarnation = message.incarnation\n        row.status = Status.SUSPECT",
+    ),
+    Mutation(
+        "an equally old alive message revives the dead",
+        SWIM,
+        "        if message.incarnation <= row.incarnation and not moves:\n            return\n        self._end_suspicion(row)",
+        "        if message.incarnation < row.incarnation and not moves:\n            return\n        self._end_suspicion(row)",
+    ),
+    Mutation(
+        "an old accusation counts",
+        SWIM,
+        "        row = self._rows.get(message.name)\n        if row is None or message.incarnation < row.incarnation:\n"
+        "            self._repeat_refutation(message.name)\n            return\n        if row.suspicion is not None:",
+        "        row = self._rows.get(message.name)\n        if row is None:\n            return\n"
+        "        if row.suspicion is not None:",
+    ),
+    Mutation(
+        "an alive message does not end a suspicion",
+        SWIM,
+        "        self._end_suspicion(row)\n        was_here = row.is_here",
+        "        was_here = row.is_here",
+    ),
+    Mutation(
+        "nobody else is asked to ping",
+        SWIM,
+        "        helpers = self._pick(settings.indirect_probes, lambda one: one.status is Status.ALIVE and one is not row)",
+        "        helpers: list[Row] = []",
+    ),
+    Mutation(
+        "no ping by stream",
+        SWIM,
+        "        if row.versions.protocol_max >= TCP_PING_PROTOCOL:",
+        "        if False:",
+    ),
+    Mutation(
+        "who stood still accuses",
+        SWIM,
+        "        if lateness > self.settings.stall_seconds:",
+        "        if False:",
+    ),
+    Mutation(
+        "no exchange of tables",
+        SWIM,
+        "        for row in self._pick(1, lambda one: one.status is Status.ALIVE):",
+        "        for row in self._pick(0, lambda one: one.status is Status.ALIVE):",
+    ),
+    Mutation(
+        "the dead of another table are believed at once",
+        SWIM,
+        "                self._suspect(Suspect(name=record.name, incarnation=record.incarnation, accuser=self.name), now)\n\n",
+        "                self._dead(Dead(name=record.name, incarnation=record.incarnation, accuser=self.name), now)\n\n",
+    ),
+    Mutation(
+        "a rumor is told once",
+        RUMORS,
+        "    return multiplier * math.ceil(math.log10(members + 1))",
+        "    return 1",
+    ),
+    Mutation(
+        "a rumor is told for ever",
+        RUMORS,
+        "            if rumor.transmissions < transmissions:",
+        "            if True:",
+    ),
+    Mutation(
+        "failed members are not tried again",
+        SERF,
+        "        if self._rng.random() < len(failed) / max(1, alive):",
+        "        if False:",
+    ),
+    Mutation(
+        "times of others are not witnessed",
+        SERF,
+        "        if time >= self.time:\n            self.time = time + 1",
+        "        pass",
+    ),
+    Mutation(
+        "an event is told on without being remembered",
+        SERF,
+        "        seen[what] = size_bytes\n",
+        "",
+    ),
+    Mutation(
+        "who leaves says so to the failure detector only as a failure",
+        SWIM,
+        "        self._dead(Dead(name=self.name, incarnation=self.own.incarnation, accuser=self.name), now)\n\n    def forget",
+        '        self._dead(Dead(name=self.name, incarnation=self.own.incarnation, accuser="?"), now)\n\n    def forget',
+    ),
+    Mutation(
+        "who leaves is gone before it has told",
+        SERF,
+        "            if not is_alone and self.name in self.swim.rumors and now < self._leaving_until:\n                return",
+        "            pass",
+    ),
+    Mutation(
+        "who came back is told of as left",
+        SERF,
+        "if one.status is MemberStatus.LEFT and not one.last_was_join),",
+        "if one.status is MemberStatus.LEFT),",
+    ),
+    Mutation(
+        "the leaving are told of in exchanges",
+        SERF,
+        "            status_times={one.name: one.status_time for one in records if one.status is not MemberStatus.LEAVING},",
+        "            status_times={one.name: one.status_time for one in records},",
+    ),
+)
+
+HUNT = """
+import sys
+from inspect import signature
+sys.path.insert(0, "tests/sim")
+import test_gossip as stories
+from gossip_simulation import Weather
+
+parameters = {
+    "test_no_false_failure": stories.test_no_false_failure.pytestmark[0],
+    "test_detection": stories.test_detection.pytestmark[0],
+    "test_restart": stories.test_restart.pytestmark[0],
+}
+for seed in range(int(sys.argv[1])):
+    for name, story in vars(stories).items():
+        if not name.startswith("test_"):
+            continue
+        values = parameters[name].args[1] if name in parameters else [None]
+        for number, value in enumerate(values):
+            try:
+                story(seed) if value is None else story(seed, value)
+            except Exception as error:
+                kind = "" if isinstance(error, AssertionError) else f" ({type(error).__name__})"
+                ids = parameters[name].kwargs.get("ids") if name in parameters else None
+                which = f"[{ids[number] if ids else value}]" if value is not None else ""
+                print(f"{name}{which}{kind} | {seed + 1}")
+                sys.exit()
+"""
+
+
+def hunt(mutation: Mutation | None, seeds: int) -> str:
+    """Story and seeds as cells of a table; the story that failed first."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        for name in ("trio_eventlog", "tests/sim"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if mutation is not None:
+            path = copy / mutation.path
+            text = path.read_text()
+            assert text.count(mutation.old) == 1, f"{mutation.name}: the text to replace is there {text.count(mutation.old)} times"
+            path.write_text(text.replace(mutation.old, mutation.new))
+        command = [sys.executable, "-c", HUNT, str(seeds)]
+        try:
+            ran = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=1800)
+        except subprocess.TimeoutExpired:
+            return "(a story that never ended) | "
+        assert not ran.stderr, ran.stderr
+        return ran.stdout.strip() or f"**nothing** | {seeds}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Break gossip in one place at a time and count the seeds until a story notices.")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("words", nargs="*", help="only mutations with one of these in their name")
+    arguments = parser.parse_args()
+    unbroken = hunt(None, 2)
+    assert "nothing" in unbroken, f"fails without any mutation: {unbroken}"
+    for mutation in MUTATIONS:
+        if not arguments.words or any(word in mutation.name for word in arguments.words):
+            print(f"| {mutation.name} | {hunt(mutation, arguments.seeds)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
