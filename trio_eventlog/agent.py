@@ -231,7 +231,12 @@ class Node:
             idle_timeout_seconds=settings.idle_timeout_seconds,
         )
         self._forwarder = Forwarder(
-            self.node_id, self._connect, ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds), rpc, rng
+            self.node_id,
+            self.broker.group,
+            self._connect,
+            ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds),
+            rpc,
+            rng,
         )
         topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
         service_settings = _service_settings(settings)
