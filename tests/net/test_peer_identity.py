@@ -269,6 +269,21 @@ async def test_clients_are_asked_for_no_certificate(authority: Authority, strang
         assert both.node.grpc_connections == 1
 
 
+async def test_what_led_to_an_address_is_what_its_certificate_is_for(authority: Authority) -> None:
+    """A name was looked up, and its address dialled: the name counts. A name for all peers comes before it."""
+    async with pair(authority.issue("n1"), authority.issue("n2"), "10.0.0.2:1") as both:
+        with pytest.raises(CertificateRefused, match="IP address mismatch"):
+            await both.node.transport.probe("10.0.0.2:1")
+        with pytest.raises(CertificateRefused, match="not valid for 'n3'"):
+            await both.node.transport.probe("10.0.0.2:1", "n3")
+    # The listener looks at the dialler in its turn, so this one has both names.
+    async with pair(authority.issue("n1"), authority.issue("n2", "n2.log.example"), "n2:1") as both:
+        assert (await both.node.transport.probe("n2:1", "n2.log.example")).node_name == "n2"
+    node = authority.issue("n1", PEERS, peer_name=PEERS)
+    async with pair(node, authority.issue("n2", PEERS, peer_name=PEERS), "10.0.0.2:1") as both:
+        assert (await both.node.transport.probe("10.0.0.2:1", "n3")).node_name == "n2"
+
+
 async def test_a_node_without_an_authority_has_no_peers(authority: Authority) -> None:
     node = attrs.evolve(authority.issue("n1"), authority="")
     async with pair(node, authority.issue("n2"), "n2:1") as both:
