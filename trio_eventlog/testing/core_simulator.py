@@ -93,7 +93,6 @@ MARKS = (
     "dropped TOO_MANY_READS",
     "dropped TRANSFERRING",
     "installed",
-    "leader deposed by APPEND",
     "leader deposed by APPEND_RESPONSE",
     "lost",
     "machine restarts from before",
@@ -217,14 +216,14 @@ class Parameters:
             duplication=some(0, 0, 0.02, 0.2),
             crash_rate=some(0, 0.005, 0.02, 0.05),
             cut_rate=some(0, 0, 0.01, 0.05),
-            stall_rate=some(0, 0, 0.01),
+            stall_rate=some(0, 0, 0.02),
             reset_rate=some(0, 0, 0.02),
             blackout_rate=some(0, 0, 0.01),
             # A lease is only as good as the clocks.
             pause_rate=0 if lease else some(0, 0, 0.01, 0.03),
             drift=0 if lease else some(0, 0.1, 0.3),
             proposal_rate=some(0.2, 1, 3),
-            read_rate=some(0, 0.3, 1),
+            read_rate=some(0, 0.1, 0.5),
             change_rate=some(0, 0, 0.01, 0.05),
             transfer_rate=some(0, 0, 0.01, 0.05),
             compact_rate=some(0, 0, 0.02, 0.1),
@@ -252,6 +251,9 @@ class Read:
     floor: int
 
 
+DiskStep = HardState | SnapshotMetadata | Entry
+
+
 class SimulatedLog(MemoryLog):
     """The durable log, of a shell that may not know where configuration changes stand."""
 
@@ -276,6 +278,9 @@ class Replica:
         crashes_amid_write: whether the power fails during its next write of entries.
         tick_length: what it takes for a tick.
         commit_seen, applied_seen, led_term, handed_last: what the referee saw last.
+        ticks: of this life.
+        writing_since: at which tick the disk began what it is at.
+        heard: at which tick each node was last heard from; a new leader, configuration or transfer begins with everyone.
         promised: the entry's term for each (term, index) that this life is to acknowledge.
         following: what it, as a leader, thought of each follower at its last tick.
     """
@@ -301,6 +306,9 @@ class Replica:
     commit_seen: int = 0
     applied_seen: int = 0
     led_term: int = 0
+    ticks: int = 0
+    writing_since: int = 0
+    heard: dict[NodeId, int] = attrs.Factory(dict)
     promised: dict[tuple[int, int], int] = attrs.Factory(dict)
     following: dict[NodeId, ProgressStatus] = attrs.Factory(dict)
 
@@ -429,6 +437,7 @@ class CoreSimulation:
         replica.commit_seen = 0
         replica.applied_seen = 0
         replica.led_term = 0
+        replica.ticks = 0
         replica.handed_last = replica.log.last_index
         replica.promised.clear()
         replica.following.clear()
@@ -456,10 +465,12 @@ class CoreSimulation:
     def tick(self, replica: Replica) -> None:
         core = replica.core
         assert core is not None
+        replica.ticks += 1
         core.tick()
         self.pump(replica)
         if core.is_leader:
             self.look_at_followers(replica, core)
+            self.check_still_leading(replica, core)
         self.after_for(replica, replica.tick_length, lambda: self.tick(replica))
 
     def look_at_followers(self, replica: Replica, core: RaftNode) -> None:
@@ -484,6 +495,21 @@ class CoreSimulation:
             self.fail(f"leader {core.node_id} has taken {status.uncommitted_bytes} bytes that wait")
         replica.following = status.progress
 
+    def check_still_leading(self, replica: Replica, core: RaftNode) -> None:
+        """Who cannot commit does not keep others from leading."""
+        settings = core.settings
+        configuration = core.configuration
+        patience_ticks = 2 * settings.election_timeout_ticks + 1
+        writes_entries = replica.writing and bool(replica.writes[0].entries)
+        if writes_entries and replica.ticks - replica.writing_since > patience_ticks:
+            self.fail(f"leader {core.node_id} goes on although its disk hangs since its tick {replica.writing_since}")
+        if core.node_id not in configuration.all_voters and settings.step_down_on_removal:
+            self.fail(f"leader {core.node_id} goes on in {configuration}")
+        heard = {node for node, at in replica.heard.items() if replica.ticks - at <= patience_ticks} | {core.node_id}
+        for voters in (configuration.voters, configuration.voters_outgoing):
+            if settings.check_quorum and voters and 2 * len(voters & heard) <= len(voters):
+                self.fail(f"leader {core.node_id} goes on although it has heard from {sorted(heard)} only")
+
     def crash(self, replica: Replica) -> None:
         """Power is lost: what is under way to the disk is lost too, or a part of it, or nothing of it."""
         if replica.core is None:
@@ -493,7 +519,7 @@ class CoreSimulation:
             steps = disk_steps(replica, replica.writes[0])
             done = rng.randint(0, len(steps))
             for step in steps[:done]:
-                carry_out_on_disk(replica, step)
+                self.persist(replica, step)
             kept = sum(isinstance(step, Entry) for step in steps[:done])
             if 0 < kept < len(replica.writes[0].entries):
                 self.counts["crash kept a part of the entries"] += 1
@@ -554,7 +580,7 @@ class CoreSimulation:
     def carry_out(self, replica: Replica, core: RaftNode, ready: Ready) -> None:
         for event in ready.events:
             self.counts[event.kind.name] += 1
-            self.mark_event(replica, core, event)
+            self.on_event(replica, core, event)
             if event.kind in (EventKind.ALARM_COMMIT_OUT_OF_RANGE, EventKind.ALARM_FOLLOWER_LOST_ENTRIES):
                 self.fail(f"{replica.node_id} raises {event}, though no disk has broken its word")
         if ready.soft_state is not None:
@@ -586,6 +612,7 @@ class CoreSimulation:
         if replica.writing or not replica.writes:
             return
         replica.writing = True
+        replica.writing_since = replica.ticks
         delay = self.delay("disk", self.parameters.disk_delay_max) if replica.writes[0].must_sync else 0
         delay += max(replica.stalled_until - self.now, 0)
         if replica.crashes_amid_write and replica.writes[0].entries:
@@ -598,18 +625,12 @@ class CoreSimulation:
         append = replica.writes.popleft()
         replica.writing = False
         for step in disk_steps(replica, append):
-            carry_out_on_disk(replica, step)
+            self.persist(replica, step)
         replica.hard_state = append.hard_state or replica.hard_state
         if append.snapshot is not None:
             snapshot = append.snapshot
-            replica.machine = Checkpoint(
-                index=snapshot.index,
-                term=snapshot.term,
-                digest=self.digests[snapshot.index],
-                configuration=snapshot.configuration,
-            )
+            replica.machine = replica.checkpoints[-1]
             self.check_configuration(replica, core, replica.machine)
-            replica.checkpoints = [replica.machine]
             replica.applying.clear()
             self.note("installed", f"{replica.node_id} snapshot {snapshot.index}")
         if self.log is not None:
@@ -626,6 +647,18 @@ class CoreSimulation:
             del replica.tail[index]
         self.write_next(replica)
         self.pump(replica)
+
+    def persist(self, replica: Replica, step: DiskStep) -> None:
+        if isinstance(step, HardState):
+            replica.durable_commit = max(replica.durable_commit, step.commit)
+            replica.hard_state = attrs.evolve(step, commit=replica.durable_commit)
+        elif isinstance(step, Entry):
+            replica.log.append((step,))
+        else:
+            # Its data came before the message that names it.
+            digest = self.digests[step.index]
+            replica.checkpoints = [Checkpoint(index=step.index, term=step.term, digest=digest, configuration=step.configuration)]
+            replica.log.install(step)
 
     def apply_next(self, replica: Replica) -> None:
         if not replica.applying_now and replica.applying:
@@ -648,6 +681,8 @@ class CoreSimulation:
             if index <= machine.index:
                 continue
             entry = self.entry(replica, index)
+            if index > replica.log.last_index or replica.log.term(index) != entry.term:
+                self.fail(f"{replica.node_id} applies {entry.term}/{index}, which is not durable there")
             if entry.index != machine.index + 1:
                 self.fail(f"{replica.node_id} applies {entry.index} after {machine.index}")
             configuration = machine.configuration
@@ -660,6 +695,7 @@ class CoreSimulation:
                     self.note("configuration", f"{replica.node_id} {configuration}")
                 except ConfigurationError as error:
                     self.note("change refused", f"{replica.node_id} {index}: {error}")
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
                 try:
                     core.apply_configuration(change, index)
                 except ConfigurationError:
@@ -745,10 +781,16 @@ class CoreSimulation:
             return
         if self.log is not None:
             self.log.add(describe(message))
-        self.mark_message(target, target.core, message)
+        core = target.core
+        term = core.term
+        target.heard[message.sender] = target.ticks
+        self.mark_message(target, core, message)
         self.hand_over(target, message)
-        if message.type is MessageType.PRE_VOTE and not target.core.has_ready():
-            self.counts["pre-vote ignored within a lease"] += 1
+        if message.type is MessageType.PRE_VOTE:
+            if core.term != term:
+                self.fail(f"{target.node_id} goes from term {term} to {core.term} although it was only asked")
+            if not core.has_ready():
+                self.counts["pre-vote ignored within a lease"] += 1
         self.pump(target)
 
     def hand_over(self, replica: Replica, message: Message) -> None:
@@ -796,8 +838,9 @@ class CoreSimulation:
             self.note("pause", f"{victim.node_id} until {victim.paused_until}")
         if rng.random() < parameters.cut_rate:
             self.cut_links(rng)
+        leaders = [replica for replica in replicas if replica.core is not None and replica.core.is_leader]
         if rng.random() < parameters.stall_rate:
-            victim = rng.choice(replicas)
+            victim = rng.choice(leaders or replicas)
             victim.stalled_until = self.now + rng.randrange(3 * parameters.settings.election_timeout_ticks * TICK)
             self.note("stall", f"{victim.node_id} until {victim.stalled_until}")
         if rng.random() < parameters.reset_rate:
@@ -958,6 +1001,7 @@ class CoreSimulation:
                 self.fail(f"{leader} and {replica.node_id} both lead term {core.term}")
             if replica.led_term != core.term:
                 replica.led_term = core.term
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
                 self.check_leader_completeness(replica, core)
             elif core.commit_index > replica.commit_seen:
                 if self.term(replica, core.commit_index) != core.term:
@@ -1083,6 +1127,12 @@ class CoreSimulation:
             granted = self.votes.setdefault((term, replica.node_id), replica.node_id)
             if granted != replica.node_id:
                 self.fail(f"{replica.node_id} votes for {granted} and itself in term {term}")
+        if kind is MessageType.TIMEOUT_NOW:
+            assert replica.core is not None
+            last = replica.core.last_index
+            target = self.replicas[message.to].log
+            if target.last_index < last or (target.base_index < last and target.term(last) != self.term(replica, last)):
+                self.fail(f"{replica.node_id} hands over to {message.to}, which does not have {last} yet")
         if kind is MessageType.APPEND_RESPONSE and not message.reject and message.index > replica.log.base_index:
             promised = replica.promised[message.term, message.index]
             if message.index > replica.log.last_index or replica.log.term(message.index) != promised:
@@ -1106,7 +1156,7 @@ class CoreSimulation:
 
     # Marks: what was reached, seen from outside.
 
-    def mark_event(self, replica: Replica, core: RaftNode, event: Event) -> None:
+    def on_event(self, replica: Replica, core: RaftNode, event: Event) -> None:
         match event.kind:
             case EventKind.TRANSFER_ENDED if core.is_leader:
                 self.counts["transfer aborted"] += 1
@@ -1114,6 +1164,9 @@ class CoreSimulation:
                 other.core is not None and other.core.is_leader and other is not replica for other in self.replicas.values()
             ):
                 self.counts["two leaders, of different terms"] += 1
+            case EventKind.TRANSFER_STARTED:
+                # The quorum check begins anew, since its clock is the transfer's too.
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
             case EventKind.READS_DROPPED:
                 self.after_for(replica, self.rngs["load"].randrange(3 * TICK), partial(self.ask_again, replica, event.contexts))
             case _:
@@ -1176,9 +1229,6 @@ class CoreSimulation:
         return True
 
 
-DiskStep = HardState | SnapshotMetadata | Entry
-
-
 def disk_steps(replica: Replica, append: StorageAppend) -> list[DiskStep]:
     """What a shell does for an append, one durable step after the other; a crash comes in between any two of them.
 
@@ -1206,16 +1256,6 @@ def disk_steps(replica: Replica, append: StorageAppend) -> list[DiskStep]:
             steps.append(attrs.evolve(state, commit=min(state.commit, entry.index - 1)))
         steps.append(entry)
     return steps
-
-
-def carry_out_on_disk(replica: Replica, step: DiskStep) -> None:
-    if isinstance(step, HardState):
-        replica.durable_commit = max(replica.durable_commit, step.commit)
-        replica.hard_state = attrs.evolve(step, commit=replica.durable_commit)
-    elif isinstance(step, Entry):
-        replica.log.append((step,))
-    else:
-        replica.log.install(step)
 
 
 def next_digest(digest: bytes, entry: Entry) -> bytes:
