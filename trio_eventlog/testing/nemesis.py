@@ -9,6 +9,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | crash, crash all | power fails: unsynced writes are lost, kept or torn |
 | sharp crash | the same in the moment in which one node writes entries, or a term and what comes with it |
 | stop | in good order |
+| upgrade | the same, and the node comes back as of the next release, or of this one again |
 | pause | the process stands still, whatever arrives, and goes on without knowing |
 | cut off, split, one way | silent cuts |
 | clog | nothing passes between two, and comes in a burst later |
@@ -33,7 +34,7 @@ import attrs
 import trio
 
 from trio_eventlog.ids import NodeId
-from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, Cluster
+from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, NEXT_RELEASE, THIS_RELEASE, Cluster
 from trio_eventlog.testing.disk import CrashMode, Fault, Operation
 
 SHARP_SECONDS_MAX = 10.0
@@ -45,6 +46,7 @@ FAULTS = (
     "crash all",
     "sharp crash",
     "stop",
+    "upgrade",
     "pause",
     "cut off",
     "split",
@@ -65,7 +67,7 @@ FAULTS = (
     "clock",
     "hand over",
 )
-RARE = {"crash all": 0.2, "stop": 0.5, "lost disk": 0.3, "flip": 0.3}
+RARE = {"crash all": 0.2, "stop": 0.5, "upgrade": 0.5, "lost disk": 0.3, "flip": 0.3}
 """How likely some are, the others being 1: either hard on progress, or long in being repaired."""
 
 
@@ -196,8 +198,11 @@ class Nemesis:
                     self._crash(each)
             case "sharp crash":
                 nursery.start_soon(self._crash_amid_a_write)
-            case "stop" if len(running) >= len(cluster.founders):
+            case "stop" | "upgrade" if len(running) >= len(cluster.founders):
                 self._count(fault)
+                if fault == "upgrade":
+                    is_next = cluster.protocol_versions_of.get(name) == NEXT_RELEASE
+                    cluster.protocol_versions_of[name] = THIS_RELEASE if is_next else NEXT_RELEASE
                 nursery.start_soon(cluster.stop, name)
                 self._set_down(name)
             case "pause" if name:

@@ -22,6 +22,7 @@ from trio_eventlog.agent import VERSION
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import encode_records, stamp
+from trio_eventlog.codec.peer_frame import encode_frame
 from trio_eventlog.errors import (
     DamagedData,
     DiskFull,
@@ -35,7 +36,8 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
-from trio_eventlog.ids import NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.net.links import Lane
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft.ready import Role
 from trio_eventlog.records import Acks, Record
@@ -43,7 +45,7 @@ from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.checkers import check_log
-from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.cluster import NEXT_RELEASE, Cluster
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.history import History
 from trio_eventlog.testing.invariants import InvariantBroken, Invariants
@@ -56,6 +58,8 @@ LAST = "the last"
 CHAOS_SECONDS = 60.0
 BATCHES_MAX = 250
 """Of all producers together, so that no run takes much longer than another."""
+NEW_FRAME_KIND = 200
+NEW_FRAMES_SECONDS = 1.0
 LIVENESS_SECONDS_MAX = 30.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
 MARKS = (
@@ -286,6 +290,7 @@ class _Run:
                         async with trio.open_nursery() as trouble:
                             trouble.start_soon(self.nemesis.run)
                             trouble.start_soon(self._operate)
+                            trouble.start_soon(self._say_new_things)
                     await self.nemesis.end()
                     self.is_ending = True
                     watching.start_soon(self._bring_back_for_ever)
@@ -299,6 +304,21 @@ class _Run:
         self.counts.update(self.invariants.marks)
 
     # The operator
+
+    async def _say_new_things(self) -> None:
+        """Nodes of the next release send their peers frames of a kind that this one does not know."""
+        cluster = self.cluster
+        rng = derive(self.seed, "next release")
+        while True:
+            await trio.sleep(rng.uniform(0, 2 * NEW_FRAMES_SECONDS))
+            for name in cluster.running:
+                if cluster.protocol_versions_of.get(name) == NEXT_RELEASE:
+                    for other in cluster.names:
+                        if other != name and not cluster.is_new(other):
+                            frame = encode_frame(NEW_FRAME_KIND, CATALOG_GROUP, rng.randbytes(rng.randrange(100)))
+                            self.counts["frame of a new kind"] += cluster.node(name)._transport.send(
+                                cluster.node_id(other), frame, Lane.URGENT
+                            )
 
     async def _operate(self) -> None:
         """Nodes join, are drained, or break for good and are removed; each comes back with an empty disk as a new node."""
