@@ -194,6 +194,7 @@ class Nemesis:
             case "crash" if name:
                 self._crash(name)
             case "crash all":
+                self._count(fault)
                 for each in cluster.running:
                     self._crash(each)
             case "sharp crash":

@@ -49,7 +49,7 @@ from trio_eventlog.testing.cluster import NEXT_RELEASE, Cluster
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.history import History
 from trio_eventlog.testing.invariants import InvariantBroken, Invariants
-from trio_eventlog.testing.nemesis import FaultParameters, Nemesis, draw_parameters
+from trio_eventlog.testing.nemesis import FAULTS, FaultParameters, Nemesis, draw_parameters
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 TOPIC = "t"
@@ -63,21 +63,31 @@ NEW_FRAMES_SECONDS = 1.0
 LIVENESS_SECONDS_MAX = 30.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
 MARKS = (
+    *FAULTS,
     "append",
+    "append given up",
     "plain append repeated",
     "read",
     "consumed",
-    "crash",
-    "stop",
-    "cut off",
-    "split",
-    "one way",
-    "reset",
-    "slow disk",
-    "slow network",
-    "hand over",
+    "elected",
+    "suffix replaced",
+    "machines compared",
+    "frame of a new kind",
+    "join",
+    "DrainNode",
+    "RemoveNode",
+    "replaced",
+    "replaced what was spent",
+    "stopped itself: StorageFailed",
+    "stopped itself: DiskFull",
+    "stopped itself: DamagedData",
+    "QUORUM_LOST",
+    "TRANSFER_ENDED",
+    "CONFIGURATION_CHANGED",
+    "JOINT_LEFT",
+    "LEADER_FORGOTTEN",
 )
-"""A nemesis that does nothing finds nothing: over some dozens of seeds each of these has to happen."""
+"""A nemesis that does nothing finds nothing: over a hundred seeds each of these has to happen."""
 
 _ADMIN = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])
 _EVENT_LOG = methods_of(event_log_pb2.DESCRIPTOR.services_by_name["EventLog"])
@@ -590,10 +600,24 @@ class _Run:
             if problems:
                 raise InvariantBroken("; ".join(problems))
             self.counts["records"] += len(first)
+            await self._check_timestamps(partition, names[0])
             replicas = [cluster.replica(name, TOPIC, partition) for name in names]
             machines = [replica.driver._applier.producers for replica in replicas if replica is not None]
             if any(machine != machines[0] for machine in machines):
                 raise InvariantBroken("machines that have applied the same differ")
+
+    async def _check_timestamps(self, partition: int, name: str) -> None:
+        """Clocks have jumped, forward and back: what is looked for by time is the first batch in the log that has it."""
+        replica = self.cluster.replica(name, TOPIC, partition)
+        assert replica is not None
+        records = await self.cluster.read(name, TOPIC, partition)
+        rng = derive(self.seed, "timestamps")
+        for wanted in rng.sample(records, min(3, len(records))):
+            expected = next(record.offset for record in records if record.timestamp_ns >= wanted.timestamp_ns)
+            found = await replica.offset_at_timestamp(wanted.timestamp_ns)
+            # It is the offset of a batch, in which another record may come first.
+            if not expected - self.parameters.batch_records_max < found <= expected:
+                raise InvariantBroken(f"{name}: time {wanted.timestamp_ns} is at offset {expected}, and found at {found}")
 
     async def _wait_equal(self, partition: int) -> list[str]:
         """Until all nodes that carry the partition, at least a majority of its voters, have the same; their names."""
