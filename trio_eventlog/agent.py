@@ -173,7 +173,7 @@ class Node:
             names=surroundings.names or RealNames(settings.dns_servers),
             probe=self._probe_place,
             on_hello=self._introduce,
-            is_waiting=lambda: not self._ready.is_set(),
+            is_waiting=lambda: not self._knows_leader,
             settings=_join_settings(settings),
             rng=rng,
         )
@@ -273,6 +273,10 @@ class Node:
         """Until the node belongs to a cluster and knows who leads its catalog."""
         await self._ready.wait()
 
+    @property
+    def _knows_leader(self) -> bool:
+        return self._ready.is_set() and self._replicas.catalog.leader_id != NOBODY
+
     def unready_because(self) -> str:
         """Why this node should be given no work just now; "" when it should.
 
@@ -282,7 +286,7 @@ class Node:
             return "the node is stopping"
         if not self._ready.is_set():
             return "the node has not found a cluster with a leader yet"
-        if self._replicas.catalog.leader_id == NOBODY:
+        if not self._knows_leader:
             return "no leader of the catalog is known: an election is under way, or there is no quorum"
         for replica in self._replicas.all():
             if replica.entries_behind > self._settings.catch_up_entries_max:
@@ -711,6 +715,7 @@ def _join_settings(settings: NodeSettings) -> JoinSettings:
     return JoinSettings(
         retry_seconds_min=settings.join_retry_seconds_min,
         retry_seconds_max=settings.join_retry_seconds_max,
+        refresh_seconds=settings.join_refresh_seconds,
         resolve_seconds_max=settings.dns_timeout_seconds,
         places_max=settings.join_addresses_max,
     )

@@ -97,10 +97,18 @@ class NodeSettings:
     join_retry_seconds_max: float = setting(
         DURATION,
         5.0,
-        "Longest such wait, also while the node runs: so soon it follows names to new addresses.",
+        "Longest such wait.",
         group="Node and cluster",
         minimum=0.01,
         maximum=3600,
+    )
+    join_refresh_seconds: float = setting(
+        DURATION,
+        60.0,
+        "How often names in `join` are asked while the node knows a leader.",
+        group="Node and cluster",
+        minimum=0.01,
+        maximum=DAY_SECONDS,
     )
     join_addresses_max: int = setting(
         COUNT, 64, "Addresses of one name in `join` that are asked.", group="Node and cluster", minimum=1, maximum=4096

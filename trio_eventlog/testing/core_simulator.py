@@ -93,7 +93,6 @@ MARKS = (
     "dropped TOO_MANY_READS",
     "dropped TRANSFERRING",
     "installed",
-    "leader deposed by APPEND",
     "leader deposed by APPEND_RESPONSE",
     "lost",
     "machine restarts from before",
@@ -217,14 +216,14 @@ class Parameters:
             duplication=some(0, 0, 0.02, 0.2),
             crash_rate=some(0, 0.005, 0.02, 0.05),
             cut_rate=some(0, 0, 0.01, 0.05),
-            stall_rate=some(0, 0, 0.01),
+            stall_rate=some(0, 0, 0.02),
             reset_rate=some(0, 0, 0.02),
             blackout_rate=some(0, 0, 0.01),
             # A lease is only as good as the clocks.
             pause_rate=0 if lease else some(0, 0, 0.01, 0.03),
             drift=0 if lease else some(0, 0.1, 0.3),
             proposal_rate=some(0.2, 1, 3),
-            read_rate=some(0, 0.3, 1),
+            read_rate=some(0, 0.1, 0.5),
             change_rate=some(0, 0, 0.01, 0.05),
             transfer_rate=some(0, 0, 0.01, 0.05),
             compact_rate=some(0, 0, 0.02, 0.1),
@@ -250,6 +249,9 @@ class Read:
 
     asked_at: int
     floor: int
+
+
+DiskStep = HardState | SnapshotMetadata | Entry
 
 
 class SimulatedLog(MemoryLog):
@@ -278,7 +280,7 @@ class Replica:
         commit_seen, applied_seen, led_term, handed_last: what the referee saw last.
         ticks: of this life.
         writing_since: at which tick the disk began what it is at.
-        heard: at which tick each node was last heard from; a new leader, or configuration, begins with everyone.
+        heard: at which tick each node was last heard from; a new leader, configuration or transfer begins with everyone.
         promised: the entry's term for each (term, index) that this life is to acknowledge.
         following: what it, as a leader, thought of each follower at its last tick.
     """
@@ -517,7 +519,7 @@ class CoreSimulation:
             steps = disk_steps(replica, replica.writes[0])
             done = rng.randint(0, len(steps))
             for step in steps[:done]:
-                carry_out_on_disk(replica, step)
+                self.persist(replica, step)
             kept = sum(isinstance(step, Entry) for step in steps[:done])
             if 0 < kept < len(replica.writes[0].entries):
                 self.counts["crash kept a part of the entries"] += 1
@@ -578,7 +580,7 @@ class CoreSimulation:
     def carry_out(self, replica: Replica, core: RaftNode, ready: Ready) -> None:
         for event in ready.events:
             self.counts[event.kind.name] += 1
-            self.mark_event(replica, core, event)
+            self.on_event(replica, core, event)
             if event.kind in (EventKind.ALARM_COMMIT_OUT_OF_RANGE, EventKind.ALARM_FOLLOWER_LOST_ENTRIES):
                 self.fail(f"{replica.node_id} raises {event}, though no disk has broken its word")
         if ready.soft_state is not None:
@@ -623,18 +625,12 @@ class CoreSimulation:
         append = replica.writes.popleft()
         replica.writing = False
         for step in disk_steps(replica, append):
-            carry_out_on_disk(replica, step)
+            self.persist(replica, step)
         replica.hard_state = append.hard_state or replica.hard_state
         if append.snapshot is not None:
             snapshot = append.snapshot
-            replica.machine = Checkpoint(
-                index=snapshot.index,
-                term=snapshot.term,
-                digest=self.digests[snapshot.index],
-                configuration=snapshot.configuration,
-            )
+            replica.machine = replica.checkpoints[-1]
             self.check_configuration(replica, core, replica.machine)
-            replica.checkpoints = [replica.machine]
             replica.applying.clear()
             self.note("installed", f"{replica.node_id} snapshot {snapshot.index}")
         if self.log is not None:
@@ -651,6 +647,18 @@ class CoreSimulation:
             del replica.tail[index]
         self.write_next(replica)
         self.pump(replica)
+
+    def persist(self, replica: Replica, step: DiskStep) -> None:
+        if isinstance(step, HardState):
+            replica.durable_commit = max(replica.durable_commit, step.commit)
+            replica.hard_state = attrs.evolve(step, commit=replica.durable_commit)
+        elif isinstance(step, Entry):
+            replica.log.append((step,))
+        else:
+            # Its data came before the message that names it.
+            digest = self.digests[step.index]
+            replica.checkpoints = [Checkpoint(index=step.index, term=step.term, digest=digest, configuration=step.configuration)]
+            replica.log.install(step)
 
     def apply_next(self, replica: Replica) -> None:
         if not replica.applying_now and replica.applying:
@@ -830,8 +838,9 @@ class CoreSimulation:
             self.note("pause", f"{victim.node_id} until {victim.paused_until}")
         if rng.random() < parameters.cut_rate:
             self.cut_links(rng)
+        leaders = [replica for replica in replicas if replica.core is not None and replica.core.is_leader]
         if rng.random() < parameters.stall_rate:
-            victim = rng.choice(replicas)
+            victim = rng.choice(leaders or replicas)
             victim.stalled_until = self.now + rng.randrange(3 * parameters.settings.election_timeout_ticks * TICK)
             self.note("stall", f"{victim.node_id} until {victim.stalled_until}")
         if rng.random() < parameters.reset_rate:
@@ -1147,7 +1156,7 @@ class CoreSimulation:
 
     # Marks: what was reached, seen from outside.
 
-    def mark_event(self, replica: Replica, core: RaftNode, event: Event) -> None:
+    def on_event(self, replica: Replica, core: RaftNode, event: Event) -> None:
         match event.kind:
             case EventKind.TRANSFER_ENDED if core.is_leader:
                 self.counts["transfer aborted"] += 1
@@ -1155,6 +1164,9 @@ class CoreSimulation:
                 other.core is not None and other.core.is_leader and other is not replica for other in self.replicas.values()
             ):
                 self.counts["two leaders, of different terms"] += 1
+            case EventKind.TRANSFER_STARTED:
+                # The quorum check begins anew, since its clock is the transfer's too.
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
             case EventKind.READS_DROPPED:
                 self.after_for(replica, self.rngs["load"].randrange(3 * TICK), partial(self.ask_again, replica, event.contexts))
             case _:
@@ -1217,9 +1229,6 @@ class CoreSimulation:
         return True
 
 
-DiskStep = HardState | SnapshotMetadata | Entry
-
-
 def disk_steps(replica: Replica, append: StorageAppend) -> list[DiskStep]:
     """What a shell does for an append, one durable step after the other; a crash comes in between any two of them.
 
@@ -1247,16 +1256,6 @@ def disk_steps(replica: Replica, append: StorageAppend) -> list[DiskStep]:
             steps.append(attrs.evolve(state, commit=min(state.commit, entry.index - 1)))
         steps.append(entry)
     return steps
-
-
-def carry_out_on_disk(replica: Replica, step: DiskStep) -> None:
-    if isinstance(step, HardState):
-        replica.durable_commit = max(replica.durable_commit, step.commit)
-        replica.hard_state = attrs.evolve(step, commit=replica.durable_commit)
-    elif isinstance(step, Entry):
-        replica.log.append((step,))
-    else:
-        replica.log.install(step)
 
 
 def next_digest(digest: bytes, entry: Entry) -> bytes:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FAULTS_MAX = 6
 BEGIN_SECONDS_MAX = 5.0
-GRID_SECONDS = 0.01
+GRID_SECONDS = 0.05
 """When faults begin: a multiple of it. Fewer choices shrink faster and read better; the seed moves everything else."""
 FAULT_SECONDS = (0.1, 0.3, 1.0, 3.0)
 SYNC_SECONDS = (0.03, 0.1, 0.3, 1.0)
