@@ -18,7 +18,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | silent crash | power fails and nobody is told: connections are half-open |
 | address | the node's machine comes back under another IP address |
 | slow disk | one kind of its calls |
-| failing disk | one of its next writes or syncs fails, and the node stops itself |
+| failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
 | full disk | for a while |
 | flip, lost disk | spends the node |
@@ -311,7 +311,7 @@ class Nemesis:
             return
         self._is_disk_touched.add(name)
         if fault == "failing disk":
-            operation = rng.choice((Operation.WRITE, Operation.SYNC))
+            operation = rng.choice((Operation.WRITE, Operation.SYNC, Operation.NAMES))
             disk.faults.append(
                 Fault(operation=operation, path_part=rng.choice(("", "hard_state", ".log")), after=rng.randrange(10), times=1)
             )

@@ -58,6 +58,8 @@ LAST = "the last"
 CHAOS_SECONDS = 60.0
 BATCHES_MAX = 250
 """Of all producers together, so that no run takes much longer than another."""
+RUN_SECONDS_MAX = CHAOS_SECONDS + 180.0
+"""A run that is not over by then has a call that nobody answers."""
 NEW_FRAME_KIND = 200
 NEW_FRAMES_SECONDS = 1.0
 LIVENESS_SECONDS_MAX = 30.0
@@ -217,7 +219,8 @@ async def _simulate(seed: int, parameters: RunParameters, write: Callable[[str],
         steps = _StepLog(run.cluster, write)
         run.cluster.on_note = steps.add
         run.invariants.on_step = lambda driver, what: steps.add(what, driver)
-    await run.run()
+    with trio.fail_after(RUN_SECONDS_MAX):
+        await run.run()
     return RunResult(digest=run.cluster.trace.digest, counts=run.counts)
 
 
