@@ -16,7 +16,15 @@ import trio
 
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.codec.peer_frame import FrameKind, Hello, Refused, RefusedCode, encode_frame
+from trio_eventlog.codec.peer_frame import (
+    OLDEST_PROTOCOL_VERSION,
+    PROTOCOL_VERSION,
+    FrameKind,
+    Hello,
+    Refused,
+    RefusedCode,
+    encode_frame,
+)
 from trio_eventlog.codec.raft_message import decode_message, encode_message
 from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError, ShuttingDown
 from trio_eventlog.gossip.events import Event as GossipEvent
@@ -103,6 +111,7 @@ class Surroundings:
         disk: where its data directory is.
         rng: for ids, jitter and election timeouts.
         now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
+        protocol_versions: of peer links: the oldest and the newest that the node says it speaks. Simulated upgrades say others.
     """
 
     network: Network = attrs.field(factory=RealNetwork)
@@ -111,6 +120,7 @@ class Surroundings:
     disk: Disk | None = None
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     now_ns: Callable[[], int] = time.time_ns
+    protocol_versions: tuple[int, int] = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -561,6 +571,7 @@ class Node:
         return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.told_ids())
 
     def _identity(self) -> Hello:
+        oldest, newest = self._surroundings.protocol_versions
         return Hello(
             node_id=self.node_id,
             cluster_name=self._settings.cluster_name,
@@ -569,6 +580,9 @@ class Node:
             cluster_id=self._directory.cluster_id,
             bootstrap_expect=self._settings.bootstraps,
             has_data=self._directory.cluster_id != NO_CLUSTER,
+            protocol_version=newest,
+            # Peers of one version only are told nothing else: that is the hello of the releases before there were two.
+            oldest_protocol_version=oldest if oldest != newest else 0,
         )
 
     def _send(self, group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
