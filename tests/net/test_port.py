@@ -54,7 +54,7 @@ class Taken:
 
 
 async def test_another_free_number_is_tried() -> None:
-    """As long as numbers that are free for connections are taken for packets; a bounded number of times, and nothing stays bound."""
+    """As long as numbers that are free for connections are taken for packets; a bounded number of times; nothing stays bound."""
     host = SimNetwork(random.Random(0)).host("n1")
     async with open_port("n1:0", host, Taken(host.datagrams, ATTEMPTS_MAX - 1)) as port:
         assert port.address == f"n1:{FIRST_FREE_PORT + ATTEMPTS_MAX - 1}"
