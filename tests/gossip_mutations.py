@@ -3,7 +3,7 @@
     python tests/gossip_mutations.py [--seeds 30] [WORD IN A NAME...]
 
 Each mutation is a text replaced in a copy of the tree. All stories of tests/sim/test_gossip.py run with seed 0, then with seed 1,
-and so on, until one fails: that is the last column of the table in docs/design/gossip.md. Not a test itself: it takes a quarter of an
+and so on, until one fails: that is the last column of the table in docs/design/gossip.md. Not a test itself: it takes half an
 hour.
 """
 

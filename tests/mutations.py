@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -63,9 +65,15 @@ MUTATIONS = (
     Mutation(
         "entries are written before the term they belong to",
         "trio_eventlog/node/raft_driver.py",
-        "            if hard_state is not None:\n                # Entries",
+        "            for part in _parts(frames) if hard_state is not None else [frames]:\n",
         "            if frames:\n                await self._log.append(frames)\n                frames = []\n"
-        "            if hard_state is not None:\n                # Entries",
+        "            for part in _parts(frames) if hard_state is not None else [frames]:\n",
+    ),
+    Mutation(
+        "a configuration change becomes durable before what it says is committed",
+        "trio_eventlog/node/raft_driver.py",
+        "            for part in _parts(frames) if hard_state is not None else [frames]:\n",
+        "            for part in [frames]:\n",
     ),
     Mutation(
         "the commit index becomes durable before its entries",
@@ -268,8 +276,9 @@ MUTATIONS = (
 )
 
 
-def try_mutation(mutation: Mutation, wanted: tuple[str, ...]) -> str:
-    """Which tests fail first; "" when none does."""
+@contextmanager
+def planted(mutation: Mutation) -> Iterator[Path]:
+    """A copy of the tree with this change in it."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
         for name in ("trio_eventlog", "tests"):
@@ -284,6 +293,12 @@ def try_mutation(mutation: Mutation, wanted: tuple[str, ...]) -> str:
         )
         if mutation.old:
             path.write_text(text.replace(mutation.old, mutation.new))
+        yield copy
+
+
+def try_mutation(mutation: Mutation, wanted: tuple[str, ...]) -> str:
+    """Which tests fail first; "" when none does."""
+    with planted(mutation) as copy:
         tests = [test for test in wanted if (copy / test).exists()]
         try:
             ran = subprocess.run(

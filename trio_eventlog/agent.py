@@ -18,21 +18,28 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, Refused, RefusedCode, encode_frame
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError
-from trio_eventlog.http.server import health_handler, serve_http
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError, ShuttingDown
+from trio_eventlog.gossip.messages import Address
+from trio_eventlog.gossip.settings import LAN, LOCAL, WAN
+from trio_eventlog.http.server import answer_probe, health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
+from trio_eventlog.net.datagrams import DatagramNetwork
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
 from trio_eventlog.net.join import Joiner, JoinSettings, Place
 from trio_eventlog.net.links import Lane, LinkRefused, LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.names import Names
-from trio_eventlog.net.network import BoundListener, Network, join_address, split_address
+from trio_eventlog.net.network import Network, join_address, split_address
+from trio_eventlog.net.port import Port, open_port
+from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.gossip_discovery import make_gossip_discovery
+from trio_eventlog.node.gossip_driver import GossipSettings
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.membership import MembershipSettings
 from trio_eventlog.node.raft_driver import DriverSettings
@@ -52,7 +59,7 @@ from trio_eventlog.service.membership import MembershipAdministration, ask_node
 from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
-from trio_eventlog.settings import NodeSettings
+from trio_eventlog.settings import NodeSettings, is_wildcard
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
 from trio_eventlog.storage.real_disk import RealDisk
@@ -66,6 +73,7 @@ _OWN_SERVICES = (
     event_log_pb2.DESCRIPTOR.services_by_name["EventLog"],
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 )
+GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
@@ -76,10 +84,11 @@ CANCELLED_STOP_SECONDS_MAX = 1.0
 
 @attrs.frozen(slots=True, kw_only=True)
 class Surroundings:
-    """The four seams: what a node is given of the world. The defaults are the real ones.
+    """The seams: what a node is given of the world. The defaults are the real ones.
 
     Attributes:
         network: where it dials and listens.
+        datagrams: where its packets come and go; of one node only.
         names: how names in `join` are looked up. None: as the system does; but another network than the system's may know hosts
             that the system does not, and there each is dialled as it is written.
         disk: where its data directory is.
@@ -88,6 +97,7 @@ class Surroundings:
     """
 
     network: Network = attrs.field(factory=RealNetwork)
+    datagrams: DatagramNetwork = attrs.field(factory=RealDatagramNetwork)
     names: Names | None = None
     disk: Disk | None = None
     rng: random.Random = attrs.field(factory=random.SystemRandom)
@@ -105,15 +115,17 @@ class Node:
         broker: produce and consume on this very node; other nodes' partitions are not reached through it.
     """
 
-    def __init__(self, settings: NodeSettings, surroundings: Surroundings, directory: DataDirectory, bound: BoundListener) -> None:
+    def __init__(
+        self, settings: NodeSettings, surroundings: Surroundings, directory: DataDirectory, port: Port, gossip_address: Address
+    ) -> None:
         self.node_id = directory.node_id
-        self.listening_on = bound.address
-        self.address = settings.advertised(split_address(bound.address)[1])
+        self.listening_on = port.address
+        self.address = _advertised(settings, port)
         self.name = settings.node_name or format_id(self.node_id)
         self._settings = settings
         self._surroundings = surroundings
         self._directory = directory
-        self._bound = bound
+        self._port = port
         self._voters: tuple[NodeId, ...] = ()
         self._ready = trio.Event()
         self._stopping = trio.Event()
@@ -150,10 +162,26 @@ class Node:
             named,
             names=surroundings.names or RealNames(settings.dns_servers),
             probe=self._probe_place,
-            on_hello=self._discovery.introduce,
-            is_waiting=lambda: not self._ready.is_set(),
+            on_hello=self._introduce,
+            is_waiting=lambda: not self._knows_leader,
             settings=_join_settings(settings),
             rng=rng,
+        )
+        assert port.datagrams is not None
+        self._gossip = make_gossip_discovery(
+            node_id=self.node_id,
+            name=self.name,
+            advertised=self.address,
+            cluster_name=settings.cluster_name,
+            version=VERSION,
+            datagrams=port.datagrams,
+            address=gossip_address,
+            network=surroundings.network,
+            datagram_network=surroundings.datagrams,
+            rng=rng,
+            on_event=self._on_gossip_discovery_event,
+            seeds=fixed,
+            settings=GossipSettings(swim=GOSSIP_PROFILES[settings.gossip_profile]),
         )
         self._replicas = Replicas(
             node_id=self.node_id,
@@ -215,7 +243,7 @@ class Node:
         self._health = Health()
         self._tell_health()
         services.append(self._health.service())
-        self._server = Server([*services, *reflection_services(services)], rpc)
+        self._server = Server([*services, *reflection_services(services)], rpc, self._answer_get)
         self._mux = Mux(
             MuxSettings(
                 unidentified_connections_max=settings.max_unidentified_connections,
@@ -225,6 +253,7 @@ class Node:
             grpc=self._serve_grpc,
             http=self._serve_http,
             peer=self._transport.handle_inbound,
+            gossip=self._gossip.driver.handle_stream,
             tls=self._tls,
         )
 
@@ -233,6 +262,10 @@ class Node:
     async def wait_ready(self) -> None:
         """Until the node belongs to a cluster and knows who leads its catalog."""
         await self._ready.wait()
+
+    @property
+    def _knows_leader(self) -> bool:
+        return self._ready.is_set() and self._replicas.catalog.leader_id != NOBODY
 
     def unready_because(self) -> str:
         """Why this node should be given no work just now; "" when it should.
@@ -243,7 +276,7 @@ class Node:
             return "the node is stopping"
         if not self._ready.is_set():
             return "the node has not found a cluster with a leader yet"
-        if self._replicas.catalog.leader_id == NOBODY:
+        if not self._knows_leader:
             return "no leader of the catalog is known: an election is under way, or there is no quorum"
         for replica in self._replicas.all():
             if replica.entries_behind > self._settings.catch_up_entries_max:
@@ -326,7 +359,7 @@ class Node:
 
     # Life
 
-    async def _live(self, bound: BoundListener, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
         """All of the node's tasks, until `_stop` ends them.
 
         Shielded: when the embedding block is cancelled, the block ends first, then these, so that leadership can still be handed
@@ -338,7 +371,7 @@ class Node:
                     await core.start(self._run)
                     with self._edge_scope:
                         async with trio.open_nursery() as edge:
-                            await edge.start(self._mux.serve, bound.listener)
+                            await edge.start(self._mux.serve, self._port.bound.listener)
                             self._core_scope.shield = True
                             task_status.started()
                     await trio.sleep_forever()
@@ -350,13 +383,19 @@ class Node:
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Everything but the port's door, until cancelled."""
         self._voters = await load_voters(self._directory)
-        async with self._forwarder.running(), trio.open_nursery() as nursery:
-            await nursery.start(self._transport.run)
-            nursery.start_soon(self._discovery.run)
-            nursery.start_soon(self._joiner.run)
-            nursery.start_soon(self._join_cluster, nursery)
-            nursery.start_soon(self._end_when_disowned)
-            task_status.started()
+        try:
+            async with self._forwarder.running(), trio.open_nursery() as nursery:
+                await nursery.start(self._transport.run)
+                nursery.start_soon(self._discovery.run)
+                nursery.start_soon(self._joiner.run)
+                nursery.start_soon(self._gossip.run)
+                nursery.start_soon(self._join_cluster, nursery)
+                nursery.start_soon(self._end_when_disowned)
+                task_status.started()
+        except BaseExceptionGroup as group:
+            # What tasks are told who wait at a group that fails is never why it failed.
+            (_, cause) = group.split(ShuttingDown)
+            raise (cause or group) from None
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
@@ -403,15 +442,17 @@ class Node:
         deadline = self._stop_scope.deadline = trio.current_time() + seconds_max
         if not self._is_over:
             with self._stop_scope:
-                async with trio.open_nursery() as nursery:
-                    for replica in self._replicas.all():
-                        if replica.is_leader and len(replica.status().configuration.voters) > 1:
-                            nursery.start_soon(self._hand_over, replica)
-                async with trio.open_nursery() as nursery:
-                    for replica in self._replicas.all():
-                        nursery.start_soon(self._lead_no_more, replica)
-                    await self._server.drain(deadline)
-                    nursery.cancel_scope.cancel()
+                async with trio.open_nursery() as leaving:
+                    leaving.start_soon(self._leave_gossip)
+                    async with trio.open_nursery() as nursery:
+                        for replica in self._replicas.all():
+                            if replica.is_leader and len(replica.status().configuration.voters) > 1:
+                                nursery.start_soon(self._hand_over, replica)
+                    async with trio.open_nursery() as nursery:
+                        for replica in self._replicas.all():
+                            nursery.start_soon(self._lead_no_more, replica)
+                        await self._server.drain(deadline)
+                        nursery.cancel_scope.cancel()
         self._edge_scope.cancel()
         self._core_scope.cancel()
 
@@ -434,11 +475,22 @@ class Node:
         else:
             logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
 
+    async def _leave_gossip(self) -> None:
+        try:
+            if not await self._gossip.driver.leave():
+                logger.warning("gossip could not be left in time: other nodes will call this one failed")
+        except ShuttingDown:
+            logger.debug("gossip has ended already")
+
     # The edge
 
     async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._server.serve(stream, peer)
+
+    def _answer_get(self, path: str) -> int | None:
+        answer = answer_probe(path, self.unready_because)
+        return None if answer is None else answer.status
 
     async def _serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         await serve_http(stream, info, health_handler(self.unready_because))
@@ -525,10 +577,10 @@ class Node:
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
             case PeerConnected(node_id=node_id, hello=hello):
-                self._discovery.introduce(hello)
+                self._introduce(hello)
                 self._reconciler.on_connected(node_id)
             case PeerIntroduced(hello=hello):
-                self._discovery.introduce(hello)
+                self._introduce(hello)
             case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
@@ -537,9 +589,18 @@ class Node:
             case PeerRefused():
                 pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
+    def _introduce(self, hello: Hello) -> None:
+        self._discovery.introduce(hello)
+        self._gossip.introduce(hello)
+
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged) and event.member.node_id not in self._replicas.removed:
             self._transport.set_peer(event.member.node_id, event.member.address)
+
+    def _on_gossip_discovery_event(self, event: DiscoveryEvent) -> None:
+        """Gossip only says where somebody might be: who is there is proved by the hello."""
+        members = self._gossip.members().values()
+        self._discovery.set_hints(member.address for member in members if member.node_id not in self._replicas.removed)
 
 
 @asynccontextmanager
@@ -565,20 +626,18 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
                 f"{settings.data_dir}: holds data of the cluster named {directory.cluster_name!r}, and cluster_name is"
                 f" {settings.cluster_name!r}. Use the directory of that cluster, or set the name that belongs to this one."
             )
-        try:
-            bound = await surroundings.network.listen(settings.listen)
-        except OSError as error:
-            raise SettingsError(f"{error}: choose another --listen address, or stop what uses it") from error
-        node = Node(settings, surroundings, directory, bound)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(node._live, bound)
-            is_orderly = False
-            try:
-                yield node
-                is_orderly = True
-            finally:
-                with trio.CancelScope(shield=True):
-                    await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
+        async with open_port(settings.listen, surroundings.network, surroundings.datagrams) as port:
+            gossip_address = await _gossip_address(settings, port, surroundings.datagrams)
+            node = Node(settings, surroundings, directory, port, gossip_address)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(node._live)
+                is_orderly = False
+                try:
+                    yield node
+                    is_orderly = True
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
 
 
 async def run_node(settings: NodeSettings, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
@@ -586,6 +645,29 @@ async def run_node(settings: NodeSettings, *, task_status: trio.TaskStatus[Node]
     async with open_node(settings) as node:
         task_status.started(node)
         await trio.sleep_forever()
+
+
+def _advertised(settings: NodeSettings, port: Port) -> str:
+    return settings.advertised(split_address(port.address)[1])
+
+
+async def _gossip_address(settings: NodeSettings, port: Port, datagrams: DatagramNetwork) -> Address:
+    """Where others send packets to: what the advertised address stands for, as gossip carries IP addresses.
+
+    Raises:
+        SettingsError: it stands for nothing, and the address listened on is of no use to others.
+    """
+    advertised = _advertised(settings, port)
+    try:
+        return (await datagrams.resolve(advertised))[0]
+    except OSError as error:
+        if is_wildcard(split_address(port.address)[0]):
+            raise SettingsError(
+                f"the advertised address {advertised} cannot be resolved, and gossip carries IP addresses: {error}. Give one"
+                " that other nodes can reach with --advertise"
+            ) from error
+        logger.warning("%s cannot be resolved (%s): packets are asked for at %s", advertised, error, port.address)
+        return (await datagrams.resolve(port.address))[0]
 
 
 def _tls_source(settings: NodeSettings) -> FileTls | None:
@@ -619,6 +701,7 @@ def _join_settings(settings: NodeSettings) -> JoinSettings:
     return JoinSettings(
         retry_seconds_min=settings.join_retry_seconds_min,
         retry_seconds_max=settings.join_retry_seconds_max,
+        refresh_seconds=settings.join_refresh_seconds,
         resolve_seconds_max=settings.dns_timeout_seconds,
         places_max=settings.join_addresses_max,
     )

@@ -99,7 +99,7 @@ def parse_join(text: str) -> JoinTarget:
     text = text.strip()
     if text.startswith(SRV_SCHEME):
         name = text.removeprefix(SRV_SCHEME)
-        if not name or set(name) & set(":/@?# ") or ".." in name or name.startswith("."):
+        if not name or set(name) & set(":/@?#, ") or ".." in name or name.startswith("."):
             raise ValueError(f"not a DNS name: write {SRV_SCHEME}{SRV_PREFIX}NAME; the port comes from the SRV records")
         return JoinTarget(text, name if name.startswith("_") else SRV_PREFIX + name, 0, is_service=True)
     if text.startswith(DNS_SCHEME):

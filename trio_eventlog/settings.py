@@ -97,10 +97,18 @@ class NodeSettings:
     join_retry_seconds_max: float = setting(
         DURATION,
         5.0,
-        "Longest such wait, also while the node runs: so soon it follows names to new addresses.",
+        "Longest such wait.",
         group="Node and cluster",
         minimum=0.01,
         maximum=3600,
+    )
+    join_refresh_seconds: float = setting(
+        DURATION,
+        60.0,
+        "How often names in `join` are asked while the node knows a leader.",
+        group="Node and cluster",
+        minimum=0.01,
+        maximum=DAY_SECONDS,
     )
     join_addresses_max: int = setting(
         COUNT, 64, "Addresses of one name in `join` that are asked.", group="Node and cluster", minimum=1, maximum=4096
@@ -139,6 +147,14 @@ class NodeSettings:
         group="Node and cluster",
         minimum=0,
         maximum=3600,
+    )
+
+    gossip_profile: str = setting(
+        TEXT,
+        "lan",
+        "How fast and how patient gossip is: local for one machine, lan, wan for slow links. The same on all nodes.",
+        group="Node and cluster",
+        choices=("local", "lan", "wan"),
     )
 
     # Membership
@@ -462,9 +478,14 @@ class NodeSettings:
         if self.advertise:
             return self.advertise
         host, _ = parse_address(self.listen)
-        if host in _WILDCARDS and self.node_name:
+        if is_wildcard(host) and self.node_name:
             host = self.node_name
         return format_address(host, port)
+
+
+def is_wildcard(host: str) -> bool:
+    """`host` means every address of the machine, which is no address for others to use."""
+    return host in _WILDCARDS
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:

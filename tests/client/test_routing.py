@@ -3,12 +3,15 @@
 import random
 
 import pytest
+import trio.testing
 
 from trio_eventlog.client.backoff import Backoff
 from trio_eventlog.client.routing import Placement, Routing, ServerInfo
-from trio_eventlog.client.target import parse_target
-from trio_eventlog.errors import InvalidArgument, NotLeader
+from trio_eventlog.client.target import find_seeds, parse_target
+from trio_eventlog.errors import InvalidArgument, NotLeader, Unavailable
 from trio_eventlog.ids import format_id
+from trio_eventlog.net.names import ServiceHost
+from trio_eventlog.testing.names import TableNames
 
 SERVERS = [
     ServerInfo(id=format_id(number), name=f"n{number}", address=f"n{number}:1", is_leader=number == 2) for number in (1, 2, 3)
@@ -47,6 +50,31 @@ def test_no_targets(target: str) -> None:
     """Refused, with the text at fault."""
     with pytest.raises(InvalidArgument, match="target"):
         parse_target(target)
+
+
+SRV_NAMES = TableNames(records={"_eventlog._tcp.log.example": [ServiceHost("n0.log", 8400), ServiceHost("fd00::1", 9)]})
+
+
+@pytest.mark.parametrize("target", ["eventlog+srv://log.example", " eventlog+srv://_eventlog._tcp.log.example/"])
+async def test_targets_that_dns_knows(target: str) -> None:
+    """Hosts stay names: their addresses are looked up whenever one is connected to."""
+    assert await find_seeds(target, SRV_NAMES, 1) == ("n0.log:8400", "[fd00::1]:9")
+
+
+async def test_targets_that_dns_does_not_know(autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(Unavailable, match=r"_eventlog\._tcp\.nobody: no such name"):
+        await find_seeds("eventlog+srv://nobody", SRV_NAMES, 1)
+    with pytest.raises(Unavailable, match="within 1 s"):
+        await find_seeds("eventlog+srv://log.example", TableNames(latency_seconds=5), 1)
+    for target in ("eventlog+srv://", "eventlog+srv://a:1", "eventlog+srv://a,b:2"):
+        with pytest.raises(InvalidArgument, match="write eventlog"):
+            await find_seeds(target, SRV_NAMES, 1)
+
+
+async def test_other_targets_are_asked_of_nobody() -> None:
+    names = TableNames()
+    assert await find_seeds("eventlog://a,b:2", names, 1) == ("a:8400", "b:2")
+    assert names.asked == []
 
 
 def test_nothing_known() -> None:

@@ -138,9 +138,11 @@ async def test_partitions_with_fewer_replicas_move_to_a_node_that_comes_and_back
 
         await cluster.wait_until(lambda: bool(carried_by("n4")) and has_settled(), "n4 has its share")
         assert 1 <= len(carried_by("n4")) <= 6
-        for name in cluster.names:
-            open_here = [number for number in range(8) if cluster.replica(name, "orders", number) is not None]
-            assert open_here == carried_by(name)
+
+        def open_at(name: str) -> list[int]:
+            return [number for number in range(8) if cluster.replica(name, "orders", number) is not None]
+
+        await cluster.wait_until(lambda: all(open_at(name) == carried_by(name) for name in cluster.names), "all know that too")
         for partition in range(8):
             await client.produce("orders", b"between-%d" % partition, partition=partition)
         await drain(cluster, "n4", by="n1")
@@ -261,3 +263,68 @@ async def test_who_restarts_faster_than_the_stabilisation_time_is_given_nothing_
         ids = {cluster.node_id("n4"), cluster.node_id("n5")}
         assert not ids & cluster.node("n1")._replicas.machine.nodes.keys(), "nor does it carry partitions"
         await cluster.wait_voters(None, *cluster.names)
+
+
+async def test_leave_on_every_node_at_once_loses_no_data() -> None:
+    """SIGTERM everywhere under load is no goodbye for Raft: all are the voters they were, and everything acknowledged is there."""
+    acknowledged: dict[bytes, int] = {}
+    enough = trio.Event()
+    async with Cluster(3, seed=30) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        await cluster.wait_registered()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(produce_until, client, "orders", enough, acknowledged)
+            for _ in range(2):
+                count = len(acknowledged)
+                await cluster.wait_until(lambda count=count: len(acknowledged) > count + 10, "records flow")  # type: ignore[misc]
+                async with trio.open_nursery() as stopping:
+                    for name in cluster.names:
+                        stopping.start_soon(cluster.stop, name)
+                assert not cluster.running
+                for name in cluster.names:
+                    await cluster.start(name)
+            await cluster.wait_leader("orders")
+            enough.set()
+        await cluster.wait_voters(None, *cluster.names)
+        await cluster.wait_voters("orders", *cluster.names)
+        await check_acknowledged(cluster, "orders", acknowledged, *cluster.names)
+
+
+async def test_the_catalogs_leader_is_drained_and_the_next_one_meanwhile_refused() -> None:
+    """It hands over first, so that somebody sees it through; a second drain is refused until the first has ended, then done."""
+    acknowledged: dict[bytes, int] = {}
+    enough = trio.Event()
+    async with Cluster(5, seed=31) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_registered()
+        leader = await cluster.wait_leader()
+        second = next(name for name in cluster.names if name != leader)
+        witness = next(name for name in cluster.names if name not in (leader, second))
+        refusals: dict[str, str] = {}
+
+        async def try_to_drain(name: str) -> None:
+            try:
+                await drain(cluster, name, by=witness)
+            except MembershipRefused as error:
+                refusals[name] = str(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(produce_until, client, "orders", enough, acknowledged)
+            await cluster.wait_until(lambda: len(acknowledged) > 10, "records flow")
+            async with trio.open_nursery() as both:
+                both.start_soon(try_to_drain, leader)
+                both.start_soon(try_to_drain, second)
+            ((refused, reason),) = refusals.items()
+            assert "one at a time" in reason
+            first = leader if refused == second else second
+            await cluster.wait_over(first)
+            await cluster.wait_gone(cluster.node_id(first))
+            await drain(cluster, refused, by=witness)
+            await cluster.wait_over(refused)
+            await cluster.wait_gone(cluster.node_id(refused))
+            enough.set()
+        rest = set(cluster.names) - {leader, second}
+        await cluster.wait_voters(None, *rest)
+        await cluster.wait_voters("orders", *rest)
+        await check_acknowledged(cluster, "orders", acknowledged, *rest)

@@ -306,6 +306,16 @@ def answer(serf: Serf, now: float) -> None:
     serf.actions.datagrams.clear()
 
 
+@pytest.mark.parametrize(("members", "told"), [(3, 3), (5, 4)])
+def test_who_leaves_tells_others_directly(members: int, told: int) -> None:
+    """As many as the setting allows; the rest hears the rumor."""
+    serf = new_serf(members=members, serf_settings=SerfSettings(leave_told_max=4))
+    serf.leave(0.0)
+    intents_sent = [(where, one.message) for where, one in of_type(sent(serf.actions), UserMessage)]
+    assert len({where for where, _ in intents_sent}) == len(intents_sent) == told
+    assert {message for _, message in intents_sent} == {leave_intent(0, 1)}
+
+
 def test_leave_intents_about_ourselves_are_refuted() -> None:
     """With a join intent that is later than the accusation."""
     serf = new_serf(members=1)

@@ -184,7 +184,18 @@ async def test_a_node_that_waits_for_nobody_says_nothing(world: World, caplog: p
     world.is_waiting = False
     await world.run(200, "peers:1")
     assert not lines(caplog)
-    assert len(world.names.asked) > 30, "but it goes on: the name may stand for others some day"
+    assert len(world.names.asked) == 4, "but it goes on now and then: the name may stand for others some day"
+
+
+async def test_a_node_that_misses_others_again_tries_as_often_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.is_waiting = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, 130, "peers:1")
+        await trio.sleep(100)
+        assert len(world.names.asked) == 2
+        world.is_waiting = True
+        await trio.sleep(25)
+        assert 2 + 4 <= len(world.names.asked) <= 2 + 11
 
 
 async def test_a_changing_answer_does_not_flood_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,3 +45,11 @@ async def test_ipv6() -> None:
         assert bound.address.startswith("[::1]:")
         async with await RealNetwork().open_stream(bound.address) as stream:
             assert isinstance(stream, trio.abc.HalfCloseableStream)
+
+
+async def test_a_connection_that_is_refused_says_so() -> None:
+    """And not only that every attempt failed."""
+    with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1:1: Connection refused"):
+        await RealNetwork().open_stream("127.0.0.1:1")
+    with pytest.raises(OSError, match=r"Name or service|not known|No address"):
+        await RealNetwork().open_stream("nobody.invalid:1")

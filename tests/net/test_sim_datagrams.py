@@ -1,6 +1,7 @@
 """Packets: the same suite on UDP sockets and on a `SimNetwork`, then what only one of them has."""
 
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,7 +23,7 @@ async def pair(kind: str) -> AsyncIterator[tuple[Datagrams, Datagrams, DatagramN
     if kind == "simulated":
         network = SimNetwork(random.Random(1))
         (one_network, other_network) = (network.host("n1").datagrams, network.host("n2").datagrams)
-        (one, other) = (await one_network.bind("n1:8400"), await other_network.bind("n2:8400"))
+        (one, other) = (await one_network.bind("n1:0"), await other_network.bind("n2:0"))
     else:
         host = "127.0.0.1" if kind == "v4" else "[::1]"
         (one_network, other_network) = (RealDatagramNetwork(), RealDatagramNetwork())  # type: ignore[assignment]
@@ -45,6 +46,7 @@ async def test_packets_come_with_their_sender(kind: str) -> None:
     """And one can answer to where they came from."""
     with trio.fail_after(5):
         async with pair(kind) as (one, other, network):
+            assert not other.address.endswith(":0"), "port 0 is any free one"
             [destination] = (await network.resolve(other.address))[:1]
             assert other.receive_nowait() is None
             one.send_nowait(b"question", destination)
@@ -60,6 +62,15 @@ async def test_packets_come_with_their_sender(kind: str) -> None:
             other.send_nowait(b"answer", sender)
             await one.wait_receivable()
             assert one.receive_nowait() == (b"answer", destination)
+
+
+@kinds
+async def test_a_packet_too_long(kind: str) -> None:
+    """Is an error, not a loss."""
+    async with pair(kind) as (one, other, network):
+        [destination] = (await network.resolve(other.address))[:1]
+        with pytest.raises(OSError, match=r"[Tt]oo long"):
+            one.send_nowait(b"x" * 70_000, destination)
 
 
 @kinds
@@ -109,12 +120,9 @@ async def test_waiting_can_be_cancelled(kind: str) -> None:
 @kinds
 async def test_taken_address(kind: str) -> None:
     """The text says which."""
-    async with pair(kind) as (one, _, _):
-        second = SimNetwork(random.Random(1)).host("n9").datagrams if kind == "simulated" else RealDatagramNetwork()
-        if kind == "simulated":
-            await second.bind("n1:8400")
-        with pytest.raises(OSError, match="cannot receive packets on"):
-            await second.bind(one.address)
+    async with pair(kind) as (one, _, network):
+        with pytest.raises(OSError, match=f"cannot receive packets on {re.escape(one.address)}"):
+            await network.bind(one.address)
 
 
 @kinds

@@ -7,11 +7,11 @@ import pytest
 import trio
 from gossip_rig import Node, Rig, no_handler, rig, sees, three, until
 
-from trio_eventlog.codec.gossip_crypto import encode_key
+from trio_eventlog.codec.gossip_crypto import Keyring, encode_key
 from trio_eventlog.codec.memberlist import StreamDecoder, encode_label, encode_stream_message
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.codec.serf import encode_tags
-from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, SettingsError, ShuttingDown
+from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, ShuttingDown
 from trio_eventlog.gossip.events import (
     KeysChanged,
     LoopStalled,
@@ -34,9 +34,9 @@ from trio_eventlog.node.gossip_discovery import (
     GossipDiscovery,
     accepts_cluster,
     cluster_tag,
+    make_gossip_discovery,
     member_of,
     node_tags,
-    open_gossip_discovery,
 )
 from trio_eventlog.node.gossip_driver import GossipRefused, GossipSettings
 from trio_eventlog.testing.weather import Weather
@@ -445,19 +445,22 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
     name = f"n{number}"
     told: list[discovery.DiscoveryEvent] = []
     bound = await cluster.network.host(name).listen(f"{name}:8400")
-    found = await open_gossip_discovery(
+    rng = random.Random(number)
+    packets = cluster.network.host(name).datagrams
+    found = make_gossip_discovery(
         node_id=NodeId(number),
         name=name,
-        listening_on=bound.address,
         advertised=bound.address,
         cluster_name="c",
         version="1",
+        datagrams=await packets.bind(bound.address),
+        address=(await packets.resolve(bound.address))[0],
         network=cluster.network.host(name),
-        datagram_network=cluster.network.host(name).datagrams,
-        rng=random.Random(number),
+        datagram_network=packets,
+        rng=rng,
         on_event=told.append,
         seeds=[f"{seed}:8400" for seed in seeds],
-        keys=keys,
+        keyring=Keyring(keys, rng) if keys else None,
     )
     mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.handle_stream)
     scope = trio.CancelScope()
@@ -527,28 +530,6 @@ async def test_a_wiped_disk_is_another_node() -> None:
         await two.discovery.driver.set_tags({"role": "other"})
         await until(lambda: len(one.told) == 3)
         assert one.discovery.members() == {}
-
-
-async def test_what_cannot_be_opened() -> None:
-    """A taken port and a wrong key are settings to be changed; nothing stays bound."""
-    async with rig() as cluster:
-        squatter = await cluster.network.host("n1").datagrams.bind("n1:8400")
-        with pytest.raises(SettingsError, match="choose another port"):
-            await start_discovery(cluster, 1)
-        squatter.close()
-        cluster.network.crash("n1")
-        with pytest.raises(SettingsError, match="16, 24 or 32"):
-            await start_discovery(cluster, 1, keys=(b"short",))
-        assert cluster.network._sockets == {}
-        cluster.network.crash("n1")
-
-        async def resolve(address: str) -> list[Address]:
-            raise OSError("no such host")
-
-        cluster.network.host("n1").datagrams.resolve = resolve  # type: ignore[method-assign]
-        with pytest.raises(SettingsError, match="cannot be resolved"):
-            await start_discovery(cluster, 1)
-        assert cluster.network._sockets == {}
 
 
 async def test_tags_fit() -> None:

@@ -7,10 +7,23 @@ import trio
 import trio.testing
 
 from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
+from trio_eventlog.codec.entry import encode_entry
 from trio_eventlog.errors import NotLeader, OutcomeUnknown, OutOfOrderSequence, ShuttingDown, TopicNotFound
+from trio_eventlog.ids import NodeId
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.raft_driver import DriverSettings
-from trio_eventlog.raft import Configuration, Message, MessageType, RaftSettings, SnapshotMetadata
+from trio_eventlog.raft import (
+    ChangeKind,
+    Configuration,
+    ConfigurationChange,
+    EntryKind,
+    Message,
+    MessageType,
+    NodeChange,
+    RaftSettings,
+    SnapshotMetadata,
+    encode_change,
+)
 from trio_eventlog.records import Acks
 from trio_eventlog.storage.segmented_log import LogSettings
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Operation, SimDisk
@@ -81,6 +94,40 @@ async def test_a_crash_amid_the_replacing_of_a_suffix_commits_nothing_that_was_r
         assert rig.replica.log.term(3) == 1, "the suffix was not replaced yet"
         assert state.hard_state.commit <= 1
         assert rig.replica.watermark.value == 0
+
+
+async def test_a_configuration_change_is_durable_only_after_what_it_says_is_committed() -> None:
+    """Two changes come in one APPEND, the first of them committed. Whenever the power fails: with the second in the log, the first
+    is known to be committed. Otherwise the node could campaign in a configuration two changes old.
+    """
+    learn, promote = (
+        encode_change(ConfigurationChange(changes=(NodeChange(kind, NodeId(4)),)))
+        for kind in (ChangeKind.ADD_LEARNER, ChangeKind.ADD_VOTER)
+    )
+    frames = (
+        no_op(1, 1, 0),
+        encode_entry(EntryKind.CONFIGURATION, term=1, index=2, base_offset=0, payload=learn),
+        data(1, 3, 0, b"a"),
+        encode_entry(EntryKind.CONFIGURATION, term=1, index=4, base_offset=1, payload=promote),
+    )
+    seen = set()
+    for fsyncs in range(1, 12):
+        disk = SimDisk(random.Random(1))
+        with pytest.raises(ExceptionGroup):  # noqa: PT012 - the block is the life of the machine
+            async with Rig(disk).open() as rig:
+                disk.latency_seconds[Operation.SYNC] = 1.0
+                rig.give_append(TWO, 1, (0, 0), *frames, commit=3)
+                await trio.sleep(fsyncs + 0.5)
+                disk = disk.crash(CrashMode.LOSE)
+                # Should it have nothing left to write, this is what shows it that its disk is gone.
+                rig.give_append(TWO, 1, (1, 4), data(1, 5, 1, b"b"))
+                await trio.sleep(10)
+        disk.latency_seconds.clear()
+        async with Rig(disk).open() as rig:
+            status = rig.replica.status()
+            seen.add(status.last_index)
+            assert status.last_index < 4 or status.hard_state.commit >= 2, f"after {fsyncs} fsyncs"
+    assert {0, 4} <= seen, "some crashes came before the entries, and some after them"
 
 
 async def test_repetition_of_a_batch_that_is_under_way_is_answered_as_safely_as_it_asks() -> None:

@@ -149,7 +149,7 @@ class Peer:
             entry = self.entry(index)
             if entry.kind is EntryKind.CONFIGURATION:
                 try:
-                    self.node.apply_configuration(decode_change(entry.payload))
+                    self.node.apply_configuration(decode_change(entry.payload), entry.index)
                 except ConfigurationError:
                     pass
             self.applied.append(entry)

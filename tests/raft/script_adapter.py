@@ -521,7 +521,7 @@ class ScriptReplica:
         for entry in entries:
             held = self.history[-1].configuration
             if entry.kind is EntryKind.CONFIGURATION:
-                held = self.node.apply_configuration(decode_change(entry.payload))
+                held = self.node.apply_configuration(decode_change(entry.payload), entry.index)
             self.history.append(SnapshotMetadata(index=entry.index, term=entry.term, configuration=held))
 
 

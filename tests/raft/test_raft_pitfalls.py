@@ -1,5 +1,7 @@
 """What others have tripped over, each as a test with the story's address. The numbers are those of the design page."""
 
+import random
+
 import attrs
 import pytest
 from harness import (
@@ -22,15 +24,19 @@ from trio_eventlog.raft import (
     Configuration,
     ConfigurationChange,
     ConfigurationError,
+    Entry,
+    EntryKind,
     EventKind,
     HardState,
     MemoryLog,
     MessageType,
     NodeChange,
+    RaftNode,
     RaftSettings,
     ReadMode,
     Role,
     Transition,
+    encode_change,
 )
 
 FULL = RaftSettings()
@@ -381,6 +387,30 @@ def test_5_entries_behind_a_snapshot_change_its_configuration() -> None:
     )
     again.take()
     assert again.node.configuration == leader.node.configuration != before
+
+
+def test_5_a_change_that_a_snapshot_covers_is_not_applied_on_top_of_it() -> None:
+    """The entry was with the machine when the snapshot came, whose configuration is the later one (found by the simulator)."""
+    change = remove(4)
+    both = [*entries([1], 1), Entry(1, 2, EntryKind.CONFIGURATION, 0, 64, encode_change(change))]
+    log = MemoryLog()
+    log.append(both)
+    node = RaftNode(NodeId(1), FULL, HardState(term=1, commit=2), voters(1, 2, 3, 4), log, random.Random(1))
+    ready = node.ready()
+    assert ready is not None
+    assert ready.committed == range(1, 3)
+    # Node 4 was removed at 2 and has come back since.
+    node.step(message(MessageType.SNAPSHOT, 2, 1, snapshot=snapshot(9, 1, voters(1, 2, 3, 4))))
+    assert node.apply_configuration(change, 2) == voters(1, 2, 3, 4)
+    node.on_applied(2)
+    ready = node.ready()
+    assert ready is not None
+    assert ready.append is not None
+    assert ready.append.snapshot is not None
+    log.install(ready.append.snapshot)
+    node.on_appended(ready.append.token)
+    assert node.apply_configuration(change, 2) == node.configuration == voters(1, 2, 3, 4)
+    assert node.apply_configuration(change, 10) == node.configuration == voters(1, 2, 3), "the same change, made again"
 
 
 # 6. A follower skips matching entries and truncates only on conflict. databendlabs/openraft#511, #1795

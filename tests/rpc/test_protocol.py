@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.rpc import raw
 from tests.rpc.raw import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame
+from trio_eventlog.rpc.headers import HeaderDecoder
 from trio_eventlog.rpc.protocol import CallReceived, RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import OK
@@ -209,3 +210,31 @@ def test_small_pieces_do_not_hold_large_buffers():
         for event in feed(connection, frame(DATA, 0, 1, b"a") + filler):
             connection.acknowledge(connection.entries[3], event.flow_controlled_length)
     assert all(isinstance(piece, bytes) for piece in connection.entries[1].pieces)
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "status"),
+    [("/ready", None, b"503"), ("/ready?verbose", None, b"503"), ("/other", None, b"415"), ("/ready", "application/grpc", b"405")],
+)
+def test_a_probe_is_answered_anew_each_time(path, content_type, status):
+    """A GET is no gRPC, but it is what an orchestrator sends that has agreed on HTTP/2. Streams after it are calls as ever."""
+    answers = {"/ready": 503}
+    connection = RpcConnection(SETTINGS_OF_TESTS, client_side=False, answer_get=answers.get)
+    connection.initiate_connection()
+    headers = raw.block([
+        (b":method", b"GET"), (b":scheme", b"https"), (b":path", path.encode()), (b":authority", b"x"),
+        *([(b"content-type", content_type.encode())] if content_type else []),
+    ])  # fmt: skip
+    feed(connection, raw.PREFACE + raw.settings())
+    assert feed(connection, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers)) == []
+    connection.take_output()
+    answers["/ready"] = 200
+    assert feed(connection, frame(HEADERS, END_HEADERS | END_STREAM, 3, headers)) == []
+    call = frame(HEADERS, END_HEADERS, 5, raw.block(raw.request_headers("/a.B/C")))
+    assert [type(event) for event in feed(connection, call)] == [CallReceived]
+    decoder = HeaderDecoder(list_bytes_max=1 << 16)
+    output = b"".join(bytes(part) for part in connection.take_output())
+    length = int.from_bytes(output[:3])
+    answered, _ = decoder.decode(output[9 : 9 + length])
+    assert output[3:5] == bytes((HEADERS, END_HEADERS | END_STREAM))
+    assert dict(answered)[b":status"] == (b"200" if status == b"503" else status)

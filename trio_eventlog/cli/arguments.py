@@ -34,7 +34,8 @@ def add_client_flags(parser: argparse.ArgumentParser, *, json: bool = True) -> N
     group.add_argument(
         "--target",
         metavar="eventlog://HOST:PORT[,HOST:PORT...]",
-        help=f"any nodes of the cluster. Default: TRIO_EVENTLOG_TARGET, else {DEFAULT_TARGET}",
+        help="any nodes of the cluster; eventlog+srv://NAME takes them from SRV records."
+        f" Default: TRIO_EVENTLOG_TARGET, else {DEFAULT_TARGET}",
     )
     group.add_argument("--tls", action="store_true", help="use TLS and trust the system's authorities")
     group.add_argument("--tls-ca", metavar="PATH", help="use TLS and trust these certificates (PEM); also TRIO_EVENTLOG_TLS_CA")

@@ -25,7 +25,7 @@ from trio_eventlog.client.producer import Delivery, OpenBatch, Producer
 from trio_eventlog.client.producer_core import PendingBatch, ProduceResult
 from trio_eventlog.client.routing import Placement, Routing, ServerInfo
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.client.target import parse_target
+from trio_eventlog.client.target import find_seeds
 from trio_eventlog.client.values import (
     MemberInfo,
     NodeStatus,
@@ -55,7 +55,9 @@ from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import InvalidArgument, OutcomeUnknown, TopicExists, TopicNotFound, Unavailable
 from trio_eventlog.ids import CATALOG_GROUP
+from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import Network
+from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.records import Acks, Batch, Compression, Record
 from trio_eventlog.rpc import RpcSettings
@@ -431,6 +433,7 @@ async def open_client(
     *,
     settings: ClientSettings | None = None,
     network: Network | None = None,
+    names: Names | None = None,
     tls: ssl.SSLContext | None = None,
     rng: random.Random | None = None,
     now_ns: Callable[[], int] = time.time_ns,
@@ -438,13 +441,17 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """A client of the cluster that `target` names, for the block.
 
-    Opening does not connect: the first call does. At the end, connections are closed and calls still open in the background are
-    given up; a batching producer's own block waits for its records.
+    Opening does not connect: the first call does. (SRV records of `eventlog+srv://` are looked up at once.) At the end,
+    connections are closed and calls still open in the background are given up; a batching producer's own block waits for its
+    records.
 
     Args:
-        target: `eventlog://host:port[,host:port...]`: any nodes of the cluster; the others are learned from them.
+        target: `eventlog://host:port[,host:port...]`: any nodes of the cluster; the others are learned from them. A host may
+            have several addresses: one that can be connected to is taken. `eventlog+srv://name`: hosts and ports of the SRV
+            records of `_eventlog._tcp.name`.
         settings: limits and timeouts.
         network: where to dial; the operating system's by default.
+        names: where SRV records are looked up; DNS by default.
         tls: a context with ALPN `h2`, as `build_client_context` makes it; None: no TLS.
         rng: for the producer id, jitter and turns; the operating system's by default.
         now_ns: the wall clock, nanoseconds since 1970 UTC: stamps records.
@@ -452,6 +459,7 @@ async def open_client(
 
     Raises:
         InvalidArgument: the target is malformed.
+        Unavailable: SRV records could not be looked up.
     """
     settings = settings or ClientSettings()
     rng = rng or random.SystemRandom()
@@ -462,7 +470,7 @@ async def open_client(
             keepalive_timeout_seconds=settings.keepalive_timeout_seconds,
         )
         connect = connect_over(network or RealNetwork(), tls, rpc_settings)
-    routing = Routing(parse_target(target))
+    routing = Routing(await find_seeds(target, names or RealNames(), settings.request_timeout_seconds))
     async with background() as nursery:
         pool = ChannelPool(
             nursery,

@@ -11,6 +11,8 @@ Divergences from Serf, each on purpose:
 * A member that left and has sent a join intent since is not among the left members of a push/pull: its status time is that of
   the join, and whoever applies "left, one later" to that holds a member that has just come back for leaving. Such a member,
   from others' push/pulls, is alive again when it is still there after `leaving_seconds_max`.
+* A leave intent is not only a rumor: so many members are told directly. Few transmissions of a rumor leave somebody out now and
+  then, and an agent that hears of the departure from the failure detector alone reports a failure.
 * A member whose own word that it leaves reaches the failure detector has left, even when the intent before it was lost.
 * Regular expressions in filters must be tame (`filters.py`).
 """
@@ -527,6 +529,7 @@ class Serf:
         self._copy(row, record)
         record.gone_at = now
         if record.status is MemberStatus.LEAVING or row.status is Status.LEFT:
+            self.counts["leaves that overtook their intent"] += record.status is MemberStatus.ALIVE
             record.status = MemberStatus.LEFT
             self.actions.events.append(MemberLeft(self._snapshot(record)))
         elif record.status is MemberStatus.ALIVE:
@@ -623,6 +626,8 @@ class Serf:
         intent = LeaveIntent(time=self.clock.increment(), name=self.name)
         self._leave_intent(intent)
         self._spread(self._intent_rumors, intent, self.name)
+        for row in self.swim.pick_alive(self.settings.leave_told_max, but=self.name):
+            self.swim.send_upper(row.address, UserMessage(intent))
         # From here on: no push/pull begun by us, and alive messages about us are not answered.
         self.swim.is_leaving = True
         self._tick_leaving(now)

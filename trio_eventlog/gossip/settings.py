@@ -95,6 +95,7 @@ class SerfSettings:
 
     Attributes:
         broadcast_timeout_seconds: how long each of the two steps of leaving waits for its rumor to be spread.
+        leave_told_max: members who are told of our leaving directly, besides the rumor.
         leave_delay_seconds: a node that has left goes on answering for so long.
         leaving_seconds_max: a member that is leaving for so long and still here is not leaving; well above both steps of a leave.
         reap_interval_seconds: how often the list of failed and left members is looked through.
@@ -116,6 +117,7 @@ class SerfSettings:
     """
 
     broadcast_timeout_seconds: float = 5.0
+    leave_told_max: int = 32
     leave_delay_seconds: float = 1.0
     leaving_seconds_max: float = 30.0
     reap_interval_seconds: float = 15.0

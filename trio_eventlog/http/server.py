@@ -96,22 +96,32 @@ def json_response(status: int, value: object, headers: tuple[tuple[str, str], ..
     return Response(status=status, body=json.dumps(value).encode(), headers=headers)
 
 
-def health_handler(unready_because: Callable[[], str]) -> HttpHandler:
-    """`GET /health` is liveness: it answers, so the event loop turns, and that is all it says. It looks at no other node, no quorum
+def answer_probe(path: str, unready_because: Callable[[], str]) -> Response | None:
+    """The answer to a GET of a probe; None: it is none.
+
+    `/health` is liveness: it answers, so the event loop turns, and that is all it says. It looks at no other node, no quorum
     and no disk: a restart, which is what follows when it fails, mends none of them.
 
-    `GET /ready` is readiness: 200 when `unready_because` gives "", else 503 with what it gives.
+    `/ready` is readiness: 200 when `unready_because` gives "", else 503 with what it gives.
     """
+    if path == "/health":
+        return json_response(200, {"status": "ok"})
+    if path == "/ready":
+        reason = unready_because()
+        return json_response(503, {"status": "not ready", "reason": reason}) if reason else json_response(200, {"status": "ready"})
+    return None
+
+
+def health_handler(unready_because: Callable[[], str]) -> HttpHandler:
+    """Answers probes."""
 
     async def handle(request: Request) -> Response:
-        if request.path not in ("/health", "/ready"):
+        answer = answer_probe(request.path, unready_because)
+        if answer is None:
             return json_response(404, {"error": f"nothing at {request.path}"})
         if request.method not in ("GET", "HEAD"):
             return json_response(405, {"error": f"{request.method} is not allowed here"}, headers=(("allow", "GET, HEAD"),))
-        if request.path == "/health":
-            return json_response(200, {"status": "ok"})
-        reason = unready_because()
-        return json_response(503, {"status": "not ready", "reason": reason}) if reason else json_response(200, {"status": "ready"})
+        return answer
 
     return handle
 

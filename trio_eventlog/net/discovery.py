@@ -4,14 +4,14 @@ import hashlib
 import logging
 import random
 import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
 import trio
 
 from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX, Hello, RefusedCode
-from trio_eventlog.ids import NO_CLUSTER, ClusterId, NodeId, format_id
+from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, NodeId, format_id
 from trio_eventlog.net.links import CertificateRefused, LinkRefused
 
 logger = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ class DiscoverySettings:
 class StaticDiscovery:
     """A `Discovery` over fixed addresses (`--join`); the ids are learnt in the hello exchange.
 
-    Nodes that introduce themselves are members too, and their addresses are probed like the fixed ones.
+    Nodes that introduce themselves are members too, and their addresses are probed like the fixed ones; so are hints.
 
     Arguments:
         addresses: "host:port" of other nodes; our own among them is noticed and skipped.
@@ -222,7 +222,9 @@ class StaticDiscovery:
         rng: random.Random,
         on_event: Callable[[DiscoveryEvent], None],
     ) -> None:
-        self._addresses = list(dict.fromkeys(addresses))
+        self._fixed = frozenset(addresses)
+        self._hints: frozenset[str] = frozenset()
+        self._watched = dict.fromkeys(addresses)
         self._probe = probe
         self._identity = identity
         self._settings = settings
@@ -241,7 +243,7 @@ class StaticDiscovery:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for address in self._addresses:
+                for address in self._watched:
                     nursery.start_soon(self._watch, address)
                 task_status.started()
                 await trio.sleep_forever()
@@ -261,10 +263,15 @@ class StaticDiscovery:
         self._heard(hello, hello.address)
         if hello.node_id == self._identity().node_id:
             return
-        if hello.address and hello.address not in self._addresses and len(self._addresses) < self._settings.addresses_max:
-            self._addresses.append(hello.address)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._watch, hello.address)
+        if hello.address:
+            self._begin_watching(hello.address)
+
+    def set_hints(self, addresses: Iterable[str]) -> None:
+        """All addresses at which somebody else believes nodes to be: probed for as long as he does."""
+        hints = list(addresses)
+        self._hints = frozenset(hints)
+        for address in hints:
+            self._begin_watching(address)
 
     def known_ids(self) -> tuple[NodeId, ...]:
         """Bootstrap candidates heard of so far, ourselves included, sorted. Only grows.
@@ -303,8 +310,19 @@ class StaticDiscovery:
             await self._changed.park()
         return decision
 
+    def _begin_watching(self, address: str) -> None:
+        if address not in self._watched and len(self._watched) < self._settings.addresses_max:
+            self._watched[address] = None
+            if self._nursery is not None:
+                self._nursery.start_soon(self._watch, address)
+
+    def _is_wanted(self, address: str) -> bool:
+        return (
+            address in self._fixed or address in self._hints or any(member.address == address for member in self._members.values())
+        )
+
     async def _watch(self, address: str) -> None:
-        """Probe one address until cancelled, or until it turns out to be our own."""
+        """Probe one address until cancelled, until it turns out to be our own, or until no node is believed to be there."""
         settings = self._settings
         failures = 0
         last_text = ""
@@ -320,7 +338,7 @@ class StaticDiscovery:
                     logger.log(level, "probe of %s: %s", address, text)
                     last_text = text
                 if failures == settings.failed_probes_max:
-                    self._has_failed(address)
+                    self._nobody_at(address)
                 if self._is_forming():
                     seconds_max = settings.probe_seconds_min
             except LinkRefused as error:
@@ -334,8 +352,12 @@ class StaticDiscovery:
                 failures = 0
                 last_text = ""
                 self._heard(hello, address)
+                self._nobody_at(address, but=hello.node_id)
                 if self._is_forming():
                     seconds_max = settings.probe_seconds_min
+            if not self._is_wanted(address):
+                del self._watched[address]
+                return
             await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
 
     def _is_forming(self) -> bool:
@@ -362,9 +384,8 @@ class StaticDiscovery:
             self._on_event(MemberChanged(member))
         self._changed.unpark_all()
 
-    def _has_failed(self, address: str) -> None:
-        for node_id, member in self._members.items():
-            if member.address == address and node_id not in self._failed:
-                self._failed.add(node_id)
+    def _nobody_at(self, address: str, *, but: NodeId = NOBODY) -> None:
+        for member in self._members.values():
+            if member.address == address and member.node_id != but and member.node_id not in self._failed:
+                self._failed.add(member.node_id)
                 self._on_event(MemberFailed(member))
-                return

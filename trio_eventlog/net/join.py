@@ -41,6 +41,7 @@ class JoinSettings:
     Attributes:
         retry_seconds_min, retry_seconds_max: between two tries of a name; doubles from one to the other, each wait is drawn
             from its upper half.
+        refresh_seconds: between two tries while the node waits for nobody.
         resolve_seconds_max: for one look-up.
         places_max: of one name; more are left out.
         repeat_log_seconds: what is still waited for is said again after this, and at once when it is something else.
@@ -48,6 +49,7 @@ class JoinSettings:
 
     retry_seconds_min: float = 0.25
     retry_seconds_max: float = 5.0
+    refresh_seconds: float = 60.0
     resolve_seconds_max: float = 5.0
     places_max: int = 64
     repeat_log_seconds: float = 60.0
@@ -64,7 +66,7 @@ class Joiner:
         names: looks them up.
         probe: asks who is at a place; raises OSError or LinkRefused.
         on_hello: takes what another node said of itself.
-        is_waiting: whether this node still waits for others: then what is tried is said in the log.
+        is_waiting: whether this node misses others: then names are tried often, and what came of it is said in the log.
     """
 
     def __init__(
@@ -97,9 +99,12 @@ class Joiner:
 
     async def _try_for_ever(self, target: JoinTarget) -> None:
         longest = self._settings.retry_seconds_min
+        tried_at = float("-inf")
         while True:
-            self._said[target] = await self._try(target)
-            self._tell()
+            if self._is_waiting() or trio.current_time() - tried_at >= self._settings.refresh_seconds:
+                tried_at = trio.current_time()
+                self._said[target] = await self._try(target)
+                self._tell()
             await trio.sleep(self._rng.uniform(longest / 2, longest))
             longest = min(longest * 2, self._settings.retry_seconds_max)
 
@@ -167,7 +172,4 @@ class Joiner:
 def _reason(error: Exception) -> str:
     if isinstance(error, trio.TooSlowError):
         return "no answer to the look-up in time"
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror  # Trio's own text only says that all attempts failed.
     return getattr(error, "strerror", None) or str(error)

@@ -19,7 +19,14 @@ class RealNetwork:
 
     async def open_stream(self, address: str) -> trio.abc.Stream:
         (host, port) = split_address(address)
-        stream = await trio.open_tcp_stream(host, port)
+        try:
+            stream = await trio.open_tcp_stream(host, port)
+        except OSError as error:
+            match error.__cause__:
+                case ExceptionGroup(exceptions=[OSError(errno=int(number)), *_]):
+                    # Trio says that all attempts failed; people want to know why.
+                    raise OSError(number, f"{address}: {os.strerror(number)}") from error
+            raise
         _tune(stream)
         return stream
 

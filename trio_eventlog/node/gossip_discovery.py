@@ -12,8 +12,9 @@ from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.gossip import events as gossip_events
+from trio_eventlog.gossip.messages import Address
 from trio_eventlog.ids import NOBODY, NodeId, format_id, parse_id
-from trio_eventlog.net.datagrams import DatagramNetwork
+from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.discovery import (
     DiscoveryEvent,
     Member,
@@ -142,65 +143,47 @@ class GossipDiscovery:
             self._on_event(how(member))
 
 
-async def open_gossip_discovery(
+def make_gossip_discovery(
     *,
     node_id: NodeId,
     name: str,
-    listening_on: str,
     advertised: str,
     cluster_name: str,
     version: str,
+    datagrams: Datagrams,
+    address: Address,
     network: Network,
     datagram_network: DatagramNetwork,
     rng: random.Random,
     on_event: Callable[[DiscoveryEvent], None],
     on_gossip_event: Callable[[gossip_events.Event], None] = lambda event: None,
     seeds: Sequence[str] = (),
-    keys: Sequence[bytes] = (),
+    keyring: Keyring | None = None,
     settings: GossipSettings | None = None,
 ) -> GossipDiscovery:
-    """Everything for a node's gossip, its socket bound: run it, and give `driver.handle_stream` to the mux.
+    """A node's gossip: run it, and give `driver.handle_stream` to the mux.
 
     Arguments:
-        listening_on: the "host:port" that the TCP listener is bound to; packets come to the same port.
-        advertised: the "host:port" that others are told; resolved here, since gossip carries IP addresses.
+        advertised: the "host:port" that other nodes shall dial.
+        datagrams: a socket on the number of the node's TCP port; closed when the driver's `run` ends.
+        address: what others send packets to: gossip carries IP addresses.
         seeds: "host:port" of nodes to join through.
-        keys: of the keyring, the first encrypts; empty: no encryption.
-
-    Raises:
-        SettingsError: the port is taken for UDP, or `advertised` cannot be resolved, or a key is none.
     """
-    keyring = Keyring(keys, rng) if keys else None
-    try:
-        datagrams = await datagram_network.bind(listening_on)
-    except OSError as error:
-        raise SettingsError(f"{error}: gossip needs the number of the TCP port for UDP too; choose another port") from error
-    try:
-        try:
-            found = await datagram_network.resolve(advertised)
-        except OSError as error:
-            raise SettingsError(
-                f"the advertised address {advertised} cannot be resolved, and gossip carries IP addresses: {error}"
-            ) from error
-        tags = node_tags(node_id, address=advertised, cluster_name=cluster_name, version=version)
-        make_driver = functools.partial(
-            GossipDriver,
-            name=name,
-            address=found[0],
-            tags=tags,
-            settings=settings or GossipSettings(),
-            datagrams=datagrams,
-            datagram_network=datagram_network,
-            network=network,
-            rng=rng,
-            seeds=seeds,
-            keyring=keyring,
-            accepts=accepts_cluster(cluster_name),
-        )
-        return GossipDiscovery(make_driver, node_id=node_id, on_event=on_event, on_gossip_event=on_gossip_event)
-    except BaseException:
-        datagrams.close()
-        raise
+    make_driver = functools.partial(
+        GossipDriver,
+        name=name,
+        address=address,
+        tags=node_tags(node_id, address=advertised, cluster_name=cluster_name, version=version),
+        settings=settings or GossipSettings(),
+        datagrams=datagrams,
+        datagram_network=datagram_network,
+        network=network,
+        rng=rng,
+        seeds=seeds,
+        keyring=keyring,
+        accepts=accepts_cluster(cluster_name),
+    )
+    return GossipDiscovery(make_driver, node_id=node_id, on_event=on_event, on_gossip_event=on_gossip_event)
 
 
 def member_of(member: gossip_events.Member, host: str) -> Member | None:

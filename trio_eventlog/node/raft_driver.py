@@ -393,7 +393,7 @@ class RaftDriver:
             index, change = self._applied_notices.popleft()
             if change is not None:
                 try:
-                    configuration = core.apply_configuration(change)
+                    configuration = core.apply_configuration(change, index)
                     self._heard_at = {node: at for node, at in self._heard_at.items() if node in configuration.nodes}
                     self._changes.applied(index, change, configuration)
                 except ConfigurationError as error:
@@ -774,14 +774,16 @@ class RaftDriver:
                 batch.append(self._writes.popleft())
                 frames = frames + following if frames else following
             hard_state = next((write.hard_state for write in reversed(batch) if write.hard_state is not None), None)
-            if hard_state is not None:
-                # Entries of this very write are not there yet, and what stands at their indexes may be entries that they replace.
-                # A commit index that covers those would commit them, should a crash come in between.
-                durable = frames[0].index - 1 if frames else self._log.last_index
-                await self._hard_state.save(attrs.evolve(hard_state, commit=min(hard_state.commit, durable)))
+            for part in _parts(frames) if hard_state is not None else [frames]:
+                if hard_state is not None:
+                    # These entries are not there yet, and what stands at their indexes may be entries that they replace. A commit
+                    # index that covers those would commit them, should a crash come in between.
+                    durable = part[0].index - 1 if part else self._log.last_index
+                    await self._hard_state.save(attrs.evolve(hard_state, commit=min(hard_state.commit, durable)))
+                if part:
+                    await self._log.append(part)
+                    self._counters["appends"] += 1
             if frames:
-                await self._log.append(frames)
-                self._counters["appends"] += 1
                 self._counters["appended_entries"] += len(frames)
                 self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
             self._written.extend(batch)
@@ -884,6 +886,17 @@ class RaftDriver:
         state = self._core.status().hard_state
         self._write(_Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         await done.wait()
+
+
+def _parts(frames: list[EntryFrame]) -> list[list[EntryFrame]]:
+    """Each configuration change begins a part: it says that the change before it is committed, and so much of the commit index has
+    to be durable before it is (`StorageAppend.sync_commit`). All in one part if there is none."""
+    parts: list[list[EntryFrame]] = [[]]
+    for frame in frames:
+        if frame.kind is EntryKind.CONFIGURATION and parts[-1]:
+            parts.append([])
+        parts[-1].append(frame)
+    return parts
 
 
 @attrs.define(slots=True, eq=False)

@@ -20,7 +20,8 @@ The caller's duties
 6. **Durability.** Durable means: survives power loss. Appends whose `must_sync` is False (a new commit index, nothing else) may
    be merged into the next one, but their responses still wait for all *earlier* appends. A failed write or fsync ends the
    process. Term and vote are durable before, or together with, the entries of the same append. The commit index need not be,
-   unless `sync_commit` says so: it does for every configuration change.
+   and what it covers of the same append must be durable first: entries to be replaced may stand there. Where `sync_commit` is
+   set it has to be, as far as it reaches, before each configuration change of that append is.
 7. **Replication.** An APPEND names a range of indexes. Fetch the frames and send them; if the node's term is no longer that of
    the message, or the frames are not to be had, drop the message and call `report_unreachable(to)`.
 8. **Applying.** Hand every CONFIGURATION entry to `apply_configuration()` in its turn (decoded by `decode_change`), then

@@ -509,13 +509,18 @@ class RaftNode:
         self._pending_configuration_index = self._log.last_index + 1
         return self._append_and_broadcast([entry], charged_bytes=0).start
 
-    def apply_configuration(self, change: ConfigurationChange) -> Configuration:
-        """Apply a committed change: called for every CONFIGURATION entry in its turn, before `on_applied` of its index.
+    def apply_configuration(self, change: ConfigurationChange, index: int) -> Configuration:
+        """Apply the committed change at `index`: for every CONFIGURATION entry in its turn, before `on_applied` of its index.
+
+        Returns the configuration now in force. One that a snapshot covers which was restored meanwhile, while the entry was with
+        the machine, is part of the snapshot's configuration and changes nothing.
 
         Raises:
             ConfigurationError: not legal, which is the same on every replica: log it, go on; nothing has changed. (So it is for
                 a payload that `decode_change` refuses.)
         """
+        if index < self._log.first_index:
+            return self._configuration
         changed = change_configuration(self._configuration, change)
         self._switch_configuration(changed.configuration, changed.renewed)
         return changed.configuration

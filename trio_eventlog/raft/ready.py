@@ -72,8 +72,9 @@ class StorageAppend:
         snapshot: replaces the whole log; then `entries` is empty. The driver has its data before it `step`s the message.
         must_sync: what is above has to be durable (fsync) before the append counts as done. When False there is nothing but
             a commit index, which may be written lazily or left to the next append.
-        sync_commit: `hard_state.commit` has to be durable too. When False it may be forgotten, and `hard_state` left unwritten if
-            term and vote are the same as before.
+        sync_commit: `hard_state.commit` has to be durable too, as far as it reaches, before each CONFIGURATION entry of this append
+            is. When False it may be forgotten, and `hard_state` left unwritten if term and vote are the same as before. True or
+            not, it must not be durable before those of `entries` that it covers.
         responses: messages that may leave only once this append *and all earlier ones* are durable: votes, append replies, and
             everything else that speaks for a term not durable yet. Those addressed to this very node (its own vote, the
             leader's own ack) go to its own `step`, before `on_appended`.

@@ -16,7 +16,7 @@ while the peer may still send something on it that matters: what comes for anoth
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -235,6 +235,10 @@ def _status_headers(status: CallStatus, metadata: Pairs) -> list[tuple[bytes, by
     return headers
 
 
+AnswerGet = Callable[[str], int | None]
+"""The HTTP status that a GET of a path is answered with, without a body; None: it is refused as no gRPC call."""
+
+
 class RpcConnection(GRPCConnection):  # type: ignore[misc]
     """One connection's protocol, either side.
 
@@ -246,9 +250,10 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         has_pending: `receive_data(b"")` has more to read from what was given before.
     """
 
-    def __init__(self, settings: RpcSettings, *, client_side: bool) -> None:
+    def __init__(self, settings: RpcSettings, *, client_side: bool, answer_get: AnswerGet | None = None) -> None:
         self._settings = settings
         self._client_side = client_side
+        self._answer_get = answer_get
         # The constructor calls back into _set_h2_connection_local_settings.
         super().__init__(GRPCConfiguration(client_side=client_side, max_message_length=settings.message_bytes_max))
         self.entries: dict[int, StreamEntry] = {}
@@ -999,6 +1004,9 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         code = "BATCH_TOO_LARGE" if refusal.status is StatusCode.RESOURCE_EXHAUSTED else "INVALID_ARGUMENT"
         status = CallStatus(code=refusal.status, message=refusal.message, details={CODE_TRAILER: code})
         headers = [(b":status", refusal.http_status), *_RESPONSE_HEADERS[1:], *_status_headers(status, ())]
+        if head.get_path and self._answer_get is not None:
+            http_status = self._answer_get(head.get_path.partition("?")[0])
+            headers = headers if http_status is None else [(b":status", b"%d" % http_status), (b"content-length", b"0")]
         before = self.output_bytes
         self._put_block(entry, encode_headers(headers), ends=True)
         if ends:

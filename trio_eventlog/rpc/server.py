@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from trio_eventlog.errors import EventLogError, InvalidArgument
 from trio_eventlog.rpc._purerpc import MessageReceived, RequestEnded, StatusCode, WindowUpdated
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pairs, Peer, methods_of
-from trio_eventlog.rpc.protocol import CallFailed, CallReceived, PingAcknowledged, RpcConnection, StreamReset
+from trio_eventlog.rpc.protocol import AnswerGet, CallFailed, CallReceived, PingAcknowledged, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, RpcFailed, status_of
 from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
@@ -207,7 +207,7 @@ class _ServerConnection:
         self.peer = peer
         self._services = server.services
         self._counters = server.counters
-        self.protocol = RpcConnection(server.settings, client_side=False)
+        self.protocol = RpcConnection(server.settings, client_side=False, answer_get=server.answer_get)
         self.wire = Wire(stream, self.protocol, server.settings, self._dispatch)
         self.calls: dict[int, _ServerCall] = {}
         self._nursery: trio.Nursery | None = None
@@ -430,10 +430,17 @@ _GONE = CallStatus(code=StatusCode.CANCELLED)
 
 
 class Server:
-    """Serves `services` on any number of connections."""
+    """Serves `services` on any number of connections.
 
-    def __init__(self, services: Collection[Service], settings: RpcSettings | None = None) -> None:
+    Arguments:
+        answer_get: for probes over HTTP/2, which is what those agree on who offer it and HTTP/1.1 in a TLS handshake.
+    """
+
+    def __init__(
+        self, services: Collection[Service], settings: RpcSettings | None = None, answer_get: AnswerGet | None = None
+    ) -> None:
         self.settings = settings or RpcSettings()
+        self.answer_get = answer_get
         self.services = {service.name: service for service in services}
         self.is_draining = False
         self.counters = _Counters()

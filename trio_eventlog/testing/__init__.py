@@ -23,7 +23,7 @@ from trio_eventlog.testing.determinism import Trace, derive, run
 from trio_eventlog.testing.disk import CrashMode, SimDisk
 from trio_eventlog.testing.fault_script import Crash, Fault, Isolate, OneWayCut, Partition, SlowDisk, fault_scripts, run_script
 from trio_eventlog.testing.history import History, Outcome
-from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Outcome",
     "Partition",
     "SimDisk",
+    "SimHost",
     "SimNetwork",
     "SimNetworkSettings",
     "SlowDisk",

@@ -7,6 +7,7 @@ so many seeds take if the faults still do what they did.
 """
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -77,7 +78,7 @@ def run_campaign(kind: Kind, seeds: range, workers: int, say: Callable[[str], ob
     outcome = Outcome(seeds=len(seeds))
     began = time.monotonic()
     # Fresh processes: a fork would share what this one has open, and a test run has much.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), logging.disable, (logging.CRITICAL,)) as pool:
         for seed, counts, failure in pool.map(_run_seed, [kind.module] * len(seeds), seeds):
             if failure:
                 outcome.failures[seed] = failure

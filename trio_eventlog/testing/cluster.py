@@ -11,11 +11,12 @@ Needs Trio's `MockClock` with autojump (`Cluster.run`, `determinism.run`, or pyt
 here takes real time. Every piece of chance is derived by name from the seed, so a run can be repeated.
 """
 
-import logging
 import random
 import zlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -33,18 +34,17 @@ from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
 from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import BoundListener
 from trio_eventlog.node.replica import Replica
+from trio_eventlog.raft import Configuration
 from trio_eventlog.records import Record
 from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.testing import determinism
-from trio_eventlog.testing.determinism import Trace, derive
+from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 PORT = 8400
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -68,6 +68,10 @@ class NodeFailed(AssertionError):
 def virtual_now_ns() -> int:
     """The wall clock of a simulated machine, nanoseconds since 1970."""
     return EPOCH_NS + round(trio.current_time() * 1e9)
+
+
+def _never(name: str, error: BaseException) -> bool:
+    return False
 
 
 class _Host:
@@ -105,7 +109,17 @@ class _Life:
     over: trio.Event = attrs.field(factory=trio.Event)
     node: Node | None = None
     is_crashed: bool = False
+    is_paused: bool = False
     failure: BaseException | None = None
+
+
+_life_of_task: ContextVar[_Life | None] = ContextVar("life", default=None)
+"""The life of the node that a task belongs to: tasks inherit it from whoever starts them."""
+
+
+def _is_paused(task: trio.lowlevel.Task) -> bool:
+    life = task.context.get(_life_of_task)
+    return life is not None and life.is_paused
 
 
 class Cluster:
@@ -119,12 +133,16 @@ class Cluster:
         sync_seconds: how long an fsync takes, in virtual time.
         names: how nodes look up names in `join`; without, each is dialled as it is written.
         starts: start all nodes on entering. Otherwise call `start`.
+        may_fail: whether the node of this name may stop itself for this reason; otherwise the cluster fails.
         overrides: fields of `NodeSettings` for every node.
 
     Attributes:
         names: of the nodes, in order.
         network: to cut, reset and heal in ways that have no method here.
+        settings_of: fields of `NodeSettings` for single nodes, from their next start on.
+        wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
+        on_note: told of what is done to the cluster, in words.
         events: what was done to nodes and network, with its time; a part of the trace.
     """
 
@@ -138,12 +156,17 @@ class Cluster:
         sync_seconds: float = DEFAULT_SYNC_SECONDS,
         names: Names | None = None,
         starts: bool = True,
+        may_fail: Callable[[str, BaseException], bool] = _never,
         **overrides: Any,
     ) -> None:
         self.seed = seed
         self.names = tuple(f"n{number}" for number in range(1, size + 1))
         self.founders = self.names[:founders]
         self._overrides: Mapping[str, Any] = overrides
+        self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
+        self._may_fail = may_fail
+        self._freezer = Freezer(_is_paused)
         self._starts = starts
         self._names = names
         self._network_settings = network
@@ -155,6 +178,7 @@ class Cluster:
         self.network = SimNetwork(derive(self.seed, "network"), self._network_settings)
         self.network.on_write = self._on_write
         self.trace = Trace()
+        self.on_note: Callable[[str], None] | None = None
         self.events: list[str] = []
         self._disks = {name: SimDisk(derive(self.seed, f"disk:{name}")) for name in self.names}
         for disk in self._disks.values():
@@ -183,7 +207,7 @@ class Cluster:
     async def _open(self) -> AsyncIterator["Cluster"]:
         clock = trio.lowlevel.current_clock()
         assert isinstance(clock, trio.testing.MockClock), "in real time this takes for ever: `Cluster.run` brings virtual time"
-        async with background() as nursery:
+        async with self._freezer.working(), background() as nursery:
             self._nursery = nursery
             if self._starts:
                 for name in self.founders:
@@ -264,7 +288,7 @@ class Cluster:
 
     def slow_disk(self, name: str, seconds: float) -> None:
         """From now on every fsync of the node takes so long, in this life and the next ones."""
-        self._note(f"slow disk {name} {seconds:g}")
+        self.note(f"slow disk {name} {seconds:g}")
         self._disks[name].latency_seconds[Operation.SYNC] = seconds
 
     def settings(self, name: str, **overrides: Any) -> NodeSettings:
@@ -277,7 +301,7 @@ class Cluster:
             "bootstrap_expect": len(self.founders) if name in self.founders else None,
             "auto_create_topics": True,
         }
-        return NodeSettings(**(values | dict(self._overrides) | overrides))
+        return NodeSettings(**(values | dict(self._overrides) | self.settings_of[name] | overrides))
 
     async def start(self, name: str, *, may_fail: bool = False, **overrides: Any) -> None:
         """Start a node that is down; returns when it listens.
@@ -292,17 +316,19 @@ class Cluster:
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
         surroundings = Surroundings(
             network=life.host,
+            datagrams=self.network.host(name).datagrams,
             names=self._names,
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
-            now_ns=virtual_now_ns,
+            now_ns=self._wall_clock(name),
         )
-        self._note(f"start {name}")
+        self.note(f"start {name}")
         await self._nursery.start(self._live, name, life, self.settings(name, **overrides), surroundings)
 
     async def _live(
         self, name: str, life: _Life, settings: NodeSettings, surroundings: Surroundings, *, task_status: trio.TaskStatus[None]
     ) -> None:
+        _life_of_task.set(life)
         try:
             with life.scope:
                 async with open_node(settings, surroundings) as node:
@@ -319,7 +345,11 @@ class Cluster:
             if not isinstance(error, Exception):
                 raise
             life.failure = error
-            if not life.may_fail:
+            innermost = _innermost(error)
+            if isinstance(innermost, StorageFailed):
+                # What it had not synced is as uncertain as after a power failure: a kernel gives up on pages that it cannot write.
+                self._disks[name] = self._disks[name].crash()
+            if not (life.may_fail or self._may_fail(name, innermost)):
                 failed = NodeFailed(f"{name} stopped by itself: {reason_of(error)}")
                 failed.add_note(self.describe())
                 raise failed from error
@@ -338,12 +368,34 @@ class Cluster:
         """
         assert self.is_running(name), f"{name} is down already"
         life = self._lives[name]
-        self._note(f"crash {name} {mode.value}")
+        self.note(f"crash {name} {mode.value}{' silently' if silently else ''}")
+        if life.is_paused:
+            self.resume(name)
         life.is_crashed = True
         life.host.is_down = True
         self.network.crash(name, silently=silently)
         self._disks[name] = self._disks[name].crash(mode)
         life.scope.cancel()
+
+    def pause(self, name: str) -> None:
+        """Stop the whole process of a node, as SIGSTOP does: no task of it takes a step, whatever arrives, until `resume`."""
+        assert self.is_running(name), f"{name} is down"
+        self.note(f"pause {name}")
+        self._lives[name].is_paused = True
+
+    def resume(self, name: str) -> None:
+        """The process goes on: its timers have run out, its peers may have given it up, and it knows nothing of that yet."""
+        self.note(f"resume {name}")
+        self._lives[name].is_paused = False
+        self._freezer.changed()
+
+    def shift_wall_clock(self, name: str, seconds: float) -> None:
+        """The wall clock of a node or client jumps, from where it is now; virtual time does not."""
+        self.note(f"wall clock {name} {seconds:+.3f} s")
+        self.wall_clock_shift_ns[name] += round(seconds * 1e9)
+
+    def is_paused(self, name: str) -> bool:
+        return self.is_running(name) and self._lives[name].is_paused
 
     def lose_unsynced_writes(self, name: str) -> None:
         """The power fails: `crash`, and nothing survives that the disk had not confirmed."""
@@ -353,7 +405,7 @@ class Cluster:
         """Stop a node gracefully; returns when it is over."""
         life = self._lives[name]
         assert self.is_running(name), f"{name} is down already"
-        self._note(f"stop {name}")
+        self.note(f"stop {name}")
         life.leave.set()
         await life.over.wait()
 
@@ -393,7 +445,7 @@ class Cluster:
 
     def partition(self, *sides: Collection[str]) -> None:
         """Cut every node (or client) of one side from those of the others, silently."""
-        self._note(f"partition {[sorted(side) for side in sides]}")
+        self.note(f"partition {[sorted(side) for side in sides]}")
         for number, side in enumerate(sides):
             for other in sides[number + 1 :]:
                 for one in sorted(side):
@@ -402,12 +454,12 @@ class Cluster:
 
     def isolate(self, name: str) -> None:
         """Cut one node from everybody, clients too, silently."""
-        self._note(f"isolate {name}")
+        self.note(f"isolate {name}")
         self.network.isolate(name)
 
     def heal(self) -> None:
         """End all cuts."""
-        self._note("heal")
+        self.note("heal")
         self.network.heal()
 
     # Time
@@ -495,6 +547,21 @@ class Cluster:
 
         await self.wait_until(is_same, f"{topic or 'the catalog'}: all replicas equal")
 
+    def voters_of_groups(self) -> list[frozenset[NodeId]]:
+        """Of the catalog and of every partition, as the leaders have them; none of a group that has no leader, or is changing."""
+        groups: list[tuple[str | None, int]] = [(None, 0)]
+        leader = self.leader()
+        if leader is not None:
+            topics = self.node(leader)._replicas.topics
+            groups += [(name, number) for name, topic in topics.items() for number in range(len(topic.partitions))]
+        voters: list[frozenset[NodeId]] = []
+        for topic, partition in groups:
+            leader = self.leader(topic, partition)
+            replica = self.replica(leader, topic, partition) if leader is not None else None
+            configuration = replica.status().configuration if replica is not None else Configuration()
+            voters.append(frozenset() if configuration.is_joint else configuration.voters)
+        return voters
+
     def voters(self, topic: str | None = None, partition: int = 0) -> set[str]:
         """Names of the voters of a group, as its leader has them; empty while there is none."""
         leader = self.leader(topic, partition)
@@ -527,14 +594,14 @@ class Cluster:
         """Both down: `target` has the disk of `source` from now on, as when a machine gets another address."""
         assert not self.is_running(source), f"{source} is up"
         assert not self.is_running(target), f"{target} is up"
-        self._note(f"move disk {source} {target}")
+        self.note(f"move disk {source} {target}")
         self._disks[target] = self._disks[source]
         self._ids.pop(source, None)
 
     def wipe(self, name: str) -> None:
         """A new disk for a node that is down: what starts with it is a new node."""
         assert not self.is_running(name), f"{name} is up"
-        self._note(f"wipe {name}")
+        self.note(f"wipe {name}")
         latency = self._disks[name].latency_seconds
         self._disks[name] = SimDisk(derive(self.seed, f"disk:{name}:{self._starts_of[name]}"))
         self._disks[name].latency_seconds.update(latency)
@@ -607,7 +674,7 @@ class Cluster:
             settings=settings,
             network=self.network.host(name),
             rng=derive(self.seed, name),
-            now_ns=virtual_now_ns,
+            now_ns=self._wall_clock(name),
         ) as client:
             yield client
 
@@ -622,16 +689,21 @@ class Cluster:
         self._clients += 1
         return f"client-{self._clients}"
 
+    def _wall_clock(self, name: str) -> Callable[[], int]:
+        return lambda: virtual_now_ns() + self.wall_clock_shift_ns[name]
+
     # The trace
 
     def random(self, name: str) -> random.Random:
         """A generator of this run, for what a test draws itself."""
         return derive(self.seed, name)
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
+        """Put what is done to the cluster into the trace."""
         self.trace.add(f"{trio.current_time():.9f} {line}")
+        if self.on_note is not None:
+            self.on_note(line)
         self.events.append(f"{trio.current_time():.6f} {line}")
-        logger.debug("%s", line)
 
     def _on_write(self, source: str, target: str, data: bytes) -> None:
         self.trace.add(f"{trio.current_time():.9f} {source}>{target} {len(data)} {zlib.crc32(data):08x}")

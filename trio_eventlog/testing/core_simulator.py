@@ -5,12 +5,13 @@ and no loss, that one has partitions and tiny windows), then the run. Faults for
 to make progress. After every event the invariants of Raft are checked on its node; a failure names the seed, the parameters and
 the last events.
 
-What is simulated, per node: a core; a disk that persists one append at a time after a delay and loses what was not durable when
-the node crashes, sometimes leaving a prefix of it; a machine that applies with a delay and may restart from an older
-checkpoint; log compaction. Between nodes: delay, reorder, loss, duplication, cuts in one direction or both, link resets. Above:
-proposals, linearizable reads, configuration changes, transfers of leadership.
+What is simulated, per node: a core; a clock that drifts, and pauses; a disk that persists one append at a time after a delay, may
+hang, and loses what was not durable when the node crashes, sometimes leaving a prefix of it; a machine that applies with a
+delay and may restart from an older checkpoint; log compaction. Between nodes: delay, reorder, loss, duplication, cuts in one
+direction or both, link resets. Above: proposals, linearizable reads, configuration changes, transfers of leadership.
 
-To replay: `python -m trio_eventlog.testing.core_simulator --seed N`, which prints the whole trace.
+To replay: `python -m trio_eventlog.testing.core_simulator --seed N`, which prints the whole trace. Many seeds:
+`python -m trio_eventlog.testing.campaign cores --seeds N`.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import random
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
+from typing import NoReturn
 
 import attrs
 
@@ -34,6 +37,7 @@ from trio_eventlog.raft import (
     ConfigurationError,
     Entry,
     EntryKind,
+    Event,
     EventKind,
     HardState,
     MemoryLog,
@@ -41,6 +45,7 @@ from trio_eventlog.raft import (
     MessageType,
     NodeChange,
     OutOfLog,
+    ProgressStatus,
     ProposalDropped,
     ProposedEntry,
     ProtocolError,
@@ -53,35 +58,79 @@ from trio_eventlog.raft import (
     Transition,
     decode_change,
 )
+from trio_eventlog.raft.configuration import change_configuration
+from trio_eventlog.testing.core_trace import TICK, StepLog, column, describe
+from trio_eventlog.testing.revision import revision
 
-TICK = 1000
-"""Length of a tick in units of simulated time."""
+ENTRY_BYTES_MAX = 300
+ENTRIES_MAX = 4
+"""Of one proposal."""
 
-TRACE_LINES_KEPT = 400
+LINES_SHOWN = 120
+"""Of the trace, with a failure."""
 
 MARKS = (
+    "StateProbe to StateReplicate",
+    "StateProbe to StateSnapshot",
+    "StateReplicate to StateProbe",
+    "StateReplicate to StateSnapshot",
+    "StateSnapshot to StateProbe",
+    "StateSnapshot to StateReplicate",
+    "append from below the commit index",
+    "append refused",
+    "append refused, entries skipped by a hint",
+    "blackout",
+    "change: ConfigurationError",
+    "change: ProposalDropped",
+    "commit index forgotten",
+    "conflict of several entries removed",
+    "conflict removed from the disk",
     "crash",
-    "installed",
-    "lost",
+    "crash kept a part of the entries",
+    "crash lost a write",
     "cut",
-    "stall",
+    "dropped QUOTA",
+    "dropped TOO_MANY_READS",
+    "dropped TRANSFERRING",
+    "installed",
+    "leader deposed by APPEND_RESPONSE",
+    "lost",
+    "machine restarts from before",
+    "message of an older term",
+    "older entries committed by a newer one",
+    "pause",
+    "pre-vote ignored within a lease",
     "quick campaign",
-    "reads answered",
-    "READS_DROPPED",
-    "QUORUM_LOST",
-    "REMOVED",
-    "JOINT_LEFT",
-    "TRANSFER_ENDED",
-    "SNAPSHOT_RESTORED",
-    "SNAPSHOT_IGNORED",
+    "read answered to a follower",
+    "read answered under a lease",
+    "read asked again",
+    "read waits for the first commit of a term",
+    "restart in a joint configuration",
+    "snapshot lost",
+    "stall",
+    "transfer aborted",
+    "two leaders, of different terms",
+    "vote asked by a shorter log",
+    "vote asked by transfer",
+    "window full",
     "APPEND_STALLED",
     "CAMPAIGN_REFUSED",
+    "JOINT_LEFT",
     "LEADER_FORGOTTEN",
+    "PRE_VOTE_RESPONSE refused",
     "PeerNotFound",
-    "dropped QUOTA",
-    "dropped TRANSFERRING",
+    "QUORUM_LOST",
+    "READS_DROPPED",
+    "REMOVED",
+    "SNAPSHOT_IGNORED",
+    "SNAPSHOT_RESTORED",
+    "TRANSFER_ENDED",
+    "VOTE_RESPONSE refused",
 )
-"""Counted, each of them, by every few hundred seeds: coverage that is lost quietly is lost for long."""
+"""Counted, each of them, by every few hundred seeds: coverage that is lost quietly is lost for long.
+
+What is in small letters is seen from outside; the others are the core's own events, and messages.
+"""
 
 
 class InvariantViolated(AssertionError):
@@ -96,9 +145,14 @@ class Parameters:
         voters, spares: nodes of the first configuration; further ones that may be added.
         delay_max: longest delay of a message, in units of time.
         disk_delay_max, apply_delay_max: longest time of a write, and of applying a page.
+        reorder: whether messages of one link may overtake each other.
         loss, duplication: chances per message.
         crash_rate, cut_rate, stall_rate, reset_rate: crashes, cuts of links, disks that hang, links reset without cause.
+        blackout_rate: crashes of all nodes at once.
+        pause_rate: nodes that do nothing for a while and then everything at once.
+        drift: by how much of a tick a node's ticks are longer or shorter than they should be.
         proposal_rate, read_rate, change_rate, transfer_rate, compact_rate: requests.
+        has_priorities: whether some nodes should rather lead than others.
         knows_configurations: whether logs tell exactly where configuration changes stand, or always "maybe".
         fault_ticks: length of the phase with faults.
     """
@@ -109,17 +163,22 @@ class Parameters:
     delay_max: int
     disk_delay_max: int
     apply_delay_max: int
+    reorder: bool
     loss: float
     duplication: float
     crash_rate: float
     cut_rate: float
     stall_rate: float
     reset_rate: float
+    blackout_rate: float
+    pause_rate: float
+    drift: float
     proposal_rate: float
     read_rate: float
     change_rate: float
     transfer_rate: float
     compact_rate: float
+    has_priorities: bool
     knows_configurations: bool
     fault_ticks: int
 
@@ -143,6 +202,7 @@ class Parameters:
                 max_inflight_bytes=rng.choice((0, max_append_bytes, 8 << 20)) if max_append_bytes < 1 << 20 else 0,
                 max_uncommitted_bytes=rng.choice((300, 5000, 1 << 20)),
                 max_committed_bytes_per_ready=rng.choice((1, 200, 1 << 20)),
+                max_pending_reads=rng.choice((2, 1 << 14, 1 << 14)),
                 pre_vote=rng.random() < 0.8,
                 check_quorum=check_quorum,
                 read_mode=ReadMode.LEASE if lease else ReadMode.SAFE,
@@ -151,17 +211,23 @@ class Parameters:
             delay_max=int(some(10, 100, TICK, 3 * TICK)),
             disk_delay_max=int(some(1, 100, TICK, 2 * TICK)),
             apply_delay_max=int(some(1, 100, 2 * TICK)),
+            reorder=rng.random() < 0.5,
             loss=some(0, 0, 0.01, 0.1, 0.3),
             duplication=some(0, 0, 0.02, 0.2),
             crash_rate=some(0, 0.005, 0.02, 0.05),
             cut_rate=some(0, 0, 0.01, 0.05),
-            stall_rate=some(0, 0, 0.01),
+            stall_rate=some(0, 0, 0.02),
             reset_rate=some(0, 0, 0.02),
+            blackout_rate=some(0, 0, 0.01),
+            # A lease is only as good as the clocks.
+            pause_rate=0 if lease else some(0, 0, 0.01, 0.03),
+            drift=0 if lease else some(0, 0.1, 0.3),
             proposal_rate=some(0.2, 1, 3),
-            read_rate=some(0, 0.3, 1),
+            read_rate=some(0, 0.1, 0.5),
             change_rate=some(0, 0, 0.01, 0.05),
             transfer_rate=some(0, 0, 0.01, 0.05),
             compact_rate=some(0, 0, 0.02, 0.1),
+            has_priorities=rng.random() < 0.2,
             knows_configurations=rng.random() < 0.5,
             fault_ticks=rng.choice((50, 100, 200)),
         )
@@ -175,6 +241,17 @@ class Checkpoint:
     term: int
     digest: bytes
     configuration: Configuration
+
+
+@attrs.frozen(slots=True)
+class Read:
+    """A linearizable read that waits: when it was asked, and what was committed anywhere then."""
+
+    asked_at: int
+    floor: int
+
+
+DiskStep = HardState | SnapshotMetadata | Entry
 
 
 class SimulatedLog(MemoryLog):
@@ -197,6 +274,15 @@ class Replica:
         durable_commit: what is left of the commit index for certain.
         core, writes, writing, tail, machine, applying: gone with a crash. `tail` holds entries handed to the disk, by index.
         incarnation: counts starts, so that events of an earlier life are recognized.
+        stalled_until: when the disk goes on; paused_until: when the whole node does.
+        crashes_amid_write: whether the power fails during its next write of entries.
+        tick_length: what it takes for a tick.
+        commit_seen, applied_seen, led_term, handed_last: what the referee saw last.
+        ticks: of this life.
+        writing_since: at which tick the disk began what it is at.
+        heard: at which tick each node was last heard from; a new leader, configuration or transfer begins with everyone.
+        promised: the entry's term for each (term, index) that this life is to acknowledge.
+        following: what it, as a leader, thought of each follower at its last tick.
     """
 
     node_id: NodeId
@@ -214,14 +300,23 @@ class Replica:
     handed_last: int = 0
     incarnation: int = 0
     stalled_until: int = 0
+    paused_until: int = 0
+    crashes_amid_write: bool = False
+    tick_length: int = TICK
     commit_seen: int = 0
+    applied_seen: int = 0
     led_term: int = 0
+    ticks: int = 0
+    writing_since: int = 0
+    heard: dict[NodeId, int] = attrs.Factory(dict)
+    promised: dict[tuple[int, int], int] = attrs.Factory(dict)
+    following: dict[NodeId, ProgressStatus] = attrs.Factory(dict)
 
 
 class CoreSimulation:
     """One run. `run()` raises InvariantViolated, or returns how often what happened."""
 
-    def __init__(self, seed: int, parameters: Parameters | None = None, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, parameters: Parameters | None = None, trace: Callable[[str], object] | None = None) -> None:
         self.seed = seed
         # Children by name, so that one more draw in one place does not shift all the others.
         self.rngs = {
@@ -232,12 +327,12 @@ class CoreSimulation:
         self.sequence = 0
         self.heap: list[tuple[int, int, Callable[[], None]]] = []
         self.counts: Counter[str] = Counter()
-        self.lines: deque[str] = deque(maxlen=TRACE_LINES_KEPT)
-        self.trace = trace
         self.fingerprint = hashlib.sha256()
-        """Running digest of the trace: two runs of one seed have to agree."""
+        """Running digest of what happened: two runs of one seed have to agree."""
 
         self.cut: set[tuple[NodeId, NodeId]] = set()
+        self.arrivals: dict[tuple[NodeId, NodeId], int] = {}
+        """When the last message of each link arrives, if they keep their order."""
         self.healed = False
         self.proposals = 0
         self.steps = 0
@@ -251,9 +346,11 @@ class CoreSimulation:
         """What any node has committed, from index 1 on."""
         self.digests: list[bytes] = [b""]
         """The machine's state after each committed index."""
+        self.configurations: dict[int, Configuration] = {}
+        """The machine's configuration after each applied index."""
         self.commit_floor = 0
         """Highest commit index any node has ever shown: what a read asked for from now on must cover."""
-        self.reads: dict[bytes, int] = {}
+        self.reads: dict[bytes, Read] = {}
 
         bootstrap = Configuration(voters=frozenset(NodeId(n) for n in range(1, self.parameters.voters + 1)))
         origin = Checkpoint(index=0, term=0, digest=b"", configuration=bootstrap)
@@ -261,6 +358,7 @@ class CoreSimulation:
         for number in range(1, self.parameters.voters + self.parameters.spares + 1):
             node = NodeId(number)
             self.replicas[node] = Replica(node, SimulatedLog(self.parameters.knows_configurations), [origin])
+        self.log = StepLog(list(self.replicas), trace) if trace is not None else None
 
     # Running.
 
@@ -286,19 +384,30 @@ class CoreSimulation:
         while heap and heap[0][0] <= end:
             self.now, _, action = heapq.heappop(heap)
             action()
+            if self.log is not None:
+                self.end_step(self.log)
         self.now = end
+
+    def end_step(self, log: StepLog) -> None:
+        log.end_step(
+            self.now,
+            [column(replica.core, replica.log.last_index, replica.paused_until > self.now) for replica in self.replicas.values()],
+        )
 
     def after(self, delay: int, action: Callable[[], None]) -> None:
         self.sequence += 1
         heapq.heappush(self.heap, (self.now + delay, self.sequence, action))
 
     def after_for(self, replica: Replica, delay: int, action: Callable[[], None]) -> None:
-        """`action` after `delay`, unless the node has crashed meanwhile."""
+        """`action` after `delay`, unless the node has crashed meanwhile; later if the node pauses."""
         incarnation = replica.incarnation
 
         def guarded() -> None:
             if replica.core is not None and replica.incarnation == incarnation:
-                action()
+                if replica.paused_until > self.now:
+                    self.after(replica.paused_until - self.now, guarded)
+                else:
+                    action()
 
         self.after(delay, guarded)
 
@@ -308,18 +417,16 @@ class CoreSimulation:
 
     def note(self, what: str, line: str) -> None:
         self.counts[what] += 1
-        text = f"{self.now:9d} {what} {line}"
-        self.fingerprint.update(text.encode())
-        self.lines.append(text)
-        if self.trace is not None:
-            self.trace(text)
+        text = f"{what}: {line}"
+        self.fingerprint.update(b"%d %b" % (self.now, text.encode()))
+        if self.log is not None:
+            self.log.add(text)
 
-    def fail(self, reason: str) -> None:
-        recent = "\n".join(self.lines)
-        raise InvariantViolated(
-            f"seed {self.seed}: {reason}\n{self.parameters}\nlast events:\n{recent}\nseed {self.seed}: {reason}\n"
-            f"replay: python -m trio_eventlog.testing.core_simulator --seed {self.seed}"
-        )
+    def fail(self, reason: str) -> NoReturn:
+        if self.log is not None:
+            self.log.add(f"FAILED: {reason}")
+            self.end_step(self.log)
+        raise InvariantViolated(reason)
 
     # Nodes.
 
@@ -328,13 +435,24 @@ class CoreSimulation:
         checkpoint = replica.checkpoints[-1]
         replica.machine = checkpoint
         replica.commit_seen = 0
+        replica.applied_seen = 0
         replica.led_term = 0
+        replica.ticks = 0
         replica.handed_last = replica.log.last_index
+        replica.promised.clear()
+        replica.following.clear()
+        replica.paused_until = 0
+        settings = self.parameters.settings
+        if self.parameters.has_priorities:
+            settings = attrs.evolve(settings, priority=replica.node_id % 3)
+        replica.tick_length = int(TICK * (1 + self.rngs["clock"].uniform(-self.parameters.drift, self.parameters.drift)))
+        if checkpoint.configuration.is_joint:
+            self.counts["restart in a joint configuration"] += 1
         # Its own child for each life: the seed alone decides, not the order of starts.
         rng = random.Random(f"{self.seed}:node:{replica.node_id}:{replica.incarnation}")
         replica.core = RaftNode(
             replica.node_id,
-            self.parameters.settings,
+            settings,
             replica.hard_state,
             checkpoint.configuration,
             replica.log,
@@ -347,12 +465,50 @@ class CoreSimulation:
     def tick(self, replica: Replica) -> None:
         core = replica.core
         assert core is not None
+        replica.ticks += 1
         core.tick()
         self.pump(replica)
-        drift = 0
-        if self.parameters.settings.read_mode is ReadMode.SAFE and not self.healed:
-            drift = self.rngs["clock"].randrange(-TICK // 10, TICK // 10 + 1)
-        self.after_for(replica, TICK + drift, lambda: self.tick(replica))
+        if core.is_leader:
+            self.look_at_followers(replica, core)
+            self.check_still_leading(replica, core)
+        self.after_for(replica, replica.tick_length, lambda: self.tick(replica))
+
+    def look_at_followers(self, replica: Replica, core: RaftNode) -> None:
+        """What a leader knows of others is bounded, and moves."""
+        settings = core.settings
+        status = core.status()
+        for node, progress in status.progress.items():
+            if node == core.node_id:
+                continue
+            if progress.inflight_messages > settings.max_inflight_messages:
+                self.fail(f"leader {core.node_id} has {progress.inflight_messages} messages under way to {node}")
+            # The message that fills the window may exceed it, and is as large as an APPEND or an entry may be.
+            largest = max(settings.max_append_bytes, ENTRY_BYTES_MAX)
+            if settings.max_inflight_bytes and progress.inflight_bytes >= settings.max_inflight_bytes + largest:
+                self.fail(f"leader {core.node_id} has {progress.inflight_bytes} bytes under way to {node}")
+            before = replica.following.get(node)
+            if before is not None and before.state != progress.state:
+                self.counts[f"{before.state} to {progress.state}"] += 1
+            if progress.inflight_messages == settings.max_inflight_messages:
+                self.counts["window full"] += 1
+        if status.uncommitted_bytes > max(settings.max_uncommitted_bytes, ENTRIES_MAX * ENTRY_BYTES_MAX):
+            self.fail(f"leader {core.node_id} has taken {status.uncommitted_bytes} bytes that wait")
+        replica.following = status.progress
+
+    def check_still_leading(self, replica: Replica, core: RaftNode) -> None:
+        """Who cannot commit does not keep others from leading."""
+        settings = core.settings
+        configuration = core.configuration
+        patience_ticks = 2 * settings.election_timeout_ticks + 1
+        writes_entries = replica.writing and bool(replica.writes[0].entries)
+        if writes_entries and replica.ticks - replica.writing_since > patience_ticks:
+            self.fail(f"leader {core.node_id} goes on although its disk hangs since its tick {replica.writing_since}")
+        if core.node_id not in configuration.all_voters and settings.step_down_on_removal:
+            self.fail(f"leader {core.node_id} goes on in {configuration}")
+        heard = {node for node, at in replica.heard.items() if replica.ticks - at <= patience_ticks} | {core.node_id}
+        for voters in (configuration.voters, configuration.voters_outgoing):
+            if settings.check_quorum and voters and 2 * len(voters & heard) <= len(voters):
+                self.fail(f"leader {core.node_id} goes on although it has heard from {sorted(heard)} only")
 
     def crash(self, replica: Replica) -> None:
         """Power is lost: what is under way to the disk is lost too, or a part of it, or nothing of it."""
@@ -360,16 +516,20 @@ class CoreSimulation:
             return
         rng = self.rngs["disk"]
         if replica.writing:
-            append = replica.writes[0]
-            # The hard state is written first: no entry is durable under a term that is not.
-            if append.hard_state is None or rng.random() < 0.7:
-                replica.hard_state = append.hard_state or replica.hard_state
-                if append.sync_commit:
-                    replica.durable_commit = replica.hard_state.commit
-                if append.entries and rng.random() < 0.7:
-                    # A frame that is half there is cut off at the next start; whole ones before it stay.
-                    replica.log.append(append.entries[: rng.randint(0, len(append.entries))])
+            steps = disk_steps(replica, replica.writes[0])
+            done = rng.randint(0, len(steps))
+            for step in steps[:done]:
+                self.persist(replica, step)
+            kept = sum(isinstance(step, Entry) for step in steps[:done])
+            if 0 < kept < len(replica.writes[0].entries):
+                self.counts["crash kept a part of the entries"] += 1
+            elif done and not kept and replica.writes[0].entries:
+                self.counts["crash kept the term and no entries"] += 1
+            elif steps and not done:
+                self.counts["crash lost a write"] += 1
         if rng.random() < 0.5:
+            if replica.hard_state.commit > replica.durable_commit:
+                self.counts["commit index forgotten"] += 1
             replica.hard_state = attrs.evolve(replica.hard_state, commit=replica.durable_commit)
         replica.core = None
         replica.machine = None
@@ -379,15 +539,19 @@ class CoreSimulation:
         replica.applying.clear()
         replica.applying_now = False
         replica.stalled_until = 0
+        replica.crashes_amid_write = False
         if len(replica.checkpoints) > 1 and rng.random() < 0.5:
             # The machine's last checkpoints were not synced either. The log still holds what follows.
             keep = [point for point in replica.checkpoints if point.index >= replica.log.base_index]
             replica.checkpoints = keep[: rng.randint(1, len(keep))]
+            self.counts["machine restarts from before"] += 1
         self.note("crash", f"{replica.node_id} keeps {replica.hard_state} log ..{replica.log.last_index}")
         for other in self.replicas.values():
             if other.core is not None and rng.random() < 0.7:
                 delay = rng.randrange(TICK)
-                self.after_for(other, delay, lambda other=other: self.peer_reset(other, replica.node_id))  # type: ignore[misc]
+                self.after_for(other, delay, partial(self.peer_reset, other, replica.node_id))
+        down = self.rngs["nemesis"].randrange(1, 3 * self.parameters.settings.election_timeout_ticks * TICK)
+        self.after(down, lambda: self.restart(replica))
 
     def peer_reset(self, replica: Replica, node: NodeId) -> None:
         core = replica.core
@@ -416,10 +580,11 @@ class CoreSimulation:
     def carry_out(self, replica: Replica, core: RaftNode, ready: Ready) -> None:
         for event in ready.events:
             self.counts[event.kind.name] += 1
+            self.on_event(replica, core, event)
             if event.kind in (EventKind.ALARM_COMMIT_OUT_OF_RANGE, EventKind.ALARM_FOLLOWER_LOST_ENTRIES):
                 self.fail(f"{replica.node_id} raises {event}, though no disk has broken its word")
         if ready.soft_state is not None:
-            self.note("state", f"{replica.node_id} {ready.soft_state.role.value} term {core.term} leader {core.leader}")
+            self.note("state", f"{replica.node_id} {ready.soft_state.role.name.lower()} t{core.term} of {core.leader}")
         append = ready.append
         if append is not None:
             self.check_handed_out(replica, core, append)
@@ -427,9 +592,15 @@ class CoreSimulation:
                 replica.tail.clear()
             for entry in append.entries:
                 replica.tail[entry.index] = entry
+            if append.entries:
+                for index in [index for index in replica.tail if index > append.entries[-1].index]:
+                    del replica.tail[index]
             replica.writes.append(append)
+            for message in append.responses:
+                self.check_promise(replica, message)
             self.write_next(replica)
         for message in ready.messages:
+            self.check_promise(replica, message)
             self.send(replica, message)
         if ready.committed:
             replica.applying.append(ready.committed)
@@ -441,8 +612,11 @@ class CoreSimulation:
         if replica.writing or not replica.writes:
             return
         replica.writing = True
+        replica.writing_since = replica.ticks
         delay = self.delay("disk", self.parameters.disk_delay_max) if replica.writes[0].must_sync else 0
         delay += max(replica.stalled_until - self.now, 0)
+        if replica.crashes_amid_write and replica.writes[0].entries:
+            self.after_for(replica, self.rngs["nemesis"].randrange(delay + 1), lambda: self.crash(replica))
         self.after_for(replica, delay, lambda: self.written(replica))
 
     def written(self, replica: Replica) -> None:
@@ -450,24 +624,20 @@ class CoreSimulation:
         assert core is not None
         append = replica.writes.popleft()
         replica.writing = False
+        for step in disk_steps(replica, append):
+            self.persist(replica, step)
+        replica.hard_state = append.hard_state or replica.hard_state
         if append.snapshot is not None:
             snapshot = append.snapshot
-            replica.log.install(snapshot)
-            replica.machine = Checkpoint(
-                index=snapshot.index,
-                term=snapshot.term,
-                digest=self.digests[snapshot.index],
-                configuration=snapshot.configuration,
-            )
-            replica.checkpoints = [replica.machine]
+            replica.machine = replica.checkpoints[-1]
+            self.check_configuration(replica, core, replica.machine)
             replica.applying.clear()
             self.note("installed", f"{replica.node_id} snapshot {snapshot.index}")
-        replica.log.append(append.entries)
-        replica.hard_state = append.hard_state or replica.hard_state
-        if append.sync_commit:
-            replica.durable_commit = replica.hard_state.commit
+        if self.log is not None:
+            self.log.add(f"{replica.node_id} disk {append.entries[0].index if append.entries else ''}..{replica.log.last_index}")
         for message in append.responses:
             if message.to == replica.node_id:
+                self.check_leaving(replica, message)
                 self.hand_over(replica, message)
             else:
                 self.send(replica, message)
@@ -477,6 +647,18 @@ class CoreSimulation:
             del replica.tail[index]
         self.write_next(replica)
         self.pump(replica)
+
+    def persist(self, replica: Replica, step: DiskStep) -> None:
+        if isinstance(step, HardState):
+            replica.durable_commit = max(replica.durable_commit, step.commit)
+            replica.hard_state = attrs.evolve(step, commit=replica.durable_commit)
+        elif isinstance(step, Entry):
+            replica.log.append((step,))
+        else:
+            # Its data came before the message that names it.
+            digest = self.digests[step.index]
+            replica.checkpoints = [Checkpoint(index=step.index, term=step.term, digest=digest, configuration=step.configuration)]
+            replica.log.install(step)
 
     def apply_next(self, replica: Replica) -> None:
         if not replica.applying_now and replica.applying:
@@ -492,24 +674,40 @@ class CoreSimulation:
         if not replica.applying:
             # A snapshot has taken the place of what was to be applied.
             return
-        for index in replica.applying.popleft():
+        page = replica.applying.popleft()
+        if self.log is not None:
+            self.log.add(f"{replica.node_id} applies {page.start}..{page.stop - 1}")
+        for index in page:
             if index <= machine.index:
                 continue
             entry = self.entry(replica, index)
+            if index > replica.log.last_index or replica.log.term(index) != entry.term:
+                self.fail(f"{replica.node_id} applies {entry.term}/{index}, which is not durable there")
             if entry.index != machine.index + 1:
                 self.fail(f"{replica.node_id} applies {entry.index} after {machine.index}")
             configuration = machine.configuration
             if entry.kind is EntryKind.CONFIGURATION:
                 # Never wake up in an older configuration than one acted in.
                 replica.durable_commit = max(replica.durable_commit, index)
+                change = decode_change(entry.payload)
                 try:
-                    configuration = core.apply_configuration(decode_change(entry.payload))
+                    configuration = change_configuration(configuration, change).configuration
+                    self.note("configuration", f"{replica.node_id} {configuration}")
                 except ConfigurationError as error:
                     self.note("change refused", f"{replica.node_id} {index}: {error}")
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
+                try:
+                    core.apply_configuration(change, index)
+                except ConfigurationError:
+                    # As the machine has; `check_configuration` compares the two.
+                    self.counts["change refused by the core"] += 1
+                if self.cut and machine.configuration.learners & configuration.voters:
+                    self.counts["learner promoted amid a cut"] += 1
             machine = Checkpoint(
                 index=index, term=entry.term, digest=next_digest(machine.digest, entry), configuration=configuration
             )
             self.check_applied(replica, entry, machine)
+            self.check_configuration(replica, core, machine)
         replica.machine = machine
         if self.rngs["disk"].random() < 0.2:
             replica.checkpoints.append(machine)
@@ -520,6 +718,16 @@ class CoreSimulation:
     def entry(self, replica: Replica, index: int) -> Entry:
         return replica.tail.get(index) or replica.log.entry(index)
 
+    def term(self, replica: Replica, index: int) -> int:
+        """Of what the core believes to be its log: on the disk, or on the way to it."""
+        held = replica.tail.get(index)
+        if held is not None:
+            return held.term
+        for append in reversed(replica.writes):
+            if append.snapshot is not None and append.snapshot.index == index:
+                return append.snapshot.term
+        return replica.log.term(index)
+
     # The network.
 
     def send(self, replica: Replica, message: Message) -> None:
@@ -529,11 +737,13 @@ class CoreSimulation:
         if message.type is MessageType.APPEND:
             if message.term != core.term:
                 # What stands at those indexes now may be another leader's.
+                self.counts["append of a former term not sent"] += 1
                 core.report_unreachable(message.to)
                 return
             try:
                 entries = tuple(self.entry(replica, index) for index in range(message.index + 1, message.last_index + 1))
             except (Compacted, OutOfLog):
+                self.counts["append gone before it was sent"] += 1
                 core.report_unreachable(message.to)
                 return
             message = attrs.evolve(message, entries=entries)
@@ -547,21 +757,40 @@ class CoreSimulation:
                 replica, rng.randrange(5 * TICK), lambda: self.snapshot_sent(replica, message.to, ok and target is not None)
             )
             if not ok:
+                self.counts["snapshot lost"] += 1
                 return
         if target is None or (replica.node_id, message.to) in self.cut:
-            self.counts["cut"] += 1
             return
         if not self.healed and rng.random() < parameters.loss:
             self.counts["lost"] += 1
             return
         copies = 2 if not self.healed and rng.random() < parameters.duplication else 1
         for _ in range(copies):
-            self.after(self.delay("network", parameters.delay_max), lambda: self.deliver(target, message))
+            delay = self.delay("network", parameters.delay_max)
+            if not parameters.reorder:
+                link = (replica.node_id, message.to)
+                arrival = self.arrivals[link] = max(self.arrivals.get(link, 0), self.now + delay)
+                delay = arrival - self.now
+            self.after(delay, lambda: self.deliver(target, message))
 
     def deliver(self, target: Replica, message: Message) -> None:
         if target.core is None or (message.sender, message.to) in self.cut:
             return
+        if target.paused_until > self.now:
+            self.after(target.paused_until - self.now, lambda: self.deliver(target, message))
+            return
+        if self.log is not None:
+            self.log.add(describe(message))
+        core = target.core
+        term = core.term
+        target.heard[message.sender] = target.ticks
+        self.mark_message(target, core, message)
         self.hand_over(target, message)
+        if message.type is MessageType.PRE_VOTE:
+            if core.term != term:
+                self.fail(f"{target.node_id} goes from term {term} to {core.term} although it was only asked")
+            if not core.has_ready():
+                self.counts["pre-vote ignored within a lease"] += 1
         self.pump(target)
 
     def hand_over(self, replica: Replica, message: Message) -> None:
@@ -595,17 +824,28 @@ class CoreSimulation:
         replicas = list(self.replicas.values())
         if rng.random() < parameters.crash_rate:
             victim = rng.choice(replicas)
-            self.crash(victim)
-            self.after(rng.randrange(1, 3 * parameters.settings.election_timeout_ticks * TICK), lambda: self.restart(victim))
+            if rng.random() < 0.5:
+                self.crash(victim)
+            else:
+                victim.crashes_amid_write = True
+        if rng.random() < parameters.blackout_rate:
+            self.counts["blackout"] += 1
+            for victim in replicas:
+                self.crash(victim)
+        if rng.random() < parameters.pause_rate:
+            victim = rng.choice(replicas)
+            victim.paused_until = self.now + rng.randrange(3 * parameters.settings.election_timeout_ticks * TICK)
+            self.note("pause", f"{victim.node_id} until {victim.paused_until}")
         if rng.random() < parameters.cut_rate:
             self.cut_links(rng)
+        leaders = [replica for replica in replicas if replica.core is not None and replica.core.is_leader]
         if rng.random() < parameters.stall_rate:
-            victim = rng.choice(replicas)
+            victim = rng.choice(leaders or replicas)
             victim.stalled_until = self.now + rng.randrange(3 * parameters.settings.election_timeout_ticks * TICK)
             self.note("stall", f"{victim.node_id} until {victim.stalled_until}")
         if rng.random() < parameters.reset_rate:
             victim = rng.choice(replicas)
-            if victim.core is not None:
+            if victim.core is not None and victim.paused_until <= self.now:
                 self.peer_reset(victim, rng.choice(replicas).node_id)
         self.load(1.0)
         self.after(TICK, self.nemesis)
@@ -615,19 +855,26 @@ class CoreSimulation:
             self.start(replica)
 
     def cut_links(self, rng: random.Random) -> None:
+        """For a while: around one node, preferably a leader; one way between two; or right through."""
         nodes = list(self.replicas)
-        match rng.randrange(4):
+        match rng.randrange(3):
             case 0:
-                self.cut.clear()
+                leaders = [node for node, replica in self.replicas.items() if replica.core is not None and replica.core.is_leader]
+                one = rng.choice(leaders or nodes)
+                cut = {(one, other) for other in nodes} | {(other, one) for other in nodes}
             case 1:
-                one = rng.choice(nodes)
-                self.cut |= {(one, other) for other in nodes} | {(other, one) for other in nodes}
-            case 2:
-                self.cut.add((rng.choice(nodes), rng.choice(nodes)))
+                cut = {(rng.choice(nodes), rng.choice(nodes))}
             case _:
                 side = {node for node in nodes if rng.random() < 0.5}
-                self.cut |= {(a, b) for a in nodes for b in nodes if (a in side) is not (b in side)}
-        self.note("cut", f"{sorted(self.cut)}")
+                cut = {(a, b) for a in nodes for b in nodes if (a in side) is not (b in side)}
+        self.cut |= cut
+        self.note("cut", f"{sorted(cut)}")
+        self.after(rng.randrange(1, 8 * self.parameters.settings.election_timeout_ticks * TICK), lambda: self.mend(cut))
+
+    def mend(self, cut: set[tuple[NodeId, NodeId]]) -> None:
+        """Two cuts may overlap; the first to end ends them both where they do."""
+        self.cut -= cut
+        self.note("mend", f"{sorted(cut)}")
 
     def heal(self) -> None:
         self.healed = True
@@ -635,6 +882,9 @@ class CoreSimulation:
         self.note("heal", "")
         for replica in self.replicas.values():
             replica.stalled_until = 0
+            replica.paused_until = 0
+            replica.crashes_amid_write = False
+            replica.tick_length = TICK
             self.restart(replica)
 
     def load(self, factor: float) -> None:
@@ -642,7 +892,7 @@ class CoreSimulation:
         rng = self.rngs["load"]
         for replica in self.replicas.values():
             core = replica.core
-            if core is None:
+            if core is None or replica.paused_until > self.now:
                 continue
             if core.is_leader:
                 self.propose_some(replica, core, rng, parameters.proposal_rate * factor)
@@ -662,7 +912,7 @@ class CoreSimulation:
         entries = []
         for _ in range(count):
             self.proposals += 1
-            entries.append(ProposedEntry(EntryKind.DATA, 1, rng.randrange(1, 300), str(self.proposals).encode()))
+            entries.append(ProposedEntry(EntryKind.DATA, 1, rng.randrange(1, ENTRY_BYTES_MAX), str(self.proposals).encode()))
         if not entries:
             return
         try:
@@ -708,12 +958,29 @@ class CoreSimulation:
 
     def read(self, replica: Replica, core: RaftNode) -> None:
         context = f"{replica.node_id}.{replica.incarnation}.{self.sequence}.{self.now}".encode()
-        floor = self.commit_floor
+        if self.ask(core, context):
+            self.reads[context] = Read(self.now, self.commit_floor)
+            if core.is_leader and self.term(replica, core.commit_index) != core.term:
+                self.counts["read waits for the first commit of a term"] += 1
+
+    def ask(self, core: RaftNode, context: bytes) -> bool:
         try:
             core.read_index(context)
-        except (ProposalDropped, NotLeader):
-            return
-        self.reads[context] = floor
+        except ProposalDropped as error:
+            self.counts[f"dropped {error.reason.name}"] += 1
+        except NotLeader:
+            pass
+        else:
+            return True
+        return False
+
+    def ask_again(self, replica: Replica, contexts: tuple[bytes, ...]) -> None:
+        """A leader that stepped down has named the reads it will not answer."""
+        assert replica.core is not None
+        for context in contexts:
+            if context in self.reads and self.ask(replica.core, context):
+                self.counts["read asked again"] += 1
+        self.pump(replica)
 
     def compact(self, replica: Replica, machine: Checkpoint) -> None:
         """The machine's state becomes durable, the log's prefix goes."""
@@ -734,10 +1001,14 @@ class CoreSimulation:
                 self.fail(f"{leader} and {replica.node_id} both lead term {core.term}")
             if replica.led_term != core.term:
                 replica.led_term = core.term
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
                 self.check_leader_completeness(replica, core)
-            elif core.commit_index > replica.commit_seen and self.entry(replica, core.commit_index).term != core.term:
-                # Counting copies says nothing about an older entry: another leader may still replace it (paper, figure 8).
-                self.fail(f"leader {replica.node_id} of term {core.term} commits an older entry, {core.commit_index}, by itself")
+            elif core.commit_index > replica.commit_seen:
+                if self.term(replica, core.commit_index) != core.term:
+                    # Counting copies says nothing about an older entry: another leader may still replace it (paper, figure 8).
+                    self.fail(f"leader {replica.node_id} of term {core.term} commits an older entry, {core.commit_index}")
+                if replica.commit_seen >= replica.log.base_index and self.term(replica, replica.commit_seen + 1) != core.term:
+                    self.counts["older entries committed by a newer one"] += 1
         commit = core.commit_index
         if commit < replica.commit_seen:
             self.fail(f"{replica.node_id}: commit went back from {replica.commit_seen} to {commit}")
@@ -747,6 +1018,9 @@ class CoreSimulation:
             self.commit_floor = max(self.commit_floor, commit)
         if not core.applied_index <= commit <= core.last_index:
             self.fail(f"{replica.node_id}: applied {core.applied_index}, commit {commit}, last {core.last_index}")
+        if core.applied_index < replica.applied_seen:
+            self.fail(f"{replica.node_id}: applied went back from {replica.applied_seen} to {core.applied_index}")
+        replica.applied_seen = core.applied_index
 
     def check_leader_completeness(self, replica: Replica, core: RaftNode) -> None:
         """A new leader holds every committed entry (paper, section 5.4)."""
@@ -797,10 +1071,11 @@ class CoreSimulation:
             replica.commit_seen = max(replica.commit_seen, snapshot.index)
         if append.entries:
             first = append.entries[0].index
+            self.mark_conflict(replica, replica.handed_last - first + 1, replica.log.last_index - first + 1)
             if core.is_leader and first <= replica.handed_last and append.entries[0].term == core.term:
                 # The first entries of a new leader may replace nothing either: its log only grows.
                 self.fail(f"leader {replica.node_id} rewrites {first}, its log ends at {replica.handed_last}")
-            before = self.term_before(replica, first)
+            before = self.term(replica, first - 1)
             for entry in append.entries:
                 known = self.entries.setdefault((entry.index, entry.term), (entry, before))
                 if known != (entry, before):
@@ -808,19 +1083,30 @@ class CoreSimulation:
                 before = entry.term
             replica.handed_last = append.entries[-1].index
 
-    def term_before(self, replica: Replica, index: int) -> int:
-        held = replica.tail.get(index - 1)
-        if held is not None:
-            return held.term
-        for append in reversed(replica.writes):
-            if append.snapshot is not None and append.snapshot.index == index - 1:
-                return append.snapshot.term
-        return replica.log.term(index - 1)
-
     def check_applied(self, replica: Replica, entry: Entry, machine: Checkpoint) -> None:
         """State machine safety: equal machines at equal indexes (paper, section 5.4.3)."""
         if entry.index > len(self.committed) or self.digests[entry.index] != machine.digest:
             self.fail(f"{replica.node_id} applied {entry}, which is not what was committed there")
+
+    def check_configuration(self, replica: Replica, core: RaftNode, machine: Checkpoint) -> None:
+        """Equal configurations at equal indexes, whether applied or restored, and the core acts in the newest."""
+        known = self.configurations.setdefault(machine.index, machine.configuration)
+        if known != machine.configuration:
+            self.fail(f"{replica.node_id} has {machine.configuration} at {machine.index}, elsewhere it is {known}")
+        if any(append.snapshot is not None for append in replica.writes):
+            self.counts["change applied while a snapshot is restored"] += core.configuration != machine.configuration
+        elif core.configuration != machine.configuration:
+            self.fail(f"{replica.node_id} acts in {core.configuration}, at {machine.index} it is {machine.configuration}")
+
+    def check_promise(self, replica: Replica, message: Message) -> None:
+        """Which entry an acknowledgement is about, for when it leaves."""
+        if message.type is MessageType.APPEND_RESPONSE and not message.reject and message.index > replica.log.base_index:
+            if message.index > replica.handed_last:
+                self.fail(f"{replica.node_id} acknowledges {message.index}, its log ends at {replica.handed_last}")
+            term = self.term(replica, message.index)
+            promised = replica.promised.setdefault((message.term, message.index), term)
+            if promised != term:
+                self.fail(f"{replica.node_id} acknowledges {message.index} in term {message.term} as {term} and as {promised}")
 
     def check_leaving(self, replica: Replica, message: Message) -> None:
         """Nothing leaves before what it promises is durable."""
@@ -841,18 +1127,81 @@ class CoreSimulation:
             granted = self.votes.setdefault((term, replica.node_id), replica.node_id)
             if granted != replica.node_id:
                 self.fail(f"{replica.node_id} votes for {granted} and itself in term {term}")
-        if kind is MessageType.APPEND_RESPONSE and not message.reject and message.index > replica.log.last_index:
-            self.fail(f"{replica.node_id} acknowledges {message.index}, durable is {replica.log.last_index}")
+        if kind is MessageType.TIMEOUT_NOW:
+            assert replica.core is not None
+            last = replica.core.last_index
+            target = self.replicas[message.to].log
+            if target.last_index < last or (target.base_index < last and target.term(last) != self.term(replica, last)):
+                self.fail(f"{replica.node_id} hands over to {message.to}, which does not have {last} yet")
+        if kind is MessageType.APPEND_RESPONSE and not message.reject and message.index > replica.log.base_index:
+            promised = replica.promised[message.term, message.index]
+            if message.index > replica.log.last_index or replica.log.term(message.index) != promised:
+                self.fail(f"{replica.node_id} acknowledges {promised}/{message.index}, durable is {replica.log.last_index}")
 
     def check_read(self, replica: Replica, index: int, context: bytes) -> None:
         """A read sees all that was committed anywhere when it was asked for."""
-        floor = self.reads.pop(context, None)
-        if floor is None:
+        read = self.reads.pop(context, None)
+        if read is None:
             # A duplicate answer; the first one was checked.
             return
+        core = replica.core
+        assert core is not None
         self.counts["reads answered"] += 1
-        if index < floor:
-            self.fail(f"{replica.node_id}: read {context!r} is answered with {index}, {floor} was committed when it was asked")
+        if not core.is_leader:
+            self.counts["read answered to a follower"] += 1
+        elif read.asked_at == self.now and len(core.configuration.voters) > 1:
+            self.counts["read answered under a lease"] += 1
+        if index < read.floor:
+            self.fail(f"{replica.node_id}: read {context!r} is answered with {index}, {read.floor} was committed when it was asked")
+
+    # Marks: what was reached, seen from outside.
+
+    def on_event(self, replica: Replica, core: RaftNode, event: Event) -> None:
+        match event.kind:
+            case EventKind.TRANSFER_ENDED if core.is_leader:
+                self.counts["transfer aborted"] += 1
+            case EventKind.BECAME_LEADER if any(
+                other.core is not None and other.core.is_leader and other is not replica for other in self.replicas.values()
+            ):
+                self.counts["two leaders, of different terms"] += 1
+            case EventKind.TRANSFER_STARTED:
+                # The quorum check begins anew, since its clock is the transfer's too.
+                replica.heard = dict.fromkeys(self.replicas, replica.ticks)
+            case EventKind.READS_DROPPED:
+                self.after_for(replica, self.rngs["load"].randrange(3 * TICK), partial(self.ask_again, replica, event.contexts))
+            case _:
+                pass
+
+    def mark_conflict(self, replica: Replica, removed: int, removed_from_disk: int) -> None:
+        if removed > 0:
+            self.counts["conflict removed"] += 1
+        if removed > 1:
+            self.counts["conflict of several entries removed"] += 1
+        if removed_from_disk > 0:
+            self.counts["conflict removed from the disk"] += 1
+
+    def mark_message(self, replica: Replica, core: RaftNode, message: Message) -> None:
+        """Before the core sees it."""
+        counts = self.counts
+        kind = message.type
+        if message.term > core.term and core.is_leader and kind in (MessageType.APPEND_RESPONSE, MessageType.APPEND):
+            counts[f"leader deposed by {kind.name}"] += 1
+        elif 0 < message.term < core.term:
+            counts["message of an older term"] += 1
+        match kind:
+            case MessageType.APPEND if message.term == core.term and message.index < core.commit_index:
+                counts["append from below the commit index"] += 1
+            case MessageType.APPEND_RESPONSE if message.reject:
+                skipped = message.index - message.reject_hint
+                counts["append refused, entries skipped by a hint" if skipped > 1 else "append refused"] += 1
+            case MessageType.VOTE_RESPONSE | MessageType.PRE_VOTE_RESPONSE if message.reject:
+                counts[f"{kind.name} refused"] += 1
+            case MessageType.VOTE if (message.log_term, message.index) < (self.term(replica, core.last_index), core.last_index):
+                counts["vote asked by a shorter log"] += 1
+            case MessageType.VOTE if message.context:
+                counts["vote asked by transfer"] += 1
+            case _:
+                pass
 
     def has_converged(self) -> bool:
         """One leader, no joint configuration left by mistake, all members hold and have applied the same, and it moves."""
@@ -880,6 +1229,35 @@ class CoreSimulation:
         return True
 
 
+def disk_steps(replica: Replica, append: StorageAppend) -> list[DiskStep]:
+    """What a shell does for an append, one durable step after the other; a crash comes in between any two of them.
+
+    The hard state is first, for no entry may be durable under a term that is not. But its commit index must not cover what this
+    very append brings, since other entries may stand there, which it replaces. And it must cover all it can before a configuration
+    change is there (`StorageAppend.sync_commit`), which says that the change before it is committed.
+    """
+    steps: list[DiskStep] = []
+    state = append.hard_state
+    if state is not None and not append.sync_commit:
+        saved = replica.hard_state
+        if (state.term, state.vote) == (saved.term, saved.vote):
+            # A commit index alone is not worth a sync.
+            state = None
+    if append.snapshot is not None:
+        if state is not None:
+            steps.append(attrs.evolve(state, commit=replica.durable_commit))
+        steps.append(append.snapshot)
+        return steps
+    if state is not None:
+        before = append.entries[0].index - 1 if append.entries else replica.log.last_index
+        steps.append(attrs.evolve(state, commit=min(state.commit, before)))
+    for entry in append.entries:
+        if state is not None and entry.kind is EntryKind.CONFIGURATION and entry is not append.entries[0]:
+            steps.append(attrs.evolve(state, commit=min(state.commit, entry.index - 1)))
+        steps.append(entry)
+    return steps
+
+
 def next_digest(digest: bytes, entry: Entry) -> bytes:
     data = b"%b:%d:%d:%d:%b" % (digest, entry.index, entry.term, entry.kind, entry.payload)
     return hashlib.blake2b(data, digest_size=8).digest()
@@ -898,32 +1276,39 @@ def observable(core: RaftNode) -> tuple[object, ...]:
     )
 
 
-def run_seed(seed: int, trace: Callable[[str], None] | None = None) -> CoreSimulation:
-    """Run one seed to its end. Raises InvariantViolated."""
+def run_seed(seed: int, trace: Callable[[str], object] | None = None) -> CoreSimulation:
+    """Run one seed to its end. Raises InvariantViolated, with all that is needed to see it again."""
     simulation = CoreSimulation(seed, trace=trace)
     try:
         simulation.run()
-    except InvariantViolated:
-        raise
     except Exception as error:
         # An assertion inside a core is a finding too, and needs its seed.
+        reason = str(error) if isinstance(error, InvariantViolated) else repr(error)
         raise InvariantViolated(
-            f"seed {seed}: {error!r}\nlast events:\n" + "\n".join(simulation.lines) + f"\nseed {seed}: {error!r}\n"
-            f"replay: python -m trio_eventlog.testing.core_simulator --seed {seed}"
+            f"seed {seed}: {reason}\n{simulation.parameters}\n{last_lines(seed) if trace is None else ''}\n"
+            f"seed {seed}: {reason}\n{revision()}\nreplay: python -m trio_eventlog.testing.core_simulator --seed {seed}"
         ) from error
     return simulation
 
 
+def last_lines(seed: int) -> str:
+    """The end of a failing seed's trace. The seed runs again for it: to write lines for all that do not fail takes longer."""
+    lines: deque[str] = deque(maxlen=LINES_SHOWN)
+    try:
+        CoreSimulation(seed, trace=lines.append).run()
+    except Exception:
+        # That it fails is known; here it has to fail in the same way, which the reader sees.
+        return "\n".join(lines)
+    return "the second run of this seed did not fail: something here depends on more than the seed"
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--seed", type=int, required=True, help="the seed to run, or the first of them")
-    parser.add_argument("--count", type=int, default=1, help="how many seeds; more than one: no trace")
+    parser = argparse.ArgumentParser(description="Run a seed of the core simulation again, with its trace.")
+    parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args(arguments)
-    totals: Counter[str] = Counter()
-    for seed in range(options.seed, options.seed + options.count):
-        trace = (lambda line: print_line(line)) if options.count == 1 else None
-        totals += run_seed(seed, trace).counts
-    for name, count in sorted(totals.items()):
+    simulation = run_seed(options.seed, print_line)
+    print_line(f"{simulation.parameters}")
+    for name, count in sorted(simulation.counts.items()):
         print_line(f"{count:10d} {name}")
 
 

@@ -1,7 +1,8 @@
 """One integer seed, one run: randomness by name, Trio's scheduling in a fixed order, and a hash to compare runs by.
 
-Trio runs the tasks of a batch in random order, on purpose. A private switch makes that order depend on a seed; this is the only
-file that touches it, and tests/sim/test_determinism.py notices when a new Trio no longer has it.
+Trio runs the tasks of a batch in random order, on purpose. A private switch makes that order depend on a seed, and `Freezer` takes
+tasks out of a private queue; this is the only file that touches such things, and tests/sim/test_determinism.py notices when a new
+Trio no longer has them.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import hashlib
 import math
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import trio
@@ -76,6 +77,46 @@ def run(
     clock = clock or trio.testing.MockClock(autojump_threshold=0.0)
     with deterministic_scheduling(seed):
         return trio.run(bounded, clock=clock, instruments=instruments)
+
+
+class Freezer(trio.abc.Instrument):
+    """Stops tasks as SIGSTOP stops a process, without their knowing: time passes, timers run out, bytes arrive, and they see all of
+    it when they go on. It works in an `async with freezer.working():` block.
+
+    Trio has no such thing. But whatever wakes a task goes through its queue of tasks to run, from which this takes those that are
+    not to run yet.
+
+    Args:
+        is_frozen: asked whenever a task is woken.
+    """
+
+    def __init__(self, is_frozen: Callable[[trio.lowlevel.Task], bool]) -> None:
+        self._is_frozen = is_frozen
+        self._held: list[trio.lowlevel.Task] = []
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        trio.lowlevel.add_instrument(self)
+        try:
+            yield
+        finally:
+            trio.lowlevel.remove_instrument(self)
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        if self._is_frozen(task):
+            last = _run.GLOBAL_RUN_CONTEXT.runner.runq.pop()
+            assert last is task, "Trio puts a task at the end of its queue, then tells its instruments"
+            self._held.append(task)
+
+    def changed(self) -> None:
+        """`is_frozen` answers differently from now on: what it does not hold any more is run next.
+
+        A task that was woken just before it was frozen takes one step more.
+        """
+        held, self._held = self._held, []
+        queue = _run.GLOBAL_RUN_CONTEXT.runner.runq
+        for task in held:
+            (self._held if self._is_frozen(task) else queue).append(task)
 
 
 class Trace:

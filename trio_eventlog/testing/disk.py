@@ -191,7 +191,7 @@ class SimFile:
         return bytes(self._inode.durable)
 
     def unsynced_from(self) -> int:
-        """Position of the first byte (or size) that an unsynced change has touched; beyond everything when none has."""
+        """Where the first unsynced change begins (a new size: there); beyond everything when there is none."""
         return min((change.position for change in self._inode.pending), default=1 << 62)
 
     def is_named_durably(self) -> bool:
@@ -201,6 +201,7 @@ class SimFile:
 
     async def _start(self, operation: Operation) -> None:
         self._check_usable()
+        self._disk._begin(operation, self._path)
         await self._disk._pass_time(operation)
         self._check_usable()
         if self._disk._strikes(operation, self._path):
@@ -255,6 +256,8 @@ class SimDisk:
     def __init__(self, rng: random.Random, *, capacity_bytes: int = 1 << 40) -> None:
         self._rng = rng
         self.capacity_bytes = capacity_bytes
+        self._former_capacity_bytes = capacity_bytes
+        self._awaited: list[tuple[Operation, str, trio.Event]] = []
         self.latency_seconds: dict[Operation, float | Callable[[], float]] = {}
         self.faults: list[Fault] = []
         self.statistics = SimDiskStatistics()
@@ -343,6 +346,7 @@ class SimDisk:
         assert not self._is_crashed, "it went down before; use the disk that crash returned"
         self._is_crashed = True
         fresh = SimDisk(self._rng, capacity_bytes=self.capacity_bytes)
+        fresh._former_capacity_bytes = self._former_capacity_bytes
         fresh.latency_seconds = dict(self.latency_seconds)
         survivors: dict[_Inode, _Inode] = {}
         for path, directory in self._directories.items():
@@ -370,6 +374,28 @@ class SimDisk:
     def has_power(self) -> bool:
         """False once `cut_power_after` has struck, and after `crash`."""
         return not self._is_crashed and self._operations_left != 0
+
+    def fill(self, free_bytes: int) -> None:
+        """Others use the disk too: only so much is left, until `make_room`."""
+        self.capacity_bytes += free_bytes - self._free_bytes()
+
+    def make_room(self) -> None:
+        """End what `fill` has done."""
+        self.capacity_bytes = self._former_capacity_bytes
+
+    async def wait_operation(self, operation: Operation, path_part: str = "") -> None:
+        """Until a write or sync begins, on a file whose path contains the text. For ever, on a disk that has crashed."""
+        event = trio.Event()
+        item = (operation, path_part, event)
+        self._awaited.append(item)
+        try:
+            await event.wait()
+        finally:
+            self._awaited.remove(item)
+
+    def paths(self) -> list[str]:
+        """All files."""
+        return sorted(f"{path}/{name}" for path, directory in self._directories.items() for name in directory.live)
 
     def flip_bit(self, path: str, position: int, bit: int = 0) -> None:
         """The medium changes a bit, in what is durable and in what is read now."""
@@ -439,6 +465,11 @@ class SimDisk:
     def _free_bytes(self) -> int:
         used = sum(len(inode.live) for directory in self._directories.values() for inode in directory.live.values())
         return self.capacity_bytes - used
+
+    def _begin(self, operation: Operation, path: str) -> None:
+        for awaited, path_part, event in self._awaited:
+            if awaited is operation and path_part in path:
+                event.set()
 
     def _strikes(self, operation: Operation, path: str) -> bool:
         return any(fault.strikes(operation, path) for fault in self.faults)

@@ -27,6 +27,7 @@ import trio
 
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.hard_state import decode_file
+from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft import Event, HardState, Message, MessageType
@@ -106,12 +107,14 @@ class Invariants(trio.abc.Instrument):
     Attributes:
         marks: rare things seen: the events of the cores, and some of this module's own.
         broken: set at the first breach; `error` is it. An instrument cannot raise.
+        on_step: told of each step in which something has moved, and what; for logs.
     """
 
     def __init__(self, name_of: Callable[[NodeId], str] = str) -> None:
         self.marks: Counter[str] = Counter()
         self.broken = trio.Event()
         self.error: InvariantBroken | None = None
+        self.on_step: Callable[[RaftDriver, str], None] | None = None
         self._name_of = name_of
         self._groups: dict[GroupId, _Group] = {}
         self._promises: dict[tuple[GroupId, NodeId], _Promise] = {}
@@ -185,6 +188,8 @@ class Invariants(trio.abc.Instrument):
 
         def logging(event: Event) -> None:
             self.marks[event.kind.name] += 1
+            if self.on_step is not None:
+                self.on_step(driver, f"{event.kind.value} {event.text}".rstrip())
             if event.kind.name.startswith("ALARM"):
                 self._check(lambda event: self._alarm(seen, event), event)
             log_event(event)
@@ -198,6 +203,7 @@ class Invariants(trio.abc.Instrument):
 
     def _look(self, seen: _Seen) -> None:
         core = seen.driver._core
+        before = (len(seen.terms), seen.commit)
         self._look_at_log(seen)
         if core.is_leader:
             self._look_at_leader(seen)
@@ -212,6 +218,8 @@ class Invariants(trio.abc.Instrument):
             self._look_at_commits(seen, commit)
             seen.commit = commit
         seen.applied = applied
+        if self.on_step is not None and before != (len(seen.terms), commit):
+            self.on_step(seen.driver, f"last {before[0]} -> {len(seen.terms)}, commit {before[1]} -> {commit}")
 
     def _look_at_log(self, seen: _Seen) -> None:
         """Follow the log to where it is now, and compare what is new in it with what others hold there."""
@@ -335,7 +343,10 @@ class Invariants(trio.abc.Instrument):
             raise self._broken_by(seen, f"speaks in term {driver._core.term} and has saved {state}")
         file = driver._hard_state._file
         if state is not seen.checked_state and isinstance(file, SimFile):
-            found = decode_file(file.durable_content()).state
+            try:
+                found = decode_file(file.durable_content()).state
+            except CodecError as error:
+                raise self._broken_by(seen, f"relies on {state}, and the disk has nothing: {error}") from error
             if (found.term, found.vote) != (state.term, state.vote):
                 raise self._broken_by(seen, f"relies on {state}, and the disk has {found}")
             seen.checked_state = state

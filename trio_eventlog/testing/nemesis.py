@@ -1,88 +1,119 @@
 """Faults by seed: first the kinds and rates of this run are drawn (swarm testing), then the run.
 
-Only faults that the design promises to survive: any number of nodes may go down at once and lose what was not synced, links may be
-cut, slow or broken, disks slow. Durable data is never damaged here.
+Any number of nodes may go down at once and lose what was not synced; links may be cut, slow or broken; disks slow, full or failing;
+processes may stand still; wall clocks may jump. Of durable data only a minority is ever damaged: a node whose disk was lost, or in
+whose sealed segments bits were flipped, is *spent*, until it has been replaced by a new one that has caught up.
+
+| fault | what it does |
+| --- | --- |
+| crash, crash all | power fails: unsynced writes are lost, kept or torn |
+| sharp crash | the same in the moment in which one node writes entries, or a term and what comes with it |
+| stop | in good order |
+| pause | the process stands still, whatever arrives, and goes on without knowing |
+| cut off, split, one way | silent cuts |
+| clog | nothing passes between two, and comes in a burst later |
+| reset, torn frame | connections between two, now or after so many more bytes |
+| slow network, slow link | latency everywhere; 20 kB/s between two |
+| silent crash | power fails and nobody is told: connections are half-open |
+| address | the node's machine comes back under another IP address |
+| slow disk | one kind of its calls |
+| failing disk | one of its next writes or syncs fails, and the node stops itself |
+| unreadable | one to three of its next reads fail |
+| full disk | for a while |
+| flip, lost disk | spends the node |
+| clock | a node's or client's wall clock jumps, up to a day, either way |
+| hand over | leaderships |
 """
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
 
-from trio_eventlog.testing.cluster import Cluster
-from trio_eventlog.testing.disk import CrashMode, Operation
+from trio_eventlog.ids import NodeId
+from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, Cluster
+from trio_eventlog.testing.disk import CrashMode, Fault, Operation
 
-SHARP_SECONDS_MAX = 3.0
+SHARP_SECONDS_MAX = 10.0
 """How long a sharp crash waits for its moment."""
-SHARP_LOOK_SECONDS = 0.0005
+CLOCK_JUMP_SECONDS_MAX = 86_400.0
+
+FAULTS = (
+    "crash",
+    "crash all",
+    "sharp crash",
+    "stop",
+    "pause",
+    "cut off",
+    "split",
+    "one way",
+    "clog",
+    "reset",
+    "torn frame",
+    "slow network",
+    "slow link",
+    "silent crash",
+    "address",
+    "slow disk",
+    "failing disk",
+    "unreadable",
+    "full disk",
+    "flip",
+    "lost disk",
+    "clock",
+    "hand over",
+)
+RARE = {"crash all": 0.2, "stop": 0.5, "lost disk": 0.3, "flip": 0.3}
+"""How likely some are, the others being 1: either hard on progress, or long in being repaired."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class FaultParameters:
-    """What this run's nemesis likes. Weights of 0 switch a fault off.
+    """What this run's nemesis likes.
 
     Attributes:
+        weights: by fault; 0 switches it off.
         interval_seconds: between two faults, on average.
-        down_seconds_max: how long a node stays down.
+        down_seconds_max: how long a node stays down, paused or without room.
         cut_seconds_max: how long a cut lasts.
-        crash, crash_all, stop, cut_off, split, one_way, reset, slow_disk, slow_network, hand_over: weights.
-        sharp_crash: weight of a crash of one node or all in the moment in which one writes entries, or a new term and the entries
-            that come with it: when the most may go wrong between disks, and between the files of one.
         crash_mode: what becomes of unsynced writes.
+        heals_all: at the end. Otherwise a minority stays as it is then.
     """
 
+    weights: dict[str, float]
     interval_seconds: float
     down_seconds_max: float
     cut_seconds_max: float
-    crash: float
-    crash_all: float
-    sharp_crash: float
-    stop: float
-    cut_off: float
-    split: float
-    one_way: float
-    reset: float
-    slow_disk: float
-    slow_network: float
-    hand_over: float
     crash_mode: CrashMode
+    heals_all: bool
 
 
 def draw_parameters(rng: random.Random) -> FaultParameters:
     """Each fault is in about two runs of three, some of them much of the time."""
-
-    def weight() -> float:
-        return rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0)))
-
     return FaultParameters(
+        weights={fault: rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0))) * RARE.get(fault, 1.0) for fault in FAULTS},
         interval_seconds=rng.choice((0.5, 1.0, 3.0)),
         down_seconds_max=rng.choice((0.2, 3.0, 10.0)),
         cut_seconds_max=rng.choice((0.5, 3.0, 10.0)),
-        crash=weight(),
-        crash_all=rng.choice((0.0, 0.0, 0.3)),
-        sharp_crash=rng.choice((0.0, 1.0)),
-        stop=weight() / 2,
-        cut_off=weight(),
-        split=weight(),
-        one_way=weight(),
-        reset=weight(),
-        slow_disk=weight(),
-        slow_network=weight(),
-        hand_over=weight(),
         crash_mode=rng.choice((CrashMode.DRAW, CrashMode.DRAW, CrashMode.LOSE, CrashMode.KEEP)),
+        heals_all=rng.random() < 0.7,
     )
 
 
 class Nemesis:
-    """Injects faults into a cluster until cancelled; `end` undoes all of them.
+    """Injects faults into a cluster until cancelled; `end` undoes what is not to stay.
 
     Args:
-        start: brings a node back; `Cluster.start` by default.
+        start: brings a node back.
+        spendable: how many nodes may be spent at once: less than half of the voters of any group.
 
     Attributes:
         counts: how often each fault happened.
-        down: nodes that it has taken down and will bring back, and when.
+        down: nodes that are down and will be brought back here, and when.
+        spent: nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out.
+        broken: after `end`: nodes that stay as they are.
     """
 
     def __init__(
@@ -90,138 +121,175 @@ class Nemesis:
         cluster: Cluster,
         parameters: FaultParameters,
         rng: random.Random,
-        start: Callable[[str], Awaitable[None]] | None = None,
+        *,
+        start: Callable[[str], Awaitable[None]],
+        spendable: int,
     ) -> None:
-        self._start = start or cluster.start
         self._cluster = cluster
         self._parameters = parameters
         self._rng = rng
-        self.down: dict[str, float] = {}
+        self._start = start
+        self._spendable = spendable
         self._cut_until = 0.0
-        self._weather = cluster.network.weather
-        self.counts: dict[str, int] = {}
+        self._until: dict[str, float] = {}
+        """When a node is to go on that is paused or has a full disk."""
+        self._is_disk_touched: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.down: dict[str, float] = {}
+        self.spent: dict[str, NodeId] = {}
+        self.broken: set[str] = set()
 
     async def run(self) -> None:
         """For ever."""
-        parameters = self._parameters
-        faults: list[tuple[float, Callable[[], None]]] = [
-            (parameters.crash, self._crash),
-            (parameters.crash_all, self._crash_all),
-            (parameters.cut_off, self._cut_off),
-            (parameters.split, self._split),
-            (parameters.one_way, self._one_way),
-            (parameters.reset, self._reset),
-            (parameters.slow_disk, self._slow_disk),
-            (parameters.slow_network, self._slow_network),
-            (parameters.hand_over, self._hand_over),
-        ]
-        weights = [weight for weight, _ in faults]
+        weights = [self._parameters.weights[fault] for fault in FAULTS]
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(self._rng.expovariate(1 / parameters.interval_seconds))
-                await self._bring_back(nursery)
-                at = self._rng.random() * (sum(weights) + parameters.stop + parameters.sharp_crash)
-                if at < parameters.stop:
-                    self._stop(nursery)
-                elif at < parameters.stop + parameters.sharp_crash:
-                    nursery.start_soon(self._crash_amid_a_write)
-                elif any(weights):
-                    self._rng.choices([fault for _, fault in faults], weights)[0]()
+                await trio.sleep(self._rng.expovariate(1 / self._parameters.interval_seconds))
+                await self._bring_back()
+                if any(weights):
+                    (fault,) = self._rng.choices(FAULTS, weights)
+                    self._inject(fault, nursery)
 
     async def end(self) -> None:
-        """Everything up, connected and quick again."""
+        """A majority is up, connected and quick again; where everything heals, all but what is spent is."""
         cluster = self._cluster
+        self.broken = set(self.spent)
+        if not self._parameters.heals_all:
+            for name in self._rng.sample(cluster.names, self._spendable):
+                if not cluster.is_new(name) and self._is_minority({cluster.node_id(other) for other in self.broken | {name}}):
+                    self.broken.add(name)
+        # What is cut off from now on stays cut off for good.
         cluster.heal()
-        cluster.network.weather = self._weather
+        cluster.network.calm()
         for name in cluster.names:
-            cluster.disk(name).latency_seconds[Operation.SYNC] = 0.001
-            if name in self.down and not cluster.is_running(name):
+            if name in self.broken:
+                if self._rng.random() < 0.5:
+                    cluster.isolate(name)
+                continue
+            disk = cluster.disk(name)
+            disk.faults.clear()
+            disk.latency_seconds = {Operation.SYNC: DEFAULT_SYNC_SECONDS}
+            disk.make_room()
+            if cluster.is_paused(name):
+                cluster.resume(name)
+            if name in self.down or name in cluster.failures():
                 await cluster.wait_down(name)
                 await self._start(name)
         self.down.clear()
+        self._until.clear()
 
-    # One method for each fault.
+    def explains(self, name: str) -> bool:
+        """Whether this node's disk was made to fail, fill up or lie, so that it may have stopped itself for it."""
+        return name in self._is_disk_touched
 
-    def _crash(self) -> None:
-        running = self._cluster.running
-        if running:
-            self._crash_node(self._rng.choice(running))
+    # Faults
 
-    def _crash_all(self) -> None:
-        for name in self._cluster.running:
-            self._crash_node(name)
+    def _inject(self, fault: str, nursery: trio.Nursery) -> None:
+        cluster = self._cluster
+        running = [name for name in cluster.running if not cluster.is_paused(name)]
+        name = self._rng.choice(running) if running else ""
+        match fault:
+            case "crash" if name:
+                self._crash(name)
+            case "crash all":
+                for each in cluster.running:
+                    self._crash(each)
+            case "sharp crash":
+                nursery.start_soon(self._crash_amid_a_write)
+            case "stop" if len(running) >= len(cluster.founders):
+                self._count(fault)
+                nursery.start_soon(cluster.stop, name)
+                self._set_down(name)
+            case "pause" if name:
+                self._count(fault)
+                cluster.pause(name)
+                self._until[name] = self._after(self._parameters.down_seconds_max)
+            case "cut off" | "split" | "one way" | "clog":
+                self._count(fault)
+                self._cut(fault)
+            case "reset":
+                self._count(fault)
+                cluster.network.reset(*self._two())
+            case "torn frame":
+                self._count(fault)
+                cluster.network.reset_inside(*self._two(), after_bytes=self._rng.randrange(3000))
+            case "slow network":
+                self._count(fault)
+                longest = self._rng.choice((0.001, 0.02, 0.2))
+                cluster.network.weather = attrs.evolve(
+                    cluster.network.weather, latency_seconds_min=longest / 10, latency_seconds_max=longest
+                )
+            case "slow link":
+                self._count(fault)
+                slow = attrs.evolve(cluster.network.weather, bytes_per_second=20_000.0)
+                cluster.network.set_weather(*self._two(), self._rng.choice((slow, None)))
+            case "silent crash" if name:
+                self._crash(name, is_silent=True)
+            case "address" if name:
+                self._crash(name)
+                self._count(fault)
+                cluster.network.move(name)
+            case "clock":
+                self._count(fault)
+                who = self._rng.choice([*cluster.names, "producer 0"])
+                cluster.shift_wall_clock(who, self._rng.choice((1.0, 60.0, CLOCK_JUMP_SECONDS_MAX)) * self._rng.uniform(-1, 1))
+            case "hand over":
+                self._hand_over()
+            case "slow disk" | "failing disk" | "unreadable" | "full disk" if name:
+                self._count(fault)
+                self._trouble_disk(fault, name)
+            case "flip" | "lost disk" if name and self._may_spend(name):
+                self._spend(fault, name)
 
-    def _crash_node(self, name: str, mode: CrashMode | None = None) -> None:
-        self._count("crash")
-        self._cluster.crash(name, mode or self._parameters.crash_mode)
-        self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
+    def _crash(self, name: str, mode: CrashMode | None = None, *, is_silent: bool = False) -> None:
+        self._count("silent crash" if is_silent else "crash")
+        self._cluster.crash(name, mode or self._parameters.crash_mode, silently=is_silent)
+        self._set_down(name)
 
     async def _crash_amid_a_write(self) -> None:
+        """Term and vote are on their way to the disk, and entries follow, to another file; or any write is."""
         cluster = self._cluster
-        is_of_term = self._rng.random() < 0.5
-        is_everywhere = self._rng.random() < 0.4
+        path_part = self._rng.choice(("hard_state", "/log/"))
+        found: list[str] = []
+
+        async def look(name: str) -> None:
+            await cluster.disk(name).wait_operation(Operation.WRITE, path_part)
+            found.append(name)
+            nursery.cancel_scope.cancel()
+
         with trio.move_on_after(SHARP_SECONDS_MAX):
-            while True:
+            async with trio.open_nursery() as nursery:
                 for name in cluster.running:
-                    drivers = [replica.driver for replica in cluster.node(name)._replicas.all()]
-                    # Term and vote are on their way to the disk, and entries follow, to another file; or any write is.
-                    if any(driver._hard_state._is_saving if is_of_term else driver._writes_waiting for driver in drivers):
-                        await trio.sleep(self._rng.uniform(0, 5) * SHARP_LOOK_SECONDS)
-                        for victim in cluster.running if is_everywhere else [name]:
-                            if cluster.is_running(victim):
-                                self._count("sharp crash")
-                                self._crash_node(victim, CrashMode.LOSE)
-                        return
-                await trio.sleep(SHARP_LOOK_SECONDS)
+                    nursery.start_soon(look, name)
+        if found:
+            await trio.sleep(self._rng.uniform(0, 0.003))
+            for victim in cluster.running if self._rng.random() < 0.4 else found:
+                if cluster.is_running(victim):
+                    self._count("sharp crash")
+                    self._crash(victim, CrashMode.LOSE)
 
-    def _stop(self, nursery: trio.Nursery) -> None:
-        running = self._cluster.running
-        if len(running) >= len(self._cluster.founders):
-            self._count("stop")
-            name = self._rng.choice(running)
-            nursery.start_soon(self._cluster.stop, name)
-            self.down[name] = trio.current_time() + self._rng.uniform(0, self._parameters.down_seconds_max)
-
-    def _cut_off(self) -> None:
-        """Preferably a leader."""
-        self._count("cut off")
-        name = self._cluster.leader() if self._rng.random() < 0.5 else None
-        self._cluster.isolate(name or self._rng.choice(self._cluster.names))
-        self._set_cut()
-
-    def _split(self) -> None:
-        self._count("split")
-        names = list(self._cluster.names)
-        self._rng.shuffle(names)
-        at = self._rng.randrange(1, len(names)) if len(names) > 1 else 1
-        self._cluster.partition(names[:at], names[at:])
-        self._set_cut()
-
-    def _one_way(self) -> None:
-        self._count("one way")
-        source, target = self._two()
-        self._cluster.network.cut(source, target, both_ways=False)
-        self._set_cut()
-
-    def _reset(self) -> None:
-        self._count("reset")
-        one, two = self._two()
-        self._cluster.network.reset(one, two)
+    def _cut(self, fault: str) -> None:
+        cluster, rng = self._cluster, self._rng
+        names = list(cluster.names)
+        if fault == "cut off":
+            # Preferably a leader.
+            leader = cluster.leader() if rng.random() < 0.5 else None
+            cluster.isolate(leader or rng.choice(names))
+        elif fault == "split":
+            rng.shuffle(names)
+            at = rng.randrange(1, len(names)) if len(names) > 1 else 1
+            cluster.partition(names[:at], names[at:])
+        elif fault == "one way":
+            cluster.network.cut(*self._two(), both_ways=False)
+        else:
+            cluster.network.clog(*self._two())
+        if not self._cut_until:
+            self._cut_until = self._after(self._parameters.cut_seconds_max)
 
     def _two(self) -> tuple[str, str]:
         names = self._cluster.names
         first = self._rng.choice(names)
         return first, self._rng.choice([name for name in names if name != first] or [first])
-
-    def _slow_disk(self) -> None:
-        self._count("slow disk")
-        disk = self._cluster.disk(self._rng.choice(self._cluster.names))
-        disk.latency_seconds[Operation.SYNC] = self._rng.choice((0.001, 0.02, 0.3))
-
-    def _slow_network(self) -> None:
-        self._count("slow network")
-        longest = self._rng.choice((0.001, 0.02, 0.2))
-        self._cluster.network.weather = attrs.evolve(self._weather, latency_seconds_min=longest / 10, latency_seconds_max=longest)
 
     def _hand_over(self) -> None:
         for name in self._cluster.running:
@@ -230,22 +298,85 @@ class Nemesis:
                     self._count("hand over")
                     replica.driver.transfer_leadership(self._rng.choice(sorted(replica.voters())))
 
+    def _trouble_disk(self, fault: str, name: str) -> None:
+        disk, rng = self._cluster.disk(name), self._rng
+        if fault == "slow disk":
+            disk.latency_seconds[rng.choice(list(Operation))] = rng.choice((0.001, 0.02, 0.3))
+            return
+        self._is_disk_touched.add(name)
+        if fault == "failing disk":
+            operation = rng.choice((Operation.WRITE, Operation.SYNC))
+            disk.faults.append(
+                Fault(operation=operation, path_part=rng.choice(("", "hard_state", ".log")), after=rng.randrange(10), times=1)
+            )
+        elif fault == "unreadable":
+            disk.faults.append(Fault(operation=Operation.READ, after=rng.randrange(3), times=rng.randrange(1, 4)))
+        else:
+            disk.fill(free_bytes=rng.randrange(8192))
+            self._until[name] = self._after(self._parameters.down_seconds_max)
+
+    def _may_spend(self, name: str) -> bool:
+        """Whether the durable data of one more node may go."""
+        if name in self.spent or len(self.spent) >= self._spendable:
+            return False
+        return self._is_minority({*self.spent.values(), self._cluster.node_id(name)})
+
+    def _is_minority(self, node_ids: set[NodeId]) -> bool:
+        """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
+        return all(len(voters) > 2 * len(node_ids & voters) for voters in self._cluster.voters_of_groups())
+
+    def _spend(self, fault: str, name: str) -> None:
+        cluster, rng = self._cluster, self._rng
+        if fault == "lost disk":
+            self._count(fault)
+            cluster.crash(name)
+        else:
+            disk = cluster.disk(name)
+            sealed = [path for path in disk.paths() if path.endswith(".log") and _is_sealed(path, disk.paths())]
+            if not sealed:
+                return
+            self._count(fault)
+            path = rng.choice(sealed)
+            disk.flip_bit(path, rng.randrange(len(disk.content(path))), rng.randrange(8))
+        self.spent[name] = cluster.node_id(name)
+        self._is_disk_touched.add(name)
+
     # Undoing
 
-    def _set_cut(self) -> None:
-        if not self._cut_until:
-            self._cut_until = trio.current_time() + self._rng.uniform(0, self._parameters.cut_seconds_max)
+    def _set_down(self, name: str) -> None:
+        self.down[name] = self._after(self._parameters.down_seconds_max)
 
-    async def _bring_back(self, nursery: trio.Nursery) -> None:
+    def _after(self, seconds_max: float) -> float:
+        return trio.current_time() + self._rng.uniform(0, seconds_max)
+
+    async def _bring_back(self) -> None:
+        cluster = self._cluster
         now = trio.current_time()
         if self._cut_until and now >= self._cut_until:
             self._cut_until = 0.0
-            self._cluster.heal()
+            cluster.heal()
+        for name, until in list(self._until.items()):
+            if now >= until:
+                del self._until[name]
+                cluster.disk(name).make_room()
+                if cluster.is_paused(name):
+                    cluster.resume(name)
+        for name, error in cluster.failures().items():
+            if name not in self.down and self.explains(name) and cluster.is_startable(name):
+                self._count(f"stopped itself: {type(error).__name__}")
+                self._set_down(name)
         for name, until in list(self.down.items()):
-            if now >= until and not self._cluster.is_running(name) and self._cluster.is_startable(name):
+            if now >= until and not cluster.is_running(name) and cluster.is_startable(name) and name not in self.spent:
                 await self._start(name)
                 # Only now: a start that is cancelled half-way is one that `end` has to make up for.
                 del self.down[name]
 
     def _count(self, fault: str) -> None:
-        self.counts[fault] = self.counts.get(fault, 0) + 1
+        self._cluster.note(f"nemesis: {fault}")
+        self.counts[fault] += 1
+
+
+def _is_sealed(path: str, paths: list[str]) -> bool:
+    """Only the last segment of a log may be active."""
+    directory = path.rpartition("/")[0] + "/"
+    return path != max(other for other in paths if other.startswith(directory) and other.endswith(".log"))

@@ -52,7 +52,6 @@ class SimNetwork:
 
     Every name stands for a made-up IP address, the same in every run. Any host may listen on any "host:port"; by default tests
     use the host's own name ("n1:8400"). A dial to a host that is cut off hangs, one to where nobody listens is refused.
-
     """
 
     def __init__(self, rng: random.Random, settings: SimNetworkSettings | None = None) -> None:
@@ -267,7 +266,7 @@ class SimNetwork:
         if name in self._switched_off:
             self._switched_off.remove(name)
             for connection in self._connections:
-                connection.forget(name)
+                connection.come_back(name)
             self._healed.unpark_all()
 
     async def _dial(self, dialler: str, address: str) -> SimStream:
@@ -300,14 +299,8 @@ class SimNetwork:
         (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
         self._switch_on(owner)
-        ip_address = self.ip_address(host)
-        if port == 0:
-            while Address(ip_address, self._next_port) in self._listeners:
-                self._next_port += 1
-            port = self._next_port
-            self._next_port += 1
-        where = Address(ip_address, port)
-        bound = join_address(host, port)
+        where = Address(self.ip_address(host), port or self._free_port())
+        bound = join_address(host, where.port)
         if where in self._listeners:
             raise OSError(errno.EADDRINUSE, f"cannot listen on {bound}: address already in use")
         listener = SimListener(owner, on_close=lambda: self._listeners.pop(where))
@@ -319,19 +312,28 @@ class SimNetwork:
         (host, port) = split_address(address)
         await trio.lowlevel.checkpoint()
         self._switch_on(owner)
-        where = Address(self.ip_address(host), port)
-        if port == 0 or where in self._sockets:
-            raise OSError(errno.EADDRINUSE, f"cannot receive packets on {address}: address already in use, or port 0")
+        where = Address(self.ip_address(host), port or self._free_port())
+        bound = join_address(host, where.port)
+        if where in self._sockets:
+            raise OSError(errno.EADDRINUSE, f"cannot receive packets on {bound}: address already in use")
         socket = SimDatagrams(
             owner,
             where,
-            address,
+            bound,
             queue_packets_max=self.settings.queue_packets_max,
             send=self._send_packet,
             on_close=lambda: self._sockets.pop(where),
         )
         self._sockets[where] = socket
         return socket
+
+    def _free_port(self) -> int:
+        """Free on every address, for streams and packets alike."""
+        taken = {where.port for where in (*self._listeners, *self._sockets)}
+        while self._next_port in taken:
+            self._next_port += 1
+        self._next_port += 1
+        return self._next_port - 1
 
     def _send_packet(self, source: SimDatagrams, data: bytes, destination: Address) -> None:
         target = self._sockets.get(destination)

@@ -2,32 +2,42 @@
 
     python -m trio_eventlog.testing.node_simulator SEED
 
-runs one seed again with its log lines.
+runs one seed again and prints a line for each step, with a column for each node.
 """
 
 import argparse
 import logging
 import random
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
+from trio_eventlog.agent import VERSION
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import encode_records, stamp
 from trio_eventlog.errors import (
+    DamagedData,
+    DiskFull,
     DuplicateOutOfWindow,
     EventLogError,
+    NodeRemoved,
     NotLeader,
     OffsetOutOfRange,
     OutcomeUnknown,
+    StorageFailed,
     TopicNotFound,
     Unavailable,
 )
-from trio_eventlog.ids import format_id
+from trio_eventlog.ids import NodeId, format_id
+from trio_eventlog.node.raft_driver import RaftDriver
+from trio_eventlog.raft.ready import Role
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
@@ -41,10 +51,12 @@ from trio_eventlog.testing.nemesis import FaultParameters, Nemesis, draw_paramet
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 TOPIC = "t"
+LAST = "the last"
+"""The client that appends when all has healed."""
 CHAOS_SECONDS = 60.0
 BATCHES_MAX = 250
 """Of all producers together, so that no run takes much longer than another."""
-LIVENESS_SECONDS_MAX = 20.0
+LIVENESS_SECONDS_MAX = 30.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
 MARKS = (
     "append",
@@ -74,6 +86,7 @@ class RunParameters:
     Attributes:
         nodes: that begin the cluster.
         spares: that join it later. With any, nodes are drained and removed too, and come back with empty disks as new ones.
+        drift: by how much a node's ticks are longer or shorter than another's, at most.
         partitions, replicas: of the topic; 0 replicas: every voter.
         producers: clients that append, each one batch after the other.
         plain_producers: the same without our client: one node after the other is asked until one answers.
@@ -86,6 +99,7 @@ class RunParameters:
 
     nodes: int
     spares: int
+    drift: float
     partitions: int
     replicas: int
     producers: int
@@ -118,8 +132,9 @@ def draw_run(seed: int) -> RunParameters:
     value_bytes_max = rng.choice((8, 100, 3000))
     spares = rng.choice((0, 0, 1, 2))
     return RunParameters(
-        nodes=rng.choice((3, 3, 3, 3, 5, 1)) if not spares else 3,
+        nodes=rng.choice((3, 3, 3, 4, 5)) if not spares else 3,
         spares=spares,
+        drift=rng.choice((0.0, 0.1, 0.3)),
         partitions=rng.choice((1, 1, 2)),
         replicas=rng.choice((0, 0, 0, 1, 3)),
         producers=rng.choice((1, 2, 3)),
@@ -149,32 +164,99 @@ def draw_run(seed: int) -> RunParameters:
     )
 
 
-def run_seed(seed: int, *, verbose: bool = False) -> RunResult:
-    """One run. Raises with the seed and the command that repeats it in its text."""
+def run_seed(seed: int, *, write: Callable[[str], object] | None = None) -> RunResult:
+    """One run. Raises with the seed, the parameters, the release and the command that repeats it in its text.
+
+    Args:
+        write: given a line for each step.
+    """
     parameters = draw_run(seed)
     try:
-        return determinism.run(_simulate, seed, parameters, seed=seed)
-    except BaseException as error:
-        if verbose or isinstance(error, KeyboardInterrupt):
-            raise
+        return determinism.run(_simulate, seed, parameters, write, seed=seed)
+    except Exception as error:
         raise AssertionError(
-            f"seed {seed} failed: {_innermost(error)}\n{parameters}\n"
+            f"seed {seed} failed: {_innermost(error)}\n{describe_run(parameters)}\n{release()}\n"
             f"to see it again: python -m trio_eventlog.testing.node_simulator {seed}"
         ) from error
 
 
-async def _simulate(seed: int, parameters: RunParameters) -> RunResult:
+def release() -> str:
+    """The version, and the commit if this runs from a checkout."""
+    found = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return f"trio-eventlog {VERSION}" + (f", commit {found.stdout.strip()}" if found.returncode == 0 else "")
+
+
+def describe_run(parameters: RunParameters) -> str:
+    """The parameters in a few lines, without faults that do not happen."""
+    values = attrs.asdict(parameters, recurse=False)
+    faults = attrs.asdict(values.pop("faults"))
+    weights = ", ".join(f"{fault} {weight:.1f}" for fault, weight in faults.pop("weights").items() if weight)
+    shape = ", ".join(f"{name} {value}" for name, value in {**values.pop("settings"), **faults}.items())
+    return ", ".join(f"{name} {value}" for name, value in values.items()) + f"\n{shape}\n{weights}"
+
+
+async def _simulate(seed: int, parameters: RunParameters, write: Callable[[str], object] | None) -> RunResult:
     run = _Run(seed, parameters)
+    if write is not None:
+        steps = _StepLog(run.cluster, write)
+        run.cluster.on_note = steps.add
+        run.invariants.on_step = lambda driver, what: steps.add(what, driver)
     await run.run()
     return RunResult(digest=run.cluster.trace.digest, counts=run.counts)
+
+
+class _StepLog:
+    """A line for each step: when, every node's groups after it, which node took it, what it was.
+
+    `L7:12/14` is a leader of term 7 that has committed 12 of its 14 entries; F follows, P and C stand for election. The catalog
+    comes first.
+    """
+
+    WIDTH = 26
+
+    def __init__(self, cluster: Cluster, write: Callable[[str], object]) -> None:
+        self._cluster = cluster
+        self._write = write
+        write("seconds".rjust(9) + " " + " ".join(name.ljust(self.WIDTH) for name in cluster.names) + " step")
+
+    def add(self, what: str, driver: RaftDriver | None = None) -> None:
+        about = f"{self._cluster.called(driver._core.node_id)} {driver.name}: " if driver is not None else ""
+        columns = " ".join(self._column(name).ljust(self.WIDTH) for name in self._cluster.names)
+        self._write(f"{trio.current_time():9.4f} {columns} {about}{what}")
+
+    def _column(self, name: str) -> str:
+        cluster = self._cluster
+        if not cluster.is_running(name):
+            return "new" if cluster.is_new(name) else "failed" if name in cluster.failures() else "down"
+        cores = [replica.driver._core for replica in cluster.node(name)._replicas.all()]
+        groups = [f"{_ROLES[core.role]}{core.term}:{core.commit_index}/{core.last_index}" for core in cores]
+        return " ".join((["paused"] if cluster.is_paused(name) else []) + groups)
+
+
+_ROLES = {Role.FOLLOWER: "F", Role.PRE_CANDIDATE: "P", Role.CANDIDATE: "C", Role.LEADER: "L"}
 
 
 class _Run:
     def __init__(self, seed: int, parameters: RunParameters) -> None:
         self.seed = seed
         self.parameters = parameters
-        self.cluster = Cluster(parameters.nodes + parameters.spares, founders=parameters.nodes, seed=seed, **parameters.settings)
-        self.nemesis = Nemesis(self.cluster, parameters.faults, derive(seed, "nemesis"), self._start)
+        self.cluster = Cluster(
+            parameters.nodes + parameters.spares,
+            founders=parameters.nodes,
+            seed=seed,
+            may_fail=self._may_fail,
+            **parameters.settings,
+        )
+        for name in self.cluster.names:
+            tick_seconds = parameters.settings["tick_seconds"] * derive(seed, f"clock:{name}").uniform(1, 1 + parameters.drift)
+            self.cluster.settings_of[name]["tick_seconds"] = tick_seconds
+        # A topic may have fewer replicas than there are voters; a single one must never be damaged.
+        voters_min = min(parameters.nodes, parameters.replicas or parameters.nodes, parameters.settings["voters_wanted"])
+        self.nemesis = Nemesis(
+            self.cluster, parameters.faults, derive(seed, "nemesis"), start=self._start, spendable=(voters_min - 1) // 2
+        )
         self.histories = [History() for _ in range(parameters.partitions)]
         self.counts: Counter[str] = Counter()
         self.is_ending = False
@@ -203,14 +285,12 @@ class _Run:
                     with trio.move_on_after(CHAOS_SECONDS):
                         async with trio.open_nursery() as trouble:
                             trouble.start_soon(self.nemesis.run)
-                            if parameters.spares:
-                                trouble.start_soon(self._operate)
+                            trouble.start_soon(self._operate)
                     await self.nemesis.end()
                     self.is_ending = True
-                    if parameters.spares:
-                        watching.start_soon(self._bring_back_for_ever)
+                    watching.start_soon(self._bring_back_for_ever)
                     # From here on it has to work, and in time.
-                    await self._until_alive(clients)
+                    await self._until_alive()
                     await self._until_consumed()
                     consumers.cancel_scope.cancel()
             await self._check_end()
@@ -225,8 +305,13 @@ class _Run:
         rng = derive(self.seed, "operator")
         cluster = self.cluster
         while True:
-            await trio.sleep(rng.uniform(0.2, 1.5))
+            await trio.sleep(rng.uniform(0.5, 5))
             await self._bring_back(rng)
+            if self.nemesis.spent:
+                await self._replace(rng)
+                continue
+            if not self.parameters.spares:
+                continue
             running = cluster.running
             spare = [name for name in cluster.names if name not in cluster.founders and cluster.is_new(name)]
             if spare and rng.random() < 0.5:
@@ -237,11 +322,38 @@ class _Run:
             elif len(running) >= len(cluster.founders):
                 name = rng.choice(running)
                 cluster.crash(name, self.parameters.faults.crash_mode)
-                request = admin_pb2.RemoveNodeRequest(id=format_id(cluster.node_id(name)))
-                for _ in range(5):
-                    if await self._ask(rng, "RemoveNode", request):
-                        break
-                    await trio.sleep(rng.uniform(0, 0.5))
+                await self._remove(rng, cluster.node_id(name))
+
+    async def _replace(self, rng: random.Random) -> None:
+        """Of a node that has lost data nothing is used again: its id is removed, and a new node takes its place."""
+        cluster = self.cluster
+        for name, node_id in list(self.nemesis.spent.items()):
+            if not self._is_removed(node_id):
+                if cluster.is_running(name):
+                    cluster.crash(name)
+                await self._remove(rng, node_id)
+            elif cluster.node_id(name) == node_id:
+                if cluster.is_running(name):
+                    cluster.crash(name)
+                if cluster.is_startable(name):
+                    await self._start(name)
+            else:
+                voters = cluster.voters_of_groups()
+                if cluster.node_id(name) in voters[0] and all(group and node_id not in group for group in voters):
+                    self.counts["replaced what was spent"] += 1
+                    del self.nemesis.spent[name]
+                    self.nemesis.down.pop(name, None)
+
+    def _is_removed(self, node_id: NodeId) -> bool:
+        cluster = self.cluster
+        return any(node_id in cluster.node(name)._replicas.machine.removed for name in cluster.running)
+
+    async def _remove(self, rng: random.Random, node_id: NodeId) -> None:
+        request = admin_pb2.RemoveNodeRequest(id=format_id(node_id))
+        for _ in range(5):
+            if await self._ask(rng, "RemoveNode", request):
+                break
+            await trio.sleep(rng.uniform(0, 0.5))
 
     async def _ask(self, rng: random.Random, method: str, request: Any) -> bool:
         """One command at any node; whether it was answered with success."""
@@ -256,11 +368,11 @@ class _Run:
         return True
 
     async def _bring_back(self, rng: random.Random) -> None:
-        """What is down and not the nemesis' business: removed nodes with an empty disk, others as they are."""
-        cluster = self.cluster
+        """What is down and nobody else's business: removed nodes with an empty disk, others as they are."""
+        cluster, nemesis = self.cluster, self.nemesis
         for name in cluster.names:
-            is_mine = not cluster.is_running(name) and cluster.is_startable(name) and name not in self.nemesis.down
-            if is_mine and not cluster.is_new(name) and rng.random() < 0.7:
+            is_mine = not cluster.is_running(name) and cluster.is_startable(name) and not cluster.is_new(name)
+            if is_mine and not {name} & {*nemesis.down, *nemesis.broken, *nemesis.spent} and rng.random() < 0.7:
                 await self._start(name)
 
     async def _bring_back_for_ever(self) -> None:
@@ -273,12 +385,16 @@ class _Run:
     async def _start(self, name: str) -> None:
         """With an empty disk if the node is known to be removed. If it is and nobody here knows, it ends, and is seen again."""
         cluster = self.cluster
-        if not cluster.is_new(name):
-            node_id = cluster.node_id(name)
-            if any(node_id in cluster.node(other)._replicas.machine.removed for other in cluster.running):
-                self.counts["replaced"] += 1
-                cluster.wipe(name)
-        await cluster.start(name, may_fail=bool(self.parameters.spares))
+        if not cluster.is_new(name) and self._is_removed(cluster.node_id(name)):
+            self.counts["replaced"] += 1
+            cluster.wipe(name)
+        await cluster.start(name)
+
+    def _may_fail(self, name: str, error: BaseException) -> bool:
+        """What a node may stop itself for: that it was removed, and what was done to its disk."""
+        if isinstance(error, NodeRemoved):
+            return True
+        return isinstance(error, StorageFailed | DiskFull | DamagedData) and self.nemesis.explains(name)
 
     # Clients
 
@@ -388,7 +504,7 @@ class _Run:
             request = event_log_pb2.ConsumeRequest(topic=TOPIC, partition=partition, offset=offset)
             request.max_records = rng.choice((0, 1, 5))
             try:
-                with trio.move_on_after(rng.choice((0.5, 2.0, 1000.0))):
+                with trio.move_on_after(rng.choice((0.5, 2.0, 10.0))):
                     async with (
                         self.cluster.channel(rng.choice(self.cluster.names), name=name) as channel,
                         channel.stream(_EVENT_LOG["ConsumeStream"], request) as call,
@@ -409,22 +525,23 @@ class _Run:
 
     # The end
 
-    async def _until_alive(self, clients: trio.Nursery) -> None:
+    async def _until_alive(self) -> None:
+        """A leader of every partition, and a batch acknowledged by each, whatever a client is told at first."""
         cluster = self.cluster
         deadline = trio.current_time() + LIVENESS_SECONDS_MAX
-        for partition in range(self.parameters.partitions):
+        for partition, history in enumerate(self.histories):
             await cluster.wait_leader(TOPIC, partition, seconds_max=max(deadline - trio.current_time(), 0))
             async with cluster.client(settings=_CLIENT) as client:
-                with trio.fail_after(max(deadline - trio.current_time(), 0)):
-                    await self._append(client, f"last {partition}", partition, [b"last %d" % partition])
-        calls = [call for history in self.histories for call in history.appends]
-        assert calls
-        assert [call for call in calls if call.client.startswith("last") and call.offset is not None], "the last call was answered"
-        assert clients
+                attempt = 0
+                while not history.appends or history.appends[-1].client != LAST or history.appends[-1].offset is None:
+                    if trio.current_time() > deadline:
+                        raise InvariantBroken(f"no progress in {TOPIC}/{partition}\n{cluster.describe()}")
+                    attempt += 1
+                    await self._append(client, LAST, partition, [b"last %d %d" % (partition, attempt)])
 
     async def _until_consumed(self) -> None:
         for partition, history in enumerate(self.histories):
-            (last,) = [call for call in history.appends if call.client == f"last {partition}"]
+            last = history.appends[-1]
             assert last.offset is not None
             for number in range(self.parameters.consumers):
                 key = (f"consumer {number}", partition)
@@ -468,18 +585,18 @@ class _Run:
             leader = cluster.leader(TOPIC, partition)
             if leader is None:
                 return False
-            replicas = {name: cluster.replica(name, TOPIC, partition) for name in cluster.names}
-            names.extend(name for name, replica in replicas.items() if replica is not None)
-            states = set()
-            for replica in replicas.values():
-                if replica is not None:
-                    status = replica.status()
-                    states.add((status.last_index, status.last_term, status.applied_index))
-            carried = {cluster.node_id(name) for name in names}
-            leading = replicas[leader]
-            assert leading is not None
+            broken = self.nemesis.broken
+            replicas = {
+                name: replica
+                for name in cluster.names
+                if (name == leader or name not in broken) and (replica := cluster.replica(name, TOPIC, partition)) is not None
+            }
+            names.extend(replicas)
+            states = {(s.last_index, s.last_term, s.applied_index) for s in (replica.status() for replica in replicas.values())}
             (last_index, _, applied_index), *others = states
-            return not others and last_index == applied_index and set(leading.voters()) <= carried
+            missing = set(replicas[leader].voters()) - {cluster.node_id(name) for name in replicas}
+            is_excused = missing <= {cluster.node_id(name) for name in broken} | {*self.nemesis.spent.values()}
+            return not others and last_index == applied_index and is_excused
 
         await cluster.wait_until(are_equal, f"all replicas of partition {partition} equal", LIVENESS_SECONDS_MAX)
         return names
@@ -497,13 +614,14 @@ def _innermost(error: BaseException) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run a seed of the node simulation again, with its log lines.")
+    parser = argparse.ArgumentParser(description="Run a seed of the node simulation again, with a line for each step.")
     parser.add_argument("seed", type=int)
-    parser.add_argument("--log-level", default="INFO")
+    parser.add_argument("--log-level", default="CRITICAL", help="of the nodes' own log lines, which go to standard error")
     arguments = parser.parse_args()
     logging.basicConfig(level=arguments.log_level.upper(), format="%(name)s: %(message)s", stream=sys.stderr)
-    result = run_seed(arguments.seed, verbose=True)
-    sys.stdout.write(f"{result.digest} {dict(sorted(result.counts.items()))}\n")
+    sys.stdout.write(f"{release()}\nseed {arguments.seed}\n{describe_run(draw_run(arguments.seed))}\n\n")
+    result = run_seed(arguments.seed, write=lambda line: sys.stdout.write(line + "\n"))
+    sys.stdout.write("".join(f"{count:12} {what}\n" for what, count in sorted(result.counts.items())) + f"{result.digest}\n")
 
 
 if __name__ == "__main__":

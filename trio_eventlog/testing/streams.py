@@ -81,16 +81,16 @@ class Connection:
     def crash(self, host: str, *, silently: bool) -> None:
         """The side that a host has of this, if any, is gone; the other side is told, or not."""
         for stream in (self.dialler_stream, self.acceptor_stream):
-            if stream.host == host:
+            if stream.host == host and not stream.is_over:
                 if not silently:
                     stream.outgoing.reset(trio.current_time())
                 stream.break_now()
 
-    def forget(self, host: str) -> None:
+    def come_back(self, host: str) -> None:
         """A host that had crashed silently is back and knows nothing of this: whatever reaches it is answered by a reset."""
         for stream in (self.dialler_stream, self.acceptor_stream):
             if stream.host == host:
-                stream.forget()
+                stream.come_back()
 
     def wake(self) -> None:
         """Whoever waits looks again."""
@@ -112,7 +112,7 @@ class _Pipe:
         chunks: when they arrive, and the bytes; no bytes are the end of the stream.
         reset_arrival: when the reader is told that the connection is reset, after the chunks; infinite while it is not.
         reader_is_gone: it has closed its side.
-        reader_is_reborn: it has crashed silently and is back.
+        reader_is_back: it had crashed silently, and knows nothing of the connection.
     """
 
     link: Link
@@ -124,7 +124,7 @@ class _Pipe:
     reset_arrival: float = math.inf
     is_ended: bool = False
     reader_is_gone: bool = False
-    reader_is_reborn: bool = False
+    reader_is_back: bool = False
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     @property
@@ -151,7 +151,7 @@ class _Pipe:
         """What is on its way is lost, the reader is told at `arrival`."""
         self.is_ended = True
         self.chunks.clear()
-        self.reset_arrival = arrival
+        self.reset_arrival = min(self.reset_arrival, arrival)
         self.changed.unpark_all()
 
     def take(self, bytes_max: int) -> bytes:
@@ -270,10 +270,10 @@ class SimStream(trio.abc.HalfCloseableStream):
         self.connection.wake()
         self.connection.forget_if_over()
 
-    def forget(self) -> None:
-        """See `Connection.forget`."""
+    def come_back(self) -> None:
+        """See `Connection.come_back`."""
         incoming = self._incoming
-        incoming.reader_is_reborn = True
+        incoming.reader_is_back = True
         if incoming.chunks:  # the other side is still repeating it
             self.outgoing.reset(self.outgoing.link.arrival(0))
 
@@ -282,7 +282,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         outgoing.put(data)
         if outgoing.reset_arrival < math.inf:
             self.break_now()
-        elif outgoing.reader_is_reborn:
+        elif outgoing.reader_is_back:
             self._incoming.reset(outgoing.last_arrival + self._incoming.link.latency_seconds())
 
     def _end(self) -> None:

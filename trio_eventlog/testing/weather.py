@@ -58,7 +58,7 @@ class PlannedFault:
     """
 
     is_reset: bool
-    after_bytes: int
+    after_bytes: int = attrs.field(validator=ge(0))
     dialled_by: str | None = None
 
 

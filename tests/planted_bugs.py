@@ -1,0 +1,418 @@
+"""Plant one bug at a time, and see how many seeds the simulations need to find it.
+
+    python tests/planted_bugs.py [cores] [nodes] [--seeds N] [--first-seed N] [WORD IN A NAME...]
+
+Each bug is a text replaced in a copy of the tree, as in mutations.py. The results are kept in docs/testing.md. Not a test itself:
+it takes half an hour, most of it for the nodes.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import attrs
+from mutations import MUTATIONS, Mutation, planted
+
+SEEDS_MAX = {"cores": 2000, "nodes": 300}
+"""A bug that takes more seeds than this is one that the simulations do not find."""
+
+RUN_SECONDS_MAX = {"cores": 30, "nodes": 600}
+"""A run that takes so long does not end, which is a way of being found."""
+
+SEARCH = """
+import signal, sys
+from importlib import import_module
+from pathlib import Path
+
+module, first, end, seconds, root = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
+simulation = import_module(module)
+assert Path(simulation.__file__).is_relative_to(root), "this is not the copy"
+
+class NoEnd(BaseException):
+    "No Exception, since those are caught where a run ends."
+
+def too_long(signum, frame):
+    raise NoEnd(f"no end within {seconds} s")
+
+signal.signal(signal.SIGALRM, too_long)
+for seed in range(first, end):
+    signal.alarm(seconds)
+    try:
+        simulation.run_seed(seed)
+    except BaseException as error:
+        print(seed, str(error).strip().partition("\\n")[0] or repr(error))
+        break
+    signal.alarm(0)
+"""
+
+NODE = "trio_eventlog/raft/node.py"
+LOG = "trio_eventlog/raft/log.py"
+PROGRESS = "trio_eventlog/raft/progress.py"
+QUORUM = "trio_eventlog/raft/quorum.py"
+
+CORES = (
+    Mutation(
+        "an entry of an older term commits by counting",
+        NODE,
+        "        if index <= log.committed or log.term(index) != self._term:\n",
+        "        if index <= log.committed:\n",
+    ),
+    Mutation(
+        "a conflicting suffix is kept",
+        LOG,
+        "            if self.term(entry.index) != entry.term:\n                return position\n",
+        "            if self.term(entry.index) is None:\n                return position\n",
+    ),
+    Mutation(
+        "an APPEND always truncates",
+        NODE,
+        "            conflict = log.find_conflict(entries)\n",
+        "            conflict = 0\n",
+    ),
+    Mutation(
+        "the truncation of a suffix is off by one",
+        LOG,
+        "            del self.entries[first - self.offset :]\n            self.entries.extend(entries)\n",
+        "            del self.entries[first - self.offset + 1 :]\n            self.entries.extend(entries)\n",
+    ),
+    Mutation(
+        "replies leave before the disk has what they promise",
+        NODE,
+        "        responses, self._after_append = self._after_append, []\n",
+        "        responses, self._after_append = self._after_append, []\n"
+        "        messages += [message for message in responses if message.to != self.node_id]\n"
+        "        responses = [message for message in responses if message.to == self.node_id]\n",
+    ),
+    Mutation(
+        "the vote is not persisted",
+        NODE,
+        "            hard_state = self._emitted_hard_state = HardState(self._term, self._vote, log.committed)\n",
+        "            self._emitted_hard_state = HardState(self._term, self._vote, log.committed)\n"
+        "            hard_state = HardState(self._term, NOBODY, log.committed)\n",
+    ),
+    Mutation(
+        "the term is not persisted without a vote",
+        NODE,
+        "            hard_state = self._emitted_hard_state = HardState(self._term, self._vote, log.committed)\n",
+        "            self._emitted_hard_state = HardState(self._term, self._vote, log.committed)\n"
+        "            hard_state = self._emitted_hard_state if self._vote else None\n",
+    ),
+    Mutation(
+        "a term speaks before it is durable",
+        NODE,
+        "        if self._durable_term < self._term and messages:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "the leader counts its own copy at once",
+        NODE,
+        "        last = first + len(entries) - 1\n        if charged_bytes:\n",
+        "        last = first + len(entries) - 1\n"
+        "        self._progress[self.node_id].maybe_update(last)\n"
+        "        if charged_bytes:\n",
+    ),
+    Mutation(
+        "a majority is one too small",
+        QUORUM,
+        "    return sorted(map(acked, voters))[(count - 1) // 2]\n",
+        "    return sorted(map(acked, voters))[count // 2]\n",
+    ),
+    Mutation(
+        "half of the votes win",
+        QUORUM,
+        "    return count // 2 + 1\n",
+        "    return (count + 1) // 2\n",
+    ),
+    Mutation(
+        "a vote ignores how complete the log is",
+        NODE,
+        "        if can_vote and self._log.is_up_to_date(message.index, message.log_term) and",
+        "        if can_vote and",
+    ),
+    Mutation(
+        "a vote goes to the longer log, not to the newer one",
+        LOG,
+        "        return term > last_term or (term == last_term and index >= self.last_index)\n",
+        "        return last_term >= 0 and index >= self.last_index\n",
+    ),
+    Mutation(
+        "two votes in one term",
+        NODE,
+        "            or (self._vote == NOBODY and self._leader == NOBODY)\n",
+        "            or self._leader == NOBODY\n",
+    ),
+    Mutation(
+        "voters in a lease vote",
+        NODE,
+        "            if kind in _VOTES and message.context != TRANSFER_CAMPAIGN and self._is_in_lease():\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "a follower commits beyond what was sent",
+        NODE,
+        "        log.commit_to(min(message.commit, last))\n",
+        "        log.commit_to(min(message.commit, log.last_index))\n",
+    ),
+    Mutation(
+        "a heartbeat tells all that is committed",
+        NODE,
+        "                commit = min(progress.match, committed)\n",
+        "                commit = committed\n",
+    ),
+    Mutation(
+        "an acknowledgement of an earlier term counts",
+        NODE,
+        "        if token.index and token.term == self._term and",
+        "        if token.index and",
+    ),
+    Mutation(
+        "messages of older terms count",
+        NODE,
+        "            if term < self._term:\n                self._step_older_term(message)\n                return\n",
+        "",
+    ),
+    Mutation(
+        "a joint commit asks the new half only",
+        NODE,
+        "configuration.voters_outgoing, lambda node: progress[node].match)\n",
+        "frozenset(), lambda node: progress[node].match)\n",
+    ),
+    Mutation(
+        "a joint election asks the new half only",
+        NODE,
+        "        result = quorum.joint_vote(configuration.voters, configuration.voters_outgoing, self._votes)\n",
+        "        result = quorum.joint_vote(configuration.voters, frozenset(), self._votes)\n",
+    ),
+    Mutation(
+        "a second change while one is pending",
+        NODE,
+        "            if self._pending_configuration_index > self._log.applied:\n                raise ProposalDropped(\n",
+        "            if False:\n                raise ProposalDropped(\n",
+    ),
+    Mutation(
+        "a campaign with an unapplied change",
+        NODE,
+        "        elif log.applied < log.committed and log.has_configuration(log.applied + 1, log.committed):\n",
+        "        elif False:\n",
+    ),
+    Mutation(
+        "the commit index is not synced with a change",
+        NODE,
+        "        sync_commit = bool(entries) and log.has_configuration(entries[0].index, entries[-1].index)\n",
+        "        sync_commit = False\n",
+    ),
+    Mutation(
+        "the configuration is lost on a snapshot",
+        NODE,
+        "        self._switch_configuration(snapshot.configuration, snapshot.configuration.nodes)\n        return True\n",
+        "        return True\n",
+    ),
+    Mutation(
+        "a change that a snapshot covers is applied on top of it",
+        NODE,
+        "        if index < self._log.first_index:\n            return self._configuration\n",
+        "",
+    ),
+    Mutation(
+        "an old snapshot is installed",
+        NODE,
+        "        if snapshot.index <= log.committed:\n            return False\n",
+        "",
+    ),
+    Mutation(
+        "a joint configuration is not left",
+        NODE,
+        "            configuration.auto_leave\n            and self._role is Role.LEADER\n",
+        "            False\n            and self._role is Role.LEADER\n",
+    ),
+    Mutation(
+        "a removed leader stays",
+        NODE,
+        "            if self.settings.step_down_on_removal:\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "voters do not tell what is committed",
+        NODE,
+        "                reject=reject,\n                commit=committed,\n",
+        "                reject=reject,\n",
+    ),
+    Mutation(
+        "candidates believe any commit index",
+        NODE,
+        " or log.term(message.commit) != message.commit_term:\n",
+        " or message.commit > log.last_index:\n",
+    ),
+    Mutation(
+        "entries are applied before they are durable here",
+        LOG,
+        "        return self.committed if allow_unstable else min(self.committed, self.unstable.offset - 1)\n",
+        "        return self.committed\n",
+    ),
+    Mutation(
+        "a read is answered without a round of heartbeats",
+        NODE,
+        "        if own_word_is_enough or (",
+        "        if True or (",
+    ),
+    Mutation(
+        "a read is answered before the first commit of the term",
+        NODE,
+        "        if self._log.term(self._log.committed) != self._term:\n            # What",
+        "        if False:\n            # What",
+    ),
+    Mutation(
+        "an old heartbeat confirms a new read",
+        NODE,
+        "                progress.acked_read = max(progress.acked_read, number)\n",
+        "                progress.acked_read = self._read_number\n",
+    ),
+    Mutation(
+        "the lease survives a transfer",
+        NODE,
+        "        if self._lead_transferee != NOBODY or self._timeout_now_sent:\n            return False\n",
+        "",
+    ),
+    Mutation(
+        "the lease runs from the answer",
+        NODE,
+        "                progress.acked_stamp = max(progress.acked_stamp, stamp)\n",
+        "                progress.acked_stamp = self._ticks\n",
+    ),
+    Mutation(
+        "a lease without a quorum",
+        NODE,
+        "        return stamp > 0 and self._ticks - stamp < self.settings.election_timeout_ticks - 1\n",
+        "        return True\n",
+    ),
+    Mutation(
+        "a restarted voter forgets the lease it granted",
+        NODE,
+        "        self._boot_ticks = settings.election_timeout_ticks if",
+        "        self._boot_ticks = 0 if",
+    ),
+    Mutation(
+        "leadership is handed to a follower that lags",
+        NODE,
+        "        if progress.match == self._log.last_index:\n            self._send_timeout_now(to)\n",
+        "        if True:\n            self._send_timeout_now(to)\n",
+    ),
+    Mutation(
+        "a leader without a quorum goes on",
+        NODE,
+        "        if not won:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a leader whose disk hangs goes on",
+        NODE,
+        "append_wait_ticks >= settings.election_timeout_ticks:\n            # Its heartbeats",
+        "append_wait_ticks < 0:\n            # Its heartbeats",
+    ),
+    Mutation(
+        "a pre-vote moves the term",
+        NODE,
+        "(A refusal carries the refuser's real term.)\n            return\n",
+        "\n            pass\n",
+    ),
+    Mutation(
+        "a lost probe is never repeated",
+        NODE,
+        "        progress.recent_active = True\n        progress.append_paused = False\n",
+        "        progress.recent_active = True\n",
+    ),
+    Mutation(
+        "a new leader appends nothing",
+        NODE,
+        "        self._append_as_leader([_NO_OP], charged_bytes=0)\n",
+        "",
+    ),
+    Mutation(
+        "the window is never full",
+        PROGRESS,
+        "        self.is_full = len(self._items) >= self._max_messages or 0 < self._max_bytes <= self.size_bytes\n",
+        "        self.is_full = False\n",
+    ),
+    Mutation(
+        "the quota of proposals is not kept",
+        NODE,
+        "        if charged_bytes and waiting and waiting + charged_bytes > self.settings.max_uncommitted_bytes:\n",
+        "        if False:\n",
+    ),
+)
+
+NODES_AS_IN_MUTATIONS = (
+    "no fsync before an entry counts as durable",
+    "term and vote are written without fsync",
+    "term and vote are not written at all",
+    "replies leave before the fsync",
+    "entries are written before the term they belong to",
+    "the commit index becomes durable before its entries",
+    "proposals of a lost leadership are acknowledged",
+    "a batch whose place went to another entry is acknowledged",
+    "consumers read what is not committed",
+    "the watermark runs ahead of the machine",
+    "repeated batches are not recognised",
+    "repeated batches are recognised only once applied",
+    "a new leader takes batches before it has applied what older terms left",
+    "followers do not remember producers",
+    "plain records are repeated without a producer id",
+    "acks leader is answered before the leader's disk has it",
+    "a linearizable read asks nobody",
+    "a linearizable read does not wait for the machine",
+    "a replaced suffix stays on the disk",
+)
+
+NODES: tuple[Mutation, ...] = tuple(mutation for mutation in MUTATIONS if mutation.name in NODES_AS_IN_MUTATIONS)
+
+MODULES = {"cores": "trio_eventlog.testing.core_simulator", "nodes": "trio_eventlog.testing.node_simulator"}
+BUGS = {"cores": CORES, "nodes": NODES}
+
+
+@attrs.frozen(slots=True)
+class Found:
+    """How many seeds it took, and what they said; None: not found within the limit."""
+
+    seeds: int | None
+    text: str
+
+
+def find(kind: str, bug: Mutation, first_seed: int, seeds_max: int) -> Found:
+    """Run seeds of `kind` with `bug` planted, until one fails."""
+    with planted(bug) as copy:
+        arguments = [MODULES[kind], str(first_seed), str(first_seed + seeds_max), str(RUN_SECONDS_MAX[kind]), str(copy)]
+        ran = subprocess.run(
+            [sys.executable, "-c", SEARCH, *arguments],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    seed, _, text = ran.stdout.strip().partition(" ")
+    if not seed:
+        return Found(None, "")
+    return Found(int(seed) - first_seed + 1, text.removeprefix(f"seed {seed}: ").removeprefix(f"seed {seed} failed: "))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Plant one bug at a time, and see how many seeds find it.")
+    parser.add_argument("--seeds", type=int, help=f"give up after so many ({SEEDS_MAX})")
+    parser.add_argument("--first-seed", type=int, default=0, help="where to begin (%(default)s)")
+    parser.add_argument("words", nargs="*", help="cores, nodes, or words in the names of bugs; all by default")
+    options = parser.parse_args(arguments)
+    kinds = [word for word in options.words if word in BUGS] or list(BUGS)
+    words = [word for word in options.words if word not in BUGS]
+    print("| planted | seeds | found by |\n| --- | --- | --- |", flush=True)
+    for kind in kinds:
+        for bug in BUGS[kind]:
+            if not words or any(word in bug.name for word in words):
+                found = find(kind, bug, options.first_seed, options.seeds or SEEDS_MAX[kind])
+                text = found.text.replace("|", "/")
+                print(f"| {bug.name} | {found.seeds or '**not found**'} | {text[:110]} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

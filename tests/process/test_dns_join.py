@@ -1,0 +1,173 @@
+"""What the Kubernetes files rely on, with real daemons: nodes that know each other by DNS only, each at an address of its own.
+
+The DNS server is the test's, and publishes every node, ready or not, as a headless service with `publishNotReadyAddresses` does.
+"""
+
+import http.client
+import random
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import grpc
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+import trustme
+from daemons import Daemon, wait_until
+from foreign import ForeignClient
+
+from tests.net.dns_server import DnsServer, dns_server
+
+pytestmark = pytest.mark.process
+
+TOPIC = "orders"
+SERVICE = "_eventlog._tcp.peers.test"
+PEER_NAME = "peers.eventlog.internal"
+QUICK = ("--join-retry-seconds-max", "500ms", "--dns-timeout-seconds", "500ms")
+NUMBERS = range(3)
+FORMER = [f"127.0.0.{number}" for number in (1, 2, 3)]
+LATER = [f"127.0.0.{number}" for number in (4, 5, 6)]
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    with dns_server() as server:
+        yield server
+
+
+def publish(server: DnsServer, hosts: list[str], port: int) -> None:
+    server.zone = {(SERVICE, "SRV"): [f"0 0 {port} n{number}.peers.test." for number in NUMBERS]} | {
+        (f"n{number}.peers.test", "A"): [host] for number, host in enumerate(hosts)
+    }
+
+
+def free_port_of_all(hosts: list[str]) -> int:
+    """One that nobody uses on any of these addresses, for TCP and UDP."""
+    for _ in range(50):
+        bound: list[socket.socket] = []
+        try:
+            port = 0
+            for host in hosts:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    bound.append(socket.socket(socket.AF_INET, kind))
+                    bound[-1].bind((host, port))
+                    port = bound[-1].getsockname()[1]
+            return port
+        except OSError:
+            continue
+        finally:
+            for one in bound:
+                one.close()
+    raise AssertionError("no port is free everywhere")
+
+
+def probe(address: str, path: str, context: ssl.SSLContext | None) -> int:
+    """The HTTP status, asked for as a kubelet does: whatever certificate, over HTTP/2 where that is agreed on."""
+    host, _, port = address.rpartition(":")
+    if context is None:
+        with closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status
+    with socket.create_connection((host, int(port)), timeout=20) as plain, context.wrap_socket(plain) as secure:
+        assert secure.selected_alpn_protocol() == "h2"
+        http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        http2.initiate_connection()
+        names = (
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", address),
+            (":path", path),
+            ("user-agent", "kube-probe/1.32"),
+        )
+        http2.send_headers(1, names, end_stream=True)
+        while True:
+            secure.sendall(http2.data_to_send())
+            received = secure.recv(65536)
+            assert received, "closed without an answer"
+            for event in http2.receive_data(received):
+                if isinstance(event, h2.events.ResponseReceived):
+                    return int(dict(event.headers)[":status"])
+
+
+@pytest.fixture(params=[False, True], ids=["plaintext", "TLS"])
+def tls(request: pytest.FixtureRequest, tmp_path: Path) -> trustme.LeafCert | None:
+    """A certificate that all nodes share, as pods do; it names none of their addresses."""
+    if not request.param:
+        return None
+    authority = trustme.CA()
+    issued = authority.issue_cert(PEER_NAME, "localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "node.pem"))
+    return issued
+
+
+def test_nodes_known_by_dns_only(
+    make_daemon: Callable[..., Daemon],
+    make_client: Callable[..., ForeignClient],
+    dns: DnsServer,
+    tls: trustme.LeafCert | None,
+    tmp_path: Path,
+) -> None:
+    """DNS knows nobody, then says nonsense, then names three nodes; then all three come back at other addresses."""
+    port = free_port_of_all([*FORMER, *LATER])
+    flags = ["--join", "dns+srv://peers.test", "--dns-servers", dns.address, *QUICK]
+    context = credentials = None
+    if tls is not None:
+        flags += ["--tls-cert", str(tmp_path / "node.pem"), "--tls-key", str(tmp_path / "node.pem")]
+        flags += ["--tls-ca", str(tmp_path / "ca.pem"), "--tls-peer-name", PEER_NAME]
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        context.check_hostname = False
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        credentials = grpc.ssl_channel_credentials((tmp_path / "ca.pem").read_bytes())
+    nodes = [make_daemon(f"n{number}") for number in NUMBERS]
+
+    def start(hosts: list[str]) -> list[str]:
+        for number, host in enumerate(hosts):
+            nodes[number]._flags = (
+                *("--node-name", f"n{number}", "--data-dir", "data", "--listen", f"{host}:{port}", "--bootstrap-expect", "3"),
+                *flags,
+            )
+            nodes[number].launch()
+        return [node.wait_listening().address for node in nodes]
+
+    def are_ready(addresses: list[str]) -> bool:
+        return all(probe(address, "/ready", context) == 200 for address in addresses)
+
+    addresses = start(FORMER)
+    for node in nodes:
+        node.wait_logged("waiting for other nodes, looked for at dns+srv://peers.test (no such name in DNS)")
+    rng = random.Random(1)
+    dns.damage = lambda wire: wire[:2] + rng.randbytes(rng.randrange(60))
+    asked = len(dns.asked)
+    wait_until(lambda: len(dns.asked) > asked + 12, "several tries against a server that talks nonsense")
+    for address in addresses:
+        assert probe(address, "/health", context) == 200
+        assert probe(address, "/ready", context) == 503
+    publish(dns, FORMER, port)
+    dns.damage = lambda wire: wire
+    wait_until(lambda: are_ready(addresses), "all nodes are ready")
+
+    client = make_client(addresses, credentials=credentials)
+    client.create_topic(TOPIC)
+    assert client.produce(0, TOPIC, [b"before"]).base_offset == 0
+    ids = [node.start_line.split("id=")[1] for node in nodes]
+    assert [node.stop() for node in nodes] == [0, 0, 0]
+
+    addresses = start(LATER)
+    for node in nodes:
+        node.wait_logged("Connection refused")
+    assert not any(probe(address, "/ready", context) == 200 for address in addresses)
+    publish(dns, LATER, port)
+    wait_until(lambda: are_ready(addresses), "all nodes are ready at their new addresses")
+    assert [node.start_line.split("id=")[1] for node in nodes] == ids
+    client = make_client(addresses, credentials=credentials)
+    for number in NUMBERS:
+        assert client.read_all(number, TOPIC) == [b"before"]
+    assert client.produce(2, TOPIC, [b"after"]).base_offset == 1
+    for node in nodes:
+        assert node.stop() == 0
+        assert "Traceback" not in node.log()

@@ -1,0 +1,25 @@
+"""Which source a failure was seen with."""
+
+import subprocess
+from pathlib import Path
+
+from trio_eventlog.agent import VERSION
+
+GIT_SECONDS_MAX = 5.0
+
+
+def revision() -> str:
+    """The commit when the package lies in a checkout, with a `+` when something is not committed; otherwise its version."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=GIT_SECONDS_MAX,
+        )
+    except (OSError, subprocess.SubprocessError):
+        # No git, or no checkout.
+        return f"version {VERSION}"
+    return f"commit {described.stdout.strip()}"
