@@ -115,7 +115,6 @@ def test_variables_of_others_are_left_alone() -> None:
         ({"tls_cert": "c", "tls_key": "k", "join": ("a:1",)}, "tls_ca"),
         ({"tls_cert": "c", "tls_key": "k", "bootstrap_expect": 3}, "tls_ca"),
         ({"acl_model": "m"}, "acl_model"),
-        ({"gossip_key_file": "k"}, "gossip_key_file"),
         ({"heartbeat_ticks": 6}, "heartbeat_ticks"),
         ({"max_batch_bytes": 4 << 20}, "max_batch_bytes"),
         ({"reconnect_backoff_seconds_min": 3.0}, "reconnect_backoff_seconds_min"),
