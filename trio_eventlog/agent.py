@@ -45,7 +45,7 @@ from trio_eventlog.net.port import Port, open_port
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.net.tls import FileTls, TlsSettings
+from trio_eventlog.net.tls import FileTls, TlsSettings, why_refused_by_peers
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
@@ -173,6 +173,10 @@ class Node:
         self._is_over = False
         rng = surroundings.rng
         self._tls = _tls_source(settings)
+        if self._tls is not None and (settings.join or settings.bootstraps > 1):
+            reason = why_refused_by_peers(self._tls, split_address(self.address)[0])
+            if reason:
+                logger.warning("other nodes will not accept the certificate %s of this one: %s", settings.tls_cert, reason)
         self._transport = Transport(
             identity=self._hello,
             network=surroundings.network,
