@@ -430,6 +430,7 @@ async def test_calm_ends_everything() -> None:
 async def test_a_crash_takes_streams_and_packets() -> None:
     two = await hosts()
     waiting = await two.a.open_stream("b:1")
+    await two.at_b.send_all(b"lost")
     two.network.crash("b")
     for stream in (two.at_a, waiting):
         with pytest.raises(trio.BrokenResourceError):
@@ -457,8 +458,9 @@ async def test_a_silent_crash_leaves_connections_half_open() -> None:
     two = await hosts(buffer_bytes_max=10, weather=Weather(latency_seconds_min=1.0, latency_seconds_max=1.0))
     await two.at_b.send_all(b"last")
     two.network.crash("b", silently=True)
-    with pytest.raises(trio.BrokenResourceError):
-        await two.at_b.send_all(b"x")
+    for dying in (lambda: two.at_b.send_all(b"x"), two.at_b.send_eof):
+        with pytest.raises(trio.BrokenResourceError):
+            await dying()
     await two.at_b.aclose()
     assert await receive(two.at_a, 4) == b"last"
     assert await hangs(lambda: two.at_a.receive_some())

@@ -171,3 +171,13 @@ def test_nodes_known_by_dns_only(
     for node in nodes:
         assert node.stop() == 0
         assert "Traceback" not in node.log()
+
+
+def test_a_host_that_the_system_knows(make_daemon: Callable[..., Daemon]) -> None:
+    """The system's resolver, which may give an IPv6 address too, where nobody listens."""
+    first = make_daemon("n0", "--node-name", "n0", "--listen", "127.0.0.1:0").start()
+    port = first.address.rpartition(":")[2]
+    second = make_daemon("n1", "--node-name", "n1", "--listen", "127.0.0.1:0", "--join", f"localhost:{port}", *QUICK).start()
+    wait_until(lambda: probe(second.address, "/ready", None) == 200, "the second node is ready")
+    for node in (second, first):
+        assert node.stop() == 0

@@ -113,7 +113,6 @@ class MemberStatus:
     node_id: NodeId
     name: str
     address: str
-    tags: Mapping[str, str]
     status: str
     role: str
     last_contact_seconds: float | None
@@ -244,7 +243,6 @@ class Reconciler:
             node_id=node_id,
             name=self._name if is_own else member.name if member is not None else named.name if named is not None else "",
             address=self._address if is_own else member.address if member is not None and not is_removed else "",
-            tags=member.tags if member is not None else {},
             status=status,
             role="leader" if is_own else _role_in(configuration.all_voters, configuration.learners, node_id),
             last_contact_seconds=None if heard_at is None or is_removed else trio.current_time() - heard_at,
