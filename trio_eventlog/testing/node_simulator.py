@@ -644,7 +644,7 @@ class _Run:
             # A leader with damage is still a leader, but cannot be read.
             names.extend(name for name in replicas if name not in self.nemesis.spent)
             states = {(s.last_index, s.last_term, s.applied_index) for s in (replica.status() for replica in replicas.values())}
-            (last_index, _, applied_index), *others = states
+            (last_index, _, applied_index), *others = sorted(states)
             missing = set(replicas[leader].voters()) - {cluster.node_id(name) for name in replicas}
             is_excused = missing <= {cluster.node_id(name) for name in broken} | {*self.nemesis.spent.values()}
             return not others and last_index == applied_index and is_excused
