@@ -67,10 +67,11 @@ MUTATIONS = (
         "        row.incarnation = message.incarnation\n        row.status = Status.SUSPECT",
     ),
     Mutation(
-        "an equally old alive message revives the dead",
+        "an alive message of any age revives the dead",
         SWIM,
-        "        if message.incarnation <= row.incarnation and not moves:\n            return\n        self._end_suspicion(row)",
-        "        if message.incarnation < row.incarnation and not moves:\n            return\n        self._end_suspicion(row)",
+        "        if row is not None and not is_own and message.incarnation <= row.incarnation and address == row.address:",
+        "        if row is not None and not row.is_here:\n            row.incarnation = 0\n"
+        "        if row is not None and not is_own and message.incarnation <= row.incarnation and address == row.address:",
     ),
     Mutation(
         "an old accusation counts",

@@ -373,7 +373,7 @@ class Reconciler:
                     healthy_since=self._healthy_since.get(node_id),
                     removed_since=self._removed_since.get(node_id),
                 )
-                for node_id in {*known, *status.configuration.nodes} - {self._node_id}
+                for node_id in sorted({*known, *status.configuration.nodes} - {self._node_id})
             }
             | {self._node_id: MemberView(name=self._name, is_connected=True, healthy_since=now)},
             nodes=dict(machine.nodes),
@@ -493,7 +493,7 @@ class Reconciler:
 
     def _forget_removed(self) -> None:
         """A removed node may still be told so on the links there are; once no group has it, they end."""
-        for node_id in self._replicas.machine.removed.keys() - self._forgotten:
+        for node_id in sorted(self._replicas.machine.removed.keys() - self._forgotten):
             if not any(node_id in replica.status().configuration.nodes for replica in self._replicas.all()):
                 self._forgotten.add(node_id)
                 self._surroundings.forget(node_id)

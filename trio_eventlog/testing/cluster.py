@@ -494,7 +494,7 @@ class Cluster:
         for name, replica in replicas.items():
             if replica.is_leader:
                 followers = sum(other.leader_id == replica.node_id for other in replicas.values())
-                if 2 * followers > len(list(replica.voters())):
+                if 2 * followers > len(replica.voters()):
                     return name
         return None
 
