@@ -3,9 +3,10 @@
 
     python benchmarks/gossip.py lan --nodes 100 --seeds 5        # many cores on a simulated LAN
     python benchmarks/gossip.py idle --nodes 5 --seconds 60      # processes with real sockets, doing nothing but gossip
-    python benchmarks/gossip.py idle --daemons                   # `trio-eventlog serve` instead, with gossip and without
+    python benchmarks/gossip.py idle --daemons                   # `trio-eventlog serve`; with --profile also gossip's share of it
 
-Figures of the operating system are processor time by `/proc/PID/stat`; the machine may be busy with other things meanwhile.
+Figures of the operating system are processor time by `/proc/PID/stat`; the machine may be busy with other things meanwhile. The
+profile is py-spy's (`pip install py-spy`; usually as root): samples on the processor, in which of the node's tasks.
 """
 
 import argparse
@@ -16,7 +17,9 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +111,28 @@ def free_port() -> int:
         return int(tcp.getsockname()[1])
 
 
-def measure_idle(commands: list[list[str]], settle_seconds: float, seconds: float) -> None:
+def profile(process_id: int, seconds: float) -> None:
+    """Which share of the samples of one process is gossip's."""
+    with tempfile.NamedTemporaryFile() as found:
+        command = ["py-spy", "record", "--format", "raw", "--rate", "500", "--output", found.name]
+        command += ["--duration", str(round(seconds)), "--pid", str(process_id)]
+        subprocess.run(command, check=True, capture_output=True)
+        shares: Counter[str] = Counter()
+        for line in Path(found.name).read_text().splitlines():
+            (stack, _, samples) = line.rpartition(" ")
+            if "get_events" in stack.rpartition(";")[2]:
+                continue  # waits, and py-spy does not always see that
+            part = (
+                "gossip" if "gossip_driver" in stack else "raft" if "raft_driver" in stack or "net/links" in stack else "the rest"
+            )
+            shares[part] += int(samples)
+        total = max(1, shares.total())
+        print(
+            f"  one process, {total} samples: " + ", ".join(f"{part} {count / total:.1%}" for part, count in shares.most_common())
+        )
+
+
+def measure_idle(commands: list[list[str]], settle_seconds: float, seconds: float, *, is_profiled: bool) -> None:
     """Start all, let them come to rest, and look at what each uses."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     running = [
@@ -119,6 +143,8 @@ def measure_idle(commands: list[list[str]], settle_seconds: float, seconds: floa
         before = [(processor_seconds(one.pid), switches(one.pid)) for one in running]
         time.sleep(seconds)
         after = [(processor_seconds(one.pid), switches(one.pid)) for one in running]
+        if is_profiled:
+            profile(running[0].pid, seconds)
     finally:
         for one in running:
             one.send_signal(signal.SIGKILL)
@@ -143,6 +169,17 @@ def gossiping(nodes: int) -> list[list[str]]:
     ]
 
 
+def daemons(nodes: int, home: Path) -> list[list[str]]:
+    """Commands of a whole cluster."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
+    commands = []
+    for number, address in enumerate(addresses):
+        command = [sys.executable, "-m", "trio_eventlog", "serve", "--node-name", f"n{number}", "--listen", address]
+        command += ["--data-dir", str(home / f"n{number}"), "--bootstrap-expect", str(nodes)]
+        commands.append(command + [word for other in addresses if other != address for word in ("--join", other)])
+    return commands
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure gossip.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -153,12 +190,16 @@ def main() -> None:
     idle.add_argument("--nodes", type=int, default=5)
     idle.add_argument("--seconds", type=float, default=60.0)
     idle.add_argument("--settle", type=float, default=20.0)
+    idle.add_argument("--daemons", action="store_true")
+    idle.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     if arguments.command == "lan":
         measure_lan(arguments.nodes, arguments.seeds)
-    else:
-        print(f"{arguments.nodes} processes that only gossip")
-        measure_idle(gossiping(arguments.nodes), arguments.settle, arguments.seconds)
+        return
+    with tempfile.TemporaryDirectory() as home:
+        started = daemons(arguments.nodes, Path(home)) if arguments.daemons else gossiping(arguments.nodes)
+        print(f"{arguments.nodes} {'daemons' if arguments.daemons else 'processes that only gossip'}")
+        measure_idle(started, arguments.settle, arguments.seconds, is_profiled=arguments.profile)
 
 
 if __name__ == "__main__":

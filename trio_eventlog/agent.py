@@ -5,6 +5,7 @@ have been served. docs/design/architecture.md has the picture of the nurseries.
 """
 
 import importlib.metadata
+import ipaddress
 import logging
 import random
 import time
@@ -16,14 +17,24 @@ import trio
 
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.codec.peer_frame import FrameKind, Hello, Refused, RefusedCode, encode_frame
+from trio_eventlog.codec.peer_frame import (
+    OLDEST_PROTOCOL_VERSION,
+    PROTOCOL_VERSION,
+    FrameKind,
+    Hello,
+    Refused,
+    RefusedCode,
+    encode_frame,
+)
 from trio_eventlog.codec.raft_message import decode_message, encode_message
 from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError, ShuttingDown
+from trio_eventlog.gossip.events import Event as GossipEvent
+from trio_eventlog.gossip.events import KeysChanged
 from trio_eventlog.gossip.messages import Address
-from trio_eventlog.gossip.settings import LAN, LOCAL, WAN
+from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
 from trio_eventlog.http.server import answer_probe, health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
-from trio_eventlog.net.datagrams import DatagramNetwork
+from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
 from trio_eventlog.net.join import Joiner, JoinSettings, Place
 from trio_eventlog.net.links import Lane, LinkRefused, LinkSettings
@@ -34,12 +45,13 @@ from trio_eventlog.net.port import Port, open_port
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.net.tls import FileTls, TlsSettings
+from trio_eventlog.net.tls import FileTls, TlsSettings, why_refused_by_peers
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
-from trio_eventlog.node.gossip_discovery import make_gossip_discovery
+from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.membership import MembershipSettings
 from trio_eventlog.node.raft_driver import DriverSettings
@@ -74,6 +86,12 @@ _OWN_SERVICES = (
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 )
 GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
+NO_GOSSIP = (
+    "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
+    " So nodes know of each other through --join alone, and each has to be named there"
+)
+LEAVE_DELAY_SECONDS = 0.2
+"""How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
@@ -94,6 +112,7 @@ class Surroundings:
         disk: where its data directory is.
         rng: for ids, jitter and election timeouts.
         now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
+        protocol_versions: of peer links: the oldest and the newest that the node says it speaks. Simulated upgrades say others.
     """
 
     network: Network = attrs.field(factory=RealNetwork)
@@ -102,6 +121,16 @@ class Surroundings:
     disk: Disk | None = None
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     now_ns: Callable[[], int] = time.time_ns
+    protocol_versions: tuple[int, int] = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class _GossipParts:
+    """What a node's gossip needs and has to be waited for."""
+
+    datagrams: Datagrams
+    address: Address
+    keys: KeyFile | None
 
 
 class Node:
@@ -116,7 +145,12 @@ class Node:
     """
 
     def __init__(
-        self, settings: NodeSettings, surroundings: Surroundings, directory: DataDirectory, port: Port, gossip_address: Address
+        self,
+        settings: NodeSettings,
+        surroundings: Surroundings,
+        directory: DataDirectory,
+        port: Port,
+        gossip: "_GossipParts | None",
     ) -> None:
         self.node_id = directory.node_id
         self.listening_on = port.address
@@ -126,6 +160,7 @@ class Node:
         self._surroundings = surroundings
         self._directory = directory
         self._port = port
+        self._keys = None if gossip is None else gossip.keys
         self._voters: tuple[NodeId, ...] = ()
         self._ready = trio.Event()
         self._stopping = trio.Event()
@@ -138,6 +173,10 @@ class Node:
         self._is_over = False
         rng = surroundings.rng
         self._tls = _tls_source(settings)
+        if self._tls is not None and (settings.join or settings.bootstraps > 1):
+            reason = why_refused_by_peers(self._tls, split_address(self.address)[0])
+            if reason:
+                logger.warning("other nodes will not accept the certificate %s of this one: %s", settings.tls_cert, reason)
         self._transport = Transport(
             identity=self._hello,
             network=surroundings.network,
@@ -167,21 +206,29 @@ class Node:
             settings=_join_settings(settings),
             rng=rng,
         )
-        assert port.datagrams is not None
-        self._gossip = make_gossip_discovery(
-            node_id=self.node_id,
-            name=self.name,
-            advertised=self.address,
-            cluster_name=settings.cluster_name,
-            version=VERSION,
-            datagrams=port.datagrams,
-            address=gossip_address,
-            network=surroundings.network,
-            datagram_network=surroundings.datagrams,
-            rng=rng,
-            on_event=self._on_gossip_discovery_event,
-            seeds=fixed,
-            settings=GossipSettings(swim=GOSSIP_PROFILES[settings.gossip_profile]),
+        self._gossip = (
+            None
+            if gossip is None
+            else make_gossip_discovery(
+                node_id=self.node_id,
+                name=self.name,
+                advertised=self.address,
+                cluster_name=settings.cluster_name,
+                version=VERSION,
+                datagrams=gossip.datagrams,
+                address=gossip.address,
+                network=surroundings.network,
+                datagram_network=surroundings.datagrams,
+                rng=rng,
+                on_event=self._on_gossip_discovery_event,
+                on_gossip_event=self._on_gossip_event,
+                seeds=fixed,
+                keyring=None if gossip.keys is None else gossip.keys.keyring,
+                settings=GossipSettings(
+                    swim=GOSSIP_PROFILES[settings.gossip_profile],
+                    serf=SerfSettings(leave_delay_seconds=LEAVE_DELAY_SECONDS),
+                ),
+            )
         )
         self._replicas = Replicas(
             node_id=self.node_id,
@@ -199,7 +246,12 @@ class Node:
             idle_timeout_seconds=settings.idle_timeout_seconds,
         )
         self._forwarder = Forwarder(
-            self.node_id, self._connect, ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds), rpc, rng
+            self.node_id,
+            self.broker.group,
+            self._connect,
+            ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds),
+            rpc,
+            rng,
         )
         topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
         service_settings = _service_settings(settings)
@@ -234,7 +286,7 @@ class Node:
             self.broker,
             topics,
             self._forwarder,
-            MembershipAdministration(self.broker, self._reconciler, self._forwarder),
+            MembershipAdministration(self.broker, self._reconciler, self._forwarder, self._seen),
             status=self.status,
             ready=self._ready,
             transfer_seconds_max=HAND_OVER_SECONDS_MAX,
@@ -253,7 +305,7 @@ class Node:
             grpc=self._serve_grpc,
             http=self._serve_http,
             peer=self._transport.handle_inbound,
-            gossip=self._gossip.driver.handle_stream,
+            gossip=None if self._gossip is None else self._gossip.driver.handle_stream,
             tls=self._tls,
         )
 
@@ -328,6 +380,7 @@ class Node:
         response.peers.extend(
             admin_pb2.Peer(id=format_id(member.node_id), address=member.address) for member in self._discovery.members().values()
         )
+        response.warnings.extend([NO_GOSSIP] if self._gossip is None else self._gossip.warnings())
         return response
 
     def servers(self) -> event_log_pb2.GetServersResponse:
@@ -335,6 +388,7 @@ class Node:
         response = event_log_pb2.GetServersResponse(cluster_id=format_id(self._directory.cluster_id))
         catalog = self._replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
+        seen = {one.node_id: one for one in self._seen()}
         known = [(self.node_id, self.name, self.address, "alive")]
         # Who does not answer is still one of us: `status` says so, and its replicas are counted on.
         for found, state in ((self._discovery.members(), "alive"), (self._discovery.failed(), "failed")):
@@ -344,9 +398,12 @@ class Node:
                 if member.node_id not in self._replicas.removed
             ]
         for node_id, name, address, state in sorted(known):
-            response.servers.add(
-                id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags={"status": state}
-            )
+            tags: dict[str, str] = {}
+            if (one := seen.get(node_id)) is not None:
+                tags = dict(one.tags)
+                state = "left" if one.status == "left" else state
+            tags["status"] = state
+            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags=tags)
         for topic in self.broker.topics():
             for number, partition in enumerate(topic.partitions):
                 response.partitions.add(
@@ -388,7 +445,10 @@ class Node:
                 await nursery.start(self._transport.run)
                 nursery.start_soon(self._discovery.run)
                 nursery.start_soon(self._joiner.run)
-                nursery.start_soon(self._gossip.run)
+                if self._gossip is not None:
+                    nursery.start_soon(self._gossip.run)
+                if self._keys is not None:
+                    nursery.start_soon(self._keys.run)
                 nursery.start_soon(self._join_cluster, nursery)
                 nursery.start_soon(self._end_when_disowned)
                 task_status.started()
@@ -476,6 +536,8 @@ class Node:
             logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
 
     async def _leave_gossip(self) -> None:
+        if self._gossip is None:
+            return
         try:
             if not await self._gossip.driver.leave():
                 logger.warning("gossip could not be left in time: other nodes will call this one failed")
@@ -514,6 +576,7 @@ class Node:
         return attrs.evolve(self._identity(), known_ids=self._voters or self._discovery.told_ids())
 
     def _identity(self) -> Hello:
+        oldest, newest = self._surroundings.protocol_versions
         return Hello(
             node_id=self.node_id,
             cluster_name=self._settings.cluster_name,
@@ -522,6 +585,9 @@ class Node:
             cluster_id=self._directory.cluster_id,
             bootstrap_expect=self._settings.bootstraps,
             has_data=self._directory.cluster_id != NO_CLUSTER,
+            protocol_version=newest,
+            # Peers of one version only are told nothing else: that is the hello of the releases before there were two.
+            oldest_protocol_version=oldest if oldest != newest else 0,
         )
 
     def _send(self, group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
@@ -589,9 +655,13 @@ class Node:
             case PeerRefused():
                 pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
+    def _seen(self) -> list[Seen]:
+        return [] if self._gossip is None else self._gossip.seen()
+
     def _introduce(self, hello: Hello) -> None:
         self._discovery.introduce(hello)
-        self._gossip.introduce(hello)
+        if self._gossip is not None:
+            self._gossip.introduce(hello)
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
         if isinstance(event, MemberAppeared | MemberChanged) and event.member.node_id not in self._replicas.removed:
@@ -599,8 +669,13 @@ class Node:
 
     def _on_gossip_discovery_event(self, event: DiscoveryEvent) -> None:
         """Gossip only says where somebody might be: who is there is proved by the hello."""
+        assert self._gossip is not None
         members = self._gossip.members().values()
         self._discovery.set_hints(member.address for member in members if member.node_id not in self._replicas.removed)
+
+    def _on_gossip_event(self, event: GossipEvent) -> None:
+        if isinstance(event, KeysChanged) and self._keys is not None:
+            self._keys.on_changed()
 
 
 @asynccontextmanager
@@ -626,9 +701,16 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
                 f"{settings.data_dir}: holds data of the cluster named {directory.cluster_name!r}, and cluster_name is"
                 f" {settings.cluster_name!r}. Use the directory of that cluster, or set the name that belongs to this one."
             )
-        async with open_port(settings.listen, surroundings.network, surroundings.datagrams) as port:
-            gossip_address = await _gossip_address(settings, port, surroundings.datagrams)
-            node = Node(settings, surroundings, directory, port, gossip_address)
+        keys = await KeyFile.open(disk, settings.gossip_key_file, surroundings.rng) if settings.gossip_key_file else None
+        gossips = keys is not None or not settings.has_tls
+        if not gossips:
+            logger.warning(NO_GOSSIP)
+        async with open_port(settings.listen, surroundings.network, surroundings.datagrams if gossips else None) as port:
+            gossip = None
+            if port.datagrams is not None:
+                address = await _gossip_address(settings, port, surroundings.datagrams)
+                gossip = _GossipParts(datagrams=port.datagrams, address=address, keys=keys)
+            node = Node(settings, surroundings, directory, port, gossip)
             async with trio.open_nursery() as nursery:
                 await nursery.start(node._live)
                 is_orderly = False
@@ -652,22 +734,31 @@ def _advertised(settings: NodeSettings, port: Port) -> str:
 
 
 async def _gossip_address(settings: NodeSettings, port: Port, datagrams: DatagramNetwork) -> Address:
-    """Where others send packets to: what the advertised address stands for, as gossip carries IP addresses.
+    """Where others send packets to: what the advertised address stands for, since gossip carries IP addresses. A name may take its
+    time until it is known; until the next start it is then what the node's name stands for, or the address listened on.
 
     Raises:
-        SettingsError: it stands for nothing, and the address listened on is of no use to others.
+        SettingsError: none of these is of use to others.
     """
+    (host, number) = split_address(port.address)
     advertised = _advertised(settings, port)
-    try:
-        return (await datagrams.resolve(advertised))[0]
-    except OSError as error:
-        if is_wildcard(split_address(port.address)[0]):
-            raise SettingsError(
-                f"the advertised address {advertised} cannot be resolved, and gossip carries IP addresses: {error}. Give one"
-                " that other nodes can reach with --advertise"
-            ) from error
-        logger.warning("%s cannot be resolved (%s): packets are asked for at %s", advertised, error, port.address)
-        return (await datagrams.resolve(port.address))[0]
+    substitute = port.address if not is_wildcard(host) else join_address(settings.node_name, number) if settings.node_name else ""
+    for candidate in (advertised, substitute):
+        try:
+            with trio.fail_after(settings.dns_timeout_seconds):
+                found = (await datagrams.resolve(candidate))[0]
+        except (OSError, SettingsError, trio.TooSlowError) as error:
+            logger.warning("where packets of gossip go: %s cannot be looked up: %s", candidate, error or "no answer in time")
+            continue
+        if is_wildcard(host) and ipaddress.ip_address(found.host).is_loopback:
+            logger.warning(
+                "%s is a loopback address: nodes on other machines cannot gossip with this one. Give an address with --advertise",
+                datagrams.dialable(found),
+            )
+        return found
+    raise SettingsError(
+        f"advertise: {advertised} cannot be looked up, and gossip carries IP addresses. Give an address that other nodes can reach"
+    )
 
 
 def _tls_source(settings: NodeSettings) -> FileTls | None:

@@ -30,6 +30,11 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|min|h|d)?\Z")
 _DURATION_UNITS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+DEFAULT_PORT = 8400
+DNS_SCHEME = "dns://"
+SRV_SCHEME = "dns+srv://"
+SRV_PREFIX = "_eventlog._tcp."
+"""Of a name that does not begin with a service itself."""
 
 
 def parse_size(text: str) -> int:
@@ -72,12 +77,6 @@ def is_ip_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-DEFAULT_PORT = 8400
-SRV_SCHEME = "dns+srv://"
-DNS_SCHEME = "dns://"
-SRV_PREFIX = "_eventlog._tcp."
 
 
 @attrs.frozen(slots=True)

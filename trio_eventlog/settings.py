@@ -221,7 +221,14 @@ class NodeSettings:
         group="Security",
         default_text="none: the certificate of a node is for the host that it advertises",
     )
-    gossip_key_file: str = setting(PATH, "", "File with base64 gossip keys. Not in this release yet: refused.", group="Security")
+    gossip_key_file: str = setting(
+        PATH,
+        "",
+        "Keys that encrypt gossip: 16, 24 or 32 bytes in base64, one a line; the first encrypts, all decrypt. Written again when"
+        " the keys were changed through gossip.",
+        group="Security",
+        default_text="no encryption; with TLS on, no gossip",
+    )
     acl_model: str = setting(PATH, "", "Model of the access rules. Not in this release yet: refused.", group="Security")
     acl_policy: str = setting(PATH, "", "The access rules. Not in this release yet: refused.", group="Security")
 
@@ -429,7 +436,7 @@ class NodeSettings:
             raise refuse("tls_peer_name", self.tls_peer_name, "it needs tls_cert, tls_key and tls_ca")
         if self.tls_cert and not self.tls_ca and (self.join or self.bootstraps > 1):
             raise refuse("tls_ca", "", "nodes know each other by certificates that it vouches for")
-        for name in ("acl_model", "acl_policy", "gossip_key_file"):
+        for name in ("acl_model", "acl_policy"):
             # Known names with no effect yet. Who sets one counts on being protected by it.
             if getattr(self, name):
                 raise refuse(name, getattr(self, name), "this release cannot do that yet; leave it out")

@@ -4,14 +4,17 @@ The move: of three voters one is drained, and a fourth node takes its place, in 
 happens on the way, it ends in order, and no acknowledged record is lost.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from google.protobuf.duration_pb2 import Duration
 
-from tests.cluster.helpers import QUICK
+from tests.cluster.helpers import QUICK, consume, produce
 from tests.cluster.test_membership import check_acknowledged, drain, produce_until
 from trio_eventlog.client.client import Client
+from trio_eventlog.client.wire import BEGINNING
 from trio_eventlog.ids import NodeId
 from trio_eventlog.machine.catalog import Partition
 from trio_eventlog.raft import Configuration
@@ -168,3 +171,49 @@ async def test_a_node_that_dies_while_it_is_drained_is_removed_all_the_same() ->
         await move_amid(cluster, client, "it is wanted", crash, "n1")
         await cluster.start("n1", may_fail=True)
         assert "empty data directory" in await cluster.wait_failure("n1")
+
+
+async def test_calls_go_where_the_replicas_have_gone() -> None:
+    """A plain client that produces and fetches at one node, whose partitions move away meanwhile, hears of no move; neither does a
+    client of ours that reads them."""
+    partitions = 8
+    enough = trio.Event()
+    produced: list[list[bytes]] = [[] for _ in range(partitions)]
+    seen: list[list[bytes]] = [[] for _ in range(partitions)]
+    async with Cluster(4, founders=3, seed=75, stabilisation_seconds=1.0) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders", partitions=partitions, replicas=1)
+        await cluster.wait_leader("orders", 0)
+
+        async def read(partition: int) -> None:
+            async with client.consume("orders", partition=partition, start=BEGINNING) as records:
+                async for record in records:
+                    seen[partition].append(record.value)
+
+        async def call(partition: int) -> None:
+            async with cluster.channel("n1") as channel:
+                for number in itertools.count():
+                    if enough.is_set():
+                        return
+                    value = b"%d-%d" % (partition, number)
+                    response = await produce(channel, "orders", value, partition=partition)
+                    assert response.base_offset == number
+                    fetched = await consume(channel, "orders", number, partition=partition, max_wait=Duration(seconds=5))
+                    assert [record.value for record in fetched.records] == [value]
+                    produced[partition].append(value)
+                    await trio.sleep(0.1)
+
+        def carried() -> list[int]:
+            return [number for number in range(partitions) if cluster.replica("n1", "orders", number) is not None]
+
+        before = carried()
+        async with trio.open_nursery() as readers:
+            async with trio.open_nursery() as callers:
+                for partition in range(partitions):
+                    readers.start_soon(read, partition)
+                    callers.start_soon(call, partition)
+                await cluster.start("n4")
+                await cluster.wait_until(lambda: len(carried()) < len(before), "some have gone", 10)
+                await trio.sleep(2)
+                enough.set()
+            await cluster.wait_until(lambda: seen == produced, "everything is read")
+            readers.cancel_scope.cancel()

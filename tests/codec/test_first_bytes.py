@@ -1,5 +1,7 @@
 """The table that splits the port."""
 
+import ssl
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from trio_eventlog.codec.first_bytes import (
     PEER_PREFACE,
     FirstBytes,
     classify_first_bytes,
+    offers_protocol,
 )
 
 
@@ -74,3 +77,33 @@ def test_total_and_settled(start: bytes, cut: int, rest: bytes) -> None:
     assert answers[len(answers) - len(settled) :] == settled
     if len(data) >= FIRST_BYTES_MAX:
         assert settled
+
+
+def tls_hello(*protocols: str) -> bytes:
+    """What a TLS client says first, offering `protocols`."""
+    context = ssl.create_default_context()
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="trio-eventlog-peer").do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.parametrize(
+    ("offered", "offers"),
+    [(("peer/1",), True), (("h2", "peer/1"), True), (("h2",), False), ((), False), (("peer/11",), False), (("a-peer/1",), False)],
+)
+def test_what_a_tls_hello_offers(offered: tuple[str, ...], offers: bool) -> None:
+    """Known when the hello is whole, not before, and whatever follows it."""
+    hello = tls_hello(*offered)
+    assert {offers_protocol(hello[:length], "peer/1") for length in range(len(hello))} == {None}
+    assert offers_protocol(hello, "peer/1") is offers
+    assert offers_protocol(hello + b"\x06peer/1", "peer/1") is offers
+
+
+@pytest.mark.parametrize(
+    ("head", "offers"), [(b"\x16\x03\x01\xff\xff", False), (b"\x16\x03\x01\x40\x01", False), (b"\x16\x03\x01\x40\x00", None)]
+)
+def test_a_record_that_is_too_long_is_not_waited_for(head: bytes, offers: bool | None) -> None:
+    assert offers_protocol(head, "peer/1") is offers

@@ -214,9 +214,18 @@ def test_hello_and_back(hello: Hello) -> None:
     assert decode_hello(encode_hello(hello)) == hello
 
 
-@given(hellos, st.binary(max_size=40))
-def test_fields_of_a_later_release_are_ignored(hello: Hello, more: bytes) -> None:
+@given(hellos, st.binary(max_size=40), st.integers(1, 0xFFFF))
+def test_fields_of_a_later_release_are_ignored(hello: Hello, more: bytes, oldest: int) -> None:
+    hello = attrs.evolve(hello, oldest_protocol_version=oldest)
     assert decode_hello(encode_hello(hello) + more) == hello
+
+
+@given(hellos)
+def test_a_node_that_speaks_one_version_says_what_it_always_said(hello: Hello) -> None:
+    """The oldest version is at the end, and only there if it is another: the layout before it was added."""
+    both = encode_hello(attrs.evolve(hello, oldest_protocol_version=7))
+    assert both == encode_hello(hello) + b"\x07\x00"
+    assert decode_hello(both[:-2]) == hello
 
 
 @given(hellos, st.data())

@@ -16,7 +16,15 @@ from tls_node import TlsNode
 from trio_eventlog.codec.peer_frame import Hello, RefusedCode
 from trio_eventlog.ids import NodeId
 from trio_eventlog.net.links import CertificateRefused, LinkRefused, judge_certificate
-from trio_eventlog.net.tls import ALPN_HTTP2, ALPN_PEER, TlsSettings, build_client_context, certificate_is_for
+from trio_eventlog.net.tls import (
+    ALPN_HTTP2,
+    ALPN_PEER,
+    FileTls,
+    TlsSettings,
+    build_client_context,
+    certificate_is_for,
+    why_refused_by_peers,
+)
 from trio_eventlog.net.transport import PeerConnected, PeerIntroduced
 from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings, Weather
 
@@ -267,6 +275,43 @@ async def test_clients_are_asked_for_no_certificate(authority: Authority, strang
                 assert both.node.mux.statistics().closed == {"tls handshake failed": 1}
             await trio.aclose_forcefully(stream)
         assert both.node.grpc_connections == 1
+
+
+async def test_what_led_to_an_address_is_what_its_certificate_is_for(authority: Authority) -> None:
+    """A name was looked up, and its address dialled: the name counts. A name for all peers comes before it."""
+    async with pair(authority.issue("n1"), authority.issue("n2"), "10.0.0.2:1") as both:
+        with pytest.raises(CertificateRefused, match="IP address mismatch"):
+            await both.node.transport.probe("10.0.0.2:1")
+        with pytest.raises(CertificateRefused, match="not valid for 'n3'"):
+            await both.node.transport.probe("10.0.0.2:1", "n3")
+    # The listener looks at the dialler in its turn, so this one has both names.
+    async with pair(authority.issue("n1"), authority.issue("n2", "n2.log.example"), "n2:1") as both:
+        assert (await both.node.transport.probe("n2:1", "n2.log.example")).node_name == "n2"
+    node = authority.issue("n1", PEERS, peer_name=PEERS)
+    async with pair(node, authority.issue("n2", PEERS, peer_name=PEERS), "10.0.0.2:1") as both:
+        assert (await both.node.transport.probe("10.0.0.2:1", "n3")).node_name == "n2"
+
+
+@pytest.mark.parametrize(
+    ("names", "peer_name", "says"),
+    [
+        (("n1",), "", ""),
+        (("10.0.0.1", PEERS), PEERS, ""),
+        (("n2",), "", "Hostname mismatch, certificate is not valid for 'n1'"),
+        (("n1",), PEERS, f"Hostname mismatch, certificate is not valid for '{PEERS}'"),
+    ],
+)
+def test_a_node_knows_what_others_will_say(authority: Authority, names: tuple[str, ...], peer_name: str, says: str) -> None:
+    reason = why_refused_by_peers(FileTls(authority.issue(*names, peer_name=peer_name)), "n1")
+    assert reason.startswith(says)
+    assert bool(reason) is bool(says)
+
+
+def test_a_node_knows_that_its_certificate_has_expired_or_is_foreign(authority: Authority, strangers: Authority) -> None:
+    expired = authority.issue("n1", not_before=PAST, not_after=PAST + datetime.timedelta(days=1))
+    assert why_refused_by_peers(FileTls(expired), "n1") == "certificate has expired"
+    foreign = strangers.issue("n1", authority=authority.path)
+    assert why_refused_by_peers(FileTls(foreign), "n1") == "unable to get local issuer certificate"
 
 
 async def test_a_node_without_an_authority_has_no_peers(authority: Authority) -> None:

@@ -303,13 +303,18 @@ async def test_labels_separate_clusters() -> None:
             await red.driver.join("n1:8400")
 
 
-async def test_another_cluster_is_refused() -> None:
-    """By its tags, on the stream, with a reason."""
+async def test_another_cluster_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """By its tags, on the stream, with a reason that names it; one line a minute in the log of each kind of refusal."""
     async with rig() as cluster:
         n1 = await cluster.start("n1", tags={"cluster": "a"}, accepts=accepts_cluster("a"))
         n2 = await cluster.start("n2", tags={"cluster": "b"}, accepts=accepts_cluster("b"))
-        with pytest.raises(GossipRefused, match="another cluster"):
-            await n2.driver.join("n1:8400")
+        for _ in range(100):
+            with pytest.raises(GossipRefused, match=r"'n2' is of another cluster.*'cluster': 'b'"):
+                await n2.driver.join("n1:8400")
+            await trio.sleep(0.5)
+        lines = [record.getMessage() for record in caplog.records if "'cluster': 'b'" in record.getMessage()]
+        assert len(lines) == 2
+        assert all("'n2'" in line for line in lines)
         assert sees({"n1"}, n1.driver.members)
         assert n1.of(MergeRefused)
         foreign = await cluster.start("n3", tags={"role": "looker-on"})

@@ -227,9 +227,10 @@ class Worker:
         """Until something has been done that was begun after this call."""
         for _ in range(2):  # what was under way when we came may be the first to end
             self.progressed.clear()
-            assert self.progressed.wait(seconds_max), f"nothing done within {seconds_max:g} s"
+            is_done = self.progressed.wait(seconds_max if self.failure is None else 0)
             if self.failure is not None:
                 raise self.failure
+            assert is_done, f"nothing done within {seconds_max:g} s"
 
     def stop(self) -> None:
         self.stopping.set()

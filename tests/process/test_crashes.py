@@ -164,6 +164,36 @@ def test_a_graceful_stop_of_the_leader_under_load_is_hardly_seen(
     wait_caught_up(client, leader, len(reader.values))
 
 
+def test_a_rolling_restart_of_all_nodes_under_load(
+    make_cluster: Callable[..., DaemonCluster], make_client: Callable[..., ForeignClient]
+) -> None:
+    """SIGTERM and a start for one after the other, the next one as soon as the last has caught up: nothing acknowledged is lost,
+    producers see short gaps, and nobody stops being a voter."""
+    cluster = make_cluster().start()
+    client = make_client(cluster.addresses)
+    client.create_topic(TOPIC)
+    wait_leader(client, cluster)
+    producers = [
+        Producer(client, TOPIC, "unary", first_node=0),
+        Producer(client, TOPIC, "another", first_node=1),
+        StreamProducer(client, TOPIC, "stream", first_node=2),
+    ]
+    for number, daemon in enumerate(cluster.nodes):
+        for producer in producers:
+            producer.wait_progress()
+        assert daemon.stop() == 0
+        daemon.start()
+        wait_caught_up(client, number, max(producers[0].acknowledged))
+    for producer in producers:
+        producer.wait_progress()
+        producer.stop()
+    gaps = {producer.name: producer.longest_gap_seconds() for producer in producers}
+    print("\nlongest gaps in a rolling restart, s:", ", ".join(f"{name} {gap:.3f}" for name, gap in gaps.items()))
+    for number in range(3):
+        check_acknowledged(client.read_all(number, TOPIC), *producers)
+    assert max(gaps.values()) < OUTAGE_SECONDS_MAX
+
+
 def test_every_node_is_stopped_gracefully_under_load(
     make_cluster: Callable[..., DaemonCluster], make_client: Callable[..., ForeignClient]
 ) -> None:

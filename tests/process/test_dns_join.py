@@ -3,6 +3,7 @@
 The DNS server is the test's, and publishes every node, ready or not, as a headless service with `publishNotReadyAddresses` does.
 """
 
+import base64
 import http.client
 import random
 import socket
@@ -119,6 +120,8 @@ def test_nodes_known_by_dns_only(
     if tls is not None:
         flags += ["--tls-cert", str(tmp_path / "node.pem"), "--tls-key", str(tmp_path / "node.pem")]
         flags += ["--tls-ca", str(tmp_path / "ca.pem"), "--tls-peer-name", PEER_NAME]
+        (tmp_path / "keys").write_text(base64.b64encode(bytes(range(32))).decode() + "\n")
+        flags += ["--gossip-key-file", str(tmp_path / "keys")]
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
         context.check_hostname = False
         context.set_alpn_protocols(["h2", "http/1.1"])
@@ -171,3 +174,13 @@ def test_nodes_known_by_dns_only(
     for node in nodes:
         assert node.stop() == 0
         assert "Traceback" not in node.log()
+
+
+def test_a_host_that_the_system_knows(make_daemon: Callable[..., Daemon]) -> None:
+    """The system's resolver, which may give an IPv6 address too, where nobody listens."""
+    first = make_daemon("n0", "--node-name", "n0", "--listen", "127.0.0.1:0").start()
+    port = first.address.rpartition(":")[2]
+    second = make_daemon("n1", "--node-name", "n1", "--listen", "127.0.0.1:0", "--join", f"localhost:{port}", *QUICK).start()
+    wait_until(lambda: probe(second.address, "/ready", None) == 200, "the second node is ready")
+    for node in (second, first):
+        assert node.stop() == 0

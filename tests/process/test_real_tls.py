@@ -211,6 +211,18 @@ def test_a_peer_with_a_strange_certificate(
     assert client.produce(0, TOPIC, [b"still here"]).record_count == 1
 
 
+def test_a_client_with_a_certificate_is_no_peer(
+    mutual: DaemonCluster, client: ForeignClient, client_files: Files, make_daemon: Callable[..., Daemon]
+) -> None:
+    """Of the authority that everybody trusts, but for another host than it advertises. It says so itself, and is told so."""
+    flags = ("--listen", "127.0.0.1:0", "--join", mutual.addresses[0], *client_files.flags())
+    pretender = make_daemon("pretender", *flags).start()
+    pretender.wait_logged("other nodes will not accept the certificate")
+    pretender.wait_logged("your certificate is for client.example and not for 127.0.0.1")
+    mutual.nodes[0].wait_logged("refused: your certificate is for client.example")
+    assert client.produce(0, TOPIC, [b"still here"]).record_count == 1
+
+
 def test_tls_without_client_certificates(
     make_daemon: Callable[..., Daemon], make_client: Callable[..., ForeignClient], node_files: Files
 ) -> None:

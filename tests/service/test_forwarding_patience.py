@@ -20,7 +20,7 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
-from trio_eventlog.ids import NOBODY, NodeId
+from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
 
@@ -33,6 +33,7 @@ class Replica:
     """As far as a forwarder looks."""
 
     name = "t/0"
+    group_id = GroupId(7)
 
     def __init__(self, leader_id: NodeId) -> None:
         self.leader_id = leader_id
@@ -81,9 +82,11 @@ class Dialled:
 
 
 @asynccontextmanager
-async def forwarder(dialled: Dialled, timeout_seconds: float = 10.0) -> AsyncIterator[Forwarder]:
+async def forwarder(
+    dialled: Dialled, timeout_seconds: float = 10.0, place: Callable[[GroupId], Any] = lambda group_id: None
+) -> AsyncIterator[Forwarder]:
     settings = ForwardingSettings(timeout_seconds=timeout_seconds, backoff_seconds_min=0.01, backoff_seconds_max=0.5)
-    made = Forwarder(ME, dialled, settings, RpcSettings(), random.Random(1))
+    made = Forwarder(ME, place, dialled, settings, RpcSettings(), random.Random(1))
     async with made.running():
         yield made
 
@@ -189,6 +192,21 @@ async def test_a_closed_replica_ends_the_search() -> None:
     async with forwarder(Dialled()) as made:
         with pytest.raises(TopicNotFound):
             await made.at_leader(replica, never, never)  # type: ignore[arg-type]
+
+
+async def test_a_group_that_moves_while_the_call_waits_is_followed() -> None:
+    """Its replica here is closed; the call goes to a node that has one, which was not known before."""
+    here, there = Replica(NOBODY), Replica(OTHER)
+    asked: list[GroupId] = []
+
+    def place(group_id: GroupId) -> Replica:
+        asked.append(group_id)
+        return there
+
+    async with forwarder(Dialled(), place=place) as made:
+        here.closed_by = NotLeader("it has moved")
+        assert await made.at_leader(here, never, failing()) == "done"  # type: ignore[arg-type]
+    assert asked == [GroupId(7)]
 
 
 async def test_one_connection_to_each_node_for_all_calls() -> None:

@@ -79,7 +79,7 @@ async def members(client: Client, arguments: argparse.Namespace) -> int:
         [
             (
                 member.name,
-                member.id,
+                member.id or "-",
                 member.address,
                 member.status,
                 member.role or "-",
@@ -106,7 +106,7 @@ async def _members_or_servers(client: Client) -> list[MemberInfo]:
             id=server.id,
             name=server.name,
             address=server.address,
-            status="unknown",
+            status=dict(server.tags).get("status", "unknown"),
             role="leader" if server.is_leader else "",
             tags=server.tags,
         )
@@ -155,9 +155,10 @@ def _tell(arguments: argparse.Namespace, member: MemberInfo, what: str) -> int:
 
 
 def _find(known: Sequence[MemberInfo], node: str) -> MemberInfo:
-    found = [member for member in known if node in (member.id, member.name) and member.status != "removed"]
+    nodes = [member for member in known if member.id and member.status != "removed"]
+    found = [member for member in nodes if node in (member.id, member.name)]
     if len(found) != 1:
-        names = ", ".join(f"{member.name or '?'} ({member.id})" for member in known if member.status != "removed")
+        names = ", ".join(f"{member.name or '?'} ({member.id})" for member in nodes)
         raise InvalidArgument(f"{node}: {'no node' if not found else 'more than one node'} of this name or id; there are {names}")
     return found[0]
 
@@ -199,6 +200,11 @@ async def status(client: Client, arguments: argparse.Namespace) -> int:
     )
     for line in silent:
         print(f"no answer: {line}")
+    for server in servers:
+        answer = answers[server.id]
+        if isinstance(answer, NodeStatus):
+            for warning in answer.warnings:
+                print(f"warning of {answer.name}: {warning}")
     return 0
 
 

@@ -126,7 +126,8 @@ class Producer:
         self._batch_records = batch_records
         self._max_batch_bytes = max_batch_bytes
         self._open: dict[int, OpenBatch] = {}
-        self._unfinished: set[OpenBatch] = set()
+        # In the order of their making, which decides whose failure is raised first: a set has the order of addresses in memory.
+        self._unfinished: dict[OpenBatch, None] = {}
         self._failed: list[OpenBatch] = []
         self._ranges: dict[int, ProducedRange] = {}
         self._change = trio.Event()
@@ -240,7 +241,7 @@ class Producer:
         if batch is None:
             batch = OpenBatch(partition, trio.current_time() + self._linger_seconds)
             self._open[partition] = batch
-            self._unfinished.add(batch)
+            self._unfinished[batch] = None
             self._change.set()
         delivery = Delivery(batch, len(batch.records))
         batch.records.append(record)
@@ -280,7 +281,7 @@ class Producer:
         if batch.is_done:
             return
         batch.resolve(result, error)
-        self._unfinished.discard(batch)
+        self._unfinished.pop(batch, None)
         if result is not None:
             last_offset = OFFSET_UNKNOWN
             if result.base_offset != OFFSET_UNKNOWN:

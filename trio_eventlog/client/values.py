@@ -66,6 +66,7 @@ class NodeStatus:
     cluster_name: str
     version: str
     groups: tuple[GroupInfo, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -82,7 +83,9 @@ class MemberInfo:
     """A node as the catalog's leader sees it.
 
     Attributes:
-        status: "alive", "failed" (it does not answer, and is waited for), "joining", "draining", "removed", "unknown".
+        id: "" for one that gossips but is no node, as a Serf agent.
+        status: "alive", "suspect" (gossip had no answer from it for a while), "failed" (it does not answer, and is waited for),
+            "left" (it said that it goes, and is waited for), "joining", "draining", "removed", "unknown".
         role: in the catalog: "leader", "voter", "learner", "".
         last_contact_seconds: since it last answered; None when it never did.
         lag_entries: entries of the catalog that it has not applied; None when not known.
@@ -155,6 +158,7 @@ def node_status(message: admin_pb2.GetStatusResponse) -> NodeStatus:
         cluster_id=message.cluster_id,
         cluster_name=message.cluster_name,
         version=message.version,
+        warnings=tuple(message.warnings),
         groups=tuple(
             GroupInfo(
                 group_id=item.group_id,

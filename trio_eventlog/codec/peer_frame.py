@@ -30,6 +30,8 @@ from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, GroupId, NodeId
 
 PROTOCOL_VERSION = 1
 """Of the frames and the hello; raised when a node of the version before could not make sense of them."""
+OLDEST_PROTOCOL_VERSION = 1
+"""The oldest that this release speaks, to peers that know no newer one: one behind, so that a cluster is upgraded node by node."""
 
 FRAME_HEADER = struct.Struct("<IIIBBHQ")
 FRAME_HEADER_BYTES = FRAME_HEADER.size
@@ -95,7 +97,8 @@ class Hello:
     """Who a node is, as it says so on a new link. Its values change while the node lives (cluster id, known ids).
 
     Attributes:
-        protocol_version: of the sender.
+        protocol_version: the newest that the sender speaks.
+        oldest_protocol_version: the oldest that it speaks as well; 0: only that one.
         cluster_name: both sides must have the same.
         cluster_id: 0 while the sender belongs to no cluster yet.
         node_id: never 0.
@@ -119,6 +122,12 @@ class Hello:
     known_ids: tuple[NodeId, ...] = ()
     expected_id: NodeId = NOBODY
     protocol_version: int = PROTOCOL_VERSION
+    oldest_protocol_version: int = 0
+
+    @property
+    def protocol_versions(self) -> range:
+        """All that the sender speaks."""
+        return range(self.oldest_protocol_version or self.protocol_version, self.protocol_version + 1)
 
 
 @attrs.frozen(slots=True)
@@ -317,7 +326,7 @@ def encode_hello(hello: Hello) -> bytes:
 
     Layout: u16 protocol version, u16 flags (1: has data, 2: probe), u32 bootstrap expect, u64 cluster id, u64 node id,
     u64 expected id, then cluster name, node name and address (u16 length, UTF-8), then u16 count and so many u64 known ids.
-    A receiver ignores what follows, so that fields can be added.
+    Unless it is 0: u16 oldest protocol version. A receiver ignores what follows, so that fields can be added.
     """
     if len(hello.known_ids) > KNOWN_IDS_MAX:
         raise CodecError(f"hello: {len(hello.known_ids)} known ids, the limit is {KNOWN_IDS_MAX}")
@@ -339,6 +348,8 @@ def encode_hello(hello: Hello) -> bytes:
         parts.append(encoded)
     parts.append(_U16.pack(len(hello.known_ids)))
     parts.append(struct.pack(f"<{len(hello.known_ids)}Q", *hello.known_ids))
+    if hello.oldest_protocol_version:
+        parts.append(_U16.pack(hello.oldest_protocol_version))
     return b"".join(parts)
 
 
@@ -358,6 +369,7 @@ def decode_hello(body: Buffer) -> Hello:
         raise CodecError(f"hello: {count} known ids, the limit is {KNOWN_IDS_MAX}")
     if len(view) - position < 8 * count:
         raise CodecError(f"hello: {len(view) - position} bytes cannot hold {count} known ids")
+    after_ids = position + 8 * count
     return Hello(
         protocol_version=version,
         cluster_name=cluster_name,
@@ -370,6 +382,7 @@ def decode_hello(body: Buffer) -> Hello:
         is_probe=bool(flags & _IS_PROBE),
         expected_id=expected_id,
         known_ids=struct.unpack_from(f"<{count}Q", view, position),
+        oldest_protocol_version=_decode_u16(view, after_ids)[0] if len(view) > after_ids else 0,
     )
 
 

@@ -19,7 +19,6 @@ import trio
 
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
 from trio_eventlog.codec.peer_frame import (
-    PROTOCOL_VERSION,
     Buffer,
     FrameDecoder,
     FrameKind,
@@ -137,13 +136,16 @@ class LinkRefused(Exception):
         self.address = address
 
 
+def _versions(versions: range) -> str:
+    newest = versions.stop - 1
+    return f"version {newest}" if versions.start >= newest else f"versions {versions.start} to {newest}"
+
+
 def judge_hello(own: Hello, other: Hello) -> Refused | None:
     """Why a node with `own` hello cannot talk to one with `other`; None when it can. Both values are in the text."""
-    if other.protocol_version != PROTOCOL_VERSION:
-        return Refused(
-            RefusedCode.PROTOCOL_VERSION,
-            f"peer protocol version {other.protocol_version} is not spoken here, {PROTOCOL_VERSION} is",
-        )
+    (theirs, ours) = (other.protocol_versions, own.protocol_versions)
+    if max(theirs.start, ours.start) >= min(theirs.stop, ours.stop):
+        return Refused(RefusedCode.PROTOCOL_VERSION, f"peer protocol {_versions(theirs)} is not spoken here, {_versions(ours)} is")
     if other.cluster_name != own.cluster_name:
         return Refused(
             RefusedCode.CLUSTER_NAME, f"you are of the cluster named {other.cluster_name!r}, this is {own.cluster_name!r}"

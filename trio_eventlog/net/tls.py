@@ -13,6 +13,8 @@ from trio_eventlog.setting_fields import is_ip_address
 ALPN_PEER = "trio-eventlog-peer/1"
 ALPN_HTTP2 = "h2"
 ALPN_HTTP1 = "http/1.1"
+HANDSHAKE_TURNS = 4
+"""Flights of TLS 1.2; 1.3 has one less."""
 SERVER_ALPN = (ALPN_PEER, ALPN_HTTP2, ALPN_HTTP1)
 """In the server's order of preference: a client that offers several gets the first of these."""
 
@@ -156,6 +158,29 @@ def _check_readable(name: str, path: str) -> None:
 def _no_password() -> str:
     # Without this OpenSSL asks at the terminal, and a daemon hangs.
     raise SettingsError("TLS: the key is encrypted; give one without a password, readable by the daemon only")
+
+
+def why_refused_by_peers(source: TlsSource, host: str) -> str:
+    """What a node with the same settings would have against our certificate if we advertised `host`; "" when nothing.
+
+    A handshake with ourselves, in memory. Who is refused in a handshake is not told why, so this is where people read it.
+    """
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        source.peer_context().wrap_bio(to_client, to_server, server_hostname=source.peer_name or host),
+        source.peer_server_context().wrap_bio(to_server, to_client, server_side=True),
+    )
+    for _ in range(HANDSHAKE_TURNS):
+        for side in sides:
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_message
+            except ssl.SSLError as error:
+                return str(error)
+    return ""
 
 
 class FileTls:

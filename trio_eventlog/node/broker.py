@@ -10,7 +10,7 @@ import attrs
 
 from trio_eventlog.codec.batch import entry_batch
 from trio_eventlog.codec.catalog import encode_command
-from trio_eventlog.errors import EventLogError, InvalidArgument, OffsetOutOfRange, TopicNotFound
+from trio_eventlog.errors import EventLogError, InvalidArgument, NotLeader, OffsetOutOfRange, TopicNotFound
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic, check_topic
 from trio_eventlog.node.elsewhere import Elsewhere
@@ -126,13 +126,14 @@ class Broker:
         """As `fetch`, of a replica in hand: a topic of the same name made later has other records at the same offsets.
 
         Raises:
-            TopicNotFound: the replica was closed, since its topic was deleted.
+            TopicNotFound, NotLeader: the replica was closed, since its topic was deleted, or since it has moved.
         """
         try:
             return await self._fetch(replica, topic_name, partition, offset, max_bytes, max_records)
         except (EventLogError, OSError, IndexError) as error:
             if self._replicas.find(replica.group_id) is not replica:
-                raise TopicNotFound(f"topic {topic_name!r} was deleted") from error
+                self._replicas.get(replica.group_id)
+                raise NotLeader(f"{replica.name} has moved, and is back: ask again") from error
             raise
 
     async def _fetch(

@@ -1,4 +1,4 @@
-"""`Discovery` by gossip: members that say by their tags that they are nodes of this event log."""
+"""Where nodes are, by gossip: members that say by their tags that they are nodes of this event log."""
 
 import functools
 import hashlib
@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import attrs
 import trio
 
 from trio_eventlog.codec.gossip_crypto import Keyring
@@ -29,6 +30,9 @@ from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
 ROLE = "eventlog"
 CLUSTER_TAG_LENGTH_MAX = 64
 ADDRESS_TAG_LENGTH_MAX = 255
+WARNING_SECONDS = 600.0
+"""How long a warning is shown after it was last noticed; a conflict is noticed again with every exchange of tables."""
+WARNINGS_MAX = 64
 
 
 def node_tags(node_id: NodeId, *, address: str, cluster_name: str, version: str) -> dict[str, str]:
@@ -62,6 +66,22 @@ def accepts_cluster(cluster_name: str) -> Callable[[str, Mapping[str, str]], boo
     return lambda name, tags: tags.get("cluster", own) == own
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class Seen:
+    """A member of gossip, for people.
+
+    Attributes:
+        node_id: NOBODY for one that is no node of this program.
+        status: "alive", "suspect", "leaving", "left", "failed".
+    """
+
+    node_id: NodeId
+    name: str
+    address: str
+    status: str
+    tags: Mapping[str, str]
+
+
 class DriverMaker(Protocol):
     """Makes a driver whose events go to `on_event`: `functools.partial(GossipDriver, name=..., ...)`."""
 
@@ -69,7 +89,7 @@ class DriverMaker(Protocol):
 
 
 class GossipDiscovery:
-    """A `Discovery` over gossip. Members are told by node id; gossip alone admits nobody to Raft.
+    """Nodes as gossip knows them, by id, and the driver behind it. Gossip alone admits nobody to Raft.
 
     Arguments:
         make_driver: makes `driver`.
@@ -91,7 +111,9 @@ class GossipDiscovery:
         self._on_gossip_event = on_gossip_event
         self._members: dict[NodeId, Member] = {}
         self._ids: dict[str, NodeId] = {}
-        """By gossip name: who it was when last alive."""
+        """By gossip name: who it was when last alive, until it is forgotten."""
+        self._warnings: dict[str, float] = {}
+        """When each was last noticed, in that order."""
         self.driver = make_driver(on_event=self._on_driver_event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -102,10 +124,36 @@ class GossipDiscovery:
         """Members that neither failed nor left, without ourselves."""
         return dict(self._members)
 
+    def seen(self) -> list[Seen]:
+        """Everybody as gossip knows them, ourselves, those that failed or left, and foreign programs too; by name."""
+        return [self._seen(member) for (_, member) in sorted(self.driver.members.items())]
+
+    def _seen(self, gossip_member: gossip_events.Member) -> Seen:
+        member = member_of(gossip_member, self.driver.shown_host(gossip_member.address))
+        is_suspect = gossip_member.is_suspect and gossip_member.status is gossip_events.MemberStatus.ALIVE
+        return Seen(
+            node_id=NOBODY if member is None else member.node_id,
+            name=gossip_member.name,
+            address=self.driver.shown(gossip_member.address) if member is None else member.address,
+            status="suspect" if is_suspect else gossip_member.status.name.lower(),
+            tags=gossip_member.tags,
+        )
+
+    def warnings(self) -> list[str]:
+        """What an operator should look at, noticed in the last `WARNING_SECONDS`."""
+        oldest = trio.current_time() - WARNING_SECONDS
+        return [text for text, noticed_at in self._warnings.items() if noticed_at >= oldest]
+
+    def _warn(self, text: str) -> None:
+        self._warnings.pop(text, None)
+        self._warnings[text] = trio.current_time()
+        if len(self._warnings) > WARNINGS_MAX:
+            del self._warnings[next(iter(self._warnings))]
+
     def introduce(self, hello: Hello) -> None:
         """A node has told us of itself: gossip with it too."""
         if hello.node_id != self._node_id and hello.node_id not in self._members and hello.address:
-            self.driver.add_seed(hello.address)
+            self.driver.try_to_join(hello.address)
 
     def _on_driver_event(self, event: gossip_events.Event) -> None:
         match event:
@@ -113,8 +161,13 @@ class GossipDiscovery:
                 self._is_alive(member)
             case gossip_events.MemberFailed(member=member):
                 self._is_gone(member.name, MemberFailed)
-            case gossip_events.MemberLeft(member=member) | gossip_events.MemberReaped(member=member):
+            case gossip_events.MemberLeft(member=member):
                 self._is_gone(member.name, MemberLeft)
+            case gossip_events.MemberReaped(member=member):
+                self._is_gone(member.name, MemberLeft)
+                self._ids.pop(member.name, None)
+            case gossip_events.NameConflict():
+                self._warn(self.driver.conflict_text(event))
             case _:
                 pass
         self._on_gossip_event(event)
@@ -124,6 +177,13 @@ class GossipDiscovery:
         former_id = self._ids.get(gossip_member.name)
         if former_id is not None and (member is None or member.node_id != former_id):
             # The same name with another id: a wiped disk, and so another node.
+            now = "no node at all" if member is None else f"node {format_id(member.node_id)}"
+            text = (
+                f"{gossip_member.name!r} was node {format_id(former_id)} and is {now}: another data directory, or another machine"
+                " of the same name. If the former node does not come back, remove it by its id: trio-eventlog node remove"
+            )
+            self.driver.warn(f"another {gossip_member.name}", "%s", text)
+            self._warn(text)
             self._is_gone(gossip_member.name, MemberFailed)
         if member is None or member.node_id == self._node_id:
             return
@@ -136,7 +196,7 @@ class GossipDiscovery:
             self._on_event(MemberChanged(member))
 
     def _is_gone(self, name: str, how: "type[MemberFailed] | type[MemberLeft]") -> None:
-        node_id = self._ids.pop(name, NOBODY)
+        node_id = self._ids.get(name, NOBODY)
         member = self._members.get(node_id)
         if member is not None and member.name == name:
             del self._members[node_id]

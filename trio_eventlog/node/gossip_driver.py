@@ -91,6 +91,7 @@ class GossipSettings:
         turn_seconds_max: after reading packets for so long, other tasks get their turn.
         join_retry_seconds_min, join_retry_seconds_max: between two attempts to reach a seed nobody is known at; each is drawn
             from the upper half. The maximum is also how often a seed is looked after later.
+        hint_attempts_max: so often is an address tried that was only heard of (`try_to_join`).
         leave_seconds_max: a graceful leave is given up after this.
         log_interval_seconds: repeated warnings of one kind are at least so far apart.
         log_lines_max: about members that come and go, in one such interval; the rest is left out.
@@ -107,6 +108,7 @@ class GossipSettings:
     turn_seconds_max: float = 0.01
     join_retry_seconds_min: float = 0.5
     join_retry_seconds_max: float = 30.0
+    hint_attempts_max: int = 5
     leave_seconds_max: float = 15.0
     log_interval_seconds: float = 60.0
     log_lines_max: int = 200
@@ -182,7 +184,8 @@ class GossipDriver:
         self._network = network
         self._rng = rng
         self._on_event = on_event
-        self._seeds = list(dict.fromkeys(seeds))
+        self._seeds = tuple(dict.fromkeys(seeds))
+        self._hints: set[str] = set()
         self._keyring = keyring
         overhead = packet_overhead_bytes(settings.label, is_encrypted=keyring is not None)
         self._serf = Serf(
@@ -233,14 +236,13 @@ class GossipDriver:
 
     def shown_host(self, address: Address) -> str:
         """The host of a gossip address, as text."""
-        return split_address(self._shown(address))[0]
+        return split_address(self.shown(address))[0]
 
-    def add_seed(self, address: str) -> None:
-        """One more "host:port" to join through."""
-        if address not in self._seeds:
-            self._seeds.append(address)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._look_after_seed, address)
+    def try_to_join(self, address: str) -> None:
+        """A node was heard of at "host:port": join through it, unless gossip knows it already. Given up after a few attempts."""
+        if self._nursery is not None and address not in self._seeds and address not in self._hints:
+            self._hints.add(address)
+            self._nursery.start_soon(self._follow_hint, address)
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tell others of other tags. Raises CodecError over 512 bytes."""
@@ -407,7 +409,7 @@ class GossipDriver:
                 received = self._datagrams.receive_nowait()
             except OSError as error:
                 self._counts["receive errors"] += 1
-                self._warn("receive", "a packet could not be received: %s", error)
+                self.warn("receive", "a packet could not be received: %s", error)
                 continue
             if received is None:
                 break
@@ -418,7 +420,7 @@ class GossipDriver:
                 packet = decode_packet(data, label=settings.label, keyring=self._keyring, limits=settings.limits)
             except CodecError as error:
                 self._counts["packets dropped"] += 1
-                self._warn("packet", "a packet from %s was dropped: %s", self._shown(sender), error)
+                self.warn("packet", "a packet from %s was dropped: %s", self.shown(sender), error)
                 continue
             self._counts["messages dropped"] += packet.dropped
             self._serf.receive(packet.messages, sender, now)
@@ -455,7 +457,7 @@ class GossipDriver:
             except OSError as error:
                 # A lost packet: the probe goes on with the help of others, and then accuses.
                 self._counts["send errors"] += 1
-                self._warn("send", "a packet to %s could not be sent: %s", self._shown(datagram.address), error)
+                self.warn("send", "a packet to %s could not be sent: %s", self.shown(datagram.address), error)
         for exchange in actions.exchanges:
             self._start_stream(nursery, self._exchange_tables, exchange)
         for ping in actions.stream_pings:
@@ -493,7 +495,7 @@ class GossipDriver:
             await self._exchange(exchange.address, is_join=exchange.is_join)
         except _STREAM_ERRORS as error:
             self._counts["exchanges failed"] += 1
-            logger.info("no exchange with %s at %s: %s", exchange.name, self._shown(exchange.address), _text(error))
+            logger.info("no exchange with %s at %s: %s", exchange.name, self.shown(exchange.address), _text(error))
 
     async def _ping_by_stream(self, ping: StreamPing) -> None:
         question = Ping(sequence=ping.sequence, target=ping.name, source=self.address, source_name=self.name)
@@ -577,11 +579,11 @@ class GossipDriver:
             answer = await self._ask(lambda serf, now: serf.receive_stream(message, now))
         except WrongLabel as error:
             self._counts["streams refused"] += 1
-            self._warn("label", "a gossip stream of %s was closed: %s", info.remote_address, error)
+            self.warn("label", "a gossip stream of %s was closed: %s", info.remote_address, error)
             return
         except (CodecError, InvalidArgument) as error:
             self._counts["streams refused"] += 1
-            self._warn("stream", "a gossip stream of %s was refused: %s", info.remote_address, error)
+            self.warn("stream", "a gossip stream of %s was refused: %s", info.remote_address, error)
             answer = ErrorText(str(error))
         except (Overloaded, ShuttingDown):
             self._counts["streams refused"] += 1
@@ -600,13 +602,8 @@ class GossipDriver:
         last_text = ""
         while True:
             try:
-                found = await self._datagram_network.resolve(seed)
-                if self.address in found:
-                    logger.info("%s is this node itself", seed)
+                if not await self._join_unless_known(seed):
                     return
-                if not self._is_alive_at(found):
-                    await self.join(seed)
-                    logger.info("joined through %s", seed)
                 seconds_max = settings.join_retry_seconds_max
                 last_text = ""
             except _STREAM_ERRORS as error:
@@ -615,6 +612,31 @@ class GossipDriver:
                     last_text = text
                 seconds_max = min(2 * seconds_max, settings.join_retry_seconds_max)
             await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
+
+    async def _follow_hint(self, address: str) -> None:
+        seconds_max = self._settings.join_retry_seconds_min
+        try:
+            for _ in range(self._settings.hint_attempts_max):
+                try:
+                    await self._join_unless_known(address)
+                    return
+                except _STREAM_ERRORS as error:
+                    logger.debug("cannot join through %s: %s", address, _text(error))
+                await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
+                seconds_max *= 2
+        finally:
+            self._hints.discard(address)
+
+    async def _join_unless_known(self, address: str) -> bool:
+        """False: the address is our own. Raises as `join`."""
+        found = await self._datagram_network.resolve(address)
+        if self.address in found:
+            logger.info("%s is this node itself", address)
+            return False
+        if not self._is_alive_at(found):
+            await self.join(address)
+            logger.info("joined through %s", address)
+        return True
 
     def _is_alive_at(self, addresses: Sequence[Address]) -> bool:
         return any(
@@ -629,35 +651,34 @@ class GossipDriver:
             case MemberJoined(member=member, has_flapped=has_flapped):
                 if member.name != self.name:
                     again = " again" if has_flapped else ""
-                    self._say(logging.INFO, "%s at %s is alive%s", _plain(member.name), self._shown(member.address), again)
+                    self._say(logging.INFO, "%s at %s is alive%s", _plain(member.name), self.shown(member.address), again)
             case MemberFailed(member=member):
-                self._say(logging.WARNING, "%s at %s has failed", _plain(member.name), self._shown(member.address))
+                self._say(logging.WARNING, "%s at %s has failed", _plain(member.name), self.shown(member.address))
             case MemberLeft(member=member):
                 self._say(logging.INFO, "%s has left", _plain(member.name))
             case MemberReaped(member=member):
                 self._say(logging.INFO, "%s is forgotten", _plain(member.name))
             case MemberSuspected(name=name, accuser=accuser):
                 self._say(logging.INFO, "%s is suspected by %s", _plain(name), _plain(accuser))
-            case NameConflict(name=name, known_address=known, other_address=other, is_own=is_own):
-                whose = "our own name" if is_own else "the name"
-                self._warn(
-                    f"conflict {name}",
-                    "%s %r is used at %s, and also at %s: give every node its own",
-                    whose,
-                    name,
-                    self._shown(known),
-                    self._shown(other),
-                )
+            case NameConflict(name=name):
+                self.warn(f"conflict {name}", "%s", self.conflict_text(event))
             case SuspicionRefuted():
-                self._warn("refuted", "others had no answer from this node in time: it is slow, or packets are lost")
+                self.warn("refuted", "others had no answer from this node in time: it is slow, or packets are lost")
             case OnlyStreamsWork(name=name):
-                self._warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", _plain(name))
+                self.warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", _plain(name))
             case LoopStalled(seconds=seconds):
-                self._warn("stalled", "this process stood still for %.1f s; nobody is accused for it", seconds)
+                self.warn("stalled", "this process stood still for %.1f s; nobody is accused for it", seconds)
             case MergeRefused(reason=reason):
-                self._warn("merge", "gossip with another node was refused: %s", reason)
+                self.warn("merge", "gossip with another node was refused: %s", reason)
             case _:
                 pass
+
+    def conflict_text(self, conflict: NameConflict) -> str:
+        whose = "our own name" if conflict.is_own else "the name"
+        return (
+            f"{whose} {conflict.name!r} is used at {self.shown(conflict.known_address)}, and also at"
+            f" {self.shown(conflict.other_address)}: give every node its own. A node that has moved is taken for two for a minute"
+        )
 
     def _say(self, level: int, text: str, *arguments: object) -> None:
         """A line about a member. Strangers can make members come and go, and so there are only so many per interval."""
@@ -673,7 +694,7 @@ class GossipDriver:
             )
         self._lines_left -= 1
 
-    def _warn(self, kind: str, text: str, *arguments: object) -> None:
+    def warn(self, kind: str, text: str, *arguments: object) -> None:
         """A warning that packets of strangers can cause: at most one per kind and interval, and of no more kinds than that."""
         now = trio.current_time()
         interval = self._settings.log_interval_seconds
@@ -685,7 +706,8 @@ class GossipDriver:
             self._last_logged[kind] = now
             logger.warning(text, *arguments)
 
-    def _shown(self, address: Address) -> str:
+    def shown(self, address: Address) -> str:
+        """The "host:port" that a gossip address can be dialled by."""
         return self._datagram_network.dialable(address)
 
 

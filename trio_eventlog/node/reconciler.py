@@ -113,7 +113,6 @@ class MemberStatus:
     node_id: NodeId
     name: str
     address: str
-    tags: Mapping[str, str]
     status: str
     role: str
     last_contact_seconds: float | None
@@ -244,7 +243,6 @@ class Reconciler:
             node_id=node_id,
             name=self._name if is_own else member.name if member is not None else named.name if named is not None else "",
             address=self._address if is_own else member.address if member is not None and not is_removed else "",
-            tags=member.tags if member is not None else {},
             status=status,
             role="leader" if is_own else _role_in(configuration.all_voters, configuration.learners, node_id),
             last_contact_seconds=None if heard_at is None or is_removed else trio.current_time() - heard_at,
@@ -375,7 +373,7 @@ class Reconciler:
                     healthy_since=self._healthy_since.get(node_id),
                     removed_since=self._removed_since.get(node_id),
                 )
-                for node_id in {*known, *status.configuration.nodes} - {self._node_id}
+                for node_id in sorted({*known, *status.configuration.nodes} - {self._node_id})
             }
             | {self._node_id: MemberView(name=self._name, is_connected=True, healthy_since=now)},
             nodes=dict(machine.nodes),
@@ -495,7 +493,7 @@ class Reconciler:
 
     def _forget_removed(self) -> None:
         """A removed node may still be told so on the links there are; once no group has it, they end."""
-        for node_id in self._replicas.machine.removed.keys() - self._forgotten:
+        for node_id in sorted(self._replicas.machine.removed.keys() - self._forgotten):
             if not any(node_id in replica.status().configuration.nodes for replica in self._replicas.all()):
                 self._forgotten.add(node_id)
                 self._surroundings.forget(node_id)

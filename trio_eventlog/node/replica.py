@@ -1,7 +1,7 @@
 """One node's copy of one group: log, core, driver, machine, put together and opened as one thing."""
 
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 
 import attrs
@@ -88,7 +88,7 @@ class Replica:
     def status(self) -> Status:
         return self.driver.status()
 
-    def voters(self) -> Iterable[NodeId]:
+    def voters(self) -> Collection[NodeId]:
         """Voters of the configuration in force."""
         return self.driver.status().configuration.voters
 

@@ -68,8 +68,8 @@ _HEARTBEAT_CONTEXT = struct.Struct("<QQ")
 
 _NO_OP = ProposedEntry(EntryKind.NO_OP, 0, ENTRY_OVERHEAD_BYTES)
 
-_VOTES = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
-_VOTE_RESPONSES = frozenset({MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE})
+_VOTES = (MessageType.VOTE, MessageType.PRE_VOTE)
+_VOTE_RESPONSES = (MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE)
 _FROM_LEADER = frozenset({MessageType.APPEND, MessageType.HEARTBEAT, MessageType.SNAPSHOT})
 _TO_SELF = frozenset({MessageType.APPEND_RESPONSE, MessageType.VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE})
 _WITHOUT_TERM = frozenset({MessageType.READ_INDEX, MessageType.PROPOSE})

@@ -411,4 +411,5 @@ def _split(pieces: deque[memoryview], size: int) -> list[Buffer]:
 
 def buffers_of(message: Any) -> tuple[Buffer, ...]:
     """The wire form of a message or of `Encoded`."""
-    return message.buffers if type(message) is Encoded else (message.SerializeToString(),)
+    # Deterministic, for runs that are repeated from a seed: maps would go in the order of salted hashes.
+    return message.buffers if type(message) is Encoded else (message.SerializeToString(deterministic=True),)

@@ -294,9 +294,18 @@ class EventLogService:
     async def consume(self, request: messages.ConsumeRequest, context: Context) -> messages.ConsumeResponse | Encoded:
         _check_filter(request)
         place = await self._place(request, context)
-        if isinstance(place, Elsewhere):
-            return await self._forwarder.at_leader(place, _not_here, lambda channel: _carried(channel, request))
-        replica, offset = place, await self._start(place, request)
+        if isinstance(place, Replica):
+            try:
+                return await self._consume_here(place, request)
+            except NotLeader:
+                if is_forwarded(context):
+                    raise
+                # It was closed while the call waited, since its group has moved.
+                place = self._broker.group(place.group_id)
+        return await self._forwarder.at_leader(place, _not_here, lambda channel: _carried(channel, request))
+
+    async def _consume_here(self, replica: Replica, request: messages.ConsumeRequest) -> messages.ConsumeResponse | Encoded:
+        offset = await self._start(replica, request)
         fetched = await self._fetch(replica, request, offset)
         if not fetched.batches and request.HasField("max_wait"):
             wait_seconds = request.max_wait.seconds + request.max_wait.nanos / NANOSECONDS

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from trio_eventlog.errors import EventLogError, NoQuorum, NotLeader, OutcomeUnknown, ShuttingDown, Unavailable
-from trio_eventlog.ids import NOBODY, NodeId, format_id
+from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.rpc import Channel, Encoded, Method, RpcSettings, Send, open_channel
@@ -41,12 +41,23 @@ Connect = Callable[[NodeId], Awaitable[trio.abc.Stream]]
 
 
 class Forwarder:
-    """Channels to the other nodes, opened when first needed, and the patience to find a leader."""
+    """Channels to the other nodes, opened when first needed, and the patience to find a leader.
+
+    Args:
+        place: this node's replica of a group, or what stands in for one. Raises TopicNotFound.
+    """
 
     def __init__(
-        self, node_id: NodeId, connect: Connect, settings: ForwardingSettings, rpc: RpcSettings, rng: random.Random
+        self,
+        node_id: NodeId,
+        place: Callable[[GroupId], Replica | Elsewhere],
+        connect: Connect,
+        settings: ForwardingSettings,
+        rpc: RpcSettings,
+        rng: random.Random,
     ) -> None:
         self._node_id = node_id
+        self._place = place
         self._connect = connect
         self._settings = settings
         self._rpc = rpc
@@ -76,6 +87,7 @@ class Forwarder:
 
         Raises:
             NoQuorum: no leader could be found or reached in time.
+            TopicNotFound: the topic was deleted meanwhile.
         """
         backoff = self._settings.backoff_seconds_min
         last: EventLogError | None = None
@@ -98,7 +110,12 @@ class Forwarder:
                     if isinstance(replica, Elsewhere):
                         replica.correct(error)
                 with trio.move_on_after(backoff * self._rng.uniform(0.5, 1.0)):
-                    await replica.wait_leader_other_than(leader_id)
+                    try:
+                        await replica.wait_leader_other_than(leader_id)
+                    except NotLeader as error:
+                        # It was closed here, since its group has moved: there, then.
+                        last = error
+                        replica = self._place(replica.group_id)
                 backoff = min(2 * backoff, self._settings.backoff_seconds_max)
         raise NoQuorum(
             f"no leader of {replica.name} answered within {self._settings.timeout_seconds:g} s: fewer than a majority of its"

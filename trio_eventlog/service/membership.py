@@ -1,8 +1,11 @@
 """Members, draining and removing, from any node: the catalog's leader decides."""
 
+from collections.abc import Callable, Sequence
+
 from trio_eventlog.errors import InvalidArgument
-from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
+from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id, parse_id
 from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.gossip_discovery import Seen
 from trio_eventlog.node.reconciler import GroupReport, MemberStatus, NodeReport, Reconciler
 from trio_eventlog.raft import Role
 from trio_eventlog.rpc import Channel, Context, methods_of
@@ -17,10 +20,11 @@ _ROLES = {role.name.lower().replace("_", "-"): role for role in Role}
 class MembershipAdministration:
     """Handlers of ListMembers, DrainNode and RemoveNode, for one node."""
 
-    def __init__(self, broker: Broker, reconciler: Reconciler, forwarder: Forwarder) -> None:
+    def __init__(self, broker: Broker, reconciler: Reconciler, forwarder: Forwarder, seen: Callable[[], Sequence[Seen]]) -> None:
         self._broker = broker
         self._reconciler = reconciler
         self._forwarder = forwarder
+        self._seen = seen
 
     async def list_members(self, request: messages.ListMembersRequest, context: Context) -> messages.ListMembersResponse:
         async def local() -> messages.ListMembersResponse:
@@ -30,7 +34,13 @@ class MembershipAdministration:
                 for number, partition in enumerate(topic.partitions)
             }
             members = await self._reconciler.members()
-            return messages.ListMembersResponse(members=[_member_message(member, places) for member in members])
+            seen = self._seen()
+            by_id = {one.node_id: one for one in seen}
+            listed = {member.node_id for member in members}
+            return messages.ListMembersResponse(
+                members=[_member_message(member, places, by_id.get(member.node_id)) for member in members]
+                + [_gossip_message(one) for one in seen if one.node_id not in listed]
+            )
 
         async def remote(channel: Channel) -> messages.ListMembersResponse:
             response: messages.ListMembersResponse = await forward(channel, _METHODS["ListMembers"], request)
@@ -94,13 +104,31 @@ def _node_id(text: str) -> NodeId:
         raise InvalidArgument(f"node id: {error}") from error
 
 
-def _member_message(member: MemberStatus, places: dict[GroupId, tuple[str, int]]) -> messages.Member:
+def _status(status: str, seen: str) -> str:
+    """What the catalog's leader finds, sharpened by what it has heard in gossip."""
+    match status, seen:
+        case "alive", "suspect":
+            return seen
+        case "failed" | "unknown", "left":
+            return seen
+        case "unknown", "failed":
+            return seen
+    return status
+
+
+def _gossip_message(seen: Seen) -> messages.Member:
+    """Somebody whom only gossip knows: a foreign program, or a node that no hello has come from."""
+    node_id = format_id(seen.node_id) if seen.node_id != NOBODY else ""
+    return messages.Member(id=node_id, name=seen.name, address=seen.address, status=seen.status, tags=seen.tags)
+
+
+def _member_message(member: MemberStatus, places: dict[GroupId, tuple[str, int]], seen: Seen | None) -> messages.Member:
     message = messages.Member(
         id=format_id(member.node_id),
         name=member.name,
         address=member.address,
-        status=member.status,
-        tags=member.tags,
+        status=member.status if seen is None else _status(member.status, seen.status),
+        tags={} if seen is None else seen.tags,
         role=member.role,
         lag_entries=member.lag_entries,
     )

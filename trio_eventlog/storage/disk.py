@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 Buffer = bytes | bytearray | memoryview
+FILE_MODE = 0o640
+"""Who may read a new file: the owner and the group, which operators may belong to."""
 
 
 class File(Protocol):
@@ -75,9 +77,9 @@ class Disk(Protocol):
 
     async def exists(self, path: str) -> bool: ...
 
-    async def open(self, path: str, *, create: bool = False) -> File:
-        """Open for reading and writing. With `create` the file must not be there yet (FileExistsError), without it must
-        (FileNotFoundError). A new name is not durable before `sync_directory` of its directory."""
+    async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> File:
+        """Open for reading and, with `writes`, writing. With `create` the file must not be there yet (FileExistsError) and gets
+        `mode`; without it must (FileNotFoundError). A new name is not durable before `sync_directory` of its directory."""
 
     async def rename(self, source: str, target: str) -> None:
         """Atomically put `source` in the place of `target`. Not durable before `sync_directory`."""
@@ -96,7 +98,7 @@ class Disk(Protocol):
         """Room left on the file system of `path`, for this process."""
 
 
-async def write_atomically(disk: Disk, path: str, data: Buffer) -> None:
+async def write_atomically(disk: Disk, path: str, data: Buffer, *, mode: int = FILE_MODE) -> None:
     """Put a small file in place so that a crash leaves the old content or the new, never a mixture.
 
     Written beside as `<path>.new`, synced, renamed over `path`, directory synced. Durable when this returns.
@@ -104,7 +106,7 @@ async def write_atomically(disk: Disk, path: str, data: Buffer) -> None:
     beside = path + TEMPORARY_SUFFIX
     if await disk.exists(beside):
         await disk.remove(beside)  # left by a crash in the middle of an earlier call
-    file = await disk.open(beside, create=True)
+    file = await disk.open(beside, create=True, mode=mode)
     try:
         await file.write_and_sync(0, [data])
     finally:
@@ -115,7 +117,7 @@ async def write_atomically(disk: Disk, path: str, data: Buffer) -> None:
 
 async def read_whole(disk: Disk, path: str, max_bytes: int) -> bytes:
     """The content of a small file, at most `max_bytes + 1` of it, so that the caller can see that it is too long."""
-    file = await disk.open(path)
+    file = await disk.open(path, writes=False)
     try:
         return bytes(await file.read_at(0, max_bytes + 1))
     finally:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import trio
 
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, EventLogError, StorageFailed
-from trio_eventlog.storage.disk import Buffer, parent_directory
+from trio_eventlog.storage.disk import FILE_MODE, Buffer, parent_directory
 
 DISK_THREADS_MAX = 8
 """Default of the number of threads one node's disk may use at a time, over all groups."""
@@ -254,9 +254,9 @@ class RealDisk:
     async def exists(self, path: str) -> bool:
         return await self._in_thread(path, lambda: os.path.exists(path))
 
-    async def open(self, path: str, *, create: bool = False) -> RealFile:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
-        descriptor = await self._in_thread(path, lambda: os.open(path, flags, 0o640))
+    async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> RealFile:
+        flags = (os.O_RDWR if writes else os.O_RDONLY) | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+        descriptor = await self._in_thread(path, lambda: os.open(path, flags, mode))
         return RealFile(path, descriptor, self._limiter, fills_with_zeros=self._fills_with_zeros)
 
     async def rename(self, source: str, target: str) -> None:
@@ -313,7 +313,7 @@ def _sync_directory(path: str) -> None:
 
 
 def _lock(path: str) -> RealLock:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -29,6 +29,7 @@ from trio_eventlog.client.background import background
 from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records
+from trio_eventlog.codec.peer_frame import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
 from trio_eventlog.net.names import Names
@@ -47,6 +48,9 @@ from trio_eventlog.testing.weather import Weather
 T = TypeVar("T")
 
 PORT = 8400
+THIS_RELEASE = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
+NEXT_RELEASE = (PROTOCOL_VERSION, PROTOCOL_VERSION + 1)
+"""Peer protocols of the release after this one, which speaks this one's too."""
 EPOCH_NS = 1_700_000_000 * 10**9
 """The wall clock when virtual time is 0."""
 LOOK_SECONDS = 0.005
@@ -139,6 +143,8 @@ class Cluster:
     Attributes:
         names: of the nodes, in order.
         network: to cut, reset and heal in ways that have no method here.
+        protocol_versions_of: the oldest and newest peer protocol that single nodes say they speak, from their next start on:
+            as if they were of another release.
         settings_of: fields of `NodeSettings` for single nodes, from their next start on.
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
@@ -164,6 +170,7 @@ class Cluster:
         self.founders = self.names[:founders]
         self._overrides: Mapping[str, Any] = overrides
         self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        self.protocol_versions_of: dict[str, tuple[int, int]] = {}
         self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
         self._may_fail = may_fail
         self._freezer = Freezer(_is_paused)
@@ -321,6 +328,7 @@ class Cluster:
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=self._wall_clock(name),
+            protocol_versions=self.protocol_versions_of.get(name, THIS_RELEASE),
         )
         self.note(f"start {name}")
         await self._nursery.start(self._live, name, life, self.settings(name, **overrides), surroundings)
@@ -486,7 +494,7 @@ class Cluster:
         for name, replica in replicas.items():
             if replica.is_leader:
                 followers = sum(other.leader_id == replica.node_id for other in replicas.values())
-                if 2 * followers > len(list(replica.voters())):
+                if 2 * followers > len(replica.voters()):
                     return name
         return None
 

@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, StorageFailed
-from trio_eventlog.storage.disk import Buffer, parent_directory
+from trio_eventlog.storage.disk import FILE_MODE, Buffer, parent_directory
 
 SECTOR_BYTES = 512
 
@@ -283,7 +283,7 @@ class SimDisk:
         await self._start_names(path)
         return path.rstrip("/") in self._directories or self._find(path) is not None
 
-    async def open(self, path: str, *, create: bool = False) -> SimFile:
+    async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> SimFile:
         await self._start_names(path)
         directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
         if path in self._directories:

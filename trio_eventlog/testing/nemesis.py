@@ -9,6 +9,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | crash, crash all | power fails: unsynced writes are lost, kept or torn |
 | sharp crash | the same in the moment in which one node writes entries, or a term and what comes with it |
 | stop | in good order |
+| upgrade | the same, and the node comes back as of the next release, or of this one again |
 | pause | the process stands still, whatever arrives, and goes on without knowing |
 | cut off, split, one way | silent cuts |
 | clog | nothing passes between two, and comes in a burst later |
@@ -17,7 +18,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | silent crash | power fails and nobody is told: connections are half-open |
 | address | the node's machine comes back under another IP address |
 | slow disk | one kind of its calls |
-| failing disk | one of its next writes or syncs fails, and the node stops itself |
+| failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
 | full disk | for a while |
 | flip, lost disk | spends the node |
@@ -33,7 +34,7 @@ import attrs
 import trio
 
 from trio_eventlog.ids import NodeId
-from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, Cluster
+from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, NEXT_RELEASE, THIS_RELEASE, Cluster
 from trio_eventlog.testing.disk import CrashMode, Fault, Operation
 
 SHARP_SECONDS_MAX = 10.0
@@ -45,6 +46,7 @@ FAULTS = (
     "crash all",
     "sharp crash",
     "stop",
+    "upgrade",
     "pause",
     "cut off",
     "split",
@@ -65,7 +67,7 @@ FAULTS = (
     "clock",
     "hand over",
 )
-RARE = {"crash all": 0.2, "stop": 0.5, "lost disk": 0.3, "flip": 0.3}
+RARE = {"crash all": 0.2, "stop": 0.5, "upgrade": 0.5, "lost disk": 0.3, "flip": 0.3}
 """How likely some are, the others being 1: either hard on progress, or long in being repaired."""
 
 
@@ -192,12 +194,16 @@ class Nemesis:
             case "crash" if name:
                 self._crash(name)
             case "crash all":
+                self._count(fault)
                 for each in cluster.running:
                     self._crash(each)
             case "sharp crash":
                 nursery.start_soon(self._crash_amid_a_write)
-            case "stop" if len(running) >= len(cluster.founders):
+            case "stop" | "upgrade" if len(running) >= len(cluster.founders):
                 self._count(fault)
+                if fault == "upgrade":
+                    is_next = cluster.protocol_versions_of.get(name) == NEXT_RELEASE
+                    cluster.protocol_versions_of[name] = THIS_RELEASE if is_next else NEXT_RELEASE
                 nursery.start_soon(cluster.stop, name)
                 self._set_down(name)
             case "pause" if name:
@@ -305,7 +311,7 @@ class Nemesis:
             return
         self._is_disk_touched.add(name)
         if fault == "failing disk":
-            operation = rng.choice((Operation.WRITE, Operation.SYNC))
+            operation = rng.choice((Operation.WRITE, Operation.SYNC, Operation.NAMES))
             disk.faults.append(
                 Fault(operation=operation, path_part=rng.choice(("", "hard_state", ".log")), after=rng.randrange(10), times=1)
             )

@@ -22,6 +22,7 @@ from trio_eventlog.agent import VERSION
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import encode_records, stamp
+from trio_eventlog.codec.peer_frame import encode_frame
 from trio_eventlog.errors import (
     DamagedData,
     DiskFull,
@@ -35,7 +36,8 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
-from trio_eventlog.ids import NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.net.links import Lane
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft.ready import Role
 from trio_eventlog.records import Acks, Record
@@ -43,37 +45,51 @@ from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.checkers import check_log
-from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.cluster import NEXT_RELEASE, Cluster
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.history import History
 from trio_eventlog.testing.invariants import InvariantBroken, Invariants
-from trio_eventlog.testing.nemesis import FaultParameters, Nemesis, draw_parameters
+from trio_eventlog.testing.nemesis import FAULTS, FaultParameters, Nemesis, draw_parameters
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 TOPIC = "t"
 LAST = "the last"
 """The client that appends when all has healed."""
 CHAOS_SECONDS = 60.0
-BATCHES_MAX = 250
-"""Of all producers together, so that no run takes much longer than another."""
+BATCHES_MAX = 300
+"""Of all producers together."""
+RUN_SECONDS_MAX = CHAOS_SECONDS + 180.0
+"""A run that is not over by then has a call that nobody answers."""
+NEW_FRAME_KIND = 200
+NEW_FRAMES_SECONDS = 1.0
 LIVENESS_SECONDS_MAX = 30.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
 MARKS = (
+    *FAULTS,
     "append",
+    "append given up",
     "plain append repeated",
     "read",
     "consumed",
-    "crash",
-    "stop",
-    "cut off",
-    "split",
-    "one way",
-    "reset",
-    "slow disk",
-    "slow network",
-    "hand over",
+    "elected",
+    "suffix replaced",
+    "machines compared",
+    "frame of a new kind",
+    "join",
+    "DrainNode",
+    "RemoveNode",
+    "replaced",
+    "replaced what was spent",
+    "stopped itself: StorageFailed",
+    "stopped itself: DiskFull",
+    "stopped itself: DamagedData",
+    "QUORUM_LOST",
+    "TRANSFER_ENDED",
+    "CONFIGURATION_CHANGED",
+    "JOINT_LEFT",
+    "LEADER_FORGOTTEN",
 )
-"""A nemesis that does nothing finds nothing: over some dozens of seeds each of these has to happen."""
+"""A nemesis that does nothing finds nothing: over a hundred seeds each of these has to happen."""
 
 _ADMIN = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])
 _EVENT_LOG = methods_of(event_log_pb2.DESCRIPTOR.services_by_name["EventLog"])
@@ -131,21 +147,24 @@ def draw_run(seed: int) -> RunParameters:
     rng = derive(seed, "parameters")
     value_bytes_max = rng.choice((8, 100, 3000))
     spares = rng.choice((0, 0, 1, 2))
+    producers = rng.choice((1, 2, 3))
+    plain_producers = rng.choice((0, 1, 2))
     return RunParameters(
         nodes=rng.choice((3, 3, 3, 4, 5)) if not spares else 3,
         spares=spares,
         drift=rng.choice((0.0, 0.1, 0.3)),
         partitions=rng.choice((1, 1, 2)),
         replicas=rng.choice((0, 0, 0, 1, 3)),
-        producers=rng.choice((1, 2, 3)),
-        plain_producers=rng.choice((0, 1, 2)),
+        producers=producers,
+        plain_producers=plain_producers,
         consumers=rng.choice((0, 1, 2)),
         readers=rng.choice((0, 1, 2)),
         batch_records_max=rng.choice((1, 3, 10)),
         value_bytes_max=value_bytes_max,
-        pause_seconds_max=rng.choice((0.5, 1.5, 3.0)),
+        # All of them together one to four batches a second, so that there is load all the time and no run takes much longer.
+        pause_seconds_max=(producers + plain_producers) * rng.choice((0.5, 1.0, 2.0)),
         settings={
-            "tick_seconds": rng.choice((0.05, 0.1, 0.1)),
+            "tick_seconds": rng.choice((0.1, 0.1, 0.2)),
             "tail_cache_bytes": rng.choice((0, 4096, 1 << 20)),
             "segment_bytes": rng.choice((4096, 16384, 1 << 20)),
             "preallocate_bytes": rng.choice((0, 4096, 65536)),
@@ -203,7 +222,8 @@ async def _simulate(seed: int, parameters: RunParameters, write: Callable[[str],
         steps = _StepLog(run.cluster, write)
         run.cluster.on_note = steps.add
         run.invariants.on_step = lambda driver, what: steps.add(what, driver)
-    await run.run()
+    with trio.fail_after(RUN_SECONDS_MAX):
+        await run.run()
     return RunResult(digest=run.cluster.trace.digest, counts=run.counts)
 
 
@@ -286,6 +306,7 @@ class _Run:
                         async with trio.open_nursery() as trouble:
                             trouble.start_soon(self.nemesis.run)
                             trouble.start_soon(self._operate)
+                            trouble.start_soon(self._say_new_things)
                     await self.nemesis.end()
                     self.is_ending = True
                     watching.start_soon(self._bring_back_for_ever)
@@ -299,6 +320,21 @@ class _Run:
         self.counts.update(self.invariants.marks)
 
     # The operator
+
+    async def _say_new_things(self) -> None:
+        """Nodes of the next release send their peers frames of a kind that this one does not know."""
+        cluster = self.cluster
+        rng = derive(self.seed, "next release")
+        while True:
+            await trio.sleep(rng.uniform(0, 2 * NEW_FRAMES_SECONDS))
+            for name in cluster.running:
+                if cluster.protocol_versions_of.get(name) == NEXT_RELEASE:
+                    for other in cluster.names:
+                        if other != name and not cluster.is_new(other):
+                            frame = encode_frame(NEW_FRAME_KIND, CATALOG_GROUP, rng.randbytes(rng.randrange(100)))
+                            self.counts["frame of a new kind"] += cluster.node(name)._transport.send(
+                                cluster.node_id(other), frame, Lane.URGENT
+                            )
 
     async def _operate(self) -> None:
         """Nodes join, are drained, or break for good and are removed; each comes back with an empty disk as a new node."""
@@ -590,10 +626,24 @@ class _Run:
             if problems:
                 raise InvariantBroken("; ".join(problems))
             self.counts["records"] += len(first)
+            await self._check_timestamps(partition, names[0])
             replicas = [cluster.replica(name, TOPIC, partition) for name in names]
             machines = [replica.driver._applier.producers for replica in replicas if replica is not None]
             if any(machine != machines[0] for machine in machines):
                 raise InvariantBroken("machines that have applied the same differ")
+
+    async def _check_timestamps(self, partition: int, name: str) -> None:
+        """Clocks have jumped, forward and back: what is looked for by time is the first batch in the log that has it."""
+        replica = self.cluster.replica(name, TOPIC, partition)
+        assert replica is not None
+        records = await self.cluster.read(name, TOPIC, partition)
+        rng = derive(self.seed, "timestamps")
+        for wanted in rng.sample(records, min(3, len(records))):
+            expected = next(record.offset for record in records if record.timestamp_ns >= wanted.timestamp_ns)
+            found = await replica.offset_at_timestamp(wanted.timestamp_ns)
+            # It is the offset of a batch, in which another record may come first.
+            if not expected - self.parameters.batch_records_max < found <= expected:
+                raise InvariantBroken(f"{name}: time {wanted.timestamp_ns} is at offset {expected}, and found at {found}")
 
     async def _wait_equal(self, partition: int) -> list[str]:
         """Until all nodes that carry the partition, at least a majority of its voters, have the same; their names."""
@@ -611,9 +661,10 @@ class _Run:
                 for name in cluster.names
                 if (name == leader or name not in broken) and (replica := cluster.replica(name, TOPIC, partition)) is not None
             }
-            names.extend(replicas)
+            # A leader with damage is still a leader, but cannot be read.
+            names.extend(name for name in replicas if name not in self.nemesis.spent)
             states = {(s.last_index, s.last_term, s.applied_index) for s in (replica.status() for replica in replicas.values())}
-            (last_index, _, applied_index), *others = states
+            (last_index, _, applied_index), *others = sorted(states)
             missing = set(replicas[leader].voters()) - {cluster.node_id(name) for name in replicas}
             is_excused = missing <= {cluster.node_id(name) for name in broken} | {*self.nemesis.spent.values()}
             return not others and last_index == applied_index and is_excused

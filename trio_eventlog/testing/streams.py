@@ -120,7 +120,6 @@ class _Pipe:
     buffer_bytes_max: int
     chunks: deque[tuple[float, bytes]] = attrs.field(factory=deque)
     queued_bytes: int = 0
-    last_arrival: float = 0.0
     reset_arrival: float = math.inf
     is_ended: bool = False
     reader_is_gone: bool = False
@@ -131,21 +130,23 @@ class _Pipe:
     def room_bytes(self) -> int:
         return self.buffer_bytes_max - self.queued_bytes
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes) -> float:
+        """Send; returns when the last of it is there. Chunks are taken in order, so one never overtakes those before it."""
         link = self.link
         if link.on_write is not None:
             link.on_write(link.source, link.target, data)
         (data, is_reset) = link.spoil(data, self.dialler)
+        arrival = 0.0
         for piece in link.pieces(data):
-            # A later write never overtakes an earlier one, however small its own latency is.
-            self.last_arrival = max(self.last_arrival, link.arrival(len(piece)))
+            arrival = link.arrival(len(piece))
             if piece or not is_reset:
-                self.chunks.append((self.last_arrival, piece))
+                self.chunks.append((arrival, piece))
         self.queued_bytes += len(data)
         if is_reset:
             self.is_ended = True
-            self.reset_arrival = self.last_arrival
+            self.reset_arrival = arrival
         self.changed.unpark_all()
+        return arrival
 
     def reset(self, arrival: float) -> None:
         """What is on its way is lost, the reader is told at `arrival`."""
@@ -246,8 +247,9 @@ class SimStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             if self._is_closed:
                 raise trio.ClosedResourceError("this stream is closed")
-            if not self._is_broken:
-                self._end()
+            if self._is_broken:
+                raise trio.BrokenResourceError("connection reset")
+            self._end()
 
     async def aclose(self) -> None:
         if not self._is_closed:
@@ -279,11 +281,11 @@ class SimStream(trio.abc.HalfCloseableStream):
 
     def _put(self, data: bytes) -> None:
         outgoing = self.outgoing
-        outgoing.put(data)
+        arrival = outgoing.put(data)
         if outgoing.reset_arrival < math.inf:
             self.break_now()
         elif outgoing.reader_is_back:
-            self._incoming.reset(outgoing.last_arrival + self._incoming.link.latency_seconds())
+            self._incoming.reset(arrival + self._incoming.link.latency_seconds())
 
     def _end(self) -> None:
         if not self.outgoing.is_ended:

@@ -1,7 +1,4 @@
-"""A bank whose only memory is a log: each transfer is a record, and balances follow from reading them all.
-
-A transfer may be in the log several times, since the bank is impatient; the order that it carries out says which are the same.
-"""
+"""A bank whose only memory is a log: each transfer is a record, and balances follow from reading them all."""
 
 import json
 from collections import Counter
