@@ -66,6 +66,9 @@ ENTRY_BYTES_MAX = 300
 ENTRIES_MAX = 4
 """Of one proposal."""
 
+HEALED_PROPOSAL_RATE = 0.2
+"""A tick: what is caught up with in spite of tiny windows, and enough to see progress."""
+
 LINES_SHOWN = 120
 """Of the trace, with a failure."""
 
@@ -819,11 +822,11 @@ class CoreSimulation:
     # Faults and load.
 
     def nemesis(self) -> None:
+        parameters = self.parameters
         if self.healed:
-            self.load(0.2)
+            self.load(min(parameters.proposal_rate, HEALED_PROPOSAL_RATE))
             self.after(TICK, self.nemesis)
             return
-        parameters = self.parameters
         rng = self.rngs["nemesis"]
         replicas = list(self.replicas.values())
         leaders = [replica for replica in replicas if replica.core is not None and replica.core.is_leader]
@@ -853,7 +856,7 @@ class CoreSimulation:
             victim = rng.choice(replicas)
             if victim.core is not None and victim.paused_until <= self.now:
                 self.peer_reset(victim, rng.choice(replicas).node_id)
-        self.load(1.0)
+        self.load(parameters.proposal_rate)
         self.after(TICK, self.nemesis)
 
     def restart(self, replica: Replica) -> None:
@@ -908,7 +911,7 @@ class CoreSimulation:
             replica.tick_length = TICK
             self.restart(replica)
 
-    def load(self, factor: float) -> None:
+    def load(self, proposal_rate: float) -> None:
         parameters = self.parameters
         rng = self.rngs["load"]
         for replica in self.replicas.values():
@@ -916,7 +919,7 @@ class CoreSimulation:
             if core is None or replica.paused_until > self.now:
                 continue
             if core.is_leader:
-                self.propose_some(replica, core, rng, parameters.proposal_rate * factor)
+                self.propose_some(replica, core, rng, proposal_rate)
                 if not self.healed:
                     self.change_some(replica, core, rng)
                 elif core.configuration.is_joint and not core.configuration.auto_leave:
