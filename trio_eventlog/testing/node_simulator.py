@@ -527,9 +527,29 @@ class _Run:
             await trio.sleep(rng.uniform(0, 2 * self.parameters.pause_seconds_max))
 
     async def _consume(self, name: str) -> None:
+        consume = self._consume_by_client if derive(self.seed, name).random() < 0.5 else self._consume_partition
         async with trio.open_nursery() as nursery:
             for partition in range(self.parameters.partitions):
-                nursery.start_soon(self._consume_partition, name, partition)
+                nursery.start_soon(consume, name, partition)
+
+    async def _consume_by_client(self, name: str, partition: int) -> None:
+        """Our own consumer, which goes on by itself when the node it reads from does not."""
+        history = self.histories[partition]
+        offset = 0
+        async with self.cluster.client(name=name, settings=_CLIENT) as client:
+            while True:
+                try:
+                    async with client.consume(TOPIC, start=offset, partition=partition) as records:
+                        async for record in records:
+                            history.consume(f"{name}/{partition}", record.offset, record.value)
+                            offset = record.offset + 1
+                            self.counts["consumed by client"] += 1
+                            self._consumed[name, partition] = offset
+                except OffsetOutOfRange as error:
+                    raise InvariantBroken(f"{name}: what was committed once is out of range: {error}") from error
+                except EventLogError:
+                    # It has its own patience, and this run has none.
+                    await trio.sleep(0.1)
 
     async def _consume_partition(self, name: str, partition: int) -> None:
         """Plain streams at any node, each from where the last one ended."""
