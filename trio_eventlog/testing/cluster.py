@@ -171,9 +171,6 @@ class Cluster:
         self.names = tuple(f"n{number}" for number in range(1, size + 1))
         self.founders = self.names[:founders]
         self._overrides: Mapping[str, Any] = overrides
-        self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-        self.protocol_versions_of: dict[str, tuple[int, int]] = {}
-        self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
         self._may_fail = may_fail
         self._freezer = Freezer(_is_paused)
         self._starts = starts
@@ -184,7 +181,10 @@ class Cluster:
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """Empty disks and a network on which nothing has happened."""
+        """Empty disks, a network on which nothing has happened, nodes like each other."""
+        self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        self.protocol_versions_of: dict[str, tuple[int, int]] = {}
+        self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
         self.network = SimNetwork(derive(self.seed, "network"), self._network_settings)
         self.network.on_write = self._on_write
         self.trace = Trace()
