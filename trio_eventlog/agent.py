@@ -5,6 +5,7 @@ have been served. docs/design/architecture.md has the picture of the nurseries.
 """
 
 import importlib.metadata
+import ipaddress
 import logging
 import random
 import time
@@ -733,22 +734,31 @@ def _advertised(settings: NodeSettings, port: Port) -> str:
 
 
 async def _gossip_address(settings: NodeSettings, port: Port, datagrams: DatagramNetwork) -> Address:
-    """Where others send packets to: what the advertised address stands for, as gossip carries IP addresses.
+    """Where others send packets to: what the advertised address stands for, since gossip carries IP addresses. A name may take its
+    time until it is known; until the next start it is then what the node's name stands for, or the address listened on.
 
     Raises:
-        SettingsError: it stands for nothing, and the address listened on is of no use to others.
+        SettingsError: none of these is of use to others.
     """
+    (host, number) = split_address(port.address)
     advertised = _advertised(settings, port)
-    try:
-        return (await datagrams.resolve(advertised))[0]
-    except OSError as error:
-        if is_wildcard(split_address(port.address)[0]):
-            raise SettingsError(
-                f"the advertised address {advertised} cannot be resolved, and gossip carries IP addresses: {error}. Give one"
-                " that other nodes can reach with --advertise"
-            ) from error
-        logger.warning("%s cannot be resolved (%s): packets are asked for at %s", advertised, error, port.address)
-        return (await datagrams.resolve(port.address))[0]
+    substitute = port.address if not is_wildcard(host) else join_address(settings.node_name, number) if settings.node_name else ""
+    for candidate in (advertised, substitute):
+        try:
+            with trio.fail_after(settings.dns_timeout_seconds):
+                found = (await datagrams.resolve(candidate))[0]
+        except (OSError, SettingsError, trio.TooSlowError) as error:
+            logger.warning("where packets of gossip go: %s cannot be looked up: %s", candidate, error or "no answer in time")
+            continue
+        if is_wildcard(host) and ipaddress.ip_address(found.host).is_loopback:
+            logger.warning(
+                "%s is a loopback address: nodes on other machines cannot gossip with this one. Give an address with --advertise",
+                datagrams.dialable(found),
+            )
+        return found
+    raise SettingsError(
+        f"advertise: {advertised} cannot be looked up, and gossip carries IP addresses. Give an address that other nodes can reach"
+    )
 
 
 def _tls_source(settings: NodeSettings) -> FileTls | None:

@@ -201,7 +201,7 @@ class DiscoverySettings:
 
 
 class StaticDiscovery:
-    """A `Discovery` over fixed addresses (`--join`); the ids are learnt in the hello exchange.
+    """A `Discovery` over addresses: fixed ones (`--join`), and hints; who is there is learnt in the hello exchange.
 
     Nodes that introduce themselves are members too, and their addresses are probed like the fixed ones; so are hints.
 

@@ -47,7 +47,10 @@ class RealDatagramNetwork:
 
     async def resolve(self, address: str) -> list[Address]:
         (host, port) = split_address(address)
-        found = await trio.socket.getaddrinfo(host, port, family=self._family, type=socket.SOCK_DGRAM)
+        try:
+            found = await trio.socket.getaddrinfo(host, port, family=self._family, type=socket.SOCK_DGRAM)
+        except UnicodeError as error:
+            raise OSError(f"no host name: {error}") from error
         return [Address(ipaddress.ip_address(entry[4][0]).packed, port) for entry in found]
 
     def dialable(self, address: Address) -> str:

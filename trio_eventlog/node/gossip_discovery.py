@@ -1,4 +1,4 @@
-"""`Discovery` by gossip: members that say by their tags that they are nodes of this event log."""
+"""Where nodes are, by gossip: members that say by their tags that they are nodes of this event log."""
 
 import functools
 import hashlib
@@ -89,7 +89,7 @@ class DriverMaker(Protocol):
 
 
 class GossipDiscovery:
-    """A `Discovery` over gossip. Members are told by node id; gossip alone admits nobody to Raft.
+    """Nodes as gossip knows them, by id, and the driver behind it. Gossip alone admits nobody to Raft.
 
     Arguments:
         make_driver: makes `driver`.
