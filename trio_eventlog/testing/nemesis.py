@@ -325,7 +325,8 @@ class Nemesis:
         """Whether the durable data of one more node may go."""
         if name in self.spent or len(self.spent) >= self._spendable:
             return False
-        return self._is_minority({*self.spent.values(), self._cluster.node_id(name)})
+        # Nobody starts a removed node's data again, though it votes until the last group has let it go.
+        return self._is_minority({*self.spent.values(), *self._cluster.removed_ids(), self._cluster.node_id(name)})
 
     def _is_minority(self, node_ids: set[NodeId]) -> bool:
         """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
