@@ -244,10 +244,10 @@ MUTATIONS = (
     Mutation(
         "the cluster id is written before the first voters",
         "trio_eventlog/node/bootstrap.py",
-        "    await write_atomically(directory.disk, _voters_path(directory), encode_voters(voters))\n"
+        "    await write_atomically(directory.disk, _path(directory, VOTERS_FILE), encode_voters(voters))\n"
         "    await directory.set_cluster(cluster_id, cluster_name)\n",
         "    await directory.set_cluster(cluster_id, cluster_name)\n"
-        "    await write_atomically(directory.disk, _voters_path(directory), encode_voters(voters))\n",
+        "    await write_atomically(directory.disk, _path(directory, VOTERS_FILE), encode_voters(voters))\n",
     ),
     Mutation(
         "small proposals overtake a large one that waits",
@@ -272,6 +272,61 @@ MUTATIONS = (
         "trio_eventlog/node/raft_driver.py",
         "            self._refuse(proposal, error)\n",
         "            proposal.fail(error)\n",
+    ),
+    # Membership: with `--tests tests/membership,tests/node/test_bootstrap.py,tests/cluster` these are noticed soonest.
+    Mutation(
+        "candidates are told before they are written down",
+        "trio_eventlog/node/bootstrap.py",
+        "                    await save_candidates(directory, candidates)\n",
+        "",
+    ),
+    Mutation(
+        "a complete set is told although nobody has written it down",
+        "trio_eventlog/net/discovery.py",
+        "    return tuple(agreed or (known if len(known) < expect else (own,)))\n",
+        "    return tuple(agreed or known)\n",
+    ),
+    Mutation(
+        "a restart between two rounds is no break",
+        "trio_eventlog/node/reconciler.py",
+        "        self._healthy_since.pop(node_id, None)\n",
+        "",
+    ),
+    Mutation(
+        "leaderships are handed to who has just come back",
+        "trio_eventlog/node/membership.py",
+        "if now - item.since >= settings.stabilisation_seconds]",
+        "]",
+    ),
+    Mutation(
+        "drained nodes are given leaderships",
+        "trio_eventlog/node/membership.py",
+        "for node_id in partition.wanted if node_id not in leaving]",
+        "for node_id in partition.wanted]",
+    ),
+    Mutation(
+        "topics do not wait for a promotion",
+        "trio_eventlog/node/membership.py",
+        "voters_are_settled=promotion is None)",
+        "voters_are_settled=True)",
+    ),
+    Mutation(
+        "a stopping node keeps what it is handed",
+        "trio_eventlog/agent.py",
+        "                        nursery.start_soon(self._lead_no_more, replica)\n",
+        "                        pass\n",
+    ),
+    Mutation(
+        "a call does not follow a group that has moved",
+        "trio_eventlog/service/forwarding.py",
+        "                        replica = self._place(replica.group_id)\n",
+        "                        raise\n",
+    ),
+    Mutation(
+        "a fetch does not follow a group that has moved",
+        "trio_eventlog/service/event_log.py",
+        "                place = self._broker.group(place.group_id)\n",
+        "                raise\n",
     ),
 )
 

@@ -177,7 +177,7 @@ def test_files_that_settings_name_are_mounted() -> None:
         (read.tls_cert, True),
         (read.tls_key, True),
         (read.tls_ca, True),
-        *([(read.gossip_key_file, True)] if read.gossip_key_file else []),
+        (read.gossip_key_file, True),
     ):
         mount = mounts[str(Path(path).parent)]
         assert mount["name"] in (volumes if is_secret else claims)

@@ -335,6 +335,9 @@ def test_a_leader_that_is_not_wanted_hands_over_before_it_goes() -> None:
     assert isinstance(moved, ConfigurationChange)
     both = Configuration(voters=ids(1, 4))
     assert plan_group(NodeId(1), both, wanted, ids(1, 4)) == HandOver(NodeId(4))
+    more = Configuration(voters=ids(1, 4, 5, 6))
+    assert plan_group(NodeId(1), more, ids(4, 5, 6), ids(1, 4, 5, 6), NodeId(5)) == HandOver(NodeId(5)), "to who should lead"
+    assert plan_group(NodeId(1), more, ids(4, 5, 6), ids(1, 4, 6), NodeId(5)) == HandOver(NodeId(4)), "if it can"
     assert plan_group(NodeId(4), both, wanted, ids(1, 4)) == ConfigurationChange(
         changes=(NodeChange(ChangeKind.REMOVE, NodeId(1)),)
     )

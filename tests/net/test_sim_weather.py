@@ -330,10 +330,22 @@ async def test_a_clogged_link_holds_bytes_packets_and_dials() -> None:
     assert await hangs(lambda: two.at_b.receive_some())
     assert await hangs(lambda: two.a.open_stream("b:1"))
     assert two.received_packets() == []
-    two.network.heal()
-    assert await two.at_b.receive_some() == b"held"
+
+    async def read() -> None:
+        assert await two.at_b.receive_some() == b"held"
+        assert trio.current_time() == healed_at
+
+    async def dial() -> None:
+        await two.a.open_stream("b:1")
+        assert trio.current_time() == healed_at
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(dial)
+        await trio.sleep(10)
+        healed_at = trio.current_time()
+        two.network.heal()
     assert two.received_packets() == [b"1", b"2", b"3"]
-    await two.a.open_stream("b:1")
 
 
 async def test_a_clogged_link_has_bounds() -> None:
@@ -343,6 +355,7 @@ async def test_a_clogged_link_has_bounds() -> None:
     await two.at_a.send_all(b"x" * 100)
     assert await hangs(lambda: two.at_a.send_all(b"y"))
     two.send_packets(*[b"x"] * 10)
+    assert len(two.network._link("a", "b").held) == 5
     two.network.heal()
     assert await receive(two.at_b, 100) == b"x" * 100
     assert len(two.received_packets()) == 5
@@ -457,7 +470,9 @@ async def test_a_silent_crash_leaves_connections_half_open() -> None:
     """Nobody is told; who writes fills the buffer and waits; dials hang. What was on its way still arrives."""
     two = await hosts(buffer_bytes_max=10, weather=Weather(latency_seconds_min=1.0, latency_seconds_max=1.0))
     await two.at_b.send_all(b"last")
+    not_accepted = await two.a.open_stream("b:1")
     two.network.crash("b", silently=True)
+    assert await hangs(not_accepted.receive_some)
     for dying in (lambda: two.at_b.send_all(b"x"), two.at_b.send_eof):
         with pytest.raises(trio.BrokenResourceError):
             await dying()

@@ -3,6 +3,7 @@
 The DNS server is the test's, and publishes every node, ready or not, as a headless service with `publishNotReadyAddresses` does.
 """
 
+import base64
 import http.client
 import random
 import socket
@@ -119,6 +120,8 @@ def test_nodes_known_by_dns_only(
     if tls is not None:
         flags += ["--tls-cert", str(tmp_path / "node.pem"), "--tls-key", str(tmp_path / "node.pem")]
         flags += ["--tls-ca", str(tmp_path / "ca.pem"), "--tls-peer-name", PEER_NAME]
+        (tmp_path / "keys").write_text(base64.b64encode(bytes(range(32))).decode() + "\n")
+        flags += ["--gossip-key-file", str(tmp_path / "keys")]
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
         context.check_hostname = False
         context.set_alpn_protocols(["h2", "http/1.1"])

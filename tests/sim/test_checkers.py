@@ -2,16 +2,18 @@
 
 import random
 import time
+from collections.abc import Callable
 
+import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trio_eventlog.testing.checkers import LOG_MODEL, Interval, Model, check_log, linearizable, log_linearizable
-from trio_eventlog.testing.history import History
+from trio_eventlog.testing.history import Append, History, Outcome, ReadEnd
 
 
-def simulated(rng: random.Random, clients: int, calls: int) -> tuple[History, list[bytes]]:
+def simulated(rng: random.Random, clients: int, calls: int, *, gives_up: bool = True) -> tuple[History, list[bytes]]:
     """A right history: calls overlap, take effect at some moment in between, and some are given up."""
     history = History()
     log: list[bytes] = []
@@ -31,7 +33,7 @@ def simulated(rng: random.Random, clients: int, calls: int) -> tuple[History, li
                     under_way[client] = (history.append(client, values), None)
                 continue
         call, effect = under_way[client]
-        if effect is None and rng.random() < 0.8:
+        if effect is None and (not gives_up or rng.random() < 0.8):
             if hasattr(call, "end"):
                 under_way[client] = (call, len(log))
             else:
@@ -39,7 +41,7 @@ def simulated(rng: random.Random, clients: int, calls: int) -> tuple[History, li
                 log += call.values  # type: ignore[attr-defined]
             continue
         del under_way[client]
-        if effect is None or rng.random() < 0.1:
+        if effect is None or (gives_up and rng.random() < 0.1):
             history.gave_up(call)  # type: ignore[arg-type]
         elif hasattr(call, "end"):
             history.read(call, effect)  # type: ignore[arg-type]
@@ -84,6 +86,91 @@ def test_whatever_the_search_refuses_the_log_checker_refuses_too(seed: int, dama
         read.returned = read.called + 1
     if not log_linearizable(history):
         assert check_log(history, log) != []
+
+
+def acknowledged(history: History, rng: random.Random) -> Append:
+    return rng.choice([call for call in history.appends if call.outcome is Outcome.OK])
+
+
+def finished_read(history: History, rng: random.Random) -> ReadEnd:
+    return rng.choice([call for call in history.reads if call.outcome is Outcome.OK])
+
+
+def lose(history: History, log: list[bytes], rng: random.Random) -> None:
+    del log[log.index(rng.choice(acknowledged(history, rng).values))]
+
+
+def double(history: History, log: list[bytes], rng: random.Random) -> None:
+    log.insert(rng.randrange(len(log) + 1), rng.choice(log))
+
+
+def invent(history: History, log: list[bytes], rng: random.Random) -> None:
+    log.insert(rng.randrange(len(log) + 1), b"never sent")
+
+
+def change(history: History, log: list[bytes], rng: random.Random) -> None:
+    log[rng.randrange(len(log))] = b"never sent"
+
+
+def swap(history: History, log: list[bytes], rng: random.Random) -> None:
+    at = log.index(acknowledged(history, rng).values[0])
+    other = rng.choice([place for place in range(len(log)) if place != at])
+    log[at], log[other] = log[other], log[at]
+
+
+def move_offset(history: History, log: list[bytes], rng: random.Random) -> None:
+    call = acknowledged(history, rng)
+    assert call.offset is not None
+    call.offset += rng.choice([-1, 1, 5])
+
+
+def refuse_what_is_there(history: History, log: list[bytes], rng: random.Random) -> None:
+    acknowledged(history, rng).outcome = Outcome.REFUSED
+
+
+def read_beyond(history: History, log: list[bytes], rng: random.Random) -> None:
+    finished_read(history, rng).end = len(log) + rng.randrange(1, 3)
+
+
+def read_the_past(history: History, log: list[bytes], rng: random.Random) -> None:
+    """Asked once everything was over, it answers what was true before the last acknowledged append."""
+    last = max((call for call in history.appends if call.outcome is Outcome.OK), key=lambda call: call.offset or 0)
+    history.read(history.read_end("late"), last.offset or 0)
+
+
+def skip_one(history: History, log: list[bytes], rng: random.Random) -> None:
+    del history.consumed[rng.randrange(1, len(history.consumed) - 1)]
+
+
+def see_again(history: History, log: list[bytes], rng: random.Random) -> None:
+    at = rng.randrange(len(history.consumed))
+    history.consumed.insert(at, history.consumed[at])
+
+
+def see_another(history: History, log: list[bytes], rng: random.Random) -> None:
+    at = rng.randrange(len(history.consumed))
+    history.consumed[at] = attrs.evolve(history.consumed[at], value=b"something else")
+
+
+DAMAGES = [lose, double, invent, change, swap, move_offset, refuse_what_is_there, read_beyond, read_the_past]
+TO_CONSUMERS = [skip_one, see_again, see_another]
+SEEN_BY_THE_SEARCH = [move_offset, read_beyond, read_the_past]
+"""It does not look at the log that was found."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES + TO_CONSUMERS, ids=lambda damage: damage.__name__)
+@given(seed=st.integers(0, 1 << 32))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_history_is_refused(damage: Callable[[History, list[bytes], random.Random], None], seed: int) -> None:
+    """Whatever the history was like, one such damage is always noticed: by the log checker, and by the search if it can."""
+    rng = random.Random(seed)
+    # The search may explain a wrong offset by appends that were given up; so here every call is answered.
+    history, log = simulated(rng, 3, 12, gives_up=damage not in SEEN_BY_THE_SEARCH)
+    assume(len(log) > 2 and any(call.outcome is Outcome.OK for call in history.appends))
+    assume(damage is not read_beyond or any(call.outcome is Outcome.OK for call in history.reads))
+    damage(history, log, rng)
+    assert check_log(history, log) != []
+    assert damage not in SEEN_BY_THE_SEARCH or not log_linearizable(history)
 
 
 def base() -> tuple[History, list[bytes]]:

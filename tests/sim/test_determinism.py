@@ -10,8 +10,11 @@ import trio
 import trio.testing
 
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.testing import determinism
+from trio_eventlog.testing import core_simulator, determinism, node_simulator
 from trio_eventlog.testing.cluster import Cluster
+
+NODE_SEEDS = (1, 2)
+CORE_SEEDS = range(10)
 
 
 async def tell_a_story(seed: int) -> tuple[str, int]:
@@ -47,20 +50,29 @@ def test_a_seed_repeats_itself_in_one_process() -> None:
     assert first[1] > 300
 
 
-def test_a_seed_repeats_itself_in_another_process() -> None:
-    """Salted hashes of strings and bytes, and other addresses of objects, change nothing."""
-    expected = determinism.run(tell_a_story, 7, seed=7)
+def fingerprints() -> list[str]:
+    """Of a few runs of every simulator."""
+    story = determinism.run(tell_a_story, 7, seed=7)
+    nodes = [node_simulator.run_seed(seed).digest for seed in NODE_SEEDS]
+    cores = [core_simulator.run_seed(seed).fingerprint.hexdigest() for seed in CORE_SEEDS]
+    return [story[0], *nodes, *cores]
+
+
+def test_seeds_repeat_themselves_in_other_processes() -> None:
+    """Salted hashes of strings and bytes, and other addresses of objects, change nothing: in stories, whole nodes and cores."""
+    expected = fingerprints()
+    assert len(set(expected)) == len(expected) == 1 + len(NODE_SEEDS) + len(CORE_SEEDS)
     root = Path(__file__).resolve().parents[2]
     for salt in ("1", "2"):
         ran = subprocess.run(
-            [sys.executable, __file__, "7"],
+            [sys.executable, __file__],
             env=os.environ | {"PYTHONHASHSEED": salt, "PYTHONPATH": str(root)},
             cwd=root,
             capture_output=True,
             text=True,
             check=True,
         )
-        assert ran.stdout.split() == [expected[0], str(expected[1])]
+        assert ran.stdout.split() == expected
 
 
 async def _order_of_tasks() -> list[int]:
@@ -102,4 +114,4 @@ def test_generators_are_derived_by_name() -> None:
 
 
 if __name__ == "__main__":
-    print(*determinism.run(tell_a_story, int(sys.argv[1]), seed=int(sys.argv[1])))
+    print(*fingerprints())

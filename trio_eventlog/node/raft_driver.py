@@ -440,7 +440,10 @@ class RaftDriver:
                 self._told_commit_index = max(self._told_commit_index, received.message.commit)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
-            logger.warning("%s: a message of %s was refused: %s", self.name, format_id(received.message.sender), error)
+            sender = received.message.sender
+            # One that was taken out of the configuration just now still answers what it was sent before.
+            level = logging.WARNING if sender in self._core.configuration.nodes else logging.DEBUG
+            logger.log(level, "%s: a message of %s was refused: %s", self.name, format_id(sender), error)
 
     @property
     def _is_returning(self) -> bool:

@@ -250,7 +250,7 @@ class SimNetwork:
         is_within_a_host = link.source == link.target
         link.loses = not is_within_a_host and (link.is_cut or link.source in self._isolated or link.target in self._isolated)
         link.passes = is_within_a_host or not (link.loses or link.is_clogged)
-        while link.held and (link.passes or link.loses):
+        while link.held and link.passes:
             link.held.popleft()()
 
     def _look_at_links(self) -> None:
@@ -347,7 +347,7 @@ class SimNetwork:
 
     def _carry_packet(self, link: Link, data: bytes, sender: Address, destination: Address) -> None:
         target = self._sockets.get(destination)
-        if target is None or link.loses:
+        if target is None:
             return
         arrivals = link.packet_arrivals(len(data))
         if arrivals:

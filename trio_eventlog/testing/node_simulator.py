@@ -56,8 +56,8 @@ TOPIC = "t"
 LAST = "the last"
 """The client that appends when all has healed."""
 CHAOS_SECONDS = 60.0
-BATCHES_MAX = 250
-"""Of all producers together, so that no run takes much longer than another."""
+BATCHES_MAX = 300
+"""Of all producers together."""
 RUN_SECONDS_MAX = CHAOS_SECONDS + 180.0
 """A run that is not over by then has a call that nobody answers."""
 NEW_FRAME_KIND = 200
@@ -147,21 +147,24 @@ def draw_run(seed: int) -> RunParameters:
     rng = derive(seed, "parameters")
     value_bytes_max = rng.choice((8, 100, 3000))
     spares = rng.choice((0, 0, 1, 2))
+    producers = rng.choice((1, 2, 3))
+    plain_producers = rng.choice((0, 1, 2))
     return RunParameters(
         nodes=rng.choice((3, 3, 3, 4, 5)) if not spares else 3,
         spares=spares,
         drift=rng.choice((0.0, 0.1, 0.3)),
         partitions=rng.choice((1, 1, 2)),
         replicas=rng.choice((0, 0, 0, 1, 3)),
-        producers=rng.choice((1, 2, 3)),
-        plain_producers=rng.choice((0, 1, 2)),
+        producers=producers,
+        plain_producers=plain_producers,
         consumers=rng.choice((0, 1, 2)),
         readers=rng.choice((0, 1, 2)),
         batch_records_max=rng.choice((1, 3, 10)),
         value_bytes_max=value_bytes_max,
-        pause_seconds_max=rng.choice((0.5, 1.5, 3.0)),
+        # All of them together one to four batches a second, so that there is load all the time and no run takes much longer.
+        pause_seconds_max=(producers + plain_producers) * rng.choice((0.5, 1.0, 2.0)),
         settings={
-            "tick_seconds": rng.choice((0.05, 0.1, 0.1)),
+            "tick_seconds": rng.choice((0.1, 0.1, 0.2)),
             "tail_cache_bytes": rng.choice((0, 4096, 1 << 20)),
             "segment_bytes": rng.choice((4096, 16384, 1 << 20)),
             "preallocate_bytes": rng.choice((0, 4096, 65536)),
@@ -524,9 +527,29 @@ class _Run:
             await trio.sleep(rng.uniform(0, 2 * self.parameters.pause_seconds_max))
 
     async def _consume(self, name: str) -> None:
+        consume = self._consume_by_client if derive(self.seed, name).random() < 0.5 else self._consume_partition
         async with trio.open_nursery() as nursery:
             for partition in range(self.parameters.partitions):
-                nursery.start_soon(self._consume_partition, name, partition)
+                nursery.start_soon(consume, name, partition)
+
+    async def _consume_by_client(self, name: str, partition: int) -> None:
+        """Our own consumer, which goes on by itself when the node it reads from does not."""
+        history = self.histories[partition]
+        offset = 0
+        async with self.cluster.client(name=name, settings=_CLIENT) as client:
+            while True:
+                try:
+                    async with client.consume(TOPIC, start=offset, partition=partition) as records:
+                        async for record in records:
+                            history.consume(f"{name}/{partition}", record.offset, record.value)
+                            offset = record.offset + 1
+                            self.counts["consumed by client"] += 1
+                            self._consumed[name, partition] = offset
+                except OffsetOutOfRange as error:
+                    raise InvariantBroken(f"{name}: what was committed once is out of range: {error}") from error
+                except EventLogError:
+                    # It has its own patience, and this run has none.
+                    await trio.sleep(0.1)
 
     async def _consume_partition(self, name: str, partition: int) -> None:
         """Plain streams at any node, each from where the last one ended."""
@@ -638,9 +661,10 @@ class _Run:
                 for name in cluster.names
                 if (name == leader or name not in broken) and (replica := cluster.replica(name, TOPIC, partition)) is not None
             }
-            names.extend(replicas)
+            # A leader with damage is still a leader, but cannot be read.
+            names.extend(name for name in replicas if name not in self.nemesis.spent)
             states = {(s.last_index, s.last_term, s.applied_index) for s in (replica.status() for replica in replicas.values())}
-            (last_index, _, applied_index), *others = states
+            (last_index, _, applied_index), *others = sorted(states)
             missing = set(replicas[leader].voters()) - {cluster.node_id(name) for name in replicas}
             is_excused = missing <= {cluster.node_id(name) for name in broken} | {*self.nemesis.spent.values()}
             return not others and last_index == applied_index and is_excused
