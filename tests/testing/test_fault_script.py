@@ -11,7 +11,7 @@ import trio
 from hypothesis import Phase, given, settings
 
 from trio_eventlog import testing
-from trio_eventlog.testing import Cluster, Crash, Fault, Isolate, OneWayCut, Partition, SlowDisk, fault_scripts, run_script
+from trio_eventlog.testing import Cluster, Crash, Fault, Isolate, OneWayCut, Partition, Pause, SlowDisk, fault_scripts, run_script
 from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS
 from trio_eventlog.testing.disk import Operation
 
@@ -37,7 +37,8 @@ def looked_at(script: Sequence[Fault], *moments: float) -> list[dict[str, object
         cut = [pair for pair in pairs if not cluster.network._link(*pair).passes]
         sync = {name: cluster.disk(name).latency_seconds[Operation.SYNC] for name in cluster.names}
         slow = {name: seconds for name, seconds in sync.items() if seconds != DEFAULT_SYNC_SECONDS}
-        return {name: value for name, value in (("down", down), ("cut", cut), ("slow", slow)) if value}
+        still = [name for name in cluster.names if cluster.is_paused(name)]
+        return {name: value for name, value in (("down", down), ("still", still), ("cut", cut), ("slow", slow)) if value}
 
     async def story(cluster: Cluster) -> None:
         begin = trio.current_time()
@@ -59,8 +60,9 @@ def test_each_fault_begins_and_ends() -> None:
         Partition(at_seconds=5.0, for_seconds=1.0, side=("n3",)),
         OneWayCut(at_seconds=7.0, for_seconds=1.0, source="n1", target="n3"),
         SlowDisk(at_seconds=9.0, for_seconds=1.0, node="n2", sync_seconds=0.25),
+        Pause(at_seconds=11.0, for_seconds=1.0, node="n3"),
     ]
-    moments = [number + 0.5 for number in range(11)]
+    moments = [number + 0.5 for number in range(13)]
     n2_alone = [("n1", "n2"), ("n2", "n1"), ("n2", "n3"), ("n3", "n2")]
     n3_alone = [("n1", "n3"), ("n2", "n3"), ("n3", "n1"), ("n3", "n2")]
     assert looked_at(script, *moments) == [
@@ -69,6 +71,7 @@ def test_each_fault_begins_and_ends() -> None:
         *({}, {"cut": n3_alone}),
         *({}, {"cut": [("n1", "n3")]}),
         *({}, {"slow": {"n2": 0.25}}),
+        *({}, {"still": ["n3"]}),
         {},
     ]
 
@@ -80,14 +83,17 @@ def test_faults_that_overlap() -> None:
         OneWayCut(at_seconds=2.0, for_seconds=2.0, source="n3", target="n1"),
         Crash(at_seconds=1.0, for_seconds=3.0, node="n2", keeps_unsynced=True),
         Crash(at_seconds=2.0, for_seconds=1.0, node="n2", keeps_unsynced=True),
+        Pause(at_seconds=0.5, for_seconds=1.0, node="n2"),
+        Pause(at_seconds=1.0, for_seconds=3.0, node="n3"),
+        Pause(at_seconds=2.0, for_seconds=1.0, node="n3"),
         SlowDisk(at_seconds=1.0, for_seconds=3.0, node="n1", sync_seconds=0.1),
         SlowDisk(at_seconds=2.0, for_seconds=1.0, node="n1", sync_seconds=0.2),
     ]
     there, back = ("n1", "n3"), ("n3", "n1")
     assert looked_at(script, 1.5, 2.5, 3.5, 4.5) == [
-        {"down": ["n2"], "cut": [there], "slow": {"n1": 0.1}},
-        {"down": ["n2"], "cut": [there, back], "slow": {"n1": 0.2}},
-        {"down": ["n2"], "cut": [back], "slow": {"n1": 0.1}},
+        {"down": ["n2"], "still": ["n3"], "cut": [there], "slow": {"n1": 0.1}},
+        {"down": ["n2"], "still": ["n3"], "cut": [there, back], "slow": {"n1": 0.2}},
+        {"down": ["n2"], "still": ["n3"], "cut": [back], "slow": {"n1": 0.1}},
         {},
     ]
 

@@ -21,7 +21,17 @@ from trio_eventlog.testing.checkers import Interval, Model, check_log, lineariza
 from trio_eventlog.testing.cluster import Cluster, NodeFailed
 from trio_eventlog.testing.determinism import Trace, derive, run
 from trio_eventlog.testing.disk import CrashMode, SimDisk
-from trio_eventlog.testing.fault_script import Crash, Fault, Isolate, OneWayCut, Partition, SlowDisk, fault_scripts, run_script
+from trio_eventlog.testing.fault_script import (
+    Crash,
+    Fault,
+    Isolate,
+    OneWayCut,
+    Partition,
+    Pause,
+    SlowDisk,
+    fault_scripts,
+    run_script,
+)
 from trio_eventlog.testing.history import History, Outcome
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
@@ -39,6 +49,7 @@ __all__ = [
     "OneWayCut",
     "Outcome",
     "Partition",
+    "Pause",
     "SimDisk",
     "SimHost",
     "SimNetwork",

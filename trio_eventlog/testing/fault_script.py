@@ -51,6 +51,13 @@ class Crash(_Timed):
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class Pause(_Timed):
+    """The whole process stands still, as by SIGSTOP, and then goes on without knowing."""
+
+    node: str
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class Isolate(_Timed):
     """Nothing reaches the node or leaves it; nobody is told."""
 
@@ -80,13 +87,14 @@ class SlowDisk(_Timed):
     sync_seconds: float
 
 
-Fault = Crash | Isolate | Partition | OneWayCut | SlowDisk
+Fault = Crash | Pause | Isolate | Partition | OneWayCut | SlowDisk
 
 
 async def run_script(cluster: Cluster, script: Sequence[Fault]) -> None:
     """Carry out a script, from now on; returns when the last fault is over.
 
-    A node that is down at the time of its crash is left alone. Cuts made by others are healed along with the script's own.
+    A crash of a node that is down, and a pause of one that stands still, are left out. Cuts made by others are healed along with
+    the script's own.
     """
     begin = trio.current_time()
     quick = {name: cluster.disk(name).latency_seconds[Operation.SYNC] for name in cluster.names}
@@ -96,22 +104,41 @@ async def run_script(cluster: Cluster, script: Sequence[Fault]) -> None:
     async with trio.open_nursery() as restarts:
         for at_seconds, number, begins, fault in sorted(moments, key=lambda moment: (moment[0], not moment[2], moment[1])):
             await trio.sleep_until(begin + at_seconds)
-            if not begins:
-                # Absent: the node was down already, and will be started by whoever took it down.
-                if active.pop(number, None) is not None and isinstance(fault, Crash):
-                    restarts.start_soon(cluster.start, fault.node)
-            elif not isinstance(fault, Crash):
+            if begins and _can_begin(cluster, fault):
                 active[number] = fault
-            elif cluster.is_running(fault.node):
-                active[number] = fault
-                cluster.crash(fault.node, CrashMode.KEEP if fault.keeps_unsynced else CrashMode.LOSE)
-            if isinstance(fault, SlowDisk):
-                slow = [other.sync_seconds for other in active.values() if isinstance(other, SlowDisk) and other.node == fault.node]
-                cluster.disk(fault.node).latency_seconds[Operation.SYNC] = max(slow, default=quick[fault.node])
-            elif not isinstance(fault, Crash):
-                cluster.heal()
-                for other in active.values():
-                    _cut(cluster, other)
+            elif active.pop(number, None) is None:
+                continue
+            match fault:
+                case Crash(node=node, keeps_unsynced=keeps_unsynced):
+                    if begins:
+                        cluster.crash(node, CrashMode.KEEP if keeps_unsynced else CrashMode.LOSE)
+                    else:
+                        restarts.start_soon(cluster.start, node)
+                case Pause(node=node):
+                    if begins:
+                        cluster.pause(node)
+                    elif cluster.is_paused(node):  # Not when it was taken down meanwhile.
+                        cluster.resume(node)
+                case SlowDisk(node=node):
+                    slow = [other.sync_seconds for other in active.values() if isinstance(other, SlowDisk) and other.node == node]
+                    if slow:
+                        cluster.slow_disk(node, max(slow))
+                    else:
+                        cluster.disk(node).latency_seconds[Operation.SYNC] = quick[node]
+                case _:
+                    cluster.heal()
+                    for other in active.values():
+                        _cut(cluster, other)
+
+
+def _can_begin(cluster: Cluster, fault: Fault) -> bool:
+    match fault:
+        case Crash(node=node):
+            return cluster.is_running(node)
+        case Pause(node=node):
+            return cluster.is_running(node) and not cluster.is_paused(node)
+        case _:
+            return True
 
 
 def _cut(cluster: Cluster, fault: Fault) -> None:
@@ -149,6 +176,7 @@ def fault_scripts(
     }
     kinds: list[SearchStrategy[Fault]] = [
         st.builds(Crash, node=name, keeps_unsynced=st.booleans(), **timed),
+        st.builds(Pause, node=name, **timed),
         st.builds(Isolate, node=name, **timed),
         st.builds(SlowDisk, node=name, sync_seconds=st.sampled_from(list(sync_seconds)), **timed),
     ]
