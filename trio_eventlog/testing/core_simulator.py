@@ -999,11 +999,17 @@ class CoreSimulation:
         return False
 
     def ask_again(self, replica: Replica, contexts: tuple[bytes, ...]) -> None:
-        """A leader that stepped down has named the reads it will not answer."""
+        """A leader that stepped down has named the reads it will not answer; they wait until there is one again."""
         assert replica.core is not None
+        refused = []
         for context in contexts:
-            if context in self.reads and self.ask(replica.core, context):
-                self.counts["read asked again"] += 1
+            if context in self.reads:
+                if self.ask(replica.core, context):
+                    self.counts["read asked again"] += 1
+                else:
+                    refused.append(context)
+        if refused:
+            self.after_for(replica, TICK, partial(self.ask_again, replica, tuple(refused)))
         self.pump(replica)
 
     def compact(self, replica: Replica, machine: Checkpoint) -> None:

@@ -8,17 +8,14 @@ runs one seed again and prints a line for each step, with a column for each node
 import argparse
 import logging
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
-from trio_eventlog.agent import VERSION
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import encode_records, stamp
@@ -50,6 +47,7 @@ from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.history import History
 from trio_eventlog.testing.invariants import InvariantBroken, Invariants
 from trio_eventlog.testing.nemesis import FAULTS, FaultParameters, Nemesis, draw_parameters
+from trio_eventlog.testing.revision import revision
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 TOPIC = "t"
@@ -194,17 +192,9 @@ def run_seed(seed: int, *, write: Callable[[str], object] | None = None) -> RunR
         return determinism.run(_simulate, seed, parameters, write, seed=seed)
     except Exception as error:
         raise AssertionError(
-            f"seed {seed} failed: {_innermost(error)}\n{describe_run(parameters)}\n{release()}\n"
+            f"seed {seed} failed: {_innermost(error)}\n{describe_run(parameters)}\n{revision()}\n"
             f"to see it again: python -m trio_eventlog.testing.node_simulator {seed}"
         ) from error
-
-
-def release() -> str:
-    """The version, and the commit if this runs from a checkout."""
-    found = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return f"trio-eventlog {VERSION}" + (f", commit {found.stdout.strip()}" if found.returncode == 0 else "")
 
 
 def describe_run(parameters: RunParameters) -> str:
@@ -686,7 +676,7 @@ def main() -> None:
     parser.add_argument("--log-level", default="CRITICAL", help="of the nodes' own log lines, which go to standard error")
     arguments = parser.parse_args()
     logging.basicConfig(level=arguments.log_level.upper(), format="%(name)s: %(message)s", stream=sys.stderr)
-    sys.stdout.write(f"{release()}\nseed {arguments.seed}\n{describe_run(draw_run(arguments.seed))}\n\n")
+    sys.stdout.write(f"{revision()}\nseed {arguments.seed}\n{describe_run(draw_run(arguments.seed))}\n\n")
     result = run_seed(arguments.seed, write=lambda line: sys.stdout.write(line + "\n"))
     sys.stdout.write("".join(f"{count:12} {what}\n" for what, count in sorted(result.counts.items())) + f"{result.digest}\n")
 

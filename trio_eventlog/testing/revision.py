@@ -9,7 +9,8 @@ GIT_SECONDS_MAX = 5.0
 
 
 def revision() -> str:
-    """The commit when the package lies in a checkout, with a `+` when something is not committed; otherwise its version."""
+    """The version, and the commit when the package lies in a checkout, with a `+` when something there is not committed."""
+    version = f"trio-eventlog {VERSION}"
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
@@ -21,5 +22,5 @@ def revision() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         # No git, or no checkout.
-        return f"version {VERSION}"
-    return f"commit {described.stdout.strip()}"
+        return version
+    return f"{version}, commit {described.stdout.strip()}"
