@@ -18,8 +18,8 @@ from mutations import MUTATIONS, Mutation, planted
 SEEDS_MAX = {"cores": 2000, "nodes": 300}
 """A bug that takes more seeds than this is one that the simulations do not find."""
 
-RUN_SECONDS_MAX = {"cores": 30, "nodes": 600}
-"""A run that takes so long does not end, which is a way of being found."""
+RUN_SECONDS_MAX = {"cores": 20, "nodes": 200}
+"""A run that takes so much of a processor does not end, which is a way of being found."""
 
 SEARCH = """
 import signal, sys
@@ -36,15 +36,15 @@ class NoEnd(BaseException):
 def too_long(signum, frame):
     raise NoEnd(f"no end within {seconds} s")
 
-signal.signal(signal.SIGALRM, too_long)
+signal.signal(signal.SIGPROF, too_long)
 for seed in range(first, end):
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         simulation.run_seed(seed)
     except BaseException as error:
         print(seed, str(error).strip().partition("\\n")[0] or repr(error))
         break
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
 """
 
 NODE = "trio_eventlog/raft/node.py"
@@ -365,7 +365,45 @@ NODES_AS_IN_MUTATIONS = (
     "a replaced suffix stays on the disk",
 )
 
-NODES: tuple[Mutation, ...] = tuple(mutation for mutation in MUTATIONS if mutation.name in NODES_AS_IN_MUTATIONS)
+NODES: tuple[Mutation, ...] = (
+    *(mutation for mutation in MUTATIONS if mutation.name in NODES_AS_IN_MUTATIONS),
+    Mutation(
+        "a consumer goes on one record late",
+        "trio_eventlog/client/consumer.py",
+        "        self.next_offset = end_offset\n",
+        "        self.next_offset = end_offset + 1\n",
+    ),
+    Mutation(
+        "a torn tail is accepted",
+        "trio_eventlog/codec/entry.py",
+        "    if crc32c(view[position + CHECKED_FROM : end]) != checksum:\n",
+        "    if False:\n",
+    ),
+    Mutation(
+        "a torn tail stays in the file",
+        "trio_eventlog/storage/segmented_log.py",
+        "            await file.truncate(position)  # synced with the rest of what was found\n",
+        "",
+    ),
+    Mutation(
+        "the removal of a suffix leaves one entry",
+        "trio_eventlog/storage/segmented_log.py",
+        "            return _Cut(segment, slot, kept[:-1], kept[-1].base_offset)\n",
+        "            return _Cut(segment, slot, kept, kept[-1].base_offset)\n",
+    ),
+    Mutation(
+        "the sparse index is trusted blindly",
+        "trio_eventlog/codec/sparse_index.py",
+        "    if magic != MAGIC or crc32c(view[_CHECKED_FROM:]) != checksum:\n",
+        "    if False:\n",
+    ),
+    Mutation(
+        "the sparse index points one slot too far",
+        "trio_eventlog/codec/sparse_index.py",
+        "        return bisect_right(self.indexes, index) - 1\n",
+        "        return min(bisect_right(self.indexes, index), len(self.indexes) - 1)\n",
+    ),
+)
 
 MODULES = {"cores": "trio_eventlog.testing.core_simulator", "nodes": "trio_eventlog.testing.node_simulator"}
 BUGS = {"cores": CORES, "nodes": NODES}

@@ -88,6 +88,18 @@ def test_lost_stream_repeats_in_order_under_the_same_sequences() -> None:
     assert core.epoch == 0
 
 
+def test_a_batch_whose_answer_was_lost_stays_within_what_the_log_remembers() -> None:
+    """Those sent behind it are acknowledged: with more behind them, the log would forget it before it is sent again."""
+    core, added = proven(WINDOW + 1)
+    send_all(core)
+    core.on_error(OutcomeUnknown("lost"))
+    for offset in range(2, WINDOW + 1):
+        core.on_result(result(offset))
+    assert send_all(core) == added[:1]
+    core.on_result(result(1))
+    assert send_all(core) == added[WINDOW:]
+
+
 def test_error_stops_sending_until_the_rest_is_answered() -> None:
     """Batches behind a refused one are refused too: they wait, and go again in order."""
     core, added = proven(WINDOW)

@@ -8,12 +8,15 @@ import pytest
 from daemons import Daemon, DaemonCluster
 from serf_agents import SERF, opened, until
 
+from trio_eventlog.codec.gossip_crypto import encode_key
+
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.agent,
     pytest.mark.skipif(SERF is None, reason="the program `serf` is not installed"),
 ]
 
+(KEY, OTHER_KEY) = (bytes(range(32)), bytes(reversed(range(32))))
 BOUND_SECONDS = 15.0
 """Local profile: the walk, the probe, the suspicion, the spreading, and a machine that has other things to do."""
 
@@ -82,3 +85,39 @@ async def test_an_agent_of_another_cluster(cluster: DaemonCluster, tmp_path: Pat
         await logged(cluster.nodes[0], "'cluster': 'blue'")
         assert "another cluster" in said + agent.log_text()
         assert set(await agent.members()) == {"s1"}
+
+
+async def test_keys_rotated_by_an_agent(tmp_path: Path) -> None:
+    """`serf keys` changes the daemon's keyring and its file, so that it is back after a restart; old keys and none stay outside."""
+    key_file = tmp_path / "keys"
+    key_file.write_text(encode_key(KEY) + "\n")
+    (old_file := tmp_path / "old-keys").write_text(encode_key(KEY) + "\n")
+    flags = ("--listen", "127.0.0.1:0", "--gossip-profile", "local", "--gossip-key-file")
+    node = Daemon(tmp_path / "n0", "--node-name", "n0", "--data-dir", "data", *flags, str(key_file))
+    late = Daemon(tmp_path / "n1", "--node-name", "n1", "--data-dir", "data", *flags, str(old_file))
+    try:
+        node.start()
+        async with opened(tmp_path) as place:
+            agent = await place.agent("s1", f"-encrypt={encode_key(KEY)}", f"-join={node.address}")
+            await agent.wait_status("n0", "alive")
+            for change in ("-install", "-use"):
+                await agent.command("keys", f"{change}={encode_key(OTHER_KEY)}")
+            await agent.command("keys", f"-remove={encode_key(KEY)}")
+            await until(lambda: key_file.read_text().split() == [encode_key(OTHER_KEY)])
+            assert node.stop() == 0
+            await agent.wait_status("n0", "left")
+            node.start()
+            said = await agent.command("join", node.address)
+            assert "contacting 1 nodes" in said
+            await agent.wait_status("n0", "alive")
+            late.start()
+            plain = await place.agent("s2")
+            for outsider in (late.address, plain.address):
+                await agent.command("join", outsider, check=False)
+            await plain.command("join", node.address, check=False)
+            await logged(node, "not encrypted")
+            assert {name for name, one in (await agent.members()).items() if one["status"] == "alive"} == {"n0", "s1"}
+            assert set(await plain.members()) == {"s2"}
+    finally:
+        node.close()
+        late.close()

@@ -280,6 +280,54 @@ async def test_who_introduces_himself_is_a_member_and_is_watched(autojump_clock:
     await running(discovery, story)
 
 
+async def test_hints_are_probed_for_as_long_as_they_are_given(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever answers there stays watched; where nobody ever did, probing ends with the hint, and begins again with it."""
+    world = World()
+    world.answers["nb:1"] = hello(B)
+    discovery = world.discovery(lambda: hello(A, cluster_id=ClusterId(7)))
+
+    def probes_of(address: str) -> int:
+        count = sum(probed == address for probed, _ in world.probes)
+        world.probes.clear()
+        return count
+
+    async def story() -> None:
+        discovery.set_hints(["nb:1", "nowhere:1"])
+        await trio.sleep(20)
+        assert list(discovery.members()) == [B]
+        assert probes_of("nowhere:1") >= 4
+        discovery.set_hints([])
+        await trio.sleep(20)
+        assert probes_of("nowhere:1") <= 1
+        await trio.sleep(20)
+        assert {address for address, _ in world.probes} == {"nb:1"}
+        discovery.set_hints(["nowhere:1"])
+        await trio.sleep(20)
+        assert probes_of("nowhere:1") >= 4
+
+    await running(discovery, story)
+
+
+async def test_another_node_at_an_address_means_that_the_former_is_gone(autojump_clock: trio.testing.MockClock) -> None:
+    """A wiped disk: the same address, another id. The former member has failed; it moves when it shows itself elsewhere."""
+    world = World()
+    world.answers["nb:1"] = hello(B)
+    discovery = world.discovery(lambda: hello(A, cluster_id=ClusterId(7)), "nb:1")
+
+    async def story() -> None:
+        await trio.sleep(1)
+        world.answers["nb:1"] = hello(C, address="nb:1")
+        await trio.sleep(6)
+        assert list(discovery.members()) == [C]
+        assert list(discovery.failed()) == [B]
+        world.answers["elsewhere:1"] = hello(B, address="elsewhere:1")
+        discovery.introduce(hello(B, address="elsewhere:1"))
+        await trio.sleep(6)
+        assert set(discovery.members()) == {B, C}
+
+    await running(discovery, story)
+
+
 async def test_the_limit_of_addresses(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
     world.answers = {"nb:1": hello(B), "nc:1": hello(C)}

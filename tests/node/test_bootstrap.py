@@ -187,6 +187,15 @@ async def test_a_damaged_agreement_is_refused() -> None:
         await find(Told(BEGIN), disk)
 
 
+async def test_a_node_that_founds_nothing_agrees_to_nothing() -> None:
+    """It has heard of nobody yet, and 0 are expected: nothing to write down, nothing that is in the way when it starts again."""
+    disk = SimDisk(random.Random(1))
+    told = Told(Wait("nobody"), BEGIN)
+    await find(told, disk, expect=0)
+    assert (told.waited, told.agreed) == (1, [()])
+    await find(Told(BEGIN), disk, expect=0)
+
+
 async def test_a_node_that_comes_later_learns_the_first_voters_from_any_other() -> None:
     """A founder that missed the beginning, or one that is to be added.
 

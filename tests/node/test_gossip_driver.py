@@ -322,6 +322,22 @@ async def test_another_cluster_is_refused(caplog: pytest.LogCaptureFixture) -> N
         await cluster.agree("n1", "n3")
 
 
+async def test_an_address_only_heard_of_is_given_up() -> None:
+    """After a few attempts; heard of again, it is tried again, and found when there is somebody."""
+    async with rig() as cluster:
+        n1 = await cluster.start("n1")
+        n1.driver.try_to_join("n2:8400")
+        n1.driver.try_to_join("n2:8400")
+        await trio.sleep(120)
+        await cluster.start("n2")
+        await trio.sleep(120)
+        assert sees({"n1"}, n1.driver.members)
+        n1.driver.try_to_join("n2:8400")
+        await cluster.agree("n1", "n2")
+        await trio.sleep(1)
+        assert n1.driver._hints == set()
+
+
 # --- Streams from strangers. ---
 
 

@@ -22,12 +22,13 @@ UDP_HEADER_BYTES = 28
 
 @attrs.frozen(slots=True, kw_only=True)
 class Weather:
-    """What the network does to packets; streams are only delayed and cut."""
+    """What the network does to packets; streams are only delayed and cut. A packet's copy may come much later than itself."""
 
     loss: float = 0.0
     duplication: float = 0.0
     delay_seconds_min: float = 0.0005
     delay_seconds_max: float = 0.005
+    copy_delay_seconds_max: float = 0.0
     streams_work: bool = True
 
 
@@ -238,9 +239,10 @@ class Simulation:
         self.traffic["packets"] += 1
         self.traffic["packet bytes"] += len(data) + UDP_HEADER_BYTES
         copies = 1 + (self.rng.random() < self.weather.duplication)
-        for _ in range(copies):
+        for number in range(copies):
             if self.rng.random() >= self.weather.loss:
-                self.at(self.now + self._delay(), lambda: self._arrive(source, address, data))
+                late = number * self.rng.random() * self.weather.copy_delay_seconds_max
+                self.at(self.now + self._delay() + late, lambda: self._arrive(source, address, data))
 
     def _arrive(self, source: Node, address: Address, data: bytes) -> None:
         target = self.by_address.get(address)

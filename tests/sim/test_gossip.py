@@ -13,7 +13,15 @@ from functools import partial
 import pytest
 from gossip_simulation import Simulation, Weather, gone_events
 
-from trio_eventlog.gossip.events import LoopStalled, Member, MemberJoined, MemberStatus, UserEventReceived
+from trio_eventlog.gossip.events import (
+    LoopStalled,
+    Member,
+    MemberFailed,
+    MemberJoined,
+    MemberLeft,
+    MemberStatus,
+    UserEventReceived,
+)
 from trio_eventlog.gossip.messages import Dead, Suspect
 from trio_eventlog.gossip.settings import LAN, LOCAL, SwimSettings
 from trio_eventlog.gossip.suspicion import suspicion_seconds_min
@@ -237,6 +245,29 @@ def test_slow_observers(seed: int) -> None:
         simulation.run(3)
     assert {whom for _, _, whom in simulation.failures()} <= slow
     assert simulation.run_until(simulation.agree, 60) is not None
+
+
+def test_the_dead_stay_dead(seed: int) -> None:
+    """Copies of packets come late, with all that was once true in them: in nobody's view does a member that has failed or left come
+    back, nor one that lives go. Not after `gossip_to_dead_seconds`: then nobody knows the incarnation any more."""
+    size = sizes(seed, 16)
+    simulation = Simulation(seed, weather=Weather(duplication=0.5, copy_delay_seconds_max=LAN.gossip_to_dead_seconds - 5))
+    simulation.start("m0")
+    for number in range(1, size):
+        simulation.start(f"m{number}", join="m0")
+    assert simulation.run_until(simulation.agree, 60) is not None
+    simulation.run(random.Random(f"story {seed}").uniform(0, 20))
+    simulation.crash("m1")
+    simulation.leave("m2")
+    assert simulation.run_until(simulation.agree, 60) is not None
+    simulation.run(90)
+    gone: set[tuple[str, str]] = set()
+    for _, who, event in simulation.events:
+        if isinstance(event, MemberFailed | MemberLeft):
+            gone.add((who, event.member.name))
+        elif isinstance(event, MemberJoined):
+            assert (who, event.member.name) not in gone
+    assert {whom for _, whom in gone} == {"m1", "m2"}
 
 
 def test_partition_heals(seed: int) -> None:

@@ -68,6 +68,7 @@ class PendingBatch:
         size_bytes: what it counts for in buffers.
         on_done: called once, when `result` or `error` is there.
         epoch, base_sequence: its number, once `is_numbered`.
+        place: among all batches that were ever numbered.
         may_be_in_log: the outcome of some attempt is not known.
     """
 
@@ -79,6 +80,7 @@ class PendingBatch:
     is_numbered: bool = False
     epoch: int = 0
     base_sequence: int = 0
+    place: int = 0
     may_be_in_log: bool = False
     last_error: EventLogError | None = None
     result: ProduceResult | None = None
@@ -93,7 +95,8 @@ class ProducerCore:
     """See the module's text.
 
     Invariants: `in_flight` is a part of `unresolved` in the same order, and its beginning unless `is_settling`;
-    `len(unresolved) <= window_batches`; sequences in `unresolved` are contiguous unless a batch has failed.
+    no batch is numbered `window_batches` places or more behind the first unresolved one, since the log would forget that one,
+    acknowledged or not, while it may have to be sent again; sequences in `unresolved` are contiguous unless a batch has failed.
     """
 
     def __init__(self, producer_id: int, window_batches: int) -> None:
@@ -103,6 +106,7 @@ class ProducerCore:
         self.epoch = 0
         self._window_batches = window_batches
         self._next_sequence = 0
+        self._numbered = 0
         self._epoch_is_known = False  # The log has taken a batch of this epoch.
         self._queue: deque[PendingBatch] = deque()
         self._unresolved: deque[PendingBatch] = deque()
@@ -149,9 +153,11 @@ class ProducerCore:
             return None
         if len(self._unresolved) > len(self._in_flight):
             pending = self._unresolved[len(self._in_flight)]
-        elif self._queue:
+        elif self._queue and not (self._unresolved and self._numbered - self._unresolved[0].place >= self._window_batches):
             pending = self._queue.popleft()
             pending.is_numbered = True
+            pending.place = self._numbered
+            self._numbered += 1
             pending.epoch = self.epoch
             pending.base_sequence = self._next_sequence
             self._next_sequence += pending.batch.record_count

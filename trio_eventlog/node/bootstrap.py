@@ -114,7 +114,7 @@ async def find_cluster(discovery: StaticDiscovery, directory: DataDirectory, clu
                 reason = f"cluster {format_id(cluster_id)} exists already, but no node has told its first voters yet"
             case Wait(reason):
                 candidates = discovery.known_ids()
-                if not agreed and len(candidates) == bootstrap_expect:
+                if not agreed and candidates and len(candidates) == bootstrap_expect:
                     await save_candidates(directory, candidates)
                     agreed = candidates
                     discovery.agree(agreed)

@@ -66,6 +66,9 @@ ENTRY_BYTES_MAX = 300
 ENTRIES_MAX = 4
 """Of one proposal."""
 
+HEALED_PROPOSAL_RATE = 0.2
+"""A tick: what is caught up with in spite of tiny windows, and enough to see progress."""
+
 LINES_SHOWN = 120
 """Of the trace, with a failure."""
 
@@ -108,6 +111,7 @@ MARKS = (
     "restart in a joint configuration",
     "snapshot lost",
     "stall",
+    "strand",
     "transfer aborted",
     "two leaders, of different terms",
     "vote asked by a shorter log",
@@ -148,6 +152,7 @@ class Parameters:
         reorder: whether messages of one link may overtake each other.
         loss, duplication: chances per message.
         crash_rate, cut_rate, stall_rate, reset_rate: crashes, cuts of links, disks that hang, links reset without cause.
+        strand_rate: leaders that lose their disk and then their links, which come back before the disk does.
         blackout_rate: crashes of all nodes at once.
         pause_rate: nodes that do nothing for a while and then everything at once.
         drift: by how much of a tick a node's ticks are longer or shorter than they should be.
@@ -170,6 +175,7 @@ class Parameters:
     cut_rate: float
     stall_rate: float
     reset_rate: float
+    strand_rate: float
     blackout_rate: float
     pause_rate: float
     drift: float
@@ -218,6 +224,7 @@ class Parameters:
             cut_rate=some(0, 0, 0.01, 0.05),
             stall_rate=some(0, 0, 0.02),
             reset_rate=some(0, 0, 0.02),
+            strand_rate=some(0, 0, 0.02),
             blackout_rate=some(0, 0, 0.01),
             # A lease is only as good as the clocks.
             pause_rate=0 if lease else some(0, 0, 0.01, 0.03),
@@ -815,19 +822,22 @@ class CoreSimulation:
     # Faults and load.
 
     def nemesis(self) -> None:
+        parameters = self.parameters
         if self.healed:
-            self.load(0.2)
+            self.load(min(parameters.proposal_rate, HEALED_PROPOSAL_RATE))
             self.after(TICK, self.nemesis)
             return
-        parameters = self.parameters
         rng = self.rngs["nemesis"]
         replicas = list(self.replicas.values())
+        leaders = [replica for replica in replicas if replica.core is not None and replica.core.is_leader]
         if rng.random() < parameters.crash_rate:
             victim = rng.choice(replicas)
             if rng.random() < 0.5:
                 self.crash(victim)
             else:
                 victim.crashes_amid_write = True
+        if rng.random() < parameters.strand_rate:
+            self.strand(rng.choice(leaders or replicas), rng)
         if rng.random() < parameters.blackout_rate:
             self.counts["blackout"] += 1
             for victim in replicas:
@@ -838,7 +848,6 @@ class CoreSimulation:
             self.note("pause", f"{victim.node_id} until {victim.paused_until}")
         if rng.random() < parameters.cut_rate:
             self.cut_links(rng)
-        leaders = [replica for replica in replicas if replica.core is not None and replica.core.is_leader]
         if rng.random() < parameters.stall_rate:
             victim = rng.choice(leaders or replicas)
             victim.stalled_until = self.now + rng.randrange(3 * parameters.settings.election_timeout_ticks * TICK)
@@ -847,7 +856,7 @@ class CoreSimulation:
             victim = rng.choice(replicas)
             if victim.core is not None and victim.paused_until <= self.now:
                 self.peer_reset(victim, rng.choice(replicas).node_id)
-        self.load(1.0)
+        self.load(parameters.proposal_rate)
         self.after(TICK, self.nemesis)
 
     def restart(self, replica: Replica) -> None:
@@ -860,16 +869,31 @@ class CoreSimulation:
         match rng.randrange(3):
             case 0:
                 leaders = [node for node, replica in self.replicas.items() if replica.core is not None and replica.core.is_leader]
-                one = rng.choice(leaders or nodes)
-                cut = {(one, other) for other in nodes} | {(other, one) for other in nodes}
+                cut = self.around(rng.choice(leaders or nodes))
             case 1:
                 cut = {(rng.choice(nodes), rng.choice(nodes))}
             case _:
                 side = {node for node in nodes if rng.random() < 0.5}
                 cut = {(a, b) for a in nodes for b in nodes if (a in side) is not (b in side)}
-        self.cut |= cut
-        self.note("cut", f"{sorted(cut)}")
-        self.after(rng.randrange(1, 8 * self.parameters.settings.election_timeout_ticks * TICK), lambda: self.mend(cut))
+        self.cut_for(cut, rng.randrange(1, 8 * self.parameters.settings.election_timeout_ticks * TICK))
+
+    def around(self, node: NodeId) -> set[tuple[NodeId, NodeId]]:
+        return {(node, other) for other in self.replicas} | {(other, node) for other in self.replicas}
+
+    def cut_for(self, cut: set[tuple[NodeId, NodeId]], duration: int) -> None:
+        if not self.healed:
+            self.cut |= cut
+            self.note("cut", f"{sorted(cut)}")
+            self.after(duration, lambda: self.mend(cut))
+
+    def strand(self, victim: Replica, rng: random.Random) -> None:
+        """Others take over and replace the end of its log, part of which is on the way to its disk all the time."""
+        timeout = self.parameters.settings.election_timeout_ticks * TICK
+        victim.stalled_until = self.now + 8 * timeout
+        self.note("strand", f"{victim.node_id}")
+        cut = self.around(victim.node_id)
+        duration = rng.randrange(2 * timeout, 6 * timeout)
+        self.after(rng.randrange(timeout), lambda: self.cut_for(cut, duration))
 
     def mend(self, cut: set[tuple[NodeId, NodeId]]) -> None:
         """Two cuts may overlap; the first to end ends them both where they do."""
@@ -887,7 +911,7 @@ class CoreSimulation:
             replica.tick_length = TICK
             self.restart(replica)
 
-    def load(self, factor: float) -> None:
+    def load(self, proposal_rate: float) -> None:
         parameters = self.parameters
         rng = self.rngs["load"]
         for replica in self.replicas.values():
@@ -895,7 +919,7 @@ class CoreSimulation:
             if core is None or replica.paused_until > self.now:
                 continue
             if core.is_leader:
-                self.propose_some(replica, core, rng, parameters.proposal_rate * factor)
+                self.propose_some(replica, core, rng, proposal_rate)
                 if not self.healed:
                     self.change_some(replica, core, rng)
                 elif core.configuration.is_joint and not core.configuration.auto_leave:

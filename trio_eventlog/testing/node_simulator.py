@@ -364,7 +364,7 @@ class _Run:
         """Of a node that has lost data nothing is used again: its id is removed, and a new node takes its place."""
         cluster = self.cluster
         for name, node_id in list(self.nemesis.spent.items()):
-            if not self._is_removed(node_id):
+            if node_id not in cluster.removed_ids():
                 if cluster.is_running(name):
                     cluster.crash(name)
                 await self._remove(rng, node_id)
@@ -379,10 +379,6 @@ class _Run:
                     self.counts["replaced what was spent"] += 1
                     del self.nemesis.spent[name]
                     self.nemesis.down.pop(name, None)
-
-    def _is_removed(self, node_id: NodeId) -> bool:
-        cluster = self.cluster
-        return any(node_id in cluster.node(name)._replicas.machine.removed for name in cluster.running)
 
     async def _remove(self, rng: random.Random, node_id: NodeId) -> None:
         request = admin_pb2.RemoveNodeRequest(id=format_id(node_id))
@@ -421,7 +417,7 @@ class _Run:
     async def _start(self, name: str) -> None:
         """With an empty disk if the node is known to be removed. If it is and nobody here knows, it ends, and is seen again."""
         cluster = self.cluster
-        if not cluster.is_new(name) and self._is_removed(cluster.node_id(name)):
+        if not cluster.is_new(name) and cluster.node_id(name) in cluster.removed_ids():
             self.counts["replaced"] += 1
             cluster.wipe(name)
         await cluster.start(name)
@@ -527,9 +523,29 @@ class _Run:
             await trio.sleep(rng.uniform(0, 2 * self.parameters.pause_seconds_max))
 
     async def _consume(self, name: str) -> None:
+        consume = self._consume_by_client if derive(self.seed, name).random() < 0.5 else self._consume_partition
         async with trio.open_nursery() as nursery:
             for partition in range(self.parameters.partitions):
-                nursery.start_soon(self._consume_partition, name, partition)
+                nursery.start_soon(consume, name, partition)
+
+    async def _consume_by_client(self, name: str, partition: int) -> None:
+        """Our own consumer, which goes on by itself when the node it reads from does not."""
+        history = self.histories[partition]
+        offset = 0
+        async with self.cluster.client(name=name, settings=_CLIENT) as client:
+            while True:
+                try:
+                    async with client.consume(TOPIC, start=offset, partition=partition) as records:
+                        async for record in records:
+                            history.consume(f"{name}/{partition}", record.offset, record.value)
+                            offset = record.offset + 1
+                            self.counts["consumed by client"] += 1
+                            self._consumed[name, partition] = offset
+                except OffsetOutOfRange as error:
+                    raise InvariantBroken(f"{name}: what was committed once is out of range: {error}") from error
+                except EventLogError:
+                    # It has its own patience, and this run has none.
+                    await trio.sleep(0.1)
 
     async def _consume_partition(self, name: str, partition: int) -> None:
         """Plain streams at any node, each from where the last one ended."""
