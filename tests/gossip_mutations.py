@@ -3,8 +3,8 @@
     python tests/gossip_mutations.py [--seeds 30] [WORD IN A NAME...]
 
 Each mutation is a text replaced in a copy of the tree. All stories of tests/sim/test_gossip.py run with seed 0, then with seed 1,
-and so on, until one fails: that is the last column of the table in docs/design/gossip.md. When none does, tests/gossip is asked. Not
-a test itself: it takes half an hour.
+and so on, until one fails: that is the last column of the table in docs/design/gossip.md. When none does, tests/gossip is asked.
+Not a test itself: it takes half an hour.
 """
 
 import argparse

@@ -150,7 +150,7 @@ class Node:
         surroundings: Surroundings,
         directory: DataDirectory,
         port: Port,
-        gossip: "_GossipParts | None",
+        gossip: _GossipParts | None,
     ) -> None:
         self.node_id = directory.node_id
         self.listening_on = port.address

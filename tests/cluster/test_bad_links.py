@@ -2,14 +2,17 @@
 
 import logging
 from itertools import permutations
+from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import trustme
 
 from tests.cluster.helpers import QUICK, values_on
-from trio_eventlog.client.client import Client
-from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.client.client import Client, open_client
+from trio_eventlog.net.tls import TlsSettings, build_client_context
+from trio_eventlog.testing.cluster import Cluster, virtual_now_ns
 from trio_eventlog.testing.weather import Weather
 
 VALUE = bytes(range(256)) * 4
@@ -57,6 +60,42 @@ async def test_flipped_bits_between_peers_never_reach_a_log(caplog: pytest.LogCa
         assert len(links) > 10, "and links came back"
         cluster.network.calm()
         await check_all_have(cluster, values)
+
+
+@pytest.fixture
+def tls_files(tmp_path: Path) -> TlsSettings:
+    """One certificate for all nodes of a cluster of three."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("n1", "n2", "n3")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(tmp_path / "node.pem"), append=True)
+    issued.private_key_pem.write_to_path(str(tmp_path / "node.key"))
+    return TlsSettings(certificate=str(tmp_path / "node.pem"), key=str(tmp_path / "node.key"), authority=str(tmp_path / "ca.pem"))
+
+
+async def test_over_tls_no_flipped_bit_gets_anywhere(tls_files: TlsSettings, caplog: pytest.LogCaptureFixture) -> None:
+    """Of peers and of clients: calls are repeated until they get through, and each value is in the log once, as it was sent."""
+    caplog.set_level(logging.INFO, "trio_eventlog.net.transport")
+    cluster = Cluster(3, seed=71, tls_cert=tls_files.certificate, tls_key=tls_files.key, tls_ca=tls_files.authority)
+    async with cluster:
+        async with open_client(
+            ",".join(map(cluster.address, cluster.names)),
+            network=cluster.network.host("client"),
+            tls=build_client_context(tls_files.authority, alpn=("h2",)),
+            rng=cluster.random("client"),
+            now_ns=virtual_now_ns,
+        ) as client:
+            await client.create_topic("orders")
+            await cluster.wait_registered()
+            await cluster.wait_topic("orders")
+            cluster.network.weather = attrs.evolve(cluster.network.weather, flip_chance=0.02)
+            values = [b"%d " % number + bytes(200) for number in range(100)]
+            for value in values:
+                await client.produce("orders", value)
+            assert sum("BAD_RECORD_MAC" in text for text in caplog.messages) > 3, "bits were flipped"
+            cluster.network.calm()
+            await check_all_have(cluster, values)
 
 
 @pytest.mark.parametrize("both_ways", [True, False])

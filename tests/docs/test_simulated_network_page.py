@@ -30,7 +30,7 @@ def run_example(folder: Path, *arguments: str) -> tuple[int, str]:
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
 

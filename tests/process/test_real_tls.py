@@ -226,8 +226,11 @@ def test_a_client_with_a_certificate_is_no_peer(
 def test_tls_without_client_certificates(
     make_daemon: Callable[..., Daemon], make_client: Callable[..., ForeignClient], node_files: Files
 ) -> None:
-    """Server authentication alone: any client that trusts the node."""
+    """Server authentication alone: any client that trusts the node. Without keys nothing is gossiped beside TLS."""
     daemon = make_daemon("n0", "--listen", "127.0.0.1:0", *node_files.flags()).start()
+    assert "this node does not gossip" in daemon.log()
+    with socket.socket(type=socket.SOCK_DGRAM) as packets:
+        packets.bind(("127.0.0.1", int(daemon.address.rpartition(":")[2])))
     client = make_client([daemon.address], credentials=node_files.credentials(with_certificate=False))
     assert client.produce(0, TOPIC, [b"x"]).base_offset == 0
     assert client.read_all(0, TOPIC) == [b"x"]

@@ -69,6 +69,8 @@ class Simulation:
         self.traffic: Counter[str] = Counter()
         self.groups: dict[str, int] = {}
         """Partition: nodes of different groups do not hear each other."""
+        self.cut_pairs: set[frozenset[str]] = set()
+        """These two do not hear each other, though everybody else hears both."""
         self.incarnations: dict[str, int] = {}
         """The highest that each name has ever taken itself."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -230,7 +232,8 @@ class Simulation:
         self.settle(node)
 
     def hears(self, source: str, target: str) -> bool:
-        return self.groups.get(source, 0) == self.groups.get(target, 0)
+        is_together = self.groups.get(source, 0) == self.groups.get(target, 0)
+        return is_together and frozenset((source, target)) not in self.cut_pairs
 
     def _delay(self) -> float:
         return self.rng.uniform(self.weather.delay_seconds_min, self.weather.delay_seconds_max)

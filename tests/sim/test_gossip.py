@@ -20,6 +20,7 @@ from trio_eventlog.gossip.events import (
     MemberJoined,
     MemberLeft,
     MemberStatus,
+    MemberSuspected,
     UserEventReceived,
 )
 from trio_eventlog.gossip.messages import Dead, Suspect
@@ -245,6 +246,16 @@ def test_slow_observers(seed: int) -> None:
         simulation.run(3)
     assert {whom for _, _, whom in simulation.failures()} <= slow
     assert simulation.run_until(simulation.agree, 60) is not None
+
+
+def test_others_vouch(seed: int) -> None:
+    """Two who do not hear each other, by packets or streams, do not even suspect each other: others ping for them."""
+    size = max(5, sizes(seed, 20))
+    simulation = cluster(seed, size)
+    simulation.cut_pairs = {frozenset(("m1", "m2")), frozenset(("m0", "m3"))}
+    simulation.run(60)
+    assert not [event for _, _, event in simulation.events if isinstance(event, MemberSuspected)]
+    assert simulation.agree()
 
 
 def test_the_dead_stay_dead(seed: int) -> None:

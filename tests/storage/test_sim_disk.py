@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from trio_eventlog.errors import DamagedData, DiskFull, StorageFailed
@@ -207,6 +208,62 @@ async def test_full() -> None:
     assert await disk.free_bytes("/d") == 100
     with pytest.raises(StorageFailed):
         await file.write_at(900, [b"x" * 101])
+
+
+async def test_full_for_a_while() -> None:
+    """Others may fill the disk; it stays full when the machine crashes, and is as before once they have made room."""
+    disk = await new_disk(capacity_bytes=1000)
+    await put(disk, "/d/f", b"x" * 300)
+    disk.fill(free_bytes=50)
+    assert await disk.free_bytes("/d") == 50
+    disk = disk.crash()
+    file = await disk.open("/d/f")
+    with pytest.raises(DiskFull):
+        await file.preallocate(351)
+    disk.make_room()
+    assert await disk.free_bytes("/d") == 700
+    await file.preallocate(351)
+
+
+async def test_a_write_can_be_waited_for() -> None:
+    """Told as it begins, by kind and by path, once for each who waits."""
+    disk = await new_disk()
+    disk.latency_seconds = {Operation.WRITE: lambda: 0.0}
+    told: list[str] = []
+
+    async def wait(operation: Operation, path_part: str) -> None:
+        await disk.wait_operation(operation, path_part)
+        told.append(path_part)
+
+    async with trio.open_nursery() as nursery:
+        for operation, path_part in ((Operation.WRITE, "f"), (Operation.WRITE, "other"), (Operation.SYNC, "")):
+            nursery.start_soon(wait, operation, path_part)
+        await trio.testing.wait_all_tasks_blocked()
+        file = await disk.open("/d/f", create=True)
+        await file.write_at(0, [b"x"])
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == ["f"]
+        await file.sync()
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == ["f", ""]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_durable_of_a_file_can_be_seen() -> None:
+    """Bytes by sync, the name by the directory's."""
+    disk = await new_disk()
+    file = await disk.open("/d/f", create=True)
+    await file.write_and_sync(0, [b"abc"])
+    assert (file.durable_content(), file.is_named_durably()) == (b"abc", False)
+    await disk.sync_directory("/d")
+    assert file.is_named_durably()
+    await file.write_at(1, [b"?"])
+    await file.write_at(2, [b"?"])
+    assert (file.durable_content(), file.unsynced_from()) == (b"abc", 1)
+    await file.sync()
+    assert file.durable_content() == b"a??"
+    assert file.unsynced_from() > 3
+    assert disk.paths() == ["/d/f"]
 
 
 async def test_latency_is_virtual(autojump_clock: MockClock) -> None:

@@ -574,6 +574,10 @@ class Cluster:
             voters.append(frozenset() if configuration.is_joint else configuration.voters)
         return voters
 
+    def removed_ids(self) -> set[NodeId]:
+        """Ids of nodes removed for ever, as far as running nodes know of it. They may still be voters of a group, for a while."""
+        return {node_id for name in self.running for node_id in self.node(name)._replicas.machine.removed}
+
     def voters(self, topic: str | None = None, partition: int = 0) -> set[str]:
         """Names of the voters of a group, as its leader has them; empty while there is none."""
         leader = self.leader(topic, partition)

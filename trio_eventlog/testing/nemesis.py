@@ -135,7 +135,7 @@ class Nemesis:
         self._cut_until = 0.0
         self._until: dict[str, float] = {}
         """When a node is to go on that is paused or has a full disk."""
-        self._is_disk_touched: set[str] = set()
+        self._touched: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.down: dict[str, float] = {}
         self.spent: dict[str, NodeId] = {}
@@ -182,7 +182,7 @@ class Nemesis:
 
     def explains(self, name: str) -> bool:
         """Whether this node's disk was made to fail, fill up or lie, so that it may have stopped itself for it."""
-        return name in self._is_disk_touched
+        return name in self._touched
 
     # Faults
 
@@ -309,7 +309,7 @@ class Nemesis:
         if fault == "slow disk":
             disk.latency_seconds[rng.choice(list(Operation))] = rng.choice((0.001, 0.02, 0.3))
             return
-        self._is_disk_touched.add(name)
+        self._touched.add(name)
         if fault == "failing disk":
             operation = rng.choice((Operation.WRITE, Operation.SYNC, Operation.NAMES))
             disk.faults.append(
@@ -325,7 +325,8 @@ class Nemesis:
         """Whether the durable data of one more node may go."""
         if name in self.spent or len(self.spent) >= self._spendable:
             return False
-        return self._is_minority({*self.spent.values(), self._cluster.node_id(name)})
+        # Nobody starts a removed node's data again, though it votes until the last group has let it go.
+        return self._is_minority({*self.spent.values(), *self._cluster.removed_ids(), self._cluster.node_id(name)})
 
     def _is_minority(self, node_ids: set[NodeId]) -> bool:
         """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
@@ -345,7 +346,7 @@ class Nemesis:
             path = rng.choice(sealed)
             disk.flip_bit(path, rng.randrange(len(disk.content(path))), rng.randrange(8))
         self.spent[name] = cluster.node_id(name)
-        self._is_disk_touched.add(name)
+        self._touched.add(name)
 
     # Undoing
 

@@ -354,7 +354,7 @@ class _Run:
         """Of a node that has lost data nothing is used again: its id is removed, and a new node takes its place."""
         cluster = self.cluster
         for name, node_id in list(self.nemesis.spent.items()):
-            if not self._is_removed(node_id):
+            if node_id not in cluster.removed_ids():
                 if cluster.is_running(name):
                     cluster.crash(name)
                 await self._remove(rng, node_id)
@@ -369,10 +369,6 @@ class _Run:
                     self.counts["replaced what was spent"] += 1
                     del self.nemesis.spent[name]
                     self.nemesis.down.pop(name, None)
-
-    def _is_removed(self, node_id: NodeId) -> bool:
-        cluster = self.cluster
-        return any(node_id in cluster.node(name)._replicas.machine.removed for name in cluster.running)
 
     async def _remove(self, rng: random.Random, node_id: NodeId) -> None:
         request = admin_pb2.RemoveNodeRequest(id=format_id(node_id))
@@ -411,7 +407,7 @@ class _Run:
     async def _start(self, name: str) -> None:
         """With an empty disk if the node is known to be removed. If it is and nobody here knows, it ends, and is seen again."""
         cluster = self.cluster
-        if not cluster.is_new(name) and self._is_removed(cluster.node_id(name)):
+        if not cluster.is_new(name) and cluster.node_id(name) in cluster.removed_ids():
             self.counts["replaced"] += 1
             cluster.wipe(name)
         await cluster.start(name)
