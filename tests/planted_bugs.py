@@ -2,7 +2,7 @@
 
     python tests/planted_bugs.py [cores] [nodes] [--seeds N] [--first-seed N] [WORD IN A NAME...]
 
-Each bug is a text replaced in a copy of the tree, as in mutations.py. The results are kept in docs/testing.md. Not a test itself:
+Each bug is a text replaced in a copy of the tree, as in mutations.py. The results are kept in docs/planted-bugs.md. Not a test:
 it takes half an hour, most of it for the nodes.
 """
 
