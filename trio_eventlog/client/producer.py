@@ -126,7 +126,7 @@ class Producer:
         self._batch_records = batch_records
         self._max_batch_bytes = max_batch_bytes
         self._open: dict[int, OpenBatch] = {}
-        # In the order of their making, which decides whose failure is raised first: a set has the order of addresses in memory.
+        # In the order of their making: a set would be walked by addresses in memory, otherwise in every process.
         self._unfinished: dict[OpenBatch, None] = {}
         self._failed: list[OpenBatch] = []
         self._ranges: dict[int, ProducedRange] = {}
