@@ -21,6 +21,7 @@ from trio_eventlog.errors import (
     Unavailable,
 )
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
+from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
 
@@ -207,6 +208,23 @@ async def test_a_group_that_moves_while_the_call_waits_is_followed() -> None:
         here.closed_by = NotLeader("it has moved")
         assert await made.at_leader(here, never, failing()) == "done"  # type: ignore[arg-type]
     assert asked == [GroupId(7)]
+
+
+async def test_nodes_none_of_which_can_be_reached_are_asked_in_turn_and_with_pauses() -> None:
+    """A guess that was wrong leads to another guess, not to a loop without a pause, which would stop the whole node."""
+
+    class Unreachable(Dialled):
+        async def __call__(self, node_id: NodeId) -> trio.abc.Stream:
+            self.nodes.append(node_id)
+            assert len(self.nodes) < 100, "asked without a pause"
+            raise OSError("its address is not known")
+
+    dialled = Unreachable()
+    elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
+    async with forwarder(dialled) as made:
+        with pytest.raises(NoQuorum):
+            await made.at_leader(elsewhere, never, never)
+    assert dialled.nodes[:4] == [OTHER, THIRD, OTHER, THIRD]
 
 
 async def test_one_connection_to_each_node_for_all_calls() -> None:

@@ -52,10 +52,13 @@ class Elsewhere:
             self._turn += 1
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
-        """Nobody tells: whoever waits gives up after a while and asks again."""
-        if self.leader_id == node_id:
+        """Nobody tells: whoever waits gives up after a while and asks again.
+
+        Another guess is no leader. It too is worth its wait, or nodes none of which can be reached would be asked without a pause.
+        """
+        if self._hint in (NOBODY, node_id):
             await trio.sleep_forever()
-        return self.leader_id
+        return self._hint
 
     def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
         return nullcontext()
