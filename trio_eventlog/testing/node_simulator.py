@@ -660,7 +660,12 @@ class _Run:
 
 
 _CLIENT = ClientSettings(
-    attempt_timeout_seconds=1.0, request_timeout_seconds=20.0, keepalive_seconds=1.0, keepalive_timeout_seconds=1.0
+    attempt_timeout_seconds=1.0,
+    request_timeout_seconds=20.0,
+    keepalive_seconds=1.0,
+    keepalive_timeout_seconds=1.0,
+    # Shorter than the patience of this run: a stream may hang between two nodes, of which its client cannot know.
+    consumer_idle_seconds=5.0,
 )
 
 
