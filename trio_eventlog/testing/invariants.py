@@ -136,7 +136,9 @@ class Invariants(trio.abc.Instrument):
             driver = frame.f_locals["self"]
             if driver not in self._seen:
                 self._check(self._begin, driver)
-            self._tasks[task] = self._seen[driver]
+            # Not there when it was already found broken as it began, or something else before.
+            if (seen := self._seen.get(driver)) is not None:
+                self._tasks[task] = seen
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         seen = self._tasks.get(task)
