@@ -149,7 +149,7 @@ async def test_forbidden_node_file(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(disk):
         pass
 
-    async def refuse(path: str, *, create: bool = False) -> None:
+    async def refuse(path: str, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
     with monkeypatch.context() as patched:
@@ -176,7 +176,7 @@ async def test_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk keeps its own name."""
     disk = new_disk()
 
-    async def full(path: str, *, create: bool = False) -> None:
+    async def full(path: str, **options: object) -> None:
         raise DiskFull(path)
 
     monkeypatch.setattr(disk, "open", full)
