@@ -325,12 +325,13 @@ class Nemesis:
         """Whether the durable data of one more node may go."""
         if name in self.spent or len(self.spent) >= self._spendable:
             return False
-        # Nobody starts a removed node's data again, though it votes until the last group has let it go.
-        return self._is_minority({*self.spent.values(), *self._cluster.removed_ids(), self._cluster.node_id(name)})
+        return self._is_minority({*self.spent.values(), self._cluster.node_id(name)})
 
     def _is_minority(self, node_ids: set[NodeId]) -> bool:
         """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
-        return all(len(voters) > 2 * len(node_ids & voters) for voters in self._cluster.voters_of_groups())
+        # Nobody starts a removed node's data again, though it votes until the last group has let it go.
+        gone = node_ids | self._cluster.removed_ids()
+        return all(len(voters) > 2 * len(gone & voters) for voters in self._cluster.voters_of_groups())
 
     def _spend(self, fault: str, name: str) -> None:
         cluster, rng = self._cluster, self._rng

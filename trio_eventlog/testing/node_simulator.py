@@ -647,6 +647,10 @@ class _Run:
                 for name in cluster.names
                 if (name == leader or name not in broken) and (replica := cluster.replica(name, TOPIC, partition)) is not None
             }
+            if broken:
+                # A move to a node that does not come back never ends, and leaves a replica that the group has let go already.
+                group = replicas[leader].status().configuration.nodes
+                replicas = {name: replica for name, replica in replicas.items() if replica.node_id in group}
             # A leader with damage is still a leader, but cannot be read.
             names.extend(name for name in replicas if name not in self.nemesis.spent)
             states = {(s.last_index, s.last_term, s.applied_index) for s in (replica.status() for replica in replicas.values())}
