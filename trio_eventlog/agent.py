@@ -92,6 +92,8 @@ NO_GOSSIP = (
 )
 LEAVE_DELAY_SECONDS = 0.2
 """How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
+FAREWELL_SECONDS_MAX = 2.0
+"""How long a node that others refuse as removed waits for its own log to say so."""
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
@@ -479,8 +481,10 @@ class Node:
         """A node that missed its removal is told by whomever it dials."""
         await self._disowned_wanted.wait()
         assert self._disowned is not None
-        if self._removed.is_set():
-            return  # it knows, and ends in good order
+        # One that is being taken out just now can hear it there before its own log has it, and then it ends in good order.
+        with trio.move_on_after(FAREWELL_SECONDS_MAX):
+            await self._removed.wait()
+            return
         raise self._disowned
 
     async def _tick(self) -> None:

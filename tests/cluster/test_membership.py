@@ -1,5 +1,7 @@
 """Growing, shrinking, replacing: nodes join, are promoted, drained, removed, while records flow."""
 
+from functools import partial
+
 import pytest
 import trio
 
@@ -7,8 +9,10 @@ from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK, consume, produce, val
 from trio_eventlog.client.client import Client
 from trio_eventlog.errors import MembershipRefused
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.net.links import LinkRefused
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
+from trio_eventlog.testing.weather import Weather
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 
@@ -197,6 +201,26 @@ async def test_a_removed_node_is_refused_for_ever_and_says_what_to_do() -> None:
         await cluster.start(name)
         await cluster.wait_voters(None, *cluster.names)
         assert cluster.node_id(name) != former_id
+
+
+async def test_a_drained_node_that_hears_of_its_removal_from_others_first_ends_in_good_order() -> None:
+    """Those whose log has the removal refuse it at once, while its own log comes late."""
+    async with Cluster(3, seed=26) as cluster:
+        leader = await cluster.wait_leader()
+        (goes, stays) = (name for name in cluster.names if name != leader)
+        node_id = cluster.node_id(goes)
+        cluster.network.set_weather(leader, goes, Weather(latency_seconds_min=0.3, latency_seconds_max=0.3))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(drain, cluster, goes, by=stays))
+            await cluster.wait_until(
+                lambda: node_id in cluster.node(stays)._replicas.machine.removed, "the removal, in the log of another one"
+            )
+            node = cluster.node(goes)
+            assert node_id not in node._replicas.machine.removed
+            with pytest.raises(LinkRefused, match="was removed"):
+                await node._probe(cluster.address(stays))
+            await cluster.wait_over(goes)
+        assert cluster.failures() == {}
 
 
 async def test_rolling_restart_faster_than_the_stabilisation_time() -> None:
