@@ -440,7 +440,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, help=f"give up after so many ({SEEDS_MAX})")
     parser.add_argument("--first-seed", type=int, default=0, help="where to begin (%(default)s)")
     parser.add_argument("words", nargs="*", help="cores, nodes, or words in the names of bugs; all by default")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     kinds = [word for word in options.words if word in BUGS] or list(BUGS)
     words = [word for word in options.words if word not in BUGS]
     print("| planted | seeds | found by |\n| --- | --- | --- |", flush=True)
