@@ -85,6 +85,7 @@ _OWN_SERVICES = (
     event_log_pb2.DESCRIPTOR.services_by_name["EventLog"],
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 )
+_HEALTH_NAMES = ("", *(service.full_name for service in _OWN_SERVICES))
 GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
 NO_GOSSIP = (
     "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
@@ -495,7 +496,7 @@ class Node:
 
     def _tell_health(self) -> None:
         is_ready = not self.unready_because()
-        for name in ("", *(service.full_name for service in _OWN_SERVICES)):
+        for name in _HEALTH_NAMES:
             self._health.set_serving(is_ready, name)
 
     async def _stop(self, seconds_max: float) -> None:

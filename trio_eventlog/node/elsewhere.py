@@ -9,6 +9,11 @@ from trio_eventlog.errors import EventLogError, NotLeader
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 
 
+def not_here(name: str, leader_id: NodeId) -> NotLeader:
+    """The refusal of a call for a group that lives on other nodes only; `leader_id` is where to go."""
+    return NotLeader(f"{name} does not live on this node: go to another one", leader_id)
+
+
 class Elsewhere:
     """Stands in for a `Replica` where a call looks for the group's leader: a guess, corrected by what the nodes answer.
 
@@ -50,6 +55,10 @@ class Elsewhere:
         if self._hint in (NOBODY, asked):
             self._hint = NOBODY
             self._turn += 1
+
+    def refusal(self) -> NotLeader:
+        """Of a call that another node has carried here already."""
+        return not_here(self.name, self.leader_id)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
         """Nobody tells: whoever waits gives up after a while and asks again.

@@ -19,6 +19,7 @@ from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.machine.placement import spread_leaders
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
 from trio_eventlog.node.departed import Departed, depart, finish_departure, has_log
+from trio_eventlog.node.elsewhere import not_here
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.raft_driver import Send
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
@@ -131,8 +132,7 @@ class Replicas:
         item = self._open.get(group_id)
         if item is not None:
             return item.replica
-        name = self.name_elsewhere(group_id)
-        raise NotLeader(f"{name} does not live on this node: go to another one", self.nodes_elsewhere(group_id)[0])
+        raise not_here(self.name_elsewhere(group_id), self.nodes_elsewhere(group_id)[0])
 
     def name_elsewhere(self, group_id: GroupId) -> str:
         """What a partition that is not open here is called. Raises TopicNotFound when it is none, or is to be open here soon."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_eventlog.errors import InvalidArgument, NotLeader
+from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
@@ -97,7 +97,7 @@ class AdminService:
 
         async def local() -> str:
             if isinstance(replica, Elsewhere):
-                raise NotLeader(f"{replica.name} does not live on this node: go to another one", replica.leader_id)
+                raise replica.refusal()
             return format_id(await replica.transfer_leadership(to, self._transfer_seconds_max))
 
         async def remote(channel: Channel) -> str:

@@ -218,7 +218,7 @@ class EventLogService:
         partition = self._partition(topic, request)
         replica = self._broker.place(topic.name, partition)
         if isinstance(replica, Elsewhere) and is_forwarded:
-            raise NotLeader(f"{replica.name} does not live on this node: go to another one", replica.leader_id)
+            raise replica.refusal()
         lane = None
         if not batch.producer_id:
             lane = self._lanes.take(replica.group_id)
@@ -343,7 +343,7 @@ class EventLogService:
         topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics)
         place = self._broker.place(topic.name, request.partition)
         if isinstance(place, Elsewhere) and is_forwarded(context):
-            raise NotLeader(f"{place.name} does not live on this node: go to another one", place.leader_id)
+            raise place.refusal()
         return place
 
     async def _start(self, replica: Replica, request: messages.ConsumeRequest) -> int:
