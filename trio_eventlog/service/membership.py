@@ -1,6 +1,7 @@
 """Members, draining and removing, from any node: the catalog's leader decides."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id, parse_id
@@ -52,27 +53,19 @@ class MembershipAdministration:
 
     async def drain_node(self, request: messages.DrainNodeRequest, context: Context) -> messages.DrainNodeResponse:
         node_id = _node_id(request.id)
-
-        async def local() -> None:
-            await self._reconciler.drain(node_id)
-
-        async def remote(channel: Channel) -> None:
-            await forward(channel, _METHODS["DrainNode"], request)
-
-        await (local() if is_forwarded(context) else self._forwarder.at_leader(self._broker.catalog, local, remote))
+        await self._at_leader("DrainNode", request, context, lambda: self._reconciler.drain(node_id))
         return messages.DrainNodeResponse()
 
     async def remove_node(self, request: messages.RemoveNodeRequest, context: Context) -> messages.RemoveNodeResponse:
         node_id = _node_id(request.id)
+        await self._at_leader("RemoveNode", request, context, lambda: self._reconciler.remove(node_id))
+        return messages.RemoveNodeResponse()
 
-        async def local() -> None:
-            await self._reconciler.remove(node_id)
-
+    async def _at_leader(self, method: str, request: Any, context: Context, local: Callable[[], Awaitable[None]]) -> None:
         async def remote(channel: Channel) -> None:
-            await forward(channel, _METHODS["RemoveNode"], request)
+            await forward(channel, _METHODS[method], request)
 
         await (local() if is_forwarded(context) else self._forwarder.at_leader(self._broker.catalog, local, remote))
-        return messages.RemoveNodeResponse()
 
 
 async def ask_node(forwarder: Forwarder, node_id: NodeId, with_partitions: bool) -> NodeReport:
