@@ -22,13 +22,15 @@ RUN_SECONDS_MAX = {"cores": 20, "nodes": 200}
 """A run that takes so much of a processor does not end, which is a way of being found."""
 
 SEARCH = """
-import signal, sys
+import logging, signal, sys
 from importlib import import_module
 from pathlib import Path
 
 module, first, end, seconds, root = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
 simulation = import_module(module)
 assert Path(simulation.__file__).is_relative_to(root), "this is not the copy"
+
+logging.disable(logging.CRITICAL)
 
 class NoEnd(BaseException):
     "No Exception, since those are caught where a run ends."
