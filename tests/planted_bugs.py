@@ -18,7 +18,7 @@ from mutations import MUTATIONS, Mutation, planted
 SEEDS_MAX = {"cores": 2000, "nodes": 300}
 """A bug that takes more seeds than this is one that the simulations do not find."""
 
-RUN_SECONDS_MAX = {"cores": 20, "nodes": 200}
+RUN_SECONDS_MAX = {"cores": 20, "nodes": 60}
 """A run that takes so much of a processor does not end, which is a way of being found."""
 
 SEARCH = """
@@ -35,8 +35,11 @@ logging.disable(logging.CRITICAL)
 class NoEnd(BaseException):
     "No Exception, since those are caught where a run ends."
 
+ends = []
+
 def too_long(signum, frame):
-    raise NoEnd(f"no end within {seconds} s")
+    ends.append(f"no end within {seconds} s")
+    raise NoEnd
 
 signal.signal(signal.SIGPROF, too_long)
 for seed in range(first, end):
@@ -44,7 +47,7 @@ for seed in range(first, end):
     try:
         simulation.run_seed(seed)
     except BaseException as error:
-        print(seed, str(error).strip().partition("\\n")[0] or repr(error))
+        print(seed, *ends or [str(error).strip().partition("\\n")[0] or repr(error)])
         break
     signal.setitimer(signal.ITIMER_PROF, 0)
 """

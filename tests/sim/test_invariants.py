@@ -158,7 +158,7 @@ def test_a_commit_without_a_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("acks", "what"), [(Acks.LEADER, "and the log is durable to"), (Acks.QUORUM, r"acknowledges \d+ of term \d+, committed are")]
+    ("acks", "what"), [(Acks.LEADER, "and the log is durable to"), (Acks.QUORUM, r"committed there is nothing")]
 )
 def test_an_acknowledgement_that_comes_too_early(acks: Acks, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As soon as the core has taken the batch."""
@@ -187,7 +187,7 @@ def test_an_acknowledgement_of_another_entry() -> None:
         proposal.resolve(None)
         await trio.sleep(1)
 
-    with pytest.raises(InvariantBroken, match="acknowledges 1 of term 0, and one of 1 is there"):
+    with pytest.raises(InvariantBroken, match=r"acknowledges 1 of term 0, committed there is \[1\]"):
         watched(story)
 
 

@@ -172,6 +172,8 @@ class Invariants(trio.abc.Instrument):
         seen = self._seen[driver] = _Seen(driver, group, promise)
         group.drivers[core.node_id] = driver
         self._interpose(seen)
+        if driver._log.recovery.torn_bytes:
+            self.marks["torn tail"] += 1
         state = driver._hard_state.state
         if state.term < promise.term or (state.term == promise.voted_in and state.vote != promise.vote):
             raise self._broken_by(seen, f"came back with {state} after {promise}")
@@ -316,16 +318,16 @@ class Invariants(trio.abc.Instrument):
                 self._check_acknowledged(seen, proposal)
 
     def _check_acknowledged(self, seen: _Seen, proposal: Proposal) -> None:
-        index, term = proposal.index, proposal.term
-        committed = seen.group.committed
-        if index <= len(committed):
-            if committed[index - 1] != term:
-                raise self._broken_by(seen, f"acknowledges {index} of term {term}, and one of {committed[index - 1]} is there")
-        elif proposal.acks is Acks.QUORUM:
-            raise self._broken_by(seen, f"acknowledges {index} of term {term}, committed are {len(committed)}")
-        else:
-            self._check_durable(seen, index)
-            self.marks["acknowledged by the leader alone"] += 1
+        index, term, committed = proposal.index, proposal.term, seen.group.committed
+        if proposal.acks is Acks.QUORUM:
+            if index > len(committed) or committed[index - 1] != term:
+                others = committed[index - 1 : index] or "nothing"
+                raise self._broken_by(seen, f"acknowledges {index} of term {term}, committed there is {others}")
+            return
+        self._check_durable(seen, index)
+        if seen.driver._log.term(index) != term:
+            raise self._broken_by(seen, f"acknowledges {index} of term {term}, and holds one of {seen.driver._log.term(index)}")
+        self.marks["acknowledged by the leader alone"] += index > len(committed)
 
     # What a driver does in a step
 

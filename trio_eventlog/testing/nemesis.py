@@ -76,8 +76,17 @@ FAULTS = (
     "clock",
     "hand over",
 )
-RARE = {"crash all": 0.2, "stop": 0.5, "upgrade": 0.5, "lost disk": 0.3, "flip": 0.3}
-"""How likely some are, the others being 1: either hard on progress, or long in being repaired."""
+LIKELY = {
+    "crash all": 0.2,
+    "stop": 0.5,
+    "upgrade": 0.5,
+    "lost disk": 0.3,
+    "flip": 0.3,
+    "sharp crash": 2.0,
+    "depose": 2.0,
+    "outlast": 2.0,
+}
+"""How likely some are, the others being 1: hard on progress, or long in being repaired; or what most can go wrong with."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -104,7 +113,7 @@ class FaultParameters:
 def draw_parameters(rng: random.Random) -> FaultParameters:
     """Each fault is in about two runs of three, some of them much of the time."""
     return FaultParameters(
-        weights={fault: rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0))) * RARE.get(fault, 1.0) for fault in FAULTS},
+        weights={fault: rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0))) * LIKELY.get(fault, 1.0) for fault in FAULTS},
         interval_seconds=rng.choice((0.5, 1.0, 3.0)),
         down_seconds_max=rng.choice((0.2, 3.0, 10.0)),
         cut_seconds_max=rng.choice((0.5, 3.0, 10.0)),
@@ -278,17 +287,18 @@ class Nemesis:
     async def _crash_amid_a_write(self) -> None:
         """Term and vote are on their way to the disk, and entries follow, to another file; or any write is."""
         cluster = self._cluster
-        found = await self._wait_write(cluster.running, self._rng.choice(("hard_state", "/log/")))
+        rng = self._rng
+        found = await self._wait_write(cluster.running, rng.choice(("hard_state", "/log/")))
         if found is not None:
-            mode = self._rng.choice((CrashMode.LOSE, self._parameters.crash_mode))
-            for victim in cluster.running if self._rng.random() < 0.4 else [found]:
+            mode = rng.choice((CrashMode.LOSE, CrashMode.DRAW, self._parameters.crash_mode))
+            for victim in cluster.running if rng.random() < 0.4 else [found]:
                 self._crash_sharply(victim, mode)
-            if self._rng.random() < 0.5 and await self._wait_write([found], "/log/") is not None:
-                # What the first crash has left, and recovery found, is where it writes now.
+            if rng.random() < 0.5 and await self._wait_write([found], "/log/") is not None:
+                # It writes where the first crash has left something, and recovery has found it.
                 self._crash_sharply(found, mode)
 
     async def _wait_write(self, names: Sequence[str], path_part: str) -> str | None:
-        """Until one of these begins to write, and some moment more, in which it may be done; which. None: they do not."""
+        """Until one of these begins to write there, and a moment more; which. None: they do not."""
         cluster = self._cluster
         found: list[str] = []
 
@@ -301,7 +311,8 @@ class Nemesis:
             async with trio.open_nursery() as nursery:
                 for name in names:
                     nursery.start_soon(look, name)
-        await trio.sleep(self._rng.uniform(0, 0.003))
+        # Amid its sync, or in what comes after a new term: entries, to another file.
+        await trio.sleep(self._rng.uniform(0, DEFAULT_SYNC_SECONDS if path_part == "/log/" else 3 * DEFAULT_SYNC_SECONDS))
         return found[0] if found else None
 
     def _crash_sharply(self, name: str, mode: CrashMode) -> None:
