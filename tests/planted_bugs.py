@@ -408,6 +408,50 @@ NODES: tuple[Mutation, ...] = (
         "        return bisect_right(self.indexes, index) - 1\n",
         "        return min(bisect_right(self.indexes, index), len(self.indexes) - 1)\n",
     ),
+    Mutation(
+        "a stream goes on one record early",
+        "trio_eventlog/service/event_log.py",
+        " and len(response.records) == request.max_records:\n                return response, at\n",
+        " and len(response.records) == request.max_records:\n                return response, at - 1\n",
+    ),
+    Mutation(
+        "a command of the catalog is answered before it is committed",
+        "trio_eventlog/node/raft_driver.py",
+        "        self._wait_for_own_disk.extend(accepted)\n",
+        "        self._wait_for_own_disk.extend(accepted)\n"
+        "        for proposal in accepted:\n"
+        "            if not isinstance(proposal.payload, Batch):\n"
+        "                proposal.resolve(None)\n",
+    ),
+    Mutation(
+        "what is applied again after a restart leaves the last producer out",
+        "trio_eventlog/node/raft_driver.py",
+        "                first = frames[-1].index + 1\n                self._is_applying",
+        "                if self._applier.producers:\n"
+        "                    self._applier.producers._producers.popitem()\n"
+        "                first = frames[-1].index + 1\n                self._is_applying",
+    ),
+    Mutation(
+        "the name of a new segment is not synced",
+        "trio_eventlog/storage/segmented_log.py",
+        "            await self._disk.sync_directory(self._directory)\n        runs =",
+        "            pass\n        runs =",
+    ),
+    Mutation(
+        "a roll loses an entry",
+        "trio_eventlog/storage/segmented_log.py",
+        "                await self._seal(active)\n                continue\n",
+        "                await self._seal(active)\n                start += 1\n                continue\n",
+    ),
+    Mutation(
+        "a failed write is ignored",
+        "trio_eventlog/node/raft_driver.py",
+        "                    await self._log.append(part)\n",
+        "                    try:\n"
+        "                        await self._log.append(part)\n"
+        "                    except EventLogError:\n"
+        "                        pass\n",
+    ),
 )
 
 MODULES = {"cores": "trio_eventlog.testing.core_simulator", "nodes": "trio_eventlog.testing.node_simulator"}

@@ -11,7 +11,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | stop | in good order |
 | upgrade | the same, and the node comes back as of the next release, or of this one again |
 | pause | the process stands still, whatever arrives, and goes on without knowing |
-| outlast | the same to a leader amid a write; the others elect, and hand over, and it hears of two terms at once |
+| outlast | the same to a leader that was cut off amid a write; the others elect, and hand over, and it hears of two terms at once |
 | cut off, split, one way | silent cuts |
 | depose | a leader is cut off from the nodes and not from clients, until another leads; some crash as they replace what they held |
 | clog | nothing passes between two, and comes in a burst later |
@@ -44,7 +44,7 @@ from trio_eventlog.testing.disk import SECTOR_BYTES, CrashMode, Fault, Operation
 SHARP_SECONDS_MAX = 10.0
 """How long a sharp crash waits for its moment."""
 OUTLAST_SECONDS_MAX = 10.0
-"""How long a leader stands still, or is cut off, at most, until it has a successor."""
+"""How long a leader is cut off, at most, until it has a successor."""
 CLOCK_JUMP_SECONDS_MAX = 86_400.0
 
 FAULTS = (
@@ -80,11 +80,11 @@ LIKELY = {
     "crash all": 0.2,
     "stop": 0.5,
     "upgrade": 0.5,
-    "lost disk": 0.3,
-    "flip": 0.3,
+    "lost disk": 0.5,
+    "flip": 0.5,
     "sharp crash": 2.0,
     "depose": 2.0,
-    "outlast": 2.0,
+    "outlast": 3.0,
 }
 """How likely some are, the others being 1: hard on progress, or long in being repaired; or what most can go wrong with."""
 
@@ -290,14 +290,14 @@ class Nemesis:
         rng = self._rng
         found = await self._wait_write(cluster.running, rng.choice(("hard_state", "/log/")))
         if found is not None:
-            mode = rng.choice((CrashMode.LOSE, CrashMode.DRAW, self._parameters.crash_mode))
+            mode = rng.choice((CrashMode.LOSE, CrashMode.DRAW, CrashMode.DRAW))
             for victim in cluster.running if rng.random() < 0.4 else [found]:
                 self._crash_sharply(victim, mode)
             if rng.random() < 0.5 and await self._wait_write([found], "/log/") is not None:
                 # It writes where the first crash has left something, and recovery has found it.
                 self._crash_sharply(found, mode)
 
-    async def _wait_write(self, names: Sequence[str], path_part: str) -> str | None:
+    async def _wait_write(self, names: Sequence[str], path_part: str, *, seconds_max: float = SHARP_SECONDS_MAX) -> str | None:
         """Until one of these begins to write there, and a moment more; which. None: they do not."""
         cluster = self._cluster
         found: list[str] = []
@@ -307,7 +307,7 @@ class Nemesis:
             found.append(name)
             nursery.cancel_scope.cancel()
 
-        with trio.move_on_after(SHARP_SECONDS_MAX):
+        with trio.move_on_after(seconds_max):
             async with trio.open_nursery() as nursery:
                 for name in names:
                     nursery.start_soon(look, name)
@@ -321,27 +321,35 @@ class Nemesis:
             self._crash(name, mode)
 
     async def _outlast_a_leader(self) -> None:
-        """Entries are under way when its process stands still; when it goes on, there were two other leaders."""
+        """Cut off with entries that nobody else has, its process stands still; when it goes on, two others have led."""
         cluster, rng = self._cluster, self._rng
         name, group_id = self._a_leader()
-        if name is None or await self._wait_write([name], "/log/") is None:
-            return
-        if not self._leads(name, group_id) or cluster.is_paused(name):
+        if name is None or self.deposed is not None:
             return
         self._count("outlast")
-        cluster.pause(name)
-        self._until[name] = self._after(0) + OUTLAST_SECONDS_MAX
+        self.deposed = name
+        others = [other for other in cluster.names if other != name]
+        cluster.partition([name], others)
+        await self._wait_write([name], "/log/", seconds_max=1.0)
+        if cluster.is_running(name) and not cluster.is_paused(name):
+            cluster.pause(name)
+            self._until[name] = self._after(0) + 2 * OUTLAST_SECONDS_MAX
         successor = await self._wait_successor(name, group_id)
+        # What the two send it arrives, and waits, while its process stands still.
+        for other in others:
+            cluster.network.heal(name, other)
         await trio.sleep(rng.uniform(0, 0.05))
         replica = self._replica(successor, group_id)
         if replica is not None and replica.is_leader:
-            others = sorted(set(replica.voters()) - {cluster.node_id(name), replica.node_id})
-            if others:
-                replica.driver.transfer_leadership(rng.choice(others))
+            candidates = sorted(set(replica.voters()) - {cluster.node_id(name), replica.node_id})
+            if candidates:
+                replica.driver.transfer_leadership(rng.choice(candidates))
         await trio.sleep(rng.uniform(0, 0.5))
         if cluster.is_paused(name):
             self._until.pop(name, None)
             cluster.resume(name)
+        await trio.sleep(rng.uniform(0, 1))
+        self.deposed = None
 
     async def _depose_a_leader(self) -> None:
         """It goes on, and takes what clients bring, until it notices that nobody answers. Then it hears of its successor."""

@@ -69,10 +69,14 @@ MARKS = (
     "append",
     "append given up",
     "plain append repeated",
+    "simple append, acks QUORUM",
+    "acknowledged by the leader alone",
     "read",
+    "looked back",
     "consumed",
     "elected",
     "suffix replaced",
+    "torn tail",
     "machines compared",
     "frame of a new kind",
     "join",
@@ -149,7 +153,7 @@ class RunResult:
 def draw_run(seed: int) -> RunParameters:
     """First the parameters are drawn, then the run: so that some runs have much of one thing and nothing of another."""
     rng = derive(seed, "parameters")
-    value_bytes_max = rng.choice((8, 100, 3000))
+    value_bytes_max = rng.choice((8, 300, 3000))
     spares = rng.choice((0, 0, 1, 2))
     producers = rng.choice((1, 2, 3))
     plain_producers = rng.choice((0, 1, 2))
@@ -165,7 +169,7 @@ def draw_run(seed: int) -> RunParameters:
         simple_producers=simple_producers,
         reads_own=rng.choice((0.0, 0.3)),
         consumers=rng.choice((0, 1, 2)),
-        readers=rng.choice((0, 1, 2)),
+        readers=rng.choice((0, 1, 1, 2)),
         batch_records_max=rng.choice((1, 3, 10)),
         value_bytes_max=value_bytes_max,
         # All of them together one to four batches a second, so that there is load all the time and no run takes much longer.
