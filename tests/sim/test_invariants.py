@@ -259,6 +259,27 @@ def test_a_promise_that_a_crash_has_undone(file: str, what: str) -> None:
         watched(story)
 
 
+def test_a_torn_tail_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recovery finds the end of the log, and does not cut the file there."""
+
+    async def stays(self: SimFile, size_bytes: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def story(cluster: Cluster, client: Client) -> None:
+        name = await follower_of(cluster)
+        directory = f"{driver_of(cluster, name).group_id:016x}/"
+        cluster.crash(name, CrashMode.KEEP)
+        disk = cluster.disk(name)
+        path = next(path for path in disk.paths() if directory in path and path.endswith(".log"))
+        disk.put(path, disk.content(path).rstrip(bytes(1)) + b"torn" * 20)
+        monkeypatch.setattr(SimFile, "truncate", stays)
+        await cluster.start(name)
+        await trio.sleep(1)
+
+    with pytest.raises(InvariantBroken, match="bytes behind the last entry"):
+        watched(story)
+
+
 def test_a_leader_elected_without_what_is_committed() -> None:
     """A voter that grants every vote, and a candidate with an old log."""
 

@@ -190,6 +190,10 @@ class SimFile:
         """What is left when everything unsynced is lost."""
         return bytes(self._inode.durable)
 
+    def content(self) -> bytes:
+        """What it reads as now."""
+        return bytes(self._inode.live)
+
     def unsynced_from(self) -> int:
         """Where the first unsynced change begins (a new size: there); beyond everything when there is none."""
         return min((change.position for change in self._inode.pending), default=1 << 62)

@@ -15,7 +15,7 @@ task begins it also puts itself between the driver and three of its own calls (s
 | a vote, or "I hold this entry", leaves after it is durable, on the disk itself | each such message |
 | no entry is durable in a term that is not: a crash at any moment leaves a log that its hard state knows | after each step |
 | a batch or command is acknowledged when it is as safe as its acks say, and is itself what stands at its index | after each step |
-| after a crash the disk holds what was promised | each start |
+| after a crash the disk holds what was promised, and nothing but zeros where the next write goes | each start |
 """
 
 import copy
@@ -29,6 +29,7 @@ import trio
 
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.hard_state import decode_file
+from trio_eventlog.codec.segment import MARK_BYTES
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.node.proposals import Proposal
@@ -174,6 +175,7 @@ class Invariants(trio.abc.Instrument):
         self._interpose(seen)
         if driver._log.recovery.torn_bytes:
             self.marks["torn tail"] += 1
+        self._check_end_of_log(seen)
         state = driver._hard_state.state
         if state.term < promise.term or (state.term == promise.voted_in and state.vote != promise.vote):
             raise self._broken_by(seen, f"came back with {state} after {promise}")
@@ -183,6 +185,16 @@ class Invariants(trio.abc.Instrument):
         elif core._log.term(promise.index) != promise.index_term:
             raise self._broken_by(seen, f"came back with a log to {core.last_index} after {promise}")
         self._look(seen)
+
+    def _check_end_of_log(self, seen: _Seen) -> None:
+        """What stands behind the last entry would be taken for the end of the next write, should that be torn."""
+        active = seen.driver._log._active
+        if active is not None and isinstance(active.file, SimFile):
+            behind = active.file.content()[active.contents.frames_bytes + MARK_BYTES :]
+            if any(behind):
+                raise self._broken_by(
+                    seen, f"begins with {len(behind.rstrip(bytes(1)))} bytes behind the last entry of {active.path}"
+                )
 
     def _interpose(self, seen: _Seen) -> None:
         driver = seen.driver
