@@ -8,9 +8,11 @@ from pathlib import Path
 import attrs
 import grpc
 import pytest
-import trustme
+from authority import Authority
 from daemons import Daemon, DaemonCluster, wait_until, watched
 from foreign import ForeignClient, Protocol
+
+from trio_eventlog.net.tls import TlsSettings
 
 pytestmark = pytest.mark.process
 
@@ -19,61 +21,49 @@ HTTP2_CLIENT_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + 
 """The preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True)
 class Files:
     """PEM files as an operator has them."""
 
-    authority: Path
-    certificate: Path
-    key: Path
+    settings: TlsSettings
 
     def flags(self) -> tuple[str, ...]:
-        return ("--tls-cert", str(self.certificate), "--tls-key", str(self.key), "--tls-ca", str(self.authority))
+        settings = self.settings
+        return ("--tls-cert", settings.certificate, "--tls-key", settings.key, "--tls-ca", settings.authority)
 
     def credentials(self, *, with_certificate: bool = True) -> grpc.ChannelCredentials:
-        if not with_certificate:
-            return grpc.ssl_channel_credentials(self.authority.read_bytes())
-        return grpc.ssl_channel_credentials(self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes())
+        settings = self.settings
+        authority, key, certificate = (Path(path).read_bytes() for path in (settings.authority, settings.key, settings.certificate))
+        return grpc.ssl_channel_credentials(authority, *((key, certificate) if with_certificate else ()))
 
     def context(self, *alpn: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.authority))
-        context.load_cert_chain(self.certificate, self.key)
+        settings = self.settings
+        context = ssl.create_default_context(cafile=settings.authority)
+        context.load_cert_chain(settings.certificate, settings.key)
         if alpn:
             context.set_alpn_protocols(list(alpn))
         return context
 
 
-def issue(authority: trustme.CA, home: Path, *names: str) -> Files:
-    """A certificate for `names`, in files."""
-    home.mkdir()
-    issued = authority.issue_cert(*names)
-    files = Files(authority=home / "ca.pem", certificate=home / "cert.pem", key=home / "key.pem")
-    authority.cert_pem.write_to_path(str(files.authority))
-    issued.private_key_pem.write_to_path(str(files.key))
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(files.certificate), append=True)
-    return files
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ours")
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
+def node_files(authority: Authority) -> Files:
+    return Files(authority.issue("127.0.0.1", "localhost"))
 
 
 @pytest.fixture(scope="module")
-def node_files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return issue(authority, tmp_path_factory.mktemp("tls") / "nodes", "127.0.0.1", "localhost")
-
-
-@pytest.fixture(scope="module")
-def client_files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return issue(authority, tmp_path_factory.mktemp("tls") / "client", "client.example")
+def client_files(authority: Authority) -> Files:
+    return Files(authority.issue("client.example"))
 
 
 @pytest.fixture(scope="module")
 def strange_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Of an authority that nobody here trusts."""
-    return issue(trustme.CA(), tmp_path_factory.mktemp("tls") / "strange", "127.0.0.1", "localhost")
+    return Files(Authority(tmp_path_factory.mktemp("tls") / "strange").issue("127.0.0.1", "localhost"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +134,7 @@ def test_a_client_with_a_strange_certificate(
     kept_out(
         protocol,
         mutual,
-        Files(authority=client_files.authority, certificate=strange_files.certificate, key=strange_files.key).credentials(),
+        Files(attrs.evolve(strange_files.settings, authority=client_files.settings.authority)).credentials(),
     )
 
 
