@@ -166,10 +166,7 @@ class Node:
         self._is_over = False
         rng = surroundings.rng
         self._tls = part_settings.tls(settings)
-        if self._tls is not None and (settings.join or settings.bootstraps > 1):
-            reason = why_refused_by_peers(self._tls, split_address(self.address)[0])
-            if reason:
-                logger.warning("other nodes will not accept the certificate %s of this one: %s", settings.tls_cert, reason)
+        self._judge_certificate()
         self._transport = Transport(
             identity=self._hello,
             network=surroundings.network,
@@ -338,6 +335,16 @@ class Node:
             record_count=response.record_count,
             duplicate=response.duplicate,
         )
+
+    def reload_certificates(self) -> None:
+        """Read certificate, key and authority again; connections that are open stay as they are. Nothing happens without TLS.
+
+        Raises:
+            SettingsError: the files cannot be used; those read before stay in use.
+        """
+        if self._tls is not None:
+            self._tls.reload()
+            self._judge_certificate()
 
     def status(self, catalog_only: bool = False) -> admin_pb2.GetStatusResponse:
         """This node as `trio-eventlog status` shows it."""
@@ -518,6 +525,14 @@ class Node:
             logger.warning("%s could not be handed over: %s", replica.name, error)
         else:
             logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
+
+    def _judge_certificate(self) -> None:
+        """Say what other nodes will have against ours, if there are to be any."""
+        settings = self._settings
+        if self._tls is not None and (settings.join or settings.bootstraps > 1):
+            reason = why_refused_by_peers(self._tls, split_address(self.address)[0])
+            if reason:
+                logger.warning("other nodes will not accept the certificate %s of this one: %s", settings.tls_cert, reason)
 
     async def _leave_gossip(self) -> None:
         if self._gossip is None:

@@ -12,6 +12,7 @@ from authority import Authority
 from daemons import Daemon, DaemonCluster, wait_until, watched
 from foreign import ForeignClient, Protocol
 
+from trio_eventlog.daemon import RELOAD_SIGNAL
 from trio_eventlog.net.tls import TlsSettings
 
 pytestmark = pytest.mark.process
@@ -224,4 +225,39 @@ def test_tls_without_client_certificates(
     client = make_client([daemon.address], credentials=node_files.credentials(with_certificate=False))
     assert client.produce(0, TOPIC, [b"x"]).base_offset == 0
     assert client.read_all(0, TOPIC) == [b"x"]
+    assert daemon.stop() == 0
+
+
+def test_renewed_certificates_are_read_on_a_signal(
+    make_daemon: Callable[..., Daemon],
+    make_client: Callable[..., ForeignClient],
+    node_files: Files,
+    strange_files: Files,
+    tmp_path: Path,
+) -> None:
+    """Even those of another authority. What cannot be used is said, and changes nothing."""
+
+    def install(files: Files) -> None:
+        for path in ("certificate", "key", "authority"):
+            (tmp_path / path).write_bytes(Path(getattr(files.settings, path)).read_bytes())
+
+    install(node_files)
+    installed = Files(
+        TlsSettings(certificate=str(tmp_path / "certificate"), key=str(tmp_path / "key"), authority=str(tmp_path / "authority"))
+    )
+    daemon = make_daemon("n0", "--listen", "127.0.0.1:0", *installed.flags()).start()
+    before = make_client([daemon.address], credentials=node_files.credentials(with_certificate=False))
+    assert before.produce(0, TOPIC, [b"1"]).base_offset == 0
+
+    (tmp_path / "key").write_bytes(Path(strange_files.settings.key).read_bytes())
+    daemon.signal(RELOAD_SIGNAL)
+    daemon.wait_logged("certificates not read again")
+    assert make_client([daemon.address], credentials=node_files.credentials(with_certificate=False)).read_all(0, TOPIC) == [b"1"]
+
+    install(strange_files)
+    daemon.signal(RELOAD_SIGNAL)
+    daemon.wait_logged("certificates read again")
+    after = make_client([daemon.address], credentials=strange_files.credentials(with_certificate=False))
+    assert after.produce(0, TOPIC, [b"2"]).base_offset == 1
+    assert before.produce(0, TOPIC, [b"3"]).base_offset == 2
     assert daemon.stop() == 0

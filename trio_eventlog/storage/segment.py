@@ -376,7 +376,7 @@ def _has_right_checksum(tail: bytes | bytearray, claimed_bytes: int) -> bool:
     if not 0 < claimed_bytes <= len(tail):
         return False
     _, checksum, *_ = HEADER.unpack_from(tail)
-    return crc32c(memoryview(tail)[CHECKED_FROM:claimed_bytes]) == checksum
+    return bool(crc32c(memoryview(tail)[CHECKED_FROM:claimed_bytes]) == checksum)
 
 
 _FRAME_LOOK = re.compile(rb"(?=\x01[\x01-\x04]\x00\x00)")  # version, kind and flags of a header
