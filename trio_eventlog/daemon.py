@@ -21,8 +21,8 @@ RELOAD_SIGNAL = signal.SIGHUP
 
 
 def run_daemon(settings: NodeSettings) -> None:
-    """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once. SIGHUP makes it read
-    its certificates again.
+    """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once. Under TLS, SIGHUP
+    makes it read its certificates again.
 
     Prints `listening on HOST:PORT node=NAME id=ID` to standard output when connections are accepted. Calls that come before the
     node has found its cluster wait.
@@ -40,7 +40,9 @@ def run_daemon(settings: NodeSettings) -> None:
 
 
 async def _run(settings: NodeSettings) -> None:
-    with trio.open_signal_receiver(*STOP_SIGNALS, RELOAD_SIGNAL) as signals:
+    # Without TLS there is nothing to read again, and a terminal that hangs up ends what runs in it.
+    reload_signals = (RELOAD_SIGNAL,) if settings.has_tls else ()
+    with trio.open_signal_receiver(*STOP_SIGNALS, *reload_signals) as signals:
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
             running: Node | None = None
