@@ -597,6 +597,11 @@ class Cluster:
         """Ids of nodes removed for ever, as far as running nodes know of it. They may still be voters of a group, for a while."""
         return {node_id for name in self.running for node_id in self.node(name)._replicas.machine.removed}
 
+    def draining_ids(self) -> set[NodeId]:
+        """Ids of nodes that are being drained, as far as running nodes know of it. They stop being voters, group by group."""
+        machines = [self.node(name)._replicas.machine for name in self.running]
+        return {node.node_id for machine in machines for node in machine.nodes.values() if node.is_draining}
+
     def voters(self, topic: str | None = None, partition: int = 0) -> set[str]:
         """Names of the voters of a group, as its leader has them; empty while there is none."""
         leader = self.leader(topic, partition)
