@@ -18,11 +18,11 @@ from mutations import MUTATIONS, Mutation, planted
 SEEDS_MAX = {"cores": 2000, "nodes": 300}
 """A bug that takes more seeds than this is one that the simulations do not find."""
 
-RUN_SECONDS_MAX = {"cores": 20, "nodes": 200}
+RUN_SECONDS_MAX = {"cores": 20, "nodes": 60}
 """A run that takes so much of a processor does not end, which is a way of being found."""
 
 SEARCH = """
-import signal, sys
+import logging, signal, sys
 from importlib import import_module
 from pathlib import Path
 
@@ -30,11 +30,16 @@ module, first, end, seconds, root = sys.argv[1], *map(int, sys.argv[2:5]), sys.a
 simulation = import_module(module)
 assert Path(simulation.__file__).is_relative_to(root), "this is not the copy"
 
+logging.disable(logging.CRITICAL)
+
 class NoEnd(BaseException):
     "No Exception, since those are caught where a run ends."
 
+ends = []
+
 def too_long(signum, frame):
-    raise NoEnd(f"no end within {seconds} s")
+    ends.append(f"no end within {seconds} s")
+    raise NoEnd
 
 signal.signal(signal.SIGPROF, too_long)
 for seed in range(first, end):
@@ -42,7 +47,7 @@ for seed in range(first, end):
     try:
         simulation.run_seed(seed)
     except BaseException as error:
-        print(seed, str(error).strip().partition("\\n")[0] or repr(error))
+        print(seed, *ends or [str(error).strip().partition("\\n")[0] or repr(error)])
         break
     signal.setitimer(signal.ITIMER_PROF, 0)
 """
@@ -402,6 +407,50 @@ NODES: tuple[Mutation, ...] = (
         "trio_eventlog/codec/sparse_index.py",
         "        return bisect_right(self.indexes, index) - 1\n",
         "        return min(bisect_right(self.indexes, index), len(self.indexes) - 1)\n",
+    ),
+    Mutation(
+        "a stream goes on one record early",
+        "trio_eventlog/service/event_log.py",
+        " and len(response.records) == request.max_records:\n                return response, at\n",
+        " and len(response.records) == request.max_records:\n                return response, at - 1\n",
+    ),
+    Mutation(
+        "a command of the catalog is answered before it is committed",
+        "trio_eventlog/node/raft_driver.py",
+        "        self._wait_for_own_disk.extend(accepted)\n",
+        "        self._wait_for_own_disk.extend(accepted)\n"
+        "        for proposal in accepted:\n"
+        "            if not isinstance(proposal.payload, Batch):\n"
+        "                proposal.resolve(None)\n",
+    ),
+    Mutation(
+        "what is applied again after a restart leaves the last producer out",
+        "trio_eventlog/node/raft_driver.py",
+        "                first = frames[-1].index + 1\n                self._is_applying",
+        "                if self._applier.producers:\n"
+        "                    self._applier.producers._producers.popitem()\n"
+        "                first = frames[-1].index + 1\n                self._is_applying",
+    ),
+    Mutation(
+        "the name of a new segment is not synced",
+        "trio_eventlog/storage/segmented_log.py",
+        "            await self._disk.sync_directory(self._directory)\n        runs =",
+        "            pass\n        runs =",
+    ),
+    Mutation(
+        "a roll loses an entry",
+        "trio_eventlog/storage/segmented_log.py",
+        "                await self._seal(active)\n                continue\n",
+        "                await self._seal(active)\n                start += 1\n                continue\n",
+    ),
+    Mutation(
+        "a failed write is ignored",
+        "trio_eventlog/node/raft_driver.py",
+        "                    await self._log.append(part)\n",
+        "                    try:\n"
+        "                        await self._log.append(part)\n"
+        "                    except EventLogError:\n"
+        "                        pass\n",
     ),
 )
 

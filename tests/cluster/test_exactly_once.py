@@ -5,6 +5,7 @@ import trio
 
 from tests.cluster.helpers import EVENT_LOG, QUICK, batch_request, produce, values_on
 from trio_eventlog.errors import DuplicateOutOfWindow, OutOfOrderSequence, ProducerFenced
+from trio_eventlog.records import Acks
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
 
@@ -60,6 +61,25 @@ async def test_batches_out_of_order_or_too_old_are_refused() -> None:
             await channel.unary(EVENT_LOG["Produce"], batch_request("orders", [b"y"], producer_id=7, base_sequence=0, epoch=1))
             with pytest.raises(ProducerFenced):
                 await channel.unary(EVENT_LOG["Produce"], batch_request("orders", [b"z"], producer_id=7, base_sequence=7))
+
+
+async def test_a_lost_batch_that_only_the_leader_had_is_no_hole_in_front_of_the_next_one() -> None:
+    """Plain records have no sequence: the node's own one, in which something is missing now, is not the client's business."""
+    async with Cluster(3, seed=29) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        leader = await cluster.wait_leader("orders")
+        async with cluster.channel(leader) as channel:
+            await produce(channel, "orders", b"first")
+            cluster.partition([leader], [name for name in cluster.names if name != leader])
+            await produce(channel, "orders", b"lost", acks=int(Acks.LEADER))
+            await cluster.wait_leader("orders", other_than=leader)
+            cluster.heal()
+            response = await produce(channel, "orders", b"next")
+        assert (response.base_offset, response.duplicate) == (1, False)
+        await cluster.wait_converged("orders")
+        for name in cluster.names:
+            assert await values_on(cluster, name, "orders") == [b"first", b"next"]
 
 
 async def test_a_call_that_the_node_has_to_repeat_is_in_the_log_once() -> None:

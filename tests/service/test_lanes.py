@@ -37,6 +37,15 @@ def test_a_lane_in_doubt_is_never_used_again() -> None:
     assert all(lanes.take(ONE).producer_id != doubtful.producer_id for _ in range(100))
 
 
+def test_a_lane_begun_anew_is_none_of_the_idle_ones() -> None:
+    lanes = Lanes(random.Random(1), 10)
+    lane = lanes.take(ONE)
+    lanes.give_back(lane, 1)
+    new = lanes.begin(ONE)
+    assert new.producer_id != lane.producer_id
+    assert new.next_sequence == 0
+
+
 def test_so_many_are_kept_and_no_more() -> None:
     lanes = Lanes(random.Random(1), 2)
     taken = [lanes.take(ONE) for _ in range(3)]

@@ -11,10 +11,12 @@ import trio
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.machine.producers import Remembered
+from trio_eventlog.node.proposals import Appended, Proposal, ProposalsUnderWay
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft import node as raft_node
 from trio_eventlog.raft import quorum
 from trio_eventlog.raft.ready import Role
+from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.cluster import Cluster
@@ -130,6 +132,18 @@ def test_an_answer_that_does_not_wait_for_the_write(monkeypatch: pytest.MonkeyPa
         watched(nothing)
 
 
+def test_an_entry_before_its_term() -> None:
+    """A crash now would leave a log that is ahead of its hard state."""
+
+    async def story(cluster: Cluster, client: Client) -> None:
+        hard_state = driver_of(cluster, await cluster.wait_leader("t"))._hard_state
+        hard_state._state = attrs.evolve(hard_state.state, term=0)
+        await trio.sleep(1)
+
+    with pytest.raises(InvariantBroken, match="holds an entry of term 1 and has saved"):
+        watched(story)
+
+
 def test_a_commit_without_a_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest index of any voter instead of the median's."""
     wrong = {**vars(quorum), "joint_committed": lambda incoming, outgoing, acked: max(map(acked, incoming))}
@@ -140,6 +154,40 @@ def test_a_commit_without_a_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
         await client.produce("t", b"x" * 1000)
 
     with pytest.raises(InvariantBroken, match=r"a quorum of .* holds"):
+        watched(story)
+
+
+@pytest.mark.parametrize(
+    ("acks", "what"), [(Acks.LEADER, "and the log is durable to"), (Acks.QUORUM, r"committed there is nothing")]
+)
+def test_an_acknowledgement_that_comes_too_early(acks: Acks, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as the core has taken the batch."""
+    add = ProposalsUnderWay.add
+
+    def hurries(self: ProposalsUnderWay, proposal: Proposal) -> None:
+        add(self, proposal)
+        if isinstance(proposal.payload, Batch):
+            proposal.resolve(Appended(0, 1))
+
+    async def story(cluster: Cluster, client: Client) -> None:
+        monkeypatch.setattr(ProposalsUnderWay, "add", hurries)
+        await client.produce("t", b"x", acks=acks)
+
+    with pytest.raises(InvariantBroken, match=what):
+        watched(story)
+
+
+def test_an_acknowledgement_of_another_entry() -> None:
+    """What was proposed in a former term, and replaced."""
+
+    async def story(cluster: Cluster, client: Client) -> None:
+        driver = driver_of(cluster, await cluster.wait_leader("t"))
+        proposal = Proposal(b"", Acks.QUORUM, 0, index=1, term=0)
+        driver._under_way._by_index[1] = proposal
+        proposal.resolve(None)
+        await trio.sleep(1)
+
+    with pytest.raises(InvariantBroken, match=r"acknowledges 1 of term 0, committed there is \[1\]"):
         watched(story)
 
 

@@ -16,6 +16,7 @@ from trio_eventlog.errors import (
     NoQuorum,
     NotLeader,
     OutcomeUnknown,
+    OutOfOrderSequence,
     ShuttingDown,
     TopicNotFound,
 )
@@ -232,7 +233,17 @@ class EventLogService:
                     raise
 
         async def answer() -> messages.ProduceResponse:
-            appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, is_forwarded=is_forwarded)
+            nonlocal batch, lane
+            try:
+                appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, is_forwarded=is_forwarded)
+            except OutOfOrderSequence:
+                if lane is None:
+                    raise
+                # What went before it in the lane was acknowledged by less than a quorum, and lost. Nothing of that is the client's
+                # business, and this batch is not in the log: it begins another lane.
+                lane = self._lanes.begin(replica.group_id)
+                batch = lane.stamp(batch)
+                appended = await self._appended(topic.name, partition, replica, batch, acks, None, is_forwarded=is_forwarded)
             if lane is not None:
                 self._lanes.give_back(lane, batch.record_count)
             return messages.ProduceResponse(

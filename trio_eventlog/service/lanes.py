@@ -36,7 +36,11 @@ class Lanes:
 
     def take(self, group_id: GroupId) -> Lane:
         idle = self._idle.get(group_id)
-        return idle.pop() if idle else Lane(group_id, self._rng.randrange(1, 1 << 64))
+        return idle.pop() if idle else self.begin(group_id)
+
+    def begin(self, group_id: GroupId) -> Lane:
+        """One that nothing was sent in yet: its batch follows whatever is in the log."""
+        return Lane(group_id, self._rng.randrange(1, 1 << 64))
 
     def give_back(self, lane: Lane, record_count: int) -> None:
         """The lane's batch is in the log."""

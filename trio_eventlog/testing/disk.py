@@ -432,7 +432,7 @@ class SimDisk:
         if mode is CrashMode.LOSE:
             return data
         for change in inode.pending:
-            fate = "keep" if mode is CrashMode.KEEP else self._rng.choice(("lose", "keep", "tear"))
+            fate = "keep" if mode is CrashMode.KEEP else self._rng.choice(("lose", "keep", "tear", "tear"))
             if fate == "keep":
                 _carry_out(data, change)
             elif fate == "tear" and change.data is not None:

@@ -13,6 +13,8 @@ task begins it also puts itself between the driver and three of its own calls (s
 | commit, applied and watermark never go back; applied <= commit <= last | after each step |
 | the same bytes applied at the same index, equal machines at the same index | each entry; machines every so often |
 | a vote, or "I hold this entry", leaves after it is durable, on the disk itself | each such message |
+| no entry is durable in a term that is not: a crash at any moment leaves a log that its hard state knows | after each step |
+| a batch or command is acknowledged when it is as safe as its acks say, and is itself what stands at its index | after each step |
 | after a crash the disk holds what was promised | each start |
 """
 
@@ -29,9 +31,11 @@ from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.hard_state import decode_file
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
+from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft import Event, HardState, Message, MessageType
 from trio_eventlog.raft.quorum import joint_committed
+from trio_eventlog.records import Acks
 from trio_eventlog.testing.disk import SimFile
 
 MACHINE_ENTRIES = 16
@@ -96,6 +100,8 @@ class _Seen:
     """The term in which it led after its last step; 0 when it did not."""
     checked_state: HardState | None = None
     """The hard state that the disk was last found to hold."""
+    proposals: dict[int, Proposal] = attrs.field(factory=dict)
+    """By index: what was under way after its last step and not answered yet."""
 
 
 class Invariants(trio.abc.Instrument):
@@ -166,6 +172,8 @@ class Invariants(trio.abc.Instrument):
         seen = self._seen[driver] = _Seen(driver, group, promise)
         group.drivers[core.node_id] = driver
         self._interpose(seen)
+        if driver._log.recovery.torn_bytes:
+            self.marks["torn tail"] += 1
         state = driver._hard_state.state
         if state.term < promise.term or (state.term == promise.voted_in and state.vote != promise.vote):
             raise self._broken_by(seen, f"came back with {state} after {promise}")
@@ -204,9 +212,11 @@ class Invariants(trio.abc.Instrument):
     # After a step
 
     def _look(self, seen: _Seen) -> None:
-        core = seen.driver._core
+        driver, core = seen.driver, seen.driver._core
         before = (len(seen.terms), seen.commit)
         self._look_at_log(seen)
+        if driver._log.last_term > driver._hard_state.state.term:
+            raise self._broken_by(seen, f"holds an entry of term {driver._log.last_term} and has saved {driver._hard_state.state}")
         if core.is_leader:
             self._look_at_leader(seen)
         else:
@@ -220,6 +230,8 @@ class Invariants(trio.abc.Instrument):
             self._look_at_commits(seen, commit)
             seen.commit = commit
         seen.applied = applied
+        if seen.proposals or len(driver._under_way):
+            self._look_at_proposals(seen)
         if self.on_step is not None and before != (len(seen.terms), commit):
             self.on_step(seen.driver, f"last {before[0]} -> {len(seen.terms)}, commit {before[1]} -> {commit}")
 
@@ -295,6 +307,27 @@ class Invariants(trio.abc.Instrument):
                 raise self._broken_by(seen, f"commits {commit}, and a quorum of {configuration} holds {durable}")
         committed.extend(seen.terms[len(committed) : commit])
         group.committed_in.append((core.term, commit))
+
+    def _look_at_proposals(self, seen: _Seen) -> None:
+        proposals = seen.proposals | seen.driver._under_way._by_index
+        seen.proposals = {}
+        for index, proposal in proposals.items():
+            if not proposal.is_decided:
+                seen.proposals[index] = proposal
+            elif not proposal.has_failed and proposal.acks is not Acks.NONE:
+                self._check_acknowledged(seen, proposal)
+
+    def _check_acknowledged(self, seen: _Seen, proposal: Proposal) -> None:
+        index, term, committed = proposal.index, proposal.term, seen.group.committed
+        if proposal.acks is Acks.QUORUM:
+            if index > len(committed) or committed[index - 1] != term:
+                others = committed[index - 1 : index] or "nothing"
+                raise self._broken_by(seen, f"acknowledges {index} of term {term}, committed there is {others}")
+            return
+        self._check_durable(seen, index)
+        if seen.driver._log.term(index) != term:
+            raise self._broken_by(seen, f"acknowledges {index} of term {term}, and holds one of {seen.driver._log.term(index)}")
+        self.marks["acknowledged by the leader alone"] += index > len(committed)
 
     # What a driver does in a step
 

@@ -7,11 +7,13 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | fault | what it does |
 | --- | --- |
 | crash, crash all | power fails: unsynced writes are lost, kept or torn |
-| sharp crash | the same in the moment in which one node writes entries, or a term and what comes with it |
+| sharp crash | the same while one node writes entries, or a term and what comes with it; some again at their next write |
 | stop | in good order |
 | upgrade | the same, and the node comes back as of the next release, or of this one again |
 | pause | the process stands still, whatever arrives, and goes on without knowing |
+| outlast | the same to a leader that was cut off amid a write; the others elect, and hand over, and it hears of two terms at once |
 | cut off, split, one way | silent cuts |
+| depose | a leader is cut off from the nodes and not from clients, until another leads; some crash as they replace what they held |
 | clog | nothing passes between two, and comes in a burst later |
 | reset, torn frame | connections between two, now or after so many more bytes |
 | slow network, slow link | latency everywhere; 20 kB/s between two |
@@ -21,6 +23,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
 | full disk | for a while |
+| index | the sparse indexes of a node, which are caches: a flipped bit, a lost sector or a lost file in each; it restarts |
 | flip, lost disk | spends the node |
 | clock | a node's or client's wall clock jumps, up to a day, either way |
 | hand over | leaderships |
@@ -28,17 +31,20 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
 
-from trio_eventlog.ids import NodeId
-from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, NEXT_RELEASE, THIS_RELEASE, Cluster
-from trio_eventlog.testing.disk import CrashMode, Fault, Operation
+from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, LOOK_SECONDS, NEXT_RELEASE, THIS_RELEASE, Cluster
+from trio_eventlog.testing.disk import SECTOR_BYTES, CrashMode, Fault, Operation
 
 SHARP_SECONDS_MAX = 10.0
 """How long a sharp crash waits for its moment."""
+OUTLAST_SECONDS_MAX = 10.0
+"""How long a leader is cut off, at most, until it has a successor."""
 CLOCK_JUMP_SECONDS_MAX = 86_400.0
 
 FAULTS = (
@@ -48,10 +54,12 @@ FAULTS = (
     "stop",
     "upgrade",
     "pause",
+    "outlast",
     "cut off",
     "split",
     "one way",
     "clog",
+    "depose",
     "reset",
     "torn frame",
     "slow network",
@@ -62,13 +70,23 @@ FAULTS = (
     "failing disk",
     "unreadable",
     "full disk",
+    "index",
     "flip",
     "lost disk",
     "clock",
     "hand over",
 )
-RARE = {"crash all": 0.2, "stop": 0.5, "upgrade": 0.5, "lost disk": 0.3, "flip": 0.3}
-"""How likely some are, the others being 1: either hard on progress, or long in being repaired."""
+LIKELY = {
+    "crash all": 0.2,
+    "stop": 0.5,
+    "upgrade": 0.5,
+    "lost disk": 0.5,
+    "flip": 0.5,
+    "sharp crash": 2.0,
+    "depose": 2.0,
+    "outlast": 3.0,
+}
+"""How likely some are, the others being 1: hard on progress, or long in being repaired; or what most can go wrong with."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -95,7 +113,7 @@ class FaultParameters:
 def draw_parameters(rng: random.Random) -> FaultParameters:
     """Each fault is in about two runs of three, some of them much of the time."""
     return FaultParameters(
-        weights={fault: rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0))) * RARE.get(fault, 1.0) for fault in FAULTS},
+        weights={fault: rng.choice((0.0, 1.0, rng.uniform(0.2, 4.0))) * LIKELY.get(fault, 1.0) for fault in FAULTS},
         interval_seconds=rng.choice((0.5, 1.0, 3.0)),
         down_seconds_max=rng.choice((0.2, 3.0, 10.0)),
         cut_seconds_max=rng.choice((0.5, 3.0, 10.0)),
@@ -116,6 +134,7 @@ class Nemesis:
         down: nodes that are down and will be brought back here, and when.
         spent: nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out.
         broken: after `end`: nodes that stay as they are.
+        deposed: a leader that may not know yet that it is none any more, and that clients can reach.
     """
 
     def __init__(
@@ -140,6 +159,7 @@ class Nemesis:
         self.down: dict[str, float] = {}
         self.spent: dict[str, NodeId] = {}
         self.broken: set[str] = set()
+        self.deposed: str | None = None
 
     async def run(self) -> None:
         """For ever."""
@@ -160,6 +180,7 @@ class Nemesis:
             for name in self._rng.sample(cluster.names, self._spendable):
                 if not cluster.is_new(name) and self._is_minority({cluster.node_id(other) for other in self.broken | {name}}):
                     self.broken.add(name)
+        self.deposed = None
         # What is cut off from now on stays cut off for good.
         cluster.heal()
         cluster.network.calm()
@@ -184,6 +205,11 @@ class Nemesis:
         """Whether this node's disk was made to fail, fill up or lie, so that it may have stopped itself for it."""
         return name in self._touched
 
+    @property
+    def has_spoilt_segments(self) -> bool:
+        """Whether some node may have to answer that it cannot read what it holds."""
+        return bool(self.counts["flip"] or self.counts["unreadable"])
+
     # Faults
 
     def _inject(self, fault: str, nursery: trio.Nursery) -> None:
@@ -199,6 +225,12 @@ class Nemesis:
                     self._crash(each)
             case "sharp crash":
                 nursery.start_soon(self._crash_amid_a_write)
+            case "outlast":
+                nursery.start_soon(self._outlast_a_leader)
+            case "depose" if self.deposed is None:
+                nursery.start_soon(self._depose_a_leader)
+            case "index" if name:
+                self._damage_indexes(name)
             case "stop" | "upgrade" if len(running) >= len(cluster.founders):
                 self._count(fault)
                 if fault == "upgrade":
@@ -255,7 +287,19 @@ class Nemesis:
     async def _crash_amid_a_write(self) -> None:
         """Term and vote are on their way to the disk, and entries follow, to another file; or any write is."""
         cluster = self._cluster
-        path_part = self._rng.choice(("hard_state", "/log/"))
+        rng = self._rng
+        found = await self._wait_write(cluster.running, rng.choice(("hard_state", "/log/")))
+        if found is not None:
+            mode = rng.choice((CrashMode.LOSE, CrashMode.DRAW, CrashMode.DRAW))
+            for victim in cluster.running if rng.random() < 0.4 else [found]:
+                self._crash_sharply(victim, mode)
+            if rng.random() < 0.5 and await self._wait_write([found], "/log/") is not None:
+                # It writes where the first crash has left something, and recovery has found it.
+                self._crash_sharply(found, mode)
+
+    async def _wait_write(self, names: Sequence[str], path_part: str, *, seconds_max: float = SHARP_SECONDS_MAX) -> str | None:
+        """Until one of these begins to write there, and a moment more; which. None: they do not."""
+        cluster = self._cluster
         found: list[str] = []
 
         async def look(name: str) -> None:
@@ -263,16 +307,116 @@ class Nemesis:
             found.append(name)
             nursery.cancel_scope.cancel()
 
-        with trio.move_on_after(SHARP_SECONDS_MAX):
+        with trio.move_on_after(seconds_max):
             async with trio.open_nursery() as nursery:
-                for name in cluster.running:
+                for name in names:
                     nursery.start_soon(look, name)
-        if found:
-            await trio.sleep(self._rng.uniform(0, 0.003))
-            for victim in cluster.running if self._rng.random() < 0.4 else found:
-                if cluster.is_running(victim):
-                    self._count("sharp crash")
-                    self._crash(victim, CrashMode.LOSE)
+        # Amid its sync, or in what comes after a new term: entries, to another file.
+        await trio.sleep(self._rng.uniform(0, DEFAULT_SYNC_SECONDS if path_part == "/log/" else 3 * DEFAULT_SYNC_SECONDS))
+        return found[0] if found else None
+
+    def _crash_sharply(self, name: str, mode: CrashMode) -> None:
+        if self._cluster.is_running(name):
+            self._count("sharp crash")
+            self._crash(name, mode)
+
+    async def _outlast_a_leader(self) -> None:
+        """Cut off with entries that nobody else has, its process stands still; when it goes on, two others have led."""
+        cluster, rng = self._cluster, self._rng
+        name, group_id = self._a_leader()
+        if name is None or self.deposed is not None:
+            return
+        self._count("outlast")
+        self.deposed = name
+        others = [other for other in cluster.names if other != name]
+        cluster.partition([name], others)
+        await self._wait_write([name], "/log/", seconds_max=1.0)
+        if cluster.is_running(name) and not cluster.is_paused(name):
+            cluster.pause(name)
+            self._until[name] = self._after(0) + 2 * OUTLAST_SECONDS_MAX
+        successor = await self._wait_successor(name, group_id)
+        # What the two send it arrives, and waits, while its process stands still.
+        for other in others:
+            cluster.network.heal(name, other)
+        await trio.sleep(rng.uniform(0, 0.05))
+        replica = self._replica(successor, group_id)
+        if replica is not None and replica.is_leader:
+            candidates = sorted(set(replica.voters()) - {cluster.node_id(name), replica.node_id})
+            if candidates:
+                replica.driver.transfer_leadership(rng.choice(candidates))
+        await trio.sleep(rng.uniform(0, 0.5))
+        if cluster.is_paused(name):
+            self._until.pop(name, None)
+            cluster.resume(name)
+        await trio.sleep(rng.uniform(0, 1))
+        self.deposed = None
+
+    async def _depose_a_leader(self) -> None:
+        """It goes on, and takes what clients bring, until it notices that nobody answers. Then it hears of its successor."""
+        cluster, rng = self._cluster, self._rng
+        name, group_id = self._a_leader()
+        if name is None:
+            return
+        self._count("depose")
+        self.deposed = name
+        others = [other for other in cluster.names if other != name]
+        cluster.partition([name], others)
+        await self._wait_successor(name, group_id)
+        await trio.sleep(rng.uniform(0, 2))
+        for other in others:
+            cluster.network.heal(name, other)
+        self.deposed = None
+        if rng.random() < 0.5 and await self._wait_write([name], "/log/") is not None:
+            self._crash_sharply(name, self._parameters.crash_mode)
+
+    def _a_leader(self) -> tuple[str, GroupId] | tuple[None, GroupId]:
+        """Of a partition, or of the catalog when there is none."""
+        leaders = [
+            (name, replica.group_id)
+            for name in self._cluster.running
+            if not self._cluster.is_paused(name)
+            for replica in self._cluster.node(name)._replicas.all()
+            if replica.is_leader and len(replica.voters()) > 1
+        ]
+        leaders = [found for found in leaders if found[1] != CATALOG_GROUP] or leaders
+        return self._rng.choice(leaders) if leaders else (None, CATALOG_GROUP)
+
+    def _replica(self, name: str | None, group_id: GroupId) -> Replica | None:
+        return self._cluster.node(name)._replicas.find(group_id) if name is not None and self._cluster.is_running(name) else None
+
+    def _leads(self, name: str, group_id: GroupId) -> bool:
+        replica = self._replica(name, group_id)
+        return replica is not None and replica.is_leader
+
+    async def _wait_successor(self, name: str, group_id: GroupId) -> str | None:
+        """Until another node leads the group, which; None when none does."""
+        with trio.move_on_after(OUTLAST_SECONDS_MAX):
+            while True:
+                for other in self._cluster.running:
+                    if other != name and self._leads(other, group_id):
+                        return other
+                await trio.sleep(LOOK_SECONDS)
+        return None
+
+    def _damage_indexes(self, name: str) -> None:
+        """It holds what can be made again from the segments, so any number of nodes may lose any of it."""
+        disk, rng = self._cluster.disk(name), self._rng
+        paths = [path for path in disk.paths() if path.endswith(".index")]
+        if not paths:
+            return
+        self._count("index")
+        for path in paths:
+            content = disk.content(path)
+            match rng.choice(("bit", "bit", "sector", "file")):
+                case "bit" if content:
+                    disk.flip_bit(path, rng.randrange(len(content)), rng.randrange(8))
+                case "sector" if content:
+                    start = rng.randrange(0, len(content), SECTOR_BYTES)
+                    end = min(start + SECTOR_BYTES, len(content))
+                    disk.put(path, content[:start] + bytes(end - start) + content[end:])
+                case "file":
+                    disk.delete(path)
+        self._crash(name)
 
     def _cut(self, fault: str) -> None:
         cluster, rng = self._cluster, self._rng

@@ -29,6 +29,8 @@ from trio_eventlog.errors import (
     NotLeader,
     OffsetOutOfRange,
     OutcomeUnknown,
+    OutOfOrderSequence,
+    ProducerFenced,
     StorageFailed,
     TopicNotFound,
     Unavailable,
@@ -44,7 +46,7 @@ from trio_eventlog.testing import determinism
 from trio_eventlog.testing.checkers import check_log
 from trio_eventlog.testing.cluster import NEXT_RELEASE, Cluster
 from trio_eventlog.testing.determinism import derive
-from trio_eventlog.testing.history import History
+from trio_eventlog.testing.history import History, Outcome
 from trio_eventlog.testing.invariants import InvariantBroken, Invariants
 from trio_eventlog.testing.nemesis import FAULTS, FaultParameters, Nemesis, draw_parameters
 from trio_eventlog.testing.revision import revision
@@ -67,10 +69,14 @@ MARKS = (
     "append",
     "append given up",
     "plain append repeated",
+    "simple append, acks QUORUM",
+    "acknowledged by the leader alone",
     "read",
+    "looked back",
     "consumed",
     "elected",
     "suffix replaced",
+    "torn tail",
     "machines compared",
     "frame of a new kind",
     "join",
@@ -104,7 +110,9 @@ class RunParameters:
         partitions, replicas: of the topic; 0 replicas: every voter.
         producers: clients that append, each one batch after the other.
         plain_producers: the same without our client: one node after the other is asked until one answers.
-        consumers, readers: clients that follow the log, and that read its end linearizably.
+        simple_producers: the same without a producer id: each batch is sent once, with any acks.
+        consumers, readers: clients that follow the log, and that read its end linearizably, and any part of it.
+        reads_own: how likely a producer, told that its batch is in the log, at once reads the end.
         batch_records_max, value_bytes_max: of each batch.
         pause_seconds_max: of a producer between two batches.
         settings: of the nodes: small limits make rare paths common.
@@ -118,6 +126,8 @@ class RunParameters:
     replicas: int
     producers: int
     plain_producers: int
+    simple_producers: int
+    reads_own: float
     consumers: int
     readers: int
     batch_records_max: int
@@ -143,10 +153,11 @@ class RunResult:
 def draw_run(seed: int) -> RunParameters:
     """First the parameters are drawn, then the run: so that some runs have much of one thing and nothing of another."""
     rng = derive(seed, "parameters")
-    value_bytes_max = rng.choice((8, 100, 3000))
+    value_bytes_max = rng.choice((8, 300, 3000))
     spares = rng.choice((0, 0, 1, 2))
     producers = rng.choice((1, 2, 3))
     plain_producers = rng.choice((0, 1, 2))
+    simple_producers = rng.choice((0, 1))
     return RunParameters(
         nodes=rng.choice((3, 3, 3, 4, 5)) if not spares else 3,
         spares=spares,
@@ -155,12 +166,14 @@ def draw_run(seed: int) -> RunParameters:
         replicas=rng.choice((0, 0, 0, 1, 3)),
         producers=producers,
         plain_producers=plain_producers,
+        simple_producers=simple_producers,
+        reads_own=rng.choice((0.0, 0.3)),
         consumers=rng.choice((0, 1, 2)),
-        readers=rng.choice((0, 1, 2)),
+        readers=rng.choice((0, 1, 1, 2)),
         batch_records_max=rng.choice((1, 3, 10)),
         value_bytes_max=value_bytes_max,
         # All of them together one to four batches a second, so that there is load all the time and no run takes much longer.
-        pause_seconds_max=(producers + plain_producers) * rng.choice((0.5, 1.0, 2.0)),
+        pause_seconds_max=(producers + plain_producers + simple_producers) * rng.choice((0.5, 1.0, 2.0)),
         settings={
             "tick_seconds": rng.choice((0.1, 0.1, 0.2)),
             "tail_cache_bytes": rng.choice((0, 4096, 1 << 20)),
@@ -287,6 +300,8 @@ class _Run:
                     clients.start_soon(self._produce, f"producer {number}")
                 for number in range(parameters.plain_producers):
                     clients.start_soon(self._produce_plainly, f"plain producer {number}", 1000 + number)
+                for number in range(parameters.simple_producers):
+                    clients.start_soon(self._produce_simply, f"simple producer {number}")
                 for number in range(parameters.readers):
                     clients.start_soon(self._read, f"reader {number}")
                 async with trio.open_nursery() as consumers:
@@ -425,10 +440,11 @@ class _Run:
         async with self.cluster.client(name=name, settings=_CLIENT) as client:
             while not self.is_ending and self.counts["batches"] < BATCHES_MAX:
                 partition = rng.randrange(self.parameters.partitions)
-                await self._append(client, name, partition, self._values(rng, name))
+                if await self._append(client, name, partition, self._values(rng, name)):
+                    await self._read_own(rng, name, partition)
                 await trio.sleep(rng.uniform(0, self.parameters.pause_seconds_max))
 
-    async def _append(self, client: Client, name: str, partition: int, values: list[bytes]) -> None:
+    async def _append(self, client: Client, name: str, partition: int, values: list[bytes]) -> bool:
         history = self.histories[partition]
         call = history.append(name, values)
         try:
@@ -442,6 +458,7 @@ class _Run:
         else:
             history.appended(call, result.base_offset)
             self.counts["append"] += 1
+        return call.outcome is Outcome.OK
 
     async def _produce_plainly(self, name: str, producer_id: int) -> None:
         """What a foreign idempotent producer does: the same batch again, to any node, until it is answered."""
@@ -480,37 +497,111 @@ class _Run:
             self.counts["plain append"] += 1
             self.counts["plain append repeated"] += attempts > 1
             sequence += len(values)
+            await self._read_own(rng, name, partition)
+            await trio.sleep(rng.uniform(0, self.parameters.pause_seconds_max))
+
+    async def _produce_simply(self, name: str) -> None:
+        """Records without a producer id, sent once to any node. What only the leader has, or nobody yet, may be lost later."""
+        rng = derive(self.seed, name)
+        while not self.is_ending and self.counts["batches"] < BATCHES_MAX:
+            partition = rng.randrange(self.parameters.partitions)
+            history = self.histories[partition]
+            values = self._values(rng, name)
+            acks = rng.choice(list(Acks))
+            request = event_log_pb2.ProduceRequest(topic=TOPIC, partition=partition, acks=int(acks))  # type: ignore[arg-type]
+            for value in values:
+                request.records.add(value=value)
+            call = history.append(name, values)
+            try:
+                with trio.fail_after(rng.choice((0.2, 1.0, 5.0))):
+                    async with self.cluster.channel(rng.choice(self.cluster.names), name=name) as channel:
+                        response = await channel.unary(_EVENT_LOG["Produce"], request)
+            except (OutOfOrderSequence, DuplicateOutOfWindow, ProducerFenced) as error:
+                raise InvariantBroken(f"{name} sends no sequences, and was told: {error}") from error
+            except (trio.TooSlowError, OSError, EventLogError):
+                history.gave_up(call)
+            else:
+                self.counts[f"simple append, acks {acks.name}"] += 1
+                if acks is Acks.QUORUM:
+                    history.appended(call, response.base_offset)
+                    await self._read_own(rng, name, partition)
+                else:
+                    history.gave_up(call)
             await trio.sleep(rng.uniform(0, self.parameters.pause_seconds_max))
 
     def _values(self, rng: random.Random, name: str) -> list[bytes]:
         self.counts["batches"] += 1
         count = rng.randrange(1, self.parameters.batch_records_max + 1)
         size_bytes = rng.randrange(self.parameters.value_bytes_max)
-        return [b"%s/%d/%d/" % (name.encode(), self.counts["batches"], at) + bytes(size_bytes) for at in range(count)]
+        # Not zeros, which is what a sector reads as that was lost.
+        return [b"%s/%d/%d/" % (name.encode(), self.counts["batches"], at) + rng.randbytes(size_bytes) for at in range(count)]
 
     async def _read(self, name: str) -> None:
-        """Linearizable reads of the end, at any node."""
+        """Reads of the end at the node that has answered last, or any other; and looks at what came long ago."""
         rng = derive(self.seed, name)
+        target = rng.choice(self.cluster.names)
         while not self.is_ending:
             partition = rng.randrange(self.parameters.partitions)
-            history = self.histories[partition]
-            request = event_log_pb2.ConsumeRequest(
-                topic=TOPIC,
-                partition=partition,
-                start=event_log_pb2.END,
-                consistency=event_log_pb2.LINEARIZABLE,
-            )
-            call = history.read_end(name)
-            try:
-                with trio.fail_after(rng.choice((0.5, 3.0))):
-                    async with self.cluster.channel(rng.choice(self.cluster.names), name=name) as channel:
-                        response = await channel.unary(_EVENT_LOG["Consume"], request)
-            except (trio.TooSlowError, OSError, EventLogError):
-                history.gave_up(call)
-            else:
-                history.read(call, response.high_watermark)
-                self.counts["read"] += 1
-            await trio.sleep(rng.uniform(0, 2 * self.parameters.pause_seconds_max))
+            pause_seconds_max = 2 * self.parameters.pause_seconds_max
+            if self.nemesis.deposed is not None:
+                target = self.nemesis.deposed
+                pause_seconds_max = 0.2
+            elif rng.random() < 0.3:
+                await self._look_back(rng, name, partition)
+            if not await self._read_end(name, target, partition, seconds_max=rng.choice((0.5, 3.0))) or rng.random() < 0.3:
+                target = rng.choice(self.cluster.names)
+            await trio.sleep(rng.uniform(0, pause_seconds_max))
+
+    async def _read_own(self, rng: random.Random, name: str, partition: int) -> None:
+        if rng.random() < self.parameters.reads_own:
+            await self._read_end(name, rng.choice(self.cluster.names), partition, seconds_max=0.5)
+
+    async def _read_end(self, name: str, target: str, partition: int, *, seconds_max: float) -> bool:
+        """A linearizable read. Whether it was answered."""
+        history = self.histories[partition]
+        request = event_log_pb2.ConsumeRequest(
+            topic=TOPIC,
+            partition=partition,
+            start=event_log_pb2.END,
+            consistency=event_log_pb2.LINEARIZABLE,
+        )
+        call = history.read_end(name)
+        try:
+            with trio.fail_after(seconds_max):
+                async with self.cluster.channel(target, name=name) as channel:
+                    response = await channel.unary(_EVENT_LOG["Consume"], request)
+        except (trio.TooSlowError, OSError, EventLogError):
+            history.gave_up(call)
+            return False
+        history.read(call, response.high_watermark)
+        self.counts["read"] += 1
+        return True
+
+    async def _look_back(self, rng: random.Random, name: str, partition: int) -> None:
+        """Some records from the midst of the log, wherever they are kept."""
+        history = self.histories[partition]
+        end = max((call.end or 0 for call in history.reads[-10:]), default=0)
+        offset = rng.randrange(end + 1)
+        target = rng.choice(self.cluster.names)
+        request = event_log_pb2.ConsumeRequest(topic=TOPIC, partition=partition, offset=offset, max_bytes=1)
+        request.max_records = rng.choice((0, 1, 5))
+        try:
+            with trio.fail_after(1.0):
+                async with self.cluster.channel(target, name=name) as channel:
+                    response = await channel.unary(_EVENT_LOG["Consume"], request)
+        except (trio.TooSlowError, OSError):
+            return
+        except DamagedData as error:
+            if not self.nemesis.has_spoilt_segments:
+                raise InvariantBroken(f"{name}: {target} cannot read what is whole: {error}") from error
+            return
+        except EventLogError:
+            return
+        self.counts["looked back"] += 1
+        if response.records and response.records[0].offset != offset:
+            raise InvariantBroken(f"{name} asked for {offset}, and was given {response.records[0].offset}")
+        for record in response.records:
+            history.consume(f"{name} look {self.counts['looked back']}", record.offset, record.value)
 
     async def _consume(self, name: str) -> None:
         consume = self._consume_by_client if derive(self.seed, name).random() < 0.5 else self._consume_partition
