@@ -13,11 +13,11 @@ LAYERS = {
     "storage": 2, "net": 2, "rpc": 2,
     "node": 3,
     "service": 4, "http": 4, "client": 4,
-    "settings": 5, "agent": 5,
+    "settings": 5, "part_settings": 5, "agent": 5,
     "logs": 6, "daemon": 6, "cli": 6,
 }  # fmt: skip
 
-CORES = ("raft", "machine", "codec")
+CORES = ("raft", "gossip", "machine", "codec")
 NOT_IN_CORES = {"trio", "os", "time", "logging", "asyncio", "threading", "socket", "secrets", "uuid", "datetime", "pathlib"}
 
 
@@ -66,7 +66,9 @@ SIDEWAYS = {
     ("codec", "raft"),  # the codec knows the cores' messages, the cores do not know it
     ("codec", "machine"),
     ("codec", "gossip"),
+    ("part_settings", "settings"),
     ("agent", "settings"),
+    ("agent", "part_settings"),
     ("service", "client"),  # a misdirected call is forwarded by a client
     ("daemon", "logs"),
     ("cli", "logs"),

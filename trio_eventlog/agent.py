@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from trio_eventlog import part_settings
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import (
@@ -31,51 +32,45 @@ from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, 
 from trio_eventlog.gossip.events import Event as GossipEvent
 from trio_eventlog.gossip.events import KeysChanged
 from trio_eventlog.gossip.messages import Address
-from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
 from trio_eventlog.http.server import answer_probe, health_handler, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
-from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, MemberAppeared, MemberChanged, StaticDiscovery
-from trio_eventlog.net.join import Joiner, JoinSettings, Place
-from trio_eventlog.net.links import Lane, LinkRefused, LinkSettings
-from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
+from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, HelloDiscovery, MemberAppeared, MemberChanged
+from trio_eventlog.net.join import Joiner, Place
+from trio_eventlog.net.links import Lane, LinkRefused
+from trio_eventlog.net.mux import ConnectionInfo, Mux
 from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import Network, join_address, split_address
 from trio_eventlog.net.port import Port, open_port
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.net.tls import FileTls, TlsSettings, why_refused_by_peers
+from trio_eventlog.net.tls import why_refused_by_peers
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
-from trio_eventlog.node.gossip_driver import GossipSettings
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
-from trio_eventlog.node.membership import MembershipSettings
-from trio_eventlog.node.raft_driver import DriverSettings
-from trio_eventlog.node.reconciler import NodeReport, Reconciler, ReconcilerSettings
+from trio_eventlog.node.reconciler import NodeReport, Reconciler
 from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
-from trio_eventlog.node.replica import Replica, ReplicaSettings
-from trio_eventlog.node.replicas import REMOVED_TEXT, Replicas, ReplicasSettings
-from trio_eventlog.raft import Message, MessageType, RaftSettings
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.node.replicas import REMOVED_TEXT, Replicas
+from trio_eventlog.raft import Message, MessageType
 from trio_eventlog.records import Acks, Record
-from trio_eventlog.rpc import Peer, RpcSettings, Server
+from trio_eventlog.rpc import Peer, Server
 from trio_eventlog.service.admin import AdminService, group_status, id_text
-from trio_eventlog.service.event_log import EventLogService, ServiceSettings
-from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+from trio_eventlog.service.event_log import EventLogService
+from trio_eventlog.service.forwarding import Forwarder
 from trio_eventlog.service.health import Health
 from trio_eventlog.service.lanes import Lanes
 from trio_eventlog.service.membership import MembershipAdministration, ask_node
 from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
-from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
 from trio_eventlog.settings import NodeSettings, is_wildcard
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.segmented_log import LogSettings
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 logger = logging.getLogger(__name__)
@@ -86,19 +81,14 @@ _OWN_SERVICES = (
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 )
 _HEALTH_NAMES = ("", *(service.full_name for service in _OWN_SERVICES))
-GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
 NO_GOSSIP = (
     "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
     " So nodes know of each other through --join alone, and each has to be named there"
 )
-LEAVE_DELAY_SECONDS = 0.2
-"""How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
 FAREWELL_SECONDS_MAX = 2.0
 """How long a node that others refuse as removed waits for its own log to say so."""
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
-RESPONSE_HEAD_BYTES = 64 * 1024
-"""Of a gRPC message to a consumer, kept free for what is around the records."""
 CANCELLED_STOP_SECONDS_MAX = 1.0
 """How long a stop may take when the embedding block was left by an exception."""
 
@@ -175,15 +165,12 @@ class Node:
         self._stop_scope = trio.CancelScope()
         self._is_over = False
         rng = surroundings.rng
-        self._tls = _tls_source(settings)
-        if self._tls is not None and (settings.join or settings.bootstraps > 1):
-            reason = why_refused_by_peers(self._tls, split_address(self.address)[0])
-            if reason:
-                logger.warning("other nodes will not accept the certificate %s of this one: %s", settings.tls_cert, reason)
+        self._tls = part_settings.tls(settings)
+        self._judge_certificate()
         self._transport = Transport(
             identity=self._hello,
             network=surroundings.network,
-            settings=_link_settings(settings),
+            settings=part_settings.links(settings),
             rng=rng,
             receive=self._receive,
             on_event=self._on_link_event,
@@ -191,8 +178,8 @@ class Node:
             admit=self._admit,
         )
         looks_up = surroundings.names is not None or isinstance(surroundings.network, RealNetwork)
-        fixed, named = _split_join(settings, looks_up)
-        self._discovery = StaticDiscovery(
+        fixed, named = part_settings.addresses_to_join(settings, looks_up)
+        self._discovery = HelloDiscovery(
             fixed,
             probe=self._probe,
             identity=self._identity,
@@ -206,7 +193,7 @@ class Node:
             probe=self._probe_place,
             on_hello=self._introduce,
             is_waiting=lambda: not self._knows_leader,
-            settings=_join_settings(settings),
+            settings=part_settings.joiner(settings),
             rng=rng,
         )
         self._gossip = (
@@ -227,37 +214,30 @@ class Node:
                 on_gossip_event=self._on_gossip_event,
                 seeds=fixed,
                 keyring=None if gossip.keys is None else gossip.keys.keyring,
-                settings=GossipSettings(
-                    swim=GOSSIP_PROFILES[settings.gossip_profile],
-                    serf=SerfSettings(leave_delay_seconds=LEAVE_DELAY_SECONDS),
-                ),
+                settings=part_settings.gossip(settings),
             )
         )
         self._replicas = Replicas(
             node_id=self.node_id,
             directory=directory,
             send=self._send,
-            settings=_replicas_settings(settings),
+            settings=part_settings.replicas(settings),
             rng=rng,
             on_removed=self._removed.set,
             on_deleted=self._forget_group,
         )
         self.broker = Broker(self._replicas)
-        rpc = RpcSettings(
-            message_bytes_max=settings.max_message_bytes,
-            concurrent_calls_max=settings.streams_per_connection_max,
-            idle_timeout_seconds=settings.idle_timeout_seconds,
-        )
+        rpc = part_settings.rpc(settings)
         self._forwarder = Forwarder(
             self.node_id,
             self.broker.group,
             self._connect,
-            ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds),
+            part_settings.forwarding(settings),
             rpc,
             rng,
         )
         topics = TopicAdministration(self.broker, self._forwarder, visible_seconds_max=settings.forward_timeout_seconds)
-        service_settings = _service_settings(settings)
+        service_settings = part_settings.service(settings)
         self._lanes = Lanes(rng, service_settings.lanes_idle_max)
         self._event_log = EventLogService(
             self.broker,
@@ -282,7 +262,7 @@ class Node:
                 meet=self._transport.set_peer,
                 forget=self._transport.remove_peer,
             ),
-            _reconciler_settings(settings),
+            part_settings.reconciler(settings),
             first_voters=lambda: len(self._voters),
         )
         admin = AdminService(
@@ -300,11 +280,7 @@ class Node:
         services.append(self._health.service())
         self._server = Server([*services, *reflection_services(services)], rpc, self._answer_get)
         self._mux = Mux(
-            MuxSettings(
-                unidentified_connections_max=settings.max_unidentified_connections,
-                identify_seconds_max=settings.peek_timeout_seconds,
-                tls_required=settings.has_tls,
-            ),
+            part_settings.mux(settings),
             grpc=self._serve_grpc,
             http=self._serve_http,
             peer=self._transport.handle_inbound,
@@ -359,6 +335,16 @@ class Node:
             record_count=response.record_count,
             duplicate=response.duplicate,
         )
+
+    def reload_certificates(self) -> None:
+        """Read certificate, key and authority again; connections that are open stay as they are. Nothing happens without TLS.
+
+        Raises:
+            SettingsError: the files cannot be used; those read before stay in use.
+        """
+        if self._tls is not None:
+            self._tls.reload()
+            self._judge_certificate()
 
     def status(self, catalog_only: bool = False) -> admin_pb2.GetStatusResponse:
         """This node as `trio-eventlog status` shows it."""
@@ -539,6 +525,14 @@ class Node:
             logger.warning("%s could not be handed over: %s", replica.name, error)
         else:
             logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
+
+    def _judge_certificate(self) -> None:
+        """Say what other nodes will have against ours, if there are to be any."""
+        settings = self._settings
+        if self._tls is not None and (settings.join or settings.bootstraps > 1):
+            reason = why_refused_by_peers(self._tls, split_address(self.address)[0])
+            if reason:
+                logger.warning("other nodes will not accept the certificate %s of this one: %s", settings.tls_cert, reason)
 
     async def _leave_gossip(self) -> None:
         if self._gossip is None:
@@ -763,109 +757,4 @@ async def _gossip_address(settings: NodeSettings, port: Port, datagrams: Datagra
         return found
     raise SettingsError(
         f"advertise: {advertised} cannot be looked up, and gossip carries IP addresses. Give an address that other nodes can reach"
-    )
-
-
-def _tls_source(settings: NodeSettings) -> FileTls | None:
-    if not settings.has_tls:
-        return None
-    return FileTls(
-        TlsSettings(
-            certificate=settings.tls_cert,
-            key=settings.tls_key,
-            authority=settings.tls_ca,
-            require_client_certificate=settings.tls_require_client_cert,
-            peer_name=settings.tls_peer_name,
-        )
-    )
-
-
-def _split_join(settings: NodeSettings, looks_up: bool) -> tuple[list[str], list[JoinTarget]]:
-    """The addresses that stand for one node each, and what has to be looked up first."""
-    fixed: list[str] = []
-    named: list[JoinTarget] = []
-    for text in settings.join:
-        target = parse_join(text)
-        if target.is_service or (looks_up and not is_ip_address(target.host)):
-            named.append(target)
-        else:
-            fixed.append(join_address(target.host, target.port))
-    return fixed, named
-
-
-def _join_settings(settings: NodeSettings) -> JoinSettings:
-    return JoinSettings(
-        retry_seconds_min=settings.join_retry_seconds_min,
-        retry_seconds_max=settings.join_retry_seconds_max,
-        refresh_seconds=settings.join_refresh_seconds,
-        resolve_seconds_max=settings.dns_timeout_seconds,
-        places_max=settings.join_addresses_max,
-    )
-
-
-def _link_settings(settings: NodeSettings) -> LinkSettings:
-    return LinkSettings(
-        queue_bytes_max=settings.link_queue_bytes_max,
-        queue_sends_max=settings.link_queue_messages_max,
-        body_bytes_max=settings.max_frame_bytes,
-        connect_seconds_max=settings.connect_timeout_seconds,
-        redial_seconds_min=settings.reconnect_backoff_seconds_min,
-        redial_seconds_max=settings.reconnect_backoff_seconds_max,
-    )
-
-
-def _replicas_settings(settings: NodeSettings) -> ReplicasSettings:
-    return ReplicasSettings(
-        replica=ReplicaSettings(
-            raft=RaftSettings(
-                election_timeout_ticks=settings.election_timeout_ticks,
-                heartbeat_ticks=settings.heartbeat_ticks,
-                max_append_bytes=settings.append_bytes_max,
-                max_inflight_messages=settings.inflight_messages_max,
-                max_inflight_bytes=settings.inflight_bytes_max,
-                max_uncommitted_bytes=settings.uncommitted_bytes_max,
-            ),
-            driver=DriverSettings(
-                inbox_messages_max=settings.inbox_messages_max,
-                inbox_bytes_max=settings.inbox_bytes_max,
-                proposal_bytes_max=settings.proposal_bytes_max,
-                proposals_max=settings.proposals_max,
-                under_way_max=settings.proposals_max,
-                append_bytes_max=settings.append_bytes_max,
-            ),
-            log=LogSettings(
-                segment_bytes=settings.segment_bytes,
-                preallocate_bytes=settings.preallocate_bytes,
-                index_interval_bytes=settings.index_interval_bytes,
-                tail_cache_bytes=settings.tail_cache_bytes,
-            ),
-        ),
-        producer_window_batches=settings.producer_window_batches,
-        producers_max=settings.producers_max,
-    )
-
-
-def _reconciler_settings(settings: NodeSettings) -> ReconcilerSettings:
-    return ReconcilerSettings(
-        membership=MembershipSettings(
-            voters_wanted=settings.voters_wanted,
-            stabilisation_seconds=settings.stabilisation_seconds,
-            catch_up_entries_max=settings.catch_up_entries_max,
-            replica_moves_max=settings.replica_moves_max,
-            leader_balance_seconds=settings.leader_balance_seconds,
-        ),
-        round_seconds=settings.reconcile_seconds,
-    )
-
-
-def _service_settings(settings: NodeSettings) -> ServiceSettings:
-    return ServiceSettings(
-        batch_bytes_max=settings.max_batch_bytes,
-        fetch_bytes_max=settings.fetch_bytes_max,
-        fetch_records_max=settings.fetch_records_max,
-        response_bytes_max=settings.max_message_bytes - RESPONSE_HEAD_BYTES,
-        fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
-        linearizable_seconds_max=settings.forward_timeout_seconds,
-        stream_requests_max=settings.produce_stream_requests_max,
-        creates_topics=settings.creates_topics,
     )

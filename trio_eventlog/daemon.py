@@ -8,7 +8,7 @@ import sys
 import attrs
 import trio
 
-from trio_eventlog.agent import open_node
+from trio_eventlog.agent import Node, open_node
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.ids import format_id
 from trio_eventlog.logs import set_up_logging
@@ -17,10 +17,12 @@ from trio_eventlog.settings import NodeSettings
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RELOAD_SIGNAL = signal.SIGHUP
 
 
 def run_daemon(settings: NodeSettings) -> None:
-    """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once.
+    """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once. Under TLS, SIGHUP
+    makes it read its certificates again.
 
     Prints `listening on HOST:PORT node=NAME id=ID` to standard output when connections are accepted. Calls that come before the
     node has found its cluster wait.
@@ -38,29 +40,35 @@ def run_daemon(settings: NodeSettings) -> None:
 
 
 async def _run(settings: NodeSettings) -> None:
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    # Without TLS there is nothing to read again, and a terminal that hangs up ends what runs in it.
+    reload_signals = (RELOAD_SIGNAL,) if settings.has_tls else ()
+    with trio.open_signal_receiver(*STOP_SIGNALS, *reload_signals) as signals:
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
+            running: Node | None = None
 
             @nursery.start_soon
             async def listen_to_signals() -> None:
                 async for number in signals:
+                    if number == RELOAD_SIGNAL:
+                        if running is not None:
+                            _reload_certificates(running)
+                        continue
                     if stop.is_set():
                         _exit_at_once(number)
                     logger.info("%s: stopping; once more to stop at once", signal.Signals(number).name)
                     stop.set()
 
-            is_started = False
             with trio.CancelScope() as starting:
 
                 @nursery.start_soon
                 async def give_up_starting() -> None:
                     await stop.wait()
-                    if not is_started:
+                    if running is None:
                         starting.cancel()
 
                 async with open_node(settings) as node:
-                    is_started = True
+                    running = node
                     sys.stdout.write(f"listening on {node.listening_on} node={node.name} id={format_id(node.node_id)}\n")
                     sys.stdout.flush()
                     logger.info("listening on %s, told to others as %s", node.listening_on, node.address)
@@ -76,6 +84,15 @@ async def _run(settings: NodeSettings) -> None:
                     await stop.wait()
             logger.info("stopped")
             nursery.cancel_scope.cancel()
+
+
+def _reload_certificates(node: Node) -> None:
+    try:
+        node.reload_certificates()
+    except SettingsError as error:
+        logger.error("certificates not read again, those from before stay in use: %s", error)
+    else:
+        logger.info("certificates read again")
 
 
 def _exit_at_once(number: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-import trustme
+from authority import Authority
 
 from tests.cluster.helpers import QUICK, values_on
 from trio_eventlog.client.client import Client, open_client
@@ -65,13 +65,7 @@ async def test_flipped_bits_between_peers_never_reach_a_log(caplog: pytest.LogCa
 @pytest.fixture
 def tls_files(tmp_path: Path) -> TlsSettings:
     """One certificate for all nodes of a cluster of three."""
-    authority = trustme.CA()
-    issued = authority.issue_cert("n1", "n2", "n3")
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(tmp_path / "node.pem"), append=True)
-    issued.private_key_pem.write_to_path(str(tmp_path / "node.key"))
-    return TlsSettings(certificate=str(tmp_path / "node.pem"), key=str(tmp_path / "node.key"), authority=str(tmp_path / "ca.pem"))
+    return Authority(tmp_path / "tls").issue("n1", "n2", "n3")
 
 
 async def test_over_tls_no_flipped_bit_gets_anywhere(tls_files: TlsSettings, caplog: pytest.LogCaptureFixture) -> None:

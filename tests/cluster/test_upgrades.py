@@ -9,6 +9,8 @@ from trio_eventlog.ids import NodeId
 from trio_eventlog.net.links import judge_hello
 from trio_eventlog.testing.cluster import NEXT_RELEASE, THIS_RELEASE, Cluster
 
+SMALL_SEGMENTS = {"segment_bytes": 4096, "index_interval_bytes": 1024, "preallocate_bytes": 4096}
+
 
 def hello(number: int, versions: tuple[int, int]) -> Hello:
     oldest, newest = versions
@@ -42,7 +44,7 @@ def test_two_nodes_need_one_version_in_common(one: tuple[int, int], other: tuple
 
 async def test_a_rolling_upgrade_and_back_under_load() -> None:
     """One node after the other, each direction: every batch is acknowledged, and no reader sees anything twice or not at all."""
-    async with Cluster(3, seed=51) as cluster, cluster.client(settings=QUICK) as client:
+    async with Cluster(3, seed=51, **SMALL_SEGMENTS) as cluster, cluster.client(settings=QUICK) as client:
         await client.create_topic("orders")
         await cluster.wait_topic("orders")
         sent: list[bytes] = []
@@ -73,6 +75,9 @@ async def test_a_rolling_upgrade_and_back_under_load() -> None:
         await cluster.wait_converged("orders")
         for name in cluster.names:
             assert await values_on(cluster, name, "orders") == sent
+            replica = cluster.replica(name, "orders")
+            assert replica is not None
+            assert replica.driver._log.rebuilt_indexes > 0, "those of the next release were no use"
 
 
 async def test_a_node_two_releases_ahead_is_refused_and_does_no_harm() -> None:

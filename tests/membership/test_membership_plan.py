@@ -328,6 +328,20 @@ def test_a_replica_moves_in_three_changes() -> None:
     assert plan_group(NodeId(1), Configuration(voters=wanted), wanted, wanted) is None
 
 
+def test_who_has_come_takes_the_place_of_who_is_gone_while_others_are_waited_for() -> None:
+    """3 is lost for good, and so is 5, for which the group would wait for ever: 4 votes meanwhile."""
+    wanted = ids(1, 2, 4, 5, 6)
+    waiting = Configuration(voters=ids(1, 2, 3), learners=ids(4, 5, 6))
+    assert plan_group(NodeId(1), waiting, wanted, ids(1, 2, 4)) == ConfigurationChange(
+        changes=(NodeChange(ChangeKind.ADD_VOTER, NodeId(4)), NodeChange(ChangeKind.REMOVE, NodeId(3))),
+        transition=Transition.JOINT_IMPLICIT,
+    )
+    assert plan_group(NodeId(1), waiting, wanted, ids(1, 2)) is None, "nobody has come"
+    assert plan_group(NodeId(1), waiting, wanted, ids(1, 2, 3, 4)) is None, "nobody is gone"
+    assert plan_group(NodeId(1), waiting, ids(1, 2, 3, 4, 5, 6), ids(1, 2, 4)) is None, "nobody is to go"
+    assert plan_group(NodeId(1), Configuration(voters=ids(1, 2, 4), learners=ids(5, 6)), wanted, ids(1, 2, 4, 6)) is None
+
+
 def test_a_leader_that_is_not_wanted_hands_over_before_it_goes() -> None:
     """It stays a voter until somebody else leads; that one takes it away."""
     wanted = ids(4)

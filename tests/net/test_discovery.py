@@ -17,12 +17,12 @@ from trio_eventlog.net.discovery import (
     Bootstrap,
     DiscoveryEvent,
     DiscoverySettings,
+    HelloDiscovery,
     Join,
     MemberAppeared,
     MemberChanged,
     MemberFailed,
     Refuse,
-    StaticDiscovery,
     Wait,
     decide_bootstrap,
     derive_cluster_id,
@@ -183,8 +183,8 @@ class World:
             raise answer
         return answer
 
-    def discovery(self, own: Callable[[], Hello], *addresses: str, **settings: float) -> StaticDiscovery:
-        return StaticDiscovery(
+    def discovery(self, own: Callable[[], Hello], *addresses: str, **settings: float) -> HelloDiscovery:
+        return HelloDiscovery(
             addresses,
             probe=self.probe,
             identity=own,
@@ -194,7 +194,7 @@ class World:
         )
 
 
-async def running(discovery: StaticDiscovery, story: Callable[[], Awaitable[None]]) -> None:
+async def running(discovery: HelloDiscovery, story: Callable[[], Awaitable[None]]) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(discovery.run)
         await story()
@@ -368,7 +368,7 @@ async def test_three_nodes_with_each_others_addresses_decide_alike(autojump_cloc
         known = discoveries[node_id].known_ids() if node_id in discoveries else ()
         return attrs.evolve(owns[node_id], known_ids=known)
 
-    discoveries: dict[NodeId, StaticDiscovery] = {}
+    discoveries: dict[NodeId, HelloDiscovery] = {}
     started: set[NodeId] = set()
 
     def probe_of(asking: NodeId) -> Callable[[str], Awaitable[Hello]]:

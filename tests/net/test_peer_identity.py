@@ -4,13 +4,12 @@ import datetime
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
-import trustme
+from authority import Authority
 from tls_node import TlsNode
 
 from trio_eventlog.codec.peer_frame import Hello, RefusedCode
@@ -90,26 +89,6 @@ def test_the_refusal_names_both_sides() -> None:
 @pytest.mark.parametrize("address", ["", "n1", "[n1", "n1:x"])
 def test_a_hello_without_a_host_proves_nothing(address: str) -> None:
     assert judge_certificate(hello(address), named(("DNS", "n1")), "") is not None
-
-
-class Authority:
-    """Issues certificates into files of a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._authority = trustme.CA()
-        self.path = str(folder / "ca.pem")
-        folder.mkdir()
-        self._authority.cert_pem.write_to_path(self.path)
-
-    def issue(self, *names: str, peer_name: str = "", authority: str = "", **options: Any) -> TlsSettings:
-        """Settings of a node (which trusts `authority`, this one by default) with a certificate for `names`."""
-        issued = self._authority.issue_cert(*names, **options)
-        base = self._folder / f"{len(list(self._folder.iterdir()))}"
-        for blob in issued.cert_chain_pems:
-            blob.write_to_path(f"{base}.pem", append=True)
-        issued.private_key_pem.write_to_path(f"{base}.key")
-        return TlsSettings(certificate=f"{base}.pem", key=f"{base}.key", authority=authority or self.path, peer_name=peer_name)
 
 
 @pytest.fixture(scope="module")

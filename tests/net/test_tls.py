@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-import trustme
+from authority import Authority
 from tls_node import TlsNode
 
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
@@ -34,46 +34,26 @@ from trio_eventlog.net.transport import PeerConnected, PeerReset
 from trio_eventlog.testing.network import SimNetwork
 
 
-@attrs.frozen
-class Files:
-    """PEM files of one authority: two nodes and the authority itself."""
+class Nodes:
+    """Certificates of one authority for each node."""
 
-    authority: str
-    nodes: dict[str, tuple[str, str]]
+    def __init__(self, folder: Path) -> None:
+        authority = Authority(folder)
+        self.authority = authority.path
+        self._settings = {name: authority.issue(name) for name in ("n1", "n2", "localhost")}
 
     def settings(self, name: str, *, require_client_certificate: bool = False) -> TlsSettings:
-        (certificate, key) = self.nodes[name]
-        return TlsSettings(
-            certificate=certificate,
-            key=key,
-            authority=self.authority,
-            require_client_certificate=require_client_certificate,
-        )
-
-
-def make_files(folder: Path) -> Files:
-    folder.mkdir()
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    nodes = {}
-    for name in ("n1", "n2", "localhost"):
-        issued = authority.issue_cert(name)
-        chain = folder / f"{name}.pem"
-        for blob in issued.cert_chain_pems:
-            blob.write_to_path(str(chain), append=True)
-        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        nodes[name] = (str(chain), str(folder / f"{name}.key"))
-    return Files(str(folder / "ca.pem"), nodes)
+        return attrs.evolve(self._settings[name], require_client_certificate=require_client_certificate)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("tls") / "one")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Nodes:
+    return Nodes(tmp_path_factory.mktemp("tls") / "one")
 
 
 @pytest.fixture(scope="module")
-def other_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("tls") / "other")
+def other_nodes(tmp_path_factory: pytest.TempPathFactory) -> Nodes:
+    return Nodes(tmp_path_factory.mktemp("tls") / "other")
 
 
 @attrs.frozen
@@ -125,10 +105,10 @@ async def open_port(
     ],
 )
 async def test_the_agreed_protocol_decides(
-    files: Files, alpn: str, first: bytes, name: str, autojump_clock: trio.testing.MockClock
+    nodes: Nodes, alpn: str, first: bytes, name: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_port(files.settings("n1")) as port:
-        stream = await port.connect(build_client_context(files.authority, alpn=(alpn,)))
+    async with open_port(nodes.settings("n1")) as port:
+        stream = await port.connect(build_client_context(nodes.authority, alpn=(alpn,)))
         await stream.send_all(first)
         assert await stream.receive_some() == name.encode()
         ((handler, received, info),) = port.seen
@@ -137,10 +117,10 @@ async def test_the_agreed_protocol_decides(
 
 @pytest.mark.parametrize(("first", "name"), [(HTTP2_PREFACE, "grpc"), (b"GET /", "http"), (PEER_PREFACE, "peer")])
 async def test_without_alpn_the_decrypted_bytes_decide(
-    files: Files, first: bytes, name: str, autojump_clock: trio.testing.MockClock
+    nodes: Nodes, first: bytes, name: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    context = ssl.create_default_context(cafile=files.authority)
-    async with open_port(files.settings("n1"), tls_required=True) as port:
+    context = ssl.create_default_context(cafile=nodes.authority)
+    async with open_port(nodes.settings("n1"), tls_required=True) as port:
         stream = await port.connect(context)
         await stream.send_all(first)
         assert await stream.receive_some() == name.encode()
@@ -148,9 +128,9 @@ async def test_without_alpn_the_decrypted_bytes_decide(
         assert port.seen[0][2].alpn is None
 
 
-async def test_silence_after_the_handshake_ends_too(files: Files, autojump_clock: trio.testing.MockClock) -> None:
-    context = ssl.create_default_context(cafile=files.authority)
-    async with open_port(files.settings("n1")) as port:
+async def test_silence_after_the_handshake_ends_too(nodes: Nodes, autojump_clock: trio.testing.MockClock) -> None:
+    context = ssl.create_default_context(cafile=nodes.authority)
+    async with open_port(nodes.settings("n1")) as port:
         stream = await port.connect(context)
         await stream.do_handshake()
         assert await stream.receive_some() == b""
@@ -158,8 +138,8 @@ async def test_silence_after_the_handshake_ends_too(files: Files, autojump_clock
         assert port.mux.statistics().closed == {"silent": 1}
 
 
-async def test_half_a_tls_hello_then_silence(files: Files, autojump_clock: trio.testing.MockClock) -> None:
-    async with open_port(files.settings("n1")) as port:
+async def test_half_a_tls_hello_then_silence(nodes: Nodes, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_port(nodes.settings("n1")) as port:
         stream = await port.host.open_stream(port.address)
         await stream.send_all(b"\x16\x03\x01\x02\x00\x01")
         assert await stream.receive_some() == b""
@@ -168,9 +148,9 @@ async def test_half_a_tls_hello_then_silence(files: Files, autojump_clock: trio.
 
 
 @pytest.mark.parametrize("inner", [b"\x16\x03\x01", b"\x01", b"\x06"])
-async def test_nonsense_within_tls(files: Files, inner: bytes, autojump_clock: trio.testing.MockClock) -> None:
-    context = ssl.create_default_context(cafile=files.authority)
-    async with open_port(files.settings("n1")) as port:
+async def test_nonsense_within_tls(nodes: Nodes, inner: bytes, autojump_clock: trio.testing.MockClock) -> None:
+    context = ssl.create_default_context(cafile=nodes.authority)
+    async with open_port(nodes.settings("n1")) as port:
         stream = await port.connect(context)
         await stream.send_all(inner)
         assert await stream.receive_some() == b""
@@ -180,27 +160,27 @@ async def test_nonsense_within_tls(files: Files, inner: bytes, autojump_clock: t
 
 @pytest.mark.parametrize("first", [HTTP2_PREFACE, b"GET /", PEER_PREFACE])
 async def test_plaintext_is_refused_when_tls_is_required(
-    files: Files, first: bytes, autojump_clock: trio.testing.MockClock
+    nodes: Nodes, first: bytes, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_port(files.settings("n1"), tls_required=True) as port:
+    async with open_port(nodes.settings("n1"), tls_required=True) as port:
         stream = await port.host.open_stream(port.address)
         await stream.send_all(first)
         assert await stream.receive_some() == b""
         assert port.mux.statistics().closed == {"tls required": 1}
 
 
-async def test_plaintext_beside_tls_when_it_is_not_required(files: Files, autojump_clock: trio.testing.MockClock) -> None:
-    async with open_port(files.settings("n1")) as port:
+async def test_plaintext_beside_tls_when_it_is_not_required(nodes: Nodes, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_port(nodes.settings("n1")) as port:
         stream = await port.host.open_stream(port.address)
         await stream.send_all(b"GET /")
         assert await stream.receive_some() == b"http"
 
 
 async def test_a_wrong_authority_is_refused_by_the_client(
-    files: Files, other_files: Files, autojump_clock: trio.testing.MockClock
+    nodes: Nodes, other_nodes: Nodes, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_port(files.settings("n1")) as port:
-        stream = await port.connect(build_client_context(other_files.authority))
+    async with open_port(nodes.settings("n1")) as port:
+        stream = await port.connect(build_client_context(other_nodes.authority))
         with pytest.raises(trio.BrokenResourceError) as caught:
             await stream.do_handshake()
         assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
@@ -209,18 +189,18 @@ async def test_a_wrong_authority_is_refused_by_the_client(
         assert port.mux.statistics().closed == {"tls handshake failed": 1}
 
 
-async def test_a_certificate_for_another_host_is_refused(files: Files, autojump_clock: trio.testing.MockClock) -> None:
-    async with open_port(files.settings("n1")) as port:
-        stream = await port.connect(build_client_context(files.authority), name="n2")
+async def test_a_certificate_for_another_host_is_refused(nodes: Nodes, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_port(nodes.settings("n1")) as port:
+        stream = await port.connect(build_client_context(nodes.authority), name="n2")
         with pytest.raises(trio.BrokenResourceError) as caught:
             await stream.do_handshake()
         assert "n2" in str(caught.value.__cause__)
 
 
-async def test_mutual_tls_shows_who_it_is(files: Files, autojump_clock: trio.testing.MockClock) -> None:
-    (certificate, key) = files.nodes["n2"]
-    async with open_port(files.settings("n1", require_client_certificate=True)) as port:
-        stream = await port.connect(build_client_context(files.authority, certificate=certificate, key=key))
+async def test_mutual_tls_shows_who_it_is(nodes: Nodes, autojump_clock: trio.testing.MockClock) -> None:
+    shown = nodes.settings("n2")
+    async with open_port(nodes.settings("n1", require_client_certificate=True)) as port:
+        stream = await port.connect(build_client_context(nodes.authority, certificate=shown.certificate, key=shown.key))
         await stream.send_all(PEER_PREFACE)
         assert await stream.receive_some() == b"peer"
         certificate_seen = port.seen[0][2].peer_certificate
@@ -230,11 +210,12 @@ async def test_mutual_tls_shows_who_it_is(files: Files, autojump_clock: trio.tes
 
 @pytest.mark.parametrize("shown", ["none", "other authority"])
 async def test_mutual_tls_refuses_strangers(
-    files: Files, other_files: Files, shown: str, autojump_clock: trio.testing.MockClock
+    nodes: Nodes, other_nodes: Nodes, shown: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    (certificate, key) = other_files.nodes["n2"] if shown == "other authority" else ("", "")
-    async with open_port(files.settings("n1", require_client_certificate=True)) as port:
-        stream = await port.connect(build_client_context(files.authority, certificate=certificate, key=key))
+    stranger = other_nodes.settings("n2")
+    certificate, key = (stranger.certificate, stranger.key) if shown == "other authority" else ("", "")
+    async with open_port(nodes.settings("n1", require_client_certificate=True)) as port:
+        stream = await port.connect(build_client_context(nodes.authority, certificate=certificate, key=key))
         # In TLS 1.3 the client's handshake is over before the server has looked at its certificate.
         with pytest.raises(trio.BrokenResourceError):  # noqa: PT012
             await stream.send_all(PEER_PREFACE)
@@ -244,10 +225,10 @@ async def test_mutual_tls_refuses_strangers(
         assert port.seen == []
 
 
-async def test_old_tls_is_refused(files: Files, autojump_clock: trio.testing.MockClock) -> None:
-    context = build_server_context(files.settings("n1"))
+async def test_old_tls_is_refused(nodes: Nodes, autojump_clock: trio.testing.MockClock) -> None:
+    context = build_server_context(nodes.settings("n1"))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    assert build_client_context(files.authority).minimum_version == ssl.TLSVersion.TLSv1_2
+    assert build_client_context(nodes.authority).minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 async def exchange(one: TlsNode, other: TlsNode, addresses: tuple[str, str], host: str | None = None) -> None:
@@ -280,25 +261,25 @@ async def exchange(one: TlsNode, other: TlsNode, addresses: tuple[str, str], hos
         nursery.cancel_scope.cancel()
 
 
-async def test_links_over_mutual_tls(files: Files, autojump_clock: trio.testing.MockClock) -> None:
+async def test_links_over_mutual_tls(nodes: Nodes, autojump_clock: trio.testing.MockClock) -> None:
     network = SimNetwork(random.Random(1))
-    one = TlsNode(network.host("n1"), 1, "n1:1", files.settings("n1", require_client_certificate=True))
-    other = TlsNode(network.host("n2"), 2, "n2:1", files.settings("n2", require_client_certificate=True))
+    one = TlsNode(network.host("n1"), 1, "n1:1", nodes.settings("n1", require_client_certificate=True))
+    other = TlsNode(network.host("n2"), 2, "n2:1", nodes.settings("n2", require_client_certificate=True))
     await exchange(one, other, ("n1:1", "n2:1"))
 
 
-async def test_links_over_mutual_tls_and_real_sockets(files: Files) -> None:
-    one = TlsNode(RealNetwork(), 1, "localhost:1", files.settings("localhost", require_client_certificate=True))
-    other = TlsNode(RealNetwork(), 2, "localhost:2", files.settings("localhost", require_client_certificate=True))
+async def test_links_over_mutual_tls_and_real_sockets(nodes: Nodes) -> None:
+    one = TlsNode(RealNetwork(), 1, "localhost:1", nodes.settings("localhost", require_client_certificate=True))
+    other = TlsNode(RealNetwork(), 2, "localhost:2", nodes.settings("localhost", require_client_certificate=True))
     await exchange(one, other, ("127.0.0.1:0", "127.0.0.1:0"), host="localhost")
 
 
 async def test_a_peer_of_another_authority_never_links(
-    files: Files, other_files: Files, autojump_clock: trio.testing.MockClock
+    nodes: Nodes, other_nodes: Nodes, autojump_clock: trio.testing.MockClock
 ) -> None:
     network = SimNetwork(random.Random(1))
-    one = TlsNode(network.host("n1"), 1, "n1:1", files.settings("n1", require_client_certificate=True))
-    other = TlsNode(network.host("n2"), 2, "n2:1", other_files.settings("n2", require_client_certificate=True))
+    one = TlsNode(network.host("n1"), 1, "n1:1", nodes.settings("n1", require_client_certificate=True))
+    other = TlsNode(network.host("n2"), 2, "n2:1", other_nodes.settings("n2", require_client_certificate=True))
     async with trio.open_nursery() as nursery:
         for node, address in ((one, "n1:1"), (other, "n2:1")):
             await nursery.start(node.run, address)
@@ -314,8 +295,8 @@ async def test_a_peer_of_another_authority_never_links(
 # Files.
 
 
-def test_a_missing_file_is_named(files: Files, tmp_path: Path) -> None:
-    settings = files.settings("n1")
+def test_a_missing_file_is_named(nodes: Nodes, tmp_path: Path) -> None:
+    settings = nodes.settings("n1")
     with pytest.raises(SettingsError, match=r"cannot read the certificate .*nowhere\.pem: No such file"):
         build_server_context(attrs.evolve(settings, certificate=str(tmp_path / "nowhere.pem")))
     with pytest.raises(SettingsError, match=r"cannot read the key .*nowhere\.key: No such file"):
@@ -324,32 +305,32 @@ def test_a_missing_file_is_named(files: Files, tmp_path: Path) -> None:
         build_client_context(str(tmp_path / "nowhere.pem"))
 
 
-def test_a_key_of_another_certificate_is_refused(files: Files) -> None:
-    mixed = attrs.evolve(files.settings("n1"), key=files.nodes["n2"][1])
+def test_a_key_of_another_certificate_is_refused(nodes: Nodes) -> None:
+    mixed = attrs.evolve(nodes.settings("n1"), key=nodes.settings("n2").key)
     with pytest.raises(SettingsError, match="is not the key of the certificate"):
         build_server_context(mixed)
 
 
-def test_files_that_are_no_pem_are_refused(files: Files, tmp_path: Path) -> None:
+def test_files_that_are_no_pem_are_refused(nodes: Nodes, tmp_path: Path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("not a certificate")
     with pytest.raises(SettingsError, match="no PEM certificate and key"):
-        build_server_context(attrs.evolve(files.settings("n1"), certificate=str(junk)))
+        build_server_context(attrs.evolve(nodes.settings("n1"), certificate=str(junk)))
     with pytest.raises(SettingsError, match="has no PEM certificate"):
         build_client_context(str(junk))
 
 
-def test_a_certificate_without_a_key_is_refused(files: Files) -> None:
+def test_a_certificate_without_a_key_is_refused(nodes: Nodes) -> None:
     with pytest.raises(SettingsError, match="the key is missing"):
-        build_client_context(files.authority, certificate=files.nodes["n1"][0])
+        build_client_context(nodes.authority, certificate=nodes.settings("n1").certificate)
 
 
-def test_client_certificates_need_an_authority(files: Files) -> None:
+def test_client_certificates_need_an_authority(nodes: Nodes) -> None:
     with pytest.raises(SettingsError, match="no authority"):
-        build_server_context(attrs.evolve(files.settings("n1", require_client_certificate=True), authority=""))
+        build_server_context(attrs.evolve(nodes.settings("n1", require_client_certificate=True), authority=""))
 
 
-def test_an_encrypted_key_is_refused_without_asking_at_the_terminal(files: Files, tmp_path: Path) -> None:
+def test_an_encrypted_key_is_refused_without_asking_at_the_terminal(nodes: Nodes, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
         Encoding,
@@ -357,31 +338,32 @@ def test_an_encrypted_key_is_refused_without_asking_at_the_terminal(files: Files
         load_pem_private_key,
     )
 
-    (certificate, key) = files.nodes["n1"]
+    settings = nodes.settings("n1")
     locked = tmp_path / "locked.key"
-    private = load_pem_private_key(Path(key).read_bytes(), None)
+    private = load_pem_private_key(Path(settings.key).read_bytes(), None)
     locked.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
     with pytest.raises(SettingsError, match="the key is encrypted"):
-        build_server_context(TlsSettings(certificate=certificate, key=str(locked)))
+        build_server_context(attrs.evolve(settings, key=str(locked)))
 
 
 async def test_reload_takes_the_new_files_or_keeps_the_old(
-    files: Files, other_files: Files, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    nodes: Nodes, other_nodes: Nodes, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     certificate = tmp_path / "node.pem"
     key = tmp_path / "node.key"
 
-    def install(source: Files) -> None:
-        certificate.write_bytes(Path(source.nodes["n1"][0]).read_bytes())
-        key.write_bytes(Path(source.nodes["n1"][1]).read_bytes())
+    def install(source: Nodes) -> None:
+        settings = source.settings("n1")
+        certificate.write_bytes(Path(settings.certificate).read_bytes())
+        key.write_bytes(Path(settings.key).read_bytes())
 
-    install(files)
-    tls = FileTls(TlsSettings(certificate=str(certificate), key=str(key), authority=files.authority))
+    install(nodes)
+    tls = FileTls(TlsSettings(certificate=str(certificate), key=str(key), authority=nodes.authority))
     before = (tls.server_context(), tls.peer_context())
     certificate.write_text("half written")
     with pytest.raises(SettingsError):
         tls.reload()
     assert (tls.server_context(), tls.peer_context()) == before
-    install(other_files)
+    install(other_nodes)
     tls.reload()
     assert tls.server_context() is not before[0]

@@ -2,10 +2,11 @@
 
 import random
 
+import attrs
 import pytest
 import trio.testing
 
-from tests.node.rig import ME, TWO, Rig
+from tests.node.rig import ME, TWO, Rig, data
 from trio_eventlog.errors import CodecError, DamagedData, StorageFailed
 from trio_eventlog.node.departed import (
     DEPARTED_FILE,
@@ -22,7 +23,7 @@ from trio_eventlog.raft.messages import Message
 from trio_eventlog.storage.disk import write_atomically
 from trio_eventlog.testing.disk import CrashMode, SimDisk
 
-LEFT = Departed(last_term=1, last_index=2, applied_index=2)
+LEFT = Departed(last_term=1, last_index=2, commit_index=2)
 
 
 async def left_behind(disk: SimDisk, voters: tuple[int, ...]) -> Departed:
@@ -34,8 +35,8 @@ async def left_behind(disk: SimDisk, voters: tuple[int, ...]) -> Departed:
         else:
             await rig.lead()
         status = rig.replica.status()
-        assert status.last_index == status.applied_index == 1
-    return Departed(last_term=status.last_term, last_index=status.last_index, applied_index=status.applied_index)
+        assert status.last_index == status.hard_state.commit == 1
+    return Departed(last_term=status.last_term, last_index=status.last_index, commit_index=status.hard_state.commit)
 
 
 async def test_the_only_first_voter_does_not_elect_itself_when_it_comes_back() -> None:
@@ -50,6 +51,23 @@ async def test_the_only_first_voter_does_not_elect_itself_when_it_comes_back() -
         assert not rig.replica.is_leader
         assert rig.replica.status().last_index == 0
         assert rig.replica.departed == left
+
+
+async def test_it_does_not_stand_for_election_with_less_than_it_had() -> None:
+    """It may have acknowledged more than it knew to be committed. Who has not heard of that would elect it."""
+    disk = SimDisk(random.Random(1))
+    left = attrs.evolve(await left_behind(disk, (1, 2, 3)), last_index=3)
+    await depart(disk, "g", left)
+    async with Rig(disk).open() as rig:
+        rig.give_append(TWO, 1, (0, 0), data(1, 1, 0, b"x"), data(1, 2, 1, b"y"), commit=2)
+        await rig.settle()
+        assert rig.replica.status().applied_index == 2 > left.commit_index
+        await rig.tick(50)
+        assert rig.take_sent(MessageType.PRE_VOTE) == []
+        rig.give_append(TWO, 1, (1, 2), data(1, 3, 2, b"z"), commit=2)
+        await rig.settle()
+        await rig.tick(50)
+        assert rig.take_sent(MessageType.PRE_VOTE) != []
 
 
 async def test_it_elects_nobody_with_less_than_it_had() -> None:
@@ -110,10 +128,10 @@ async def test_a_departure_cut_short_is_finished(operations: int) -> None:
 
 
 def joined_cases() -> list[tuple[Departed, Departed, Departed]]:
-    first = Departed(last_term=2, last_index=9, applied_index=5)
+    first = Departed(last_term=2, last_index=9, commit_index=5)
     return [
-        (first, Departed(last_term=3, last_index=4, applied_index=4), Departed(last_term=3, last_index=4, applied_index=5)),
-        (first, Departed(last_term=2, last_index=3, applied_index=3), first),
+        (first, Departed(last_term=3, last_index=4, commit_index=4), Departed(last_term=3, last_index=4, commit_index=5)),
+        (first, Departed(last_term=2, last_index=3, commit_index=3), first),
     ]
 
 
@@ -125,11 +143,11 @@ async def test_leaving_twice_forgets_nothing() -> None:
 
 async def test_golden_bytes_and_damage() -> None:
     """What is on disks already stays readable; anything else is refused, as the replica could not be trusted."""
-    assert encode_departed(LEFT) == b'{"applied_index": 2, "format": 1, "last_index": 2, "last_term": 1}\n'
+    assert encode_departed(LEFT) == b'{"commit_index": 2, "format": 1, "last_index": 2, "last_term": 1}\n'
     assert decode_departed(encode_departed(LEFT)) == LEFT
-    for data in (b"", b"{}", b"[1]", encode_departed(LEFT)[:-1], encode_departed(LEFT).replace(b"2", b"true")):
+    for damaged in (b"", b"{}", b"[1]", encode_departed(LEFT)[:-1], encode_departed(LEFT).replace(b"2", b"true")):
         with pytest.raises(CodecError):
-            decode_departed(data)
+            decode_departed(damaged)
     disk = SimDisk(random.Random(1))
     await disk.make_directory("g")
     await write_atomically(disk, f"g/{DEPARTED_FILE}", b"nonsense")

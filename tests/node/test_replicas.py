@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -13,7 +14,7 @@ from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.errors import TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, ClusterId, GroupId, NodeId
-from trio_eventlog.machine.catalog import Command, CreateTopic, DeleteTopic
+from trio_eventlog.machine.catalog import Command, CreateTopic, DeleteTopic, SetReplicas
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.raft_driver import DriverSettings
 from trio_eventlog.node.replica import ReplicaSettings
@@ -108,6 +109,33 @@ async def test_after_a_restart_only_what_is_still_there_is_opened() -> None:
         await kit.replicas.wait_current()
         assert [replica.name for replica in kit.replicas.all()] == ["catalog", "t4/0"]
         assert not await kit.disk.exists("data/groups/0000000000000002/hard_state")
+
+
+async def test_a_group_of_one_that_has_moved_does_not_begin_again_when_it_comes_back() -> None:
+    """A crash came before the files were removed: they go when the node is back, and nothing was applied again by then."""
+    kit = Kit()
+    elsewhere = SetReplicas(topic="t", group_id=GroupId(1), replicas=(TWO,), wanted=(TWO,))
+    async with kit.open():
+        await kit.command(create("t"))
+        assert kit.replicas.get(GroupId(1)).is_leader
+        files = {path: kit.disk.content(path) for path in kit.disk.paths() if path.startswith("data/groups/0000000000000001/")}
+        await kit.command(elsewhere)
+        assert kit.replicas.find(GroupId(1)) is None
+    for path in [path for path in kit.disk.paths() if path.startswith("data/groups/0000000000000001/")]:
+        kit.disk.delete(path)
+    for path, content in files.items():
+        kit.disk.put(path, content)
+    kit = Kit(kit.disk)
+    async with kit.open():
+        await kit.replicas.wait_current()
+        assert kit.replicas.find(GroupId(1)) is None
+        await kit.command(attrs.evolve(elsewhere, replicas=(ME, TWO)))
+        replica = kit.replicas.get(GroupId(1))
+        for _ in range(50):
+            kit.replicas.tick()
+            await trio.testing.wait_all_tasks_blocked()
+        assert replica.status().last_index == 0
+        assert not replica.is_leader
 
 
 async def test_messages_for_a_group_not_heard_of_yet_wait_for_it() -> None:

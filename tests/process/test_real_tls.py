@@ -8,9 +8,12 @@ from pathlib import Path
 import attrs
 import grpc
 import pytest
-import trustme
+from authority import Authority
 from daemons import Daemon, DaemonCluster, wait_until, watched
 from foreign import ForeignClient, Protocol
+
+from trio_eventlog.daemon import RELOAD_SIGNAL
+from trio_eventlog.net.tls import TlsSettings
 
 pytestmark = pytest.mark.process
 
@@ -19,61 +22,49 @@ HTTP2_CLIENT_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + 
 """The preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True)
 class Files:
     """PEM files as an operator has them."""
 
-    authority: Path
-    certificate: Path
-    key: Path
+    settings: TlsSettings
 
     def flags(self) -> tuple[str, ...]:
-        return ("--tls-cert", str(self.certificate), "--tls-key", str(self.key), "--tls-ca", str(self.authority))
+        settings = self.settings
+        return ("--tls-cert", settings.certificate, "--tls-key", settings.key, "--tls-ca", settings.authority)
 
     def credentials(self, *, with_certificate: bool = True) -> grpc.ChannelCredentials:
-        if not with_certificate:
-            return grpc.ssl_channel_credentials(self.authority.read_bytes())
-        return grpc.ssl_channel_credentials(self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes())
+        settings = self.settings
+        authority, key, certificate = (Path(path).read_bytes() for path in (settings.authority, settings.key, settings.certificate))
+        return grpc.ssl_channel_credentials(authority, *((key, certificate) if with_certificate else ()))
 
     def context(self, *alpn: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.authority))
-        context.load_cert_chain(self.certificate, self.key)
+        settings = self.settings
+        context = ssl.create_default_context(cafile=settings.authority)
+        context.load_cert_chain(settings.certificate, settings.key)
         if alpn:
             context.set_alpn_protocols(list(alpn))
         return context
 
 
-def issue(authority: trustme.CA, home: Path, *names: str) -> Files:
-    """A certificate for `names`, in files."""
-    home.mkdir()
-    issued = authority.issue_cert(*names)
-    files = Files(authority=home / "ca.pem", certificate=home / "cert.pem", key=home / "key.pem")
-    authority.cert_pem.write_to_path(str(files.authority))
-    issued.private_key_pem.write_to_path(str(files.key))
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(files.certificate), append=True)
-    return files
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ours")
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
+def node_files(authority: Authority) -> Files:
+    return Files(authority.issue("127.0.0.1", "localhost"))
 
 
 @pytest.fixture(scope="module")
-def node_files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return issue(authority, tmp_path_factory.mktemp("tls") / "nodes", "127.0.0.1", "localhost")
-
-
-@pytest.fixture(scope="module")
-def client_files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return issue(authority, tmp_path_factory.mktemp("tls") / "client", "client.example")
+def client_files(authority: Authority) -> Files:
+    return Files(authority.issue("client.example"))
 
 
 @pytest.fixture(scope="module")
 def strange_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Of an authority that nobody here trusts."""
-    return issue(trustme.CA(), tmp_path_factory.mktemp("tls") / "strange", "127.0.0.1", "localhost")
+    return Files(Authority(tmp_path_factory.mktemp("tls") / "strange").issue("127.0.0.1", "localhost"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +135,7 @@ def test_a_client_with_a_strange_certificate(
     kept_out(
         protocol,
         mutual,
-        Files(authority=client_files.authority, certificate=strange_files.certificate, key=strange_files.key).credentials(),
+        Files(attrs.evolve(strange_files.settings, authority=client_files.settings.authority)).credentials(),
     )
 
 
@@ -234,4 +225,39 @@ def test_tls_without_client_certificates(
     client = make_client([daemon.address], credentials=node_files.credentials(with_certificate=False))
     assert client.produce(0, TOPIC, [b"x"]).base_offset == 0
     assert client.read_all(0, TOPIC) == [b"x"]
+    assert daemon.stop() == 0
+
+
+def test_renewed_certificates_are_read_on_a_signal(
+    make_daemon: Callable[..., Daemon],
+    make_client: Callable[..., ForeignClient],
+    node_files: Files,
+    strange_files: Files,
+    tmp_path: Path,
+) -> None:
+    """Even those of another authority. What cannot be used is said, and changes nothing."""
+
+    def install(files: Files) -> None:
+        for path in ("certificate", "key", "authority"):
+            (tmp_path / path).write_bytes(Path(getattr(files.settings, path)).read_bytes())
+
+    install(node_files)
+    installed = Files(
+        TlsSettings(certificate=str(tmp_path / "certificate"), key=str(tmp_path / "key"), authority=str(tmp_path / "authority"))
+    )
+    daemon = make_daemon("n0", "--listen", "127.0.0.1:0", *installed.flags()).start()
+    before = make_client([daemon.address], credentials=node_files.credentials(with_certificate=False))
+    assert before.produce(0, TOPIC, [b"1"]).base_offset == 0
+
+    (tmp_path / "key").write_bytes(Path(strange_files.settings.key).read_bytes())
+    daemon.signal(RELOAD_SIGNAL)
+    daemon.wait_logged("certificates not read again")
+    assert make_client([daemon.address], credentials=node_files.credentials(with_certificate=False)).read_all(0, TOPIC) == [b"1"]
+
+    install(strange_files)
+    daemon.signal(RELOAD_SIGNAL)
+    daemon.wait_logged("certificates read again")
+    after = make_client([daemon.address], credentials=strange_files.credentials(with_certificate=False))
+    assert after.produce(0, TOPIC, [b"2"]).base_offset == 1
+    assert before.produce(0, TOPIC, [b"3"]).base_offset == 2
     assert daemon.stop() == 0

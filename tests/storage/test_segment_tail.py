@@ -5,7 +5,8 @@ import random
 import pytest
 from log_frames import following, make_frames, raw
 
-from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
+from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.codec.entry import CHECKED_FROM, LENGTH_BYTES, EntryFrame, EntryKind, encode_entry
 from trio_eventlog.codec.segment import FOOTER_MAGIC_BYTES, MARK_BYTES, encode_mark
 from trio_eventlog.errors import DamagedData
 from trio_eventlog.storage.segment import SECTOR_BYTES, TermRuns, judge_tail, parse_segment_name, segment_name
@@ -191,6 +192,19 @@ def test_the_limit_of_the_method() -> None:
     damaged = bytearray(frame.raw + encode_mark(0, frame.size_bytes))
     damaged[100] ^= 1
     assert judge_tail(damaged, 0, 1, 0).torn_bytes == len(damaged.rstrip(b"\0"))
+
+
+@pytest.mark.parametrize("leaves_mark", [True, False])
+def test_a_whole_entry_of_another_release_is_not_torn(leaves_mark: bool) -> None:
+    """Zeros in it or not: a release that cannot read an entry does not cut it."""
+    frame = encode_entry(EntryKind.DATA, term=1, index=1, base_offset=0, record_count=1, payload=bytes(2000))
+    newer = bytearray(frame.raw)
+    newer[CHECKED_FROM] += 1  # the format version
+    newer[LENGTH_BYTES:CHECKED_FROM] = crc32c(newer[CHECKED_FROM:]).to_bytes(4, "little")
+    tail = newer + (encode_mark(0, len(newer)) if leaves_mark else b"")
+    assert "it is whole" in judge_tail(tail, 0, 1, 0).damaged
+    tail[CHECKED_FROM] += 1
+    assert judge_tail(tail, 0, 1, 0).torn_bytes == len(tail.rstrip(b"\0"))
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -200,7 +200,7 @@ class DiscoverySettings:
     addresses_max: int = KNOWN_IDS_MAX
 
 
-class StaticDiscovery:
+class HelloDiscovery:
     """A `Discovery` over addresses: fixed ones (`--join`), and hints; who is there is learnt in the hello exchange.
 
     Nodes that introduce themselves are members too, and their addresses are probed like the fixed ones; so are hints.

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.errors import CodecError, DataDirectoryError, SettingsError
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, ClusterId, NodeId, format_id
-from trio_eventlog.net.discovery import Bootstrap, Join, Refuse, StaticDiscovery, Wait, derive_cluster_id
+from trio_eventlog.net.discovery import Bootstrap, HelloDiscovery, Join, Refuse, Wait, derive_cluster_id
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import join_path, read_whole, write_atomically
 
@@ -80,7 +80,7 @@ async def save_candidates(directory: DataDirectory, candidates: Sequence[NodeId]
     await write_atomically(directory.disk, _path(directory, CANDIDATES_FILE), encode_voters(candidates))
 
 
-async def find_cluster(discovery: StaticDiscovery, directory: DataDirectory, cluster_name: str, bootstrap_expect: int) -> Bootstrap:
+async def find_cluster(discovery: HelloDiscovery, directory: DataDirectory, cluster_name: str, bootstrap_expect: int) -> Bootstrap:
     """Wait until it is certain which voters this node's cluster began with, or begins with.
 
     A cluster that exists is joined whether or not this node was among the first voters: its leader adds it.

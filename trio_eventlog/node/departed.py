@@ -3,8 +3,8 @@
 A node that loses its log and votes again is the one thing that Raft does not allow: it would grant a candidate what it
 has denied it before, or, with the group's first voters for a configuration, stand for election in a group that has long gone on
 without it. So the hard state stays, and beside it how far the log went. A replica that comes back behaves as the one that left:
-it does not stand for election before it has applied again what it had applied, and elects nobody whose log ends before its
-own did.
+it does not stand for election before it holds again what it held and has applied again what it knew to be committed, and elects
+nobody whose log ends before its own did.
 
 ```
 <group>/departing   written first: the log is about to be removed
@@ -33,17 +33,18 @@ class Departed:
 
     Attributes:
         last_term, last_index: of its last entry.
-        applied_index: up to here it was applied, changes of the configuration too.
+        commit_index: up to here it was known to be committed, changes of the configuration too. How far it was applied tells less:
+            nothing, when the replica had only just been opened.
     """
 
     last_term: int = 0
     last_index: int = 0
-    applied_index: int = 0
+    commit_index: int = 0
 
     def joined(self, later: "Departed") -> "Departed":
         """What holds after leaving twice."""
         last_term, last_index = max((self.last_term, self.last_index), (later.last_term, later.last_index))
-        return Departed(last_term=last_term, last_index=last_index, applied_index=max(self.applied_index, later.applied_index))
+        return Departed(last_term=last_term, last_index=last_index, commit_index=max(self.commit_index, later.commit_index))
 
 
 NEVER = Departed()
@@ -101,8 +102,8 @@ def decode_departed(data: bytes) -> Departed:
     """Raises CodecError for anything `encode_departed` does not make."""
     try:
         match json.loads(data):
-            case {"last_term": int(last_term), "last_index": int(last_index), "applied_index": int(applied_index)}:
-                departed = Departed(last_term=last_term, last_index=last_index, applied_index=applied_index)
+            case {"last_term": int(last_term), "last_index": int(last_index), "commit_index": int(commit_index)}:
+                departed = Departed(last_term=last_term, last_index=last_index, commit_index=commit_index)
                 if encode_departed(departed) == data and all(
                     type(value) is int and value >= 0 for value in attrs.astuple(departed)
                 ):

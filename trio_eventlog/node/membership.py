@@ -378,7 +378,9 @@ def plan_group(
     """The next step of a partition's leader towards `wanted` as the group's only voters; None: it is there, or has to wait.
 
     Those that come are learners first; when all of them have caught up, one joint change makes them voters and takes the others
-    away. A leader that is not wanted stays a voter until it has handed over, so that nobody waits for an election timeout.
+    away. As long as some have not, others that have take the places of voters that are to go and do not answer: who is waited for
+    may never come, and the group is short of voters meanwhile. A leader that is not wanted stays a voter until it has handed over,
+    so that nobody waits for an election timeout.
 
     Args:
         healthy: nodes that are connected and have caught up, `own` among them.
@@ -395,8 +397,8 @@ def plan_group(
     if new:
         return ConfigurationChange(changes=(NodeChange(ChangeKind.ADD_LEARNER, min(new)),))
     if not learners <= frozenset(healthy):
-        return None
-    if own not in target:
+        target = _with_substitutes(configuration, target, frozenset(healthy))
+    elif own not in target:
         if voters == target | {own}:
             heirs = target & frozenset(healthy)
             return HandOver(preferred if preferred in heirs else min(heirs)) if heirs else None
@@ -408,6 +410,13 @@ def plan_group(
         *(NodeChange(ChangeKind.REMOVE, node_id) for node_id in sorted(voters - target)),
     )
     return ConfigurationChange(changes=changes, transition=Transition.JOINT_IMPLICIT if len(changes) > 1 else Transition.AUTO)
+
+
+def _with_substitutes(configuration: Configuration, target: frozenset[NodeId], healthy: frozenset[NodeId]) -> frozenset[NodeId]:
+    """As many voters as now: learners that have caught up instead of those that do not answer and are not wanted."""
+    voters = configuration.voters
+    pairs = list(zip(sorted(configuration.learners & healthy), sorted(voters - target - healthy), strict=False))
+    return voters - {lost for _, lost in pairs} | {substitute for substitute, _ in pairs}
 
 
 def _has_majority(voters: frozenset[NodeId], healthy: Collection[NodeId]) -> bool:

@@ -447,8 +447,10 @@ class RaftDriver:
 
     @property
     def _is_returning(self) -> bool:
-        """The replica was here before, and has not applied again what it had applied: its configuration is an old one."""
-        return self._applied_index < self._departed.applied_index
+        """The replica was here before, and does not hold yet what it may have acknowledged, or its configuration is an old one."""
+        departed, core = self._departed, self._core
+        is_shorter = (core.last_term, core.last_index) < (departed.last_term, departed.last_index)
+        return is_shorter or self._applied_index < departed.commit_index
 
     def _may_take_part(self, message: Message) -> bool:
         """Whether the replica that was here before could have elected the candidate, or could be asked to lead."""

@@ -361,7 +361,6 @@ class Replicas:
         """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
         item = self._open.pop(group_id)
         name = item.replica.name
-        status = item.replica.status()
         if has_moved:
             item.replica.close(NotLeader(f"{name} has moved to other nodes: go there"))
         else:
@@ -372,7 +371,8 @@ class Replicas:
         if not has_moved:
             await self._directory.remove_group(group_id)
         else:
-            left = Departed(last_term=status.last_term, last_index=status.last_index, applied_index=status.applied_index)
+            status = item.replica.status()
+            left = Departed(last_term=status.last_term, last_index=status.last_index, commit_index=status.hard_state.commit)
             departed = item.replica.departed.joined(left)
             await depart(self._directory.disk, self._directory.group_path(group_id), departed)
             logger.info("%s has moved to other nodes: its files are removed here", name)

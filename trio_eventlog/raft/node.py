@@ -206,6 +206,11 @@ class RaftNode:
         return self._log.last_index
 
     @property
+    def last_term(self) -> int:
+        """Of the entry at `last_index`."""
+        return self._log.last_term
+
+    @property
     def stable_index(self) -> int:
         """Highest index this node's disk has acknowledged."""
         return self._log.stable_index

@@ -29,7 +29,9 @@ from trio_eventlog.client.background import background
 from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records
+from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.peer_frame import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
+from trio_eventlog.codec.sparse_index import FORMAT_VERSION
 from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
 from trio_eventlog.net.names import Names
@@ -39,6 +41,7 @@ from trio_eventlog.raft import Configuration
 from trio_eventlog.records import Record
 from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
+from trio_eventlog.storage.segment import INDEX_SUFFIX
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
@@ -50,7 +53,7 @@ T = TypeVar("T")
 PORT = 8400
 THIS_RELEASE = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
 NEXT_RELEASE = (PROTOCOL_VERSION, PROTOCOL_VERSION + 1)
-"""Peer protocols of the release after this one, which speaks this one's too."""
+"""Peer protocols of the release after this one, which speaks this one's too. It has its own format for sparse indexes."""
 EPOCH_NS = 1_700_000_000 * 10**9
 """The wall clock when virtual time is 0."""
 LOOK_SECONDS = 0.005
@@ -72,6 +75,17 @@ class NodeFailed(AssertionError):
 def virtual_now_ns() -> int:
     """The wall clock of a simulated machine, nanoseconds since 1970."""
     return EPOCH_NS + round(trio.current_time() * 1e9)
+
+
+def _leave_as_next_release(disk: SimDisk) -> None:
+    """Sparse indexes are in the next format, as everything may be that can be made again. The rest may change its format only when
+    nobody goes back: `node.toml` says so, and an older release does not open it."""
+    for path in disk.paths():
+        if path.endswith(INDEX_SUFFIX):
+            index = disk.content(path)
+            magic, rest = index[:8], index[16:]
+            checked = (FORMAT_VERSION + 1).to_bytes(4, "little") + rest
+            disk.put(path, magic + crc32c(checked).to_bytes(4, "little") + checked)
 
 
 def _never(name: str, error: BaseException) -> bool:
@@ -145,7 +159,7 @@ class Cluster:
         names: of the nodes, in order.
         network: to cut, reset and heal in ways that have no method here.
         protocol_versions_of: the oldest and newest peer protocol that single nodes say they speak, from their next start on:
-            as if they were of another release.
+            as if they were of another release. A node that comes back from `NEXT_RELEASE` finds what that has left on the disk.
         settings_of: fields of `NodeSettings` for single nodes, from their next start on.
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
@@ -195,6 +209,7 @@ class Cluster:
             disk.latency_seconds[Operation.SYNC] = self._sync_seconds
         self._lives: dict[str, _Life] = {}
         self._starts_of = dict.fromkeys(self.names, 0)
+        self._release_of: dict[str, tuple[int, int]] = {}
         self._ids: dict[str, NodeId] = {}
         self._clients = 0
         self._context = self._open()
@@ -325,6 +340,10 @@ class Cluster:
         assert self.is_startable(name), f"{name} is up already"
         self._starts_of[name] += 1
         life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
+        release = self.protocol_versions_of.get(name, THIS_RELEASE)
+        if self._release_of.get(name) == NEXT_RELEASE and release == THIS_RELEASE:
+            _leave_as_next_release(self._disks[name])
+        self._release_of[name] = release
         surroundings = Surroundings(
             network=life.host,
             datagrams=self.network.host(name).datagrams,
@@ -332,7 +351,7 @@ class Cluster:
             disk=self._disks[name],
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=self._wall_clock(name),
-            protocol_versions=self.protocol_versions_of.get(name, THIS_RELEASE),
+            protocol_versions=release,
         )
         self.note(f"start {name}")
         await self._nursery.start(self._live, name, life, self.settings(name, **overrides), surroundings)
@@ -577,6 +596,11 @@ class Cluster:
     def removed_ids(self) -> set[NodeId]:
         """Ids of nodes removed for ever, as far as running nodes know of it. They may still be voters of a group, for a while."""
         return {node_id for name in self.running for node_id in self.node(name)._replicas.machine.removed}
+
+    def draining_ids(self) -> set[NodeId]:
+        """Ids of nodes that are being drained, as far as running nodes know of it. They stop being voters, group by group."""
+        machines = [self.node(name)._replicas.machine for name in self.running]
+        return {node.node_id for machine in machines for node in machine.nodes.values() if node.is_draining}
 
     def voters(self, topic: str | None = None, partition: int = 0) -> set[str]:
         """Names of the voters of a group, as its leader has them; empty while there is none."""

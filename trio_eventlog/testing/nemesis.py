@@ -473,8 +473,9 @@ class Nemesis:
 
     def _is_minority(self, node_ids: set[NodeId]) -> bool:
         """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
-        # Nobody starts a removed node's data again, though it votes until the last group has let it go.
-        gone = node_ids | self._cluster.removed_ids()
+        # Nobody starts a removed node's data again, though it votes until the last group has let it go. And what is a minority
+        # beside a node that is being drained is none without it.
+        gone = node_ids | self._cluster.removed_ids() | self._cluster.draining_ids()
         return all(len(voters) > 2 * len(gone & voters) for voters in self._cluster.voters_of_groups())
 
     def _spend(self, fault: str, name: str) -> None:

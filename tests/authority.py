@@ -1,0 +1,28 @@
+"""Certificates made for a test, in files as an operator has them."""
+
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+from trio_eventlog.net.tls import TlsSettings
+
+
+class Authority:
+    """Issues certificates into files of a folder, which it makes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._authority = trustme.CA()
+        self.path = str(folder / "ca.pem")
+        folder.mkdir()
+        self._authority.cert_pem.write_to_path(self.path)
+
+    def issue(self, *names: str, peer_name: str = "", authority: str = "", **options: Any) -> TlsSettings:
+        """Settings of a node (which trusts `authority`, this one by default) with a certificate for `names`."""
+        issued = self._authority.issue_cert(*names, **options)
+        base = self._folder / f"{len(list(self._folder.iterdir()))}"
+        for blob in issued.cert_chain_pems:
+            blob.write_to_path(f"{base}.pem", append=True)
+        issued.private_key_pem.write_to_path(f"{base}.key")
+        return TlsSettings(certificate=f"{base}.pem", key=f"{base}.key", authority=authority or self.path, peer_name=peer_name)

@@ -1,0 +1,156 @@
+"""What each part of a node is set to, out of the settings of the node."""
+
+from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
+from trio_eventlog.net.join import JoinSettings
+from trio_eventlog.net.links import LinkSettings
+from trio_eventlog.net.mux import MuxSettings
+from trio_eventlog.net.network import join_address
+from trio_eventlog.net.tls import FileTls, TlsSettings
+from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.node.membership import MembershipSettings
+from trio_eventlog.node.raft_driver import DriverSettings
+from trio_eventlog.node.reconciler import ReconcilerSettings
+from trio_eventlog.node.replica import ReplicaSettings
+from trio_eventlog.node.replicas import ReplicasSettings
+from trio_eventlog.raft import RaftSettings
+from trio_eventlog.rpc import RpcSettings
+from trio_eventlog.service.event_log import ServiceSettings
+from trio_eventlog.service.forwarding import ForwardingSettings
+from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
+from trio_eventlog.settings import NodeSettings
+from trio_eventlog.storage.segmented_log import LogSettings
+
+GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
+LEAVE_DELAY_SECONDS = 0.2
+"""How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
+RESPONSE_HEAD_BYTES = 64 * 1024
+"""Of a gRPC message to a consumer, kept free for what is around the records."""
+
+
+def tls(settings: NodeSettings) -> FileTls | None:
+    if not settings.has_tls:
+        return None
+    return FileTls(
+        TlsSettings(
+            certificate=settings.tls_cert,
+            key=settings.tls_key,
+            authority=settings.tls_ca,
+            require_client_certificate=settings.tls_require_client_cert,
+            peer_name=settings.tls_peer_name,
+        )
+    )
+
+
+def addresses_to_join(settings: NodeSettings, looks_up: bool) -> tuple[list[str], list[JoinTarget]]:
+    """The addresses that stand for one node each, and what has to be looked up first."""
+    fixed: list[str] = []
+    named: list[JoinTarget] = []
+    for text in settings.join:
+        target = parse_join(text)
+        if target.is_service or (looks_up and not is_ip_address(target.host)):
+            named.append(target)
+        else:
+            fixed.append(join_address(target.host, target.port))
+    return fixed, named
+
+
+def joiner(settings: NodeSettings) -> JoinSettings:
+    return JoinSettings(
+        retry_seconds_min=settings.join_retry_seconds_min,
+        retry_seconds_max=settings.join_retry_seconds_max,
+        refresh_seconds=settings.join_refresh_seconds,
+        resolve_seconds_max=settings.dns_timeout_seconds,
+        places_max=settings.join_addresses_max,
+    )
+
+
+def links(settings: NodeSettings) -> LinkSettings:
+    return LinkSettings(
+        queue_bytes_max=settings.link_queue_bytes_max,
+        queue_sends_max=settings.link_queue_messages_max,
+        body_bytes_max=settings.max_frame_bytes,
+        connect_seconds_max=settings.connect_timeout_seconds,
+        redial_seconds_min=settings.reconnect_backoff_seconds_min,
+        redial_seconds_max=settings.reconnect_backoff_seconds_max,
+    )
+
+
+def replicas(settings: NodeSettings) -> ReplicasSettings:
+    return ReplicasSettings(
+        replica=ReplicaSettings(
+            raft=RaftSettings(
+                election_timeout_ticks=settings.election_timeout_ticks,
+                heartbeat_ticks=settings.heartbeat_ticks,
+                max_append_bytes=settings.append_bytes_max,
+                max_inflight_messages=settings.inflight_messages_max,
+                max_inflight_bytes=settings.inflight_bytes_max,
+                max_uncommitted_bytes=settings.uncommitted_bytes_max,
+            ),
+            driver=DriverSettings(
+                inbox_messages_max=settings.inbox_messages_max,
+                inbox_bytes_max=settings.inbox_bytes_max,
+                proposal_bytes_max=settings.proposal_bytes_max,
+                proposals_max=settings.proposals_max,
+                under_way_max=settings.proposals_max,
+                append_bytes_max=settings.append_bytes_max,
+            ),
+            log=LogSettings(
+                segment_bytes=settings.segment_bytes,
+                preallocate_bytes=settings.preallocate_bytes,
+                index_interval_bytes=settings.index_interval_bytes,
+                tail_cache_bytes=settings.tail_cache_bytes,
+            ),
+        ),
+        producer_window_batches=settings.producer_window_batches,
+        producers_max=settings.producers_max,
+    )
+
+
+def reconciler(settings: NodeSettings) -> ReconcilerSettings:
+    return ReconcilerSettings(
+        membership=MembershipSettings(
+            voters_wanted=settings.voters_wanted,
+            stabilisation_seconds=settings.stabilisation_seconds,
+            catch_up_entries_max=settings.catch_up_entries_max,
+            replica_moves_max=settings.replica_moves_max,
+            leader_balance_seconds=settings.leader_balance_seconds,
+        ),
+        round_seconds=settings.reconcile_seconds,
+    )
+
+
+def service(settings: NodeSettings) -> ServiceSettings:
+    return ServiceSettings(
+        batch_bytes_max=settings.max_batch_bytes,
+        fetch_bytes_max=settings.fetch_bytes_max,
+        fetch_records_max=settings.fetch_records_max,
+        response_bytes_max=settings.max_message_bytes - RESPONSE_HEAD_BYTES,
+        fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
+        linearizable_seconds_max=settings.forward_timeout_seconds,
+        stream_requests_max=settings.produce_stream_requests_max,
+        creates_topics=settings.creates_topics,
+    )
+
+
+def rpc(settings: NodeSettings) -> RpcSettings:
+    return RpcSettings(
+        message_bytes_max=settings.max_message_bytes,
+        concurrent_calls_max=settings.streams_per_connection_max,
+        idle_timeout_seconds=settings.idle_timeout_seconds,
+    )
+
+
+def forwarding(settings: NodeSettings) -> ForwardingSettings:
+    return ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds)
+
+
+def mux(settings: NodeSettings) -> MuxSettings:
+    return MuxSettings(
+        unidentified_connections_max=settings.max_unidentified_connections,
+        identify_seconds_max=settings.peek_timeout_seconds,
+        tls_required=settings.has_tls,
+    )
+
+
+def gossip(settings: NodeSettings) -> GossipSettings:
+    return GossipSettings(swim=GOSSIP_PROFILES[settings.gossip_profile], serf=SerfSettings(leave_delay_seconds=LEAVE_DELAY_SECONDS))
