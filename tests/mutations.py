@@ -145,8 +145,8 @@ MUTATIONS = (
     Mutation(
         "plain records are repeated without a producer id",
         "trio_eventlog/service/event_log.py",
-        "            batch = lane.stamp(batch)\n",
-        "",
+        "            lane = self._lanes.take(replica.group_id)\n            batch = lane.stamp(batch)\n",
+        "            lane = self._lanes.take(replica.group_id)\n",
     ),
     Mutation(
         "acks leader is answered before the leader's disk has it",
