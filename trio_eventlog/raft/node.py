@@ -396,13 +396,15 @@ class RaftNode:
         self._log.applied_to(index)
         while self._uncommitted and self._uncommitted[0][0] <= index:
             self._uncommitted_bytes -= self._uncommitted.popleft()[1]
+        self._maybe_leave_joint()
+
+    def _maybe_leave_joint(self) -> None:
+        """Looked at after every apply, and when a transfer, which puts it off, has failed: perhaps nothing is applied any more."""
         configuration = self._configuration
         if (
             configuration.auto_leave
             and self._role is Role.LEADER
-            and index >= self._pending_configuration_index
-            # A transfer in progress puts it off; this is looked at again after every apply, so either the new leader leaves the
-            # joint configuration, or this one does once the transfer has failed.
+            and self._log.applied >= self._pending_configuration_index
             and self._lead_transferee == NOBODY
             and self.node_id in self._progress
         ):
@@ -446,6 +448,7 @@ class RaftNode:
             if self._role is Role.LEADER and self._lead_transferee != NOBODY:
                 # It had an election timeout's time. Go on leading.
                 self._abort_transfer()
+                self._maybe_leave_joint()
         if self._role is Role.LEADER and self._heartbeat_elapsed >= settings.heartbeat_ticks:
             self._heartbeat_elapsed = 0
             self._broadcast_heartbeat()
@@ -1345,6 +1348,7 @@ class RaftNode:
             return
         self._abort_transfer()
         if to == self.node_id:
+            self._maybe_leave_joint()
             return
         # It has one election timeout.
         self._election_elapsed = 0
