@@ -608,6 +608,23 @@ def test_9_no_lease_once_somebody_was_told_to_campaign() -> None:
     assert MessageType.HEARTBEAT in kinds(sent)
 
 
+def test_9_a_lease_outlives_the_term_it_was_granted_in() -> None:
+    """A refusal of an older question moves this node to a term without a leader. The leader it has promised its lease reads on."""
+    settings = attrs.evolve(FULL, read_mode=ReadMode.LEASE)
+    peer = Peer(settings=settings)
+    peer.tick(T)
+    peer.step(append_message(2, 1, (0, 0)))
+    peer.take()
+    peer.step(message(MessageType.PRE_VOTE_RESPONSE, 3, 3, reject=True))
+    assert (peer.node.term, peer.node.leader) == (3, NOBODY)
+    for term in (3, 4):
+        peer.step(message(MessageType.VOTE, 3, term))
+    assert not [item for item in only(peer.take(), MessageType.VOTE_RESPONSE) if not item.reject]
+    peer.tick(T)
+    peer.step(message(MessageType.VOTE, 3, 4))
+    assert [item.reject for item in only(peer.take(), MessageType.VOTE_RESPONSE)] == [False]
+
+
 def test_9_a_lease_forbids_forgetting() -> None:
     """Followers that forget would elect another leader while this one answers by its lease."""
     settings = attrs.evolve(FULL, read_mode=ReadMode.LEASE)

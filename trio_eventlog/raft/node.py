@@ -146,8 +146,9 @@ class RaftNode:
         self._ticks = 1
         self._append_wait_ticks = 0
         """Ticks since the disk last acknowledged anything, while it owes something."""
-        self._boot_ticks = settings.election_timeout_ticks if settings.read_mode is ReadMode.LEASE and self._term else 0
-        """A restarted voter has forgotten the lease it granted; it keeps quiet for one more."""
+        self._promise_ticks = settings.election_timeout_ticks if settings.read_mode is ReadMode.LEASE and self._term else 0
+        """For so long it elects nobody, whatever the term: a leader's reads rely on it. A restarted voter has forgotten what it
+        has promised, and promises it anew."""
         self._lost_leader = NOBODY
         self._lost_leader_term = 0
 
@@ -417,8 +418,8 @@ class RaftNode:
     def tick(self) -> None:
         """One tick of time has passed."""
         self._ticks += 1
-        if self._boot_ticks:
-            self._boot_ticks -= 1
+        if self._promise_ticks:
+            self._promise_ticks -= 1
         unstable = self._log.unstable
         if unstable.offset_in_progress > unstable.offset or unstable.snapshot_in_progress:
             self._append_wait_ticks += 1
@@ -692,7 +693,7 @@ class RaftNode:
 
     def _is_in_lease(self) -> bool:
         """Whether this node has promised its leader not to elect another one yet."""
-        if self._boot_ticks:
+        if self._promise_ticks:
             return True
         return (
             self.settings.check_quorum and self._leader != NOBODY and self._election_elapsed < self.settings.election_timeout_ticks
@@ -835,6 +836,9 @@ class RaftNode:
             or (is_pre_vote and message.term > self._term)
         )
         answer = MessageType.PRE_VOTE_RESPONSE if is_pre_vote else MessageType.VOTE_RESPONSE
+        if self._promise_ticks and self._vote != message.sender and message.context != TRANSFER_CAMPAIGN:
+            # It came to this term by somebody's answer, within the lease of a leader of an older one.
+            can_vote = False
         if can_vote and self._log.is_up_to_date(message.index, message.log_term) and not self._outranks(message):
             # A consent carries the term asked for, which for a pre-vote is not this node's.
             self._answer_vote(answer, message.sender, message.term, reject=False)
@@ -991,6 +995,8 @@ class RaftNode:
 
     def _follow(self, message: Message) -> None:
         """The sender leads this term. Candidates give up, followers wait on."""
+        if self.settings.read_mode is ReadMode.LEASE:
+            self._promise_ticks = self.settings.election_timeout_ticks
         if self._role is not Role.FOLLOWER:
             self._become_follower(message.term, message.sender)
             return
