@@ -1069,8 +1069,7 @@ class CoreSimulation:
     def confine(self, follower: Replica, leaders: Sequence[Replica], rng: random.Random) -> None:
         """The leaders of now and of the next elections reach this one follower only, whose disk hangs (paper, figure 8).
 
-        Each writes over what the one before has written there, and has written itself once it leads again; nothing of it is
-        durable yet, nor committed.
+        Each replaces what the one before has written there; nothing of it is durable yet, nor committed.
         """
         timeout = self.parameters.settings.election_timeout_ticks * TICK
         self.stall(follower, 12 * timeout)
