@@ -180,7 +180,7 @@ class Parameters:
         has_priorities: whether some nodes should rather lead than others.
         knows_configurations: whether logs tell exactly where configuration changes stand, or always "maybe".
         fault_ticks: length of the phase with faults.
-        ends_quietly: whether nobody proposes anything once all is healed.
+        ends_quietly: whether nobody proposes anything in the second half of the faults, and once all is healed.
     """
 
     voters: int
@@ -370,7 +370,8 @@ class CoreSimulation:
         self.seed = seed
         # Children by name, so that one more draw in one place does not shift all the others.
         self.rngs = {
-            name: random.Random(f"{seed}:{name}") for name in ("parameters", "network", "disk", "nemesis", "load", "clock")
+            name: random.Random(f"{seed}:{name}")
+            for name in ("parameters", "network", "disk", "nemesis", "load", "clock", "operator")
         }
         self.parameters = parameters or Parameters.draw(self.rngs["parameters"])
         self.now = 0
@@ -964,7 +965,8 @@ class CoreSimulation:
             victim = rng.choice(replicas)
             if victim.core is not None and victim.paused_until <= self.now:
                 self.peer_reset(victim, rng.choice(replicas).node_id)
-        self.load(parameters.proposal_rate)
+        is_quiet = parameters.ends_quietly and 2 * self.now > parameters.fault_ticks * TICK
+        self.load(0 if is_quiet else parameters.proposal_rate)
         self.after(TICK, self.nemesis)
 
     def restart(self, replica: Replica) -> None:
@@ -1202,6 +1204,10 @@ class CoreSimulation:
             self.counts[f"change: {type(error).__name__}"] += 1
         else:
             self.note("change", f"{replica.node_id} {index}: {change}")
+            rng = self.rngs["operator"]
+            if rng.random() < 10 * self.parameters.transfer_rate:
+                # Before it is applied: the change has to wait for how that ends.
+                self.transfer(replica, rng.choice(list(self.replicas)))
 
     def draw_change(self, configuration: Configuration, rng: random.Random) -> ConfigurationChange:
         if configuration.is_joint:
