@@ -167,12 +167,6 @@ CORES = (
         "                commit = committed\n",
     ),
     Mutation(
-        "an acknowledgement of an earlier term counts",
-        NODE,
-        "        if token.index and token.term == self._term and",
-        "        if token.index and",
-    ),
-    Mutation(
         "messages of older terms count",
         NODE,
         "            if term < self._term:\n                self._step_older_term(message)\n                return\n",
@@ -231,6 +225,12 @@ CORES = (
         NODE,
         "            configuration.auto_leave\n            and self._role is Role.LEADER\n",
         "            False\n            and self._role is Role.LEADER\n",
+    ),
+    Mutation(
+        "a joint configuration outlives a transfer that failed",
+        NODE,
+        "                self._abort_transfer()\n                self._maybe_leave_joint()\n",
+        "                self._abort_transfer()\n",
     ),
     Mutation(
         "a removed leader stays",
@@ -295,8 +295,14 @@ CORES = (
     Mutation(
         "a restarted voter forgets the lease it granted",
         NODE,
-        "        self._boot_ticks = settings.election_timeout_ticks if",
-        "        self._boot_ticks = 0 if",
+        "        self._promise_ticks = settings.election_timeout_ticks if",
+        "        self._promise_ticks = 0 if",
+    ),
+    Mutation(
+        "a lease ends with the term it was granted in",
+        NODE,
+        "            self._promise_ticks = self.settings.election_timeout_ticks\n",
+        "            pass\n",
     ),
     Mutation(
         "leadership is handed to a follower that lags",

@@ -73,6 +73,20 @@ async def test_three_nodes_grow_to_five_and_shrink_to_three_under_load() -> None
         await check_acknowledged(cluster, "orders", acknowledged, *rest)
 
 
+async def test_a_node_that_comes_and_goes_between_two_rounds_is_not_promoted() -> None:
+    """It answers whenever it is asked, and is never up for the stabilisation time all the same."""
+    async with Cluster(5, founders=3, seed=32, stabilisation_seconds=4.0) as cluster:
+        await cluster.start("n4")
+        await cluster.start("n5")
+        for _ in range(6):
+            await trio.sleep(3)
+            cluster.crash("n4")
+            await cluster.wait_down("n4")
+            await cluster.start("n4")
+            assert cluster.voters() == {"n1", "n2", "n3"}
+        await cluster.wait_voters(None, *cluster.names)
+
+
 async def remove(cluster: Cluster, name: str, *, by: str) -> None:
     async with cluster.channel(by) as channel:
         await channel.unary(ADMIN["RemoveNode"], admin_pb2.RemoveNodeRequest(id=format_id(cluster.node_id(name))))

@@ -288,6 +288,27 @@ def test_4_a_joint_configuration_is_left_once() -> None:
     assert [event.kind for event in peer.events].count(EventKind.JOINT_LEFT) == 1
 
 
+@pytest.mark.parametrize("how", ["timeout", "taken back"])
+def test_4_a_joint_configuration_is_left_after_a_transfer_that_failed(how: str) -> None:
+    """The transfer puts it off. Afterwards nobody may propose anything any more, so that no entry reminds of it."""
+    cluster = Cluster(4, configuration=voters(1, 2, 3), settings=FULL)
+    leader = cluster.elect(1)
+    leader.node.propose_configuration(
+        ConfigurationChange(changes=(NodeChange(ChangeKind.ADD_VOTER, NodeId(4)), NodeChange(ChangeKind.REMOVE, NodeId(3))))
+    )
+    cluster.drops = lambda item: item.type is MessageType.TIMEOUT_NOW
+    leader.node.transfer_leader(NodeId(2))
+    cluster.settle()
+    assert leader.node.configuration.is_joint
+    if how == "timeout":
+        cluster.tick(T)
+    else:
+        leader.node.transfer_leader(leader.id)
+        cluster.settle()
+    assert leader.node.is_leader
+    assert leader.node.configuration == voters(1, 2, 4)
+
+
 def test_4_a_new_leader_leaves_the_joint_configuration_for_the_old_one() -> None:
     """If the leader dies between the two steps, its successor takes the second."""
     cluster = Cluster(4, configuration=voters(1, 2, 3))
@@ -585,6 +606,23 @@ def test_9_no_lease_once_somebody_was_told_to_campaign() -> None:
     sent = peer.take()
     assert len(peer.reads) == answered
     assert MessageType.HEARTBEAT in kinds(sent)
+
+
+def test_9_a_lease_outlives_the_term_it_was_granted_in() -> None:
+    """A refusal of an older question moves this node to a term without a leader. The leader it has promised its lease reads on."""
+    settings = attrs.evolve(FULL, read_mode=ReadMode.LEASE)
+    peer = Peer(settings=settings)
+    peer.tick(T)
+    peer.step(append_message(2, 1, (0, 0)))
+    peer.take()
+    peer.step(message(MessageType.PRE_VOTE_RESPONSE, 3, 3, reject=True))
+    assert (peer.node.term, peer.node.leader) == (3, NOBODY)
+    for term in (3, 4):
+        peer.step(message(MessageType.VOTE, 3, term))
+    assert not [item for item in only(peer.take(), MessageType.VOTE_RESPONSE) if not item.reject]
+    peer.tick(T)
+    peer.step(message(MessageType.VOTE, 3, 4))
+    assert [item.reject for item in only(peer.take(), MessageType.VOTE_RESPONSE)] == [False]
 
 
 def test_9_a_lease_forbids_forgetting() -> None:

@@ -65,7 +65,10 @@ class LogView(Protocol):
         ...
 
     def snapshot(self) -> SnapshotMetadata | None:
-        """The newest snapshot that can be sent; None when there is none just now."""
+        """The newest snapshot that can be sent; None when there is none just now.
+
+        A follower ignores one from before the change that added it, and is sent it again until the shell has a newer one.
+        """
         ...
 
 

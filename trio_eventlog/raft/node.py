@@ -146,8 +146,9 @@ class RaftNode:
         self._ticks = 1
         self._append_wait_ticks = 0
         """Ticks since the disk last acknowledged anything, while it owes something."""
-        self._boot_ticks = settings.election_timeout_ticks if settings.read_mode is ReadMode.LEASE and self._term else 0
-        """A restarted voter has forgotten the lease it granted; it keeps quiet for one more."""
+        self._promise_ticks = settings.election_timeout_ticks if settings.read_mode is ReadMode.LEASE and self._term else 0
+        """For so long it elects nobody, whatever the term: a leader's reads rely on it. A restarted voter has forgotten what it
+        has promised, and promises it anew."""
         self._lost_leader = NOBODY
         self._lost_leader_term = 0
 
@@ -396,13 +397,15 @@ class RaftNode:
         self._log.applied_to(index)
         while self._uncommitted and self._uncommitted[0][0] <= index:
             self._uncommitted_bytes -= self._uncommitted.popleft()[1]
+        self._maybe_leave_joint()
+
+    def _maybe_leave_joint(self) -> None:
+        """Looked at after every apply, and when a transfer, which puts it off, has failed: perhaps nothing is applied any more."""
         configuration = self._configuration
         if (
             configuration.auto_leave
             and self._role is Role.LEADER
-            and index >= self._pending_configuration_index
-            # A transfer in progress puts it off; this is looked at again after every apply, so either the new leader leaves the
-            # joint configuration, or this one does once the transfer has failed.
+            and self._log.applied >= self._pending_configuration_index
             and self._lead_transferee == NOBODY
             and self.node_id in self._progress
         ):
@@ -415,8 +418,8 @@ class RaftNode:
     def tick(self) -> None:
         """One tick of time has passed."""
         self._ticks += 1
-        if self._boot_ticks:
-            self._boot_ticks -= 1
+        if self._promise_ticks:
+            self._promise_ticks -= 1
         unstable = self._log.unstable
         if unstable.offset_in_progress > unstable.offset or unstable.snapshot_in_progress:
             self._append_wait_ticks += 1
@@ -446,6 +449,7 @@ class RaftNode:
             if self._role is Role.LEADER and self._lead_transferee != NOBODY:
                 # It had an election timeout's time. Go on leading.
                 self._abort_transfer()
+                self._maybe_leave_joint()
         if self._role is Role.LEADER and self._heartbeat_elapsed >= settings.heartbeat_ticks:
             self._heartbeat_elapsed = 0
             self._broadcast_heartbeat()
@@ -689,7 +693,7 @@ class RaftNode:
 
     def _is_in_lease(self) -> bool:
         """Whether this node has promised its leader not to elect another one yet."""
-        if self._boot_ticks:
+        if self._promise_ticks:
             return True
         return (
             self.settings.check_quorum and self._leader != NOBODY and self._election_elapsed < self.settings.election_timeout_ticks
@@ -832,6 +836,9 @@ class RaftNode:
             or (is_pre_vote and message.term > self._term)
         )
         answer = MessageType.PRE_VOTE_RESPONSE if is_pre_vote else MessageType.VOTE_RESPONSE
+        if self._promise_ticks and self._vote != message.sender and message.context != TRANSFER_CAMPAIGN:
+            # It came to this term by somebody's answer, within the lease of a leader of an older one.
+            can_vote = False
         if can_vote and self._log.is_up_to_date(message.index, message.log_term) and not self._outranks(message):
             # A consent carries the term asked for, which for a pre-vote is not this node's.
             self._answer_vote(answer, message.sender, message.term, reject=False)
@@ -988,6 +995,8 @@ class RaftNode:
 
     def _follow(self, message: Message) -> None:
         """The sender leads this term. Candidates give up, followers wait on."""
+        if self.settings.read_mode is ReadMode.LEASE:
+            self._promise_ticks = self.settings.election_timeout_ticks
         if self._role is not Role.FOLLOWER:
             self._become_follower(message.term, message.sender)
             return
@@ -1345,6 +1354,7 @@ class RaftNode:
             return
         self._abort_transfer()
         if to == self.node_id:
+            self._maybe_leave_joint()
             return
         # It has one election timeout.
         self._election_elapsed = 0

@@ -20,16 +20,17 @@ import heapq
 import random
 import sys
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
 import attrs
 
 from trio_eventlog.errors import NotLeader
-from trio_eventlog.ids import NodeId
+from trio_eventlog.ids import NOBODY, NodeId
 from trio_eventlog.raft import (
     LEAVE_JOINT,
+    TRANSFER_CAMPAIGN,
     ChangeKind,
     Compacted,
     Configuration,
@@ -69,6 +70,11 @@ ENTRIES_MAX = 4
 HEALED_PROPOSAL_RATE = 0.2
 """A tick: what is caught up with in spite of tiny windows, and enough to see progress."""
 
+FROM_LEADER = frozenset({MessageType.APPEND, MessageType.HEARTBEAT, MessageType.SNAPSHOT})
+
+HEALED_COMPACT_RATE = 0.1
+"""At least, a node and tick: a snapshot from before a change does not know the node which that change has added."""
+
 LINES_SHOWN = 120
 """Of the trace, with a failure."""
 
@@ -83,19 +89,27 @@ MARKS = (
     "append refused",
     "append refused, entries skipped by a hint",
     "blackout",
+    "clog",
+    "change applied while a snapshot is restored",
     "change: ConfigurationError",
     "change: ProposalDropped",
     "commit index forgotten",
     "conflict of several entries removed",
+    "confine",
     "conflict removed from the disk",
     "crash",
     "crash kept a part of the entries",
     "crash lost a write",
     "cut",
+    "dwindle",
     "dropped QUOTA",
     "dropped TOO_MANY_READS",
     "dropped TRANSFERRING",
+    "hang",
     "installed",
+    "late",
+    "leader cut off",
+    "leader cut off amid a transfer",
     "leader deposed by APPEND_RESPONSE",
     "lost",
     "machine restarts from before",
@@ -106,6 +120,7 @@ MARKS = (
     "quick campaign",
     "read answered to a follower",
     "read answered under a lease",
+    "read asked of a leader that was cut off",
     "read asked again",
     "read waits for the first commit of a term",
     "restart in a joint configuration",
@@ -116,6 +131,7 @@ MARKS = (
     "two leaders, of different terms",
     "vote asked by a shorter log",
     "vote asked by transfer",
+    "vote asked within a lease",
     "window full",
     "APPEND_STALLED",
     "CAMPAIGN_REFUSED",
@@ -150,9 +166,13 @@ class Parameters:
         delay_max: longest delay of a message, in units of time.
         disk_delay_max, apply_delay_max: longest time of a write, and of applying a page.
         reorder: whether messages of one link may overtake each other.
-        loss, duplication: chances per message.
+        loss, duplication, lateness: chances per message; of what is late, a copy came in time.
         crash_rate, cut_rate, stall_rate, reset_rate: crashes, cuts of links, disks that hang, links reset without cause.
-        strand_rate: leaders that lose their disk and then their links, which come back before the disk does.
+        hang_rate: machines that apply nothing for a while.
+        clog_rate: leaders that hear everything later and later, until nobody hears them any more.
+        strand_rate: leaders that lose disk or machine, then their links, which come back first.
+        confine_rate: leaders that reach one follower only, one after the other.
+        dwindle_rate: leaders that reach a bare quorum, and then nobody, while those who followed restart.
         blackout_rate: crashes of all nodes at once.
         pause_rate: nodes that do nothing for a while and then everything at once.
         drift: by how much of a tick a node's ticks are longer or shorter than they should be.
@@ -160,6 +180,7 @@ class Parameters:
         has_priorities: whether some nodes should rather lead than others.
         knows_configurations: whether logs tell exactly where configuration changes stand, or always "maybe".
         fault_ticks: length of the phase with faults.
+        ends_quietly: whether nobody proposes anything in the second half of the faults, and once all is healed.
     """
 
     voters: int
@@ -171,11 +192,16 @@ class Parameters:
     reorder: bool
     loss: float
     duplication: float
+    lateness: float
     crash_rate: float
     cut_rate: float
     stall_rate: float
     reset_rate: float
+    hang_rate: float
+    clog_rate: float
     strand_rate: float
+    confine_rate: float
+    dwindle_rate: float
     blackout_rate: float
     pause_rate: float
     drift: float
@@ -187,6 +213,7 @@ class Parameters:
     has_priorities: bool
     knows_configurations: bool
     fault_ticks: int
+    ends_quietly: bool
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Parameters":
@@ -194,17 +221,20 @@ class Parameters:
             return rng.choice(values)
 
         check_quorum = rng.random() < 0.8
-        lease = check_quorum and rng.random() < 0.25
+        lease = check_quorum and rng.random() < 0.4
         election_timeout_ticks = rng.choice((5, 10))
         max_append_bytes = rng.choice((100, 1000, 1 << 20))
+        reorder = rng.random() < 0.5
         return cls(
-            voters=rng.choice((1, 2, 3, 3, 3, 4, 5)),
+            voters=rng.choice((1, 2, 3, 3, 3, 4, 5, 5)),
             spares=rng.choice((0, 1, 2)),
             settings=RaftSettings(
                 election_timeout_ticks=election_timeout_ticks,
                 heartbeat_ticks=rng.choice((1, 1, 2)),
                 max_append_bytes=max_append_bytes,
-                max_inflight_messages=rng.choice((1, 2, 16, 256)),
+                # Where messages overtake each other, what comes too early is refused, and refusals and acknowledgements in turn
+                # send the window again each time: large ones would multiply without end.
+                max_inflight_messages=rng.choice((1, 2, 16) if reorder else (1, 2, 16, 256)),
                 max_inflight_bytes=rng.choice((0, max_append_bytes, 8 << 20)) if max_append_bytes < 1 << 20 else 0,
                 max_uncommitted_bytes=rng.choice((300, 5000, 1 << 20)),
                 max_committed_bytes_per_ready=rng.choice((1, 200, 1 << 20)),
@@ -217,14 +247,19 @@ class Parameters:
             delay_max=int(some(10, 100, TICK, 3 * TICK)),
             disk_delay_max=int(some(1, 100, TICK, 2 * TICK)),
             apply_delay_max=int(some(1, 100, 2 * TICK)),
-            reorder=rng.random() < 0.5,
+            reorder=reorder,
             loss=some(0, 0, 0.01, 0.1, 0.3),
             duplication=some(0, 0, 0.02, 0.2),
+            lateness=some(0, 0.02, 0.1),
             crash_rate=some(0, 0.005, 0.02, 0.05),
             cut_rate=some(0, 0, 0.01, 0.05),
             stall_rate=some(0, 0, 0.02),
             reset_rate=some(0, 0, 0.02),
+            hang_rate=some(0, 0, 0.02),
+            clog_rate=some(0, 0, 0.02),
             strand_rate=some(0, 0, 0.02),
+            confine_rate=some(0, 0, 0.02),
+            dwindle_rate=some(0, 0, 0.02),
             blackout_rate=some(0, 0, 0.01),
             # A lease is only as good as the clocks.
             pause_rate=0 if lease else some(0, 0, 0.01, 0.03),
@@ -237,6 +272,7 @@ class Parameters:
             has_priorities=rng.random() < 0.2,
             knows_configurations=rng.random() < 0.5,
             fault_ticks=rng.choice((50, 100, 200)),
+            ends_quietly=rng.random() < 0.3,
         )
 
 
@@ -281,7 +317,7 @@ class Replica:
         durable_commit: what is left of the commit index for certain.
         core, writes, writing, tail, machine, applying: gone with a crash. `tail` holds entries handed to the disk, by index.
         incarnation: counts starts, so that events of an earlier life are recognized.
-        stalled_until: when the disk goes on; paused_until: when the whole node does.
+        stalled_until: when the disk goes on; hung_until: when the machine does; paused_until: when the whole node does.
         crashes_amid_write: whether the power fails during its next write of entries.
         tick_length: what it takes for a tick.
         commit_seen, applied_seen, led_term, handed_last: what the referee saw last.
@@ -290,6 +326,8 @@ class Replica:
         heard: at which tick each node was last heard from; a new leader, configuration or transfer begins with everyone.
         promised: the entry's term for each (term, index) that this life is to acknowledge.
         following: what it, as a leader, thought of each follower at its last tick.
+        acknowledged: how far it has told the leader of each term to hold its log, in this life or an earlier one.
+        followed_term, followed_at, followed_tick: whom it heard lead last, when, and at which tick of this life (-1: of another).
     """
 
     node_id: NodeId
@@ -307,6 +345,7 @@ class Replica:
     handed_last: int = 0
     incarnation: int = 0
     stalled_until: int = 0
+    hung_until: int = 0
     paused_until: int = 0
     crashes_amid_write: bool = False
     tick_length: int = TICK
@@ -318,6 +357,10 @@ class Replica:
     heard: dict[NodeId, int] = attrs.Factory(dict)
     promised: dict[tuple[int, int], int] = attrs.Factory(dict)
     following: dict[NodeId, ProgressStatus] = attrs.Factory(dict)
+    acknowledged: dict[int, int] = attrs.Factory(dict)
+    followed_term: int = 0
+    followed_at: int = 0
+    followed_tick: int = -1
 
 
 class CoreSimulation:
@@ -327,7 +370,8 @@ class CoreSimulation:
         self.seed = seed
         # Children by name, so that one more draw in one place does not shift all the others.
         self.rngs = {
-            name: random.Random(f"{seed}:{name}") for name in ("parameters", "network", "disk", "nemesis", "load", "clock")
+            name: random.Random(f"{seed}:{name}")
+            for name in ("parameters", "network", "disk", "nemesis", "load", "clock", "operator")
         }
         self.parameters = parameters or Parameters.draw(self.rngs["parameters"])
         self.now = 0
@@ -338,8 +382,16 @@ class CoreSimulation:
         """Running digest of what happened: two runs of one seed have to agree."""
 
         self.cut: set[tuple[NodeId, NodeId]] = set()
+        self.held_back: list[tuple[Replica, Message]] = []
+        """Copies that arrive when somebody campaigns."""
+        self.clogged: dict[tuple[NodeId, NodeId], int] = {}
+        """Since when what is sent there waits, as long again as it has been so."""
         self.arrivals: dict[tuple[NodeId, NodeId], int] = {}
         """When the last message of each link arrives, if they keep their order."""
+        self.confining: Replica | None = None
+        """The only follower that the next leaders reach."""
+        self.confinements = 0
+        """How many of them."""
         self.healed = False
         self.proposals = 0
         self.steps = 0
@@ -350,9 +402,9 @@ class CoreSimulation:
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}
         """Every entry ever handed to a disk, by (index, term), with the term before it."""
         self.committed: list[Entry] = []
+        """What any node has committed, from index 1 on."""
         self.committed_in: list[int] = []
         """In which term each of these was committed, which is its own or a later one."""
-        """What any node has committed, from index 1 on."""
         self.digests: list[bytes] = [b""]
         """The machine's state after each committed index."""
         self.configurations: dict[int, Configuration] = {}
@@ -360,6 +412,10 @@ class CoreSimulation:
         self.commit_floor = 0
         """Highest commit index any node has ever shown: what a read asked for from now on must cover."""
         self.reads: dict[bytes, Read] = {}
+        self.quiet_read: bytes | None = None
+        """The last one asked of the leader at a quiet end."""
+        self.released: set[int] = set()
+        """Terms whose leaders have told someone to campaign: no promise made to them holds."""
 
         bootstrap = Configuration(voters=frozenset(NodeId(n) for n in range(1, self.parameters.voters + 1)))
         origin = Checkpoint(index=0, term=0, digest=b"", configuration=bootstrap)
@@ -450,6 +506,10 @@ class CoreSimulation:
         replica.handed_last = replica.log.last_index
         replica.promised.clear()
         replica.following.clear()
+        replica.followed_tick = -1
+        if replica.followed_term > replica.hard_state.term:
+            # That term was lost with the power, so that its leader was not answered.
+            replica.followed_term = 0
         replica.paused_until = 0
         settings = self.parameters.settings
         if self.parameters.has_priorities:
@@ -519,8 +579,8 @@ class CoreSimulation:
             if settings.check_quorum and voters and 2 * len(voters & heard) <= len(voters):
                 self.fail(f"leader {core.node_id} goes on although it has heard from {sorted(heard)} only")
 
-    def crash(self, replica: Replica) -> None:
-        """Power is lost: what is under way to the disk is lost too, or a part of it, or nothing of it."""
+    def crash(self, replica: Replica, down_max_ticks: int = 0) -> None:
+        """Power is lost: what is under way to the disk is lost too, or a part of it, or nothing of it. 0: back at random."""
         if replica.core is None:
             return
         rng = self.rngs["disk"]
@@ -548,6 +608,7 @@ class CoreSimulation:
         replica.applying.clear()
         replica.applying_now = False
         replica.stalled_until = 0
+        replica.hung_until = 0
         replica.crashes_amid_write = False
         if len(replica.checkpoints) > 1 and rng.random() < 0.5:
             # The machine's last checkpoints were not synced either. The log still holds what follows.
@@ -555,12 +616,17 @@ class CoreSimulation:
             replica.checkpoints = keep[: rng.randint(1, len(keep))]
             self.counts["machine restarts from before"] += 1
         self.note("crash", f"{replica.node_id} keeps {replica.hard_state} log ..{replica.log.last_index}")
+        self.reset_links(replica, rng)
+        down_max_ticks = down_max_ticks or 3 * self.parameters.settings.election_timeout_ticks
+        down = self.rngs["nemesis"].randrange(1, down_max_ticks * TICK)
+        self.after(down, lambda: self.restart(replica))
+
+    def reset_links(self, replica: Replica, rng: random.Random) -> None:
+        """Most of the others notice that the links to this one are gone."""
         for other in self.replicas.values():
             if other.core is not None and rng.random() < 0.7:
                 delay = rng.randrange(TICK)
                 self.after_for(other, delay, partial(self.peer_reset, other, replica.node_id))
-        down = self.rngs["nemesis"].randrange(1, 3 * self.parameters.settings.election_timeout_ticks * TICK)
-        self.after(down, lambda: self.restart(replica))
 
     def peer_reset(self, replica: Replica, node: NodeId) -> None:
         core = replica.core
@@ -624,6 +690,9 @@ class CoreSimulation:
         replica.writing_since = replica.ticks
         delay = self.delay("disk", self.parameters.disk_delay_max) if replica.writes[0].must_sync else 0
         delay += max(replica.stalled_until - self.now, 0)
+        if replica.writes[0].snapshot is not None:
+            # It is large.
+            delay += self.delay("disk", 3 * self.parameters.settings.election_timeout_ticks * TICK)
         if replica.crashes_amid_write and replica.writes[0].entries:
             self.after_for(replica, self.rngs["nemesis"].randrange(delay + 1), lambda: self.crash(replica))
         self.after_for(replica, delay, lambda: self.written(replica))
@@ -662,6 +731,7 @@ class CoreSimulation:
             replica.durable_commit = max(replica.durable_commit, step.commit)
             replica.hard_state = attrs.evolve(step, commit=replica.durable_commit)
         elif isinstance(step, Entry):
+            self.check_change_durable(replica, step)
             replica.log.append((step,))
         else:
             # Its data came before the message that names it.
@@ -672,7 +742,8 @@ class CoreSimulation:
     def apply_next(self, replica: Replica) -> None:
         if not replica.applying_now and replica.applying:
             replica.applying_now = True
-            self.after_for(replica, self.delay("disk", self.parameters.apply_delay_max), lambda: self.apply(replica))
+            delay = self.delay("disk", self.parameters.apply_delay_max) + max(replica.hung_until - self.now, 0)
+            self.after_for(replica, delay, lambda: self.apply(replica))
 
     def apply(self, replica: Replica) -> None:
         core = replica.core
@@ -776,31 +847,60 @@ class CoreSimulation:
         copies = 2 if not self.healed and rng.random() < parameters.duplication else 1
         for _ in range(copies):
             delay = self.delay("network", parameters.delay_max)
+            if self.clogged:
+                delay += self.now - self.clogged.get((replica.node_id, message.to), self.now)
             if not parameters.reorder:
                 link = (replica.node_id, message.to)
                 arrival = self.arrivals[link] = max(self.arrivals.get(link, 0), self.now + delay)
                 delay = arrival - self.now
             self.after(delay, lambda: self.deliver(target, message))
+        if not self.healed and rng.random() < parameters.lateness:
+            # Of another age, perhaps: leaders, terms and configurations have changed meanwhile, and whoever is cut off by now
+            # gets an answer from before. Amid the next election it does the most.
+            if rng.random() < 0.5:
+                self.held_back.append((target, message))
+            else:
+                late = rng.randrange(6 * parameters.settings.election_timeout_ticks * TICK)
+                self.after(late, lambda: self.deliver(target, message, is_late=True))
 
-    def deliver(self, target: Replica, message: Message) -> None:
-        if target.core is None or (message.sender, message.to) in self.cut:
+    def release_held_back(self) -> None:
+        held_back, self.held_back = self.held_back, []
+        for target, message in held_back:
+            late = self.rngs["network"].randrange(6 * TICK)
+            self.after(late, partial(self.deliver, target, message, is_late=True))
+
+    def deliver(self, target: Replica, message: Message, is_late: bool = False) -> None:
+        if target.core is None or (not is_late and (message.sender, message.to) in self.cut):
             return
         if target.paused_until > self.now:
-            self.after(target.paused_until - self.now, lambda: self.deliver(target, message))
+            self.after(target.paused_until - self.now, lambda: self.deliver(target, message, is_late))
             return
+        self.counts["late"] += is_late
         if self.log is not None:
             self.log.add(describe(message))
         core = target.core
         term = core.term
+        commit = core.commit_index
+        is_promised = message.type is MessageType.VOTE and message.context != TRANSFER_CAMPAIGN and self.has_promised(target, core)
+        before = core.status().hard_state if is_promised else None
         target.heard[message.sender] = target.ticks
         self.mark_message(target, core, message)
         self.hand_over(target, message)
+        if before is not None:
+            self.counts["vote asked within a lease"] += 1
+            state = core.status().hard_state
+            if (state.term, state.vote) != (before.term, before.vote):
+                self.fail(f"{target.node_id} heeds {message.sender} within a lease: {before}, now {state}")
         if message.type is MessageType.PRE_VOTE:
             if core.term != term:
                 self.fail(f"{target.node_id} goes from term {term} to {core.term} although it was only asked")
             if not core.has_ready():
                 self.counts["pre-vote ignored within a lease"] += 1
         self.pump(target)
+        if message.type in FROM_LEADER and message.term == core.term:
+            target.followed_term, target.followed_at, target.followed_tick = core.term, self.now, target.ticks
+            if core.commit_index > commit and message.type is not MessageType.SNAPSHOT:
+                self.check_shown(target, core)
 
     def hand_over(self, replica: Replica, message: Message) -> None:
         assert replica.core is not None
@@ -826,10 +926,11 @@ class CoreSimulation:
     def nemesis(self) -> None:
         parameters = self.parameters
         if self.healed:
-            self.load(min(parameters.proposal_rate, HEALED_PROPOSAL_RATE))
+            self.load(0 if parameters.ends_quietly else min(parameters.proposal_rate, HEALED_PROPOSAL_RATE))
             self.after(TICK, self.nemesis)
             return
         rng = self.rngs["nemesis"]
+        timeout = parameters.settings.election_timeout_ticks * TICK
         replicas = list(self.replicas.values())
         leaders = [replica for replica in replicas if replica.core is not None and replica.core.is_leader]
         if rng.random() < parameters.crash_rate:
@@ -838,27 +939,34 @@ class CoreSimulation:
                 self.crash(victim)
             else:
                 victim.crashes_amid_write = True
+        if rng.random() < parameters.hang_rate:
+            self.hang(rng.choice(replicas), rng.randrange(3 * timeout))
         if rng.random() < parameters.strand_rate:
             self.strand(rng.choice(leaders or replicas), rng)
+        if rng.random() < parameters.clog_rate:
+            self.clog(rng.choice(leaders or replicas), rng)
+        if rng.random() < parameters.confine_rate:
+            self.confine(rng.choice([replica for replica in replicas if replica not in leaders] or replicas), leaders, rng)
+        if leaders and rng.random() < parameters.dwindle_rate:
+            self.dwindle(rng.choice(leaders), rng)
         if rng.random() < parameters.blackout_rate:
             self.counts["blackout"] += 1
             for victim in replicas:
                 self.crash(victim)
         if rng.random() < parameters.pause_rate:
             victim = rng.choice(replicas)
-            victim.paused_until = self.now + rng.randrange(3 * parameters.settings.election_timeout_ticks * TICK)
+            victim.paused_until = self.now + rng.randrange(3 * timeout)
             self.note("pause", f"{victim.node_id} until {victim.paused_until}")
         if rng.random() < parameters.cut_rate:
             self.cut_links(rng)
         if rng.random() < parameters.stall_rate:
-            victim = rng.choice(leaders or replicas)
-            victim.stalled_until = self.now + rng.randrange(3 * parameters.settings.election_timeout_ticks * TICK)
-            self.note("stall", f"{victim.node_id} until {victim.stalled_until}")
+            self.stall(rng.choice(leaders or replicas), rng.randrange(3 * timeout))
         if rng.random() < parameters.reset_rate:
             victim = rng.choice(replicas)
             if victim.core is not None and victim.paused_until <= self.now:
                 self.peer_reset(victim, rng.choice(replicas).node_id)
-        self.load(parameters.proposal_rate)
+        is_quiet = parameters.ends_quietly and 2 * self.now > parameters.fault_ticks * TICK
+        self.load(0 if is_quiet else parameters.proposal_rate)
         self.after(TICK, self.nemesis)
 
     def restart(self, replica: Replica) -> None:
@@ -868,16 +976,55 @@ class CoreSimulation:
     def cut_links(self, rng: random.Random) -> None:
         """For a while: around one node, preferably a leader; one way between two; or right through."""
         nodes = list(self.replicas)
+        duration = rng.randrange(1, 8 * self.parameters.settings.election_timeout_ticks * TICK)
         match rng.randrange(3):
             case 0:
-                leaders = [node for node, replica in self.replicas.items() if replica.core is not None and replica.core.is_leader]
-                cut = self.around(rng.choice(leaders or nodes))
+                leaders = [replica for replica in self.replicas.values() if replica.core is not None and replica.core.is_leader]
+                self.cut_off(rng.choice(leaders or list(self.replicas.values())), rng, duration)
             case 1:
-                cut = {(rng.choice(nodes), rng.choice(nodes))}
+                self.cut_for({(rng.choice(nodes), rng.choice(nodes))}, duration)
             case _:
                 side = {node for node in nodes if rng.random() < 0.5}
-                cut = {(a, b) for a in nodes for b in nodes if (a in side) is not (b in side)}
-        self.cut_for(cut, rng.randrange(1, 8 * self.parameters.settings.election_timeout_ticks * TICK))
+                self.cut_for({(a, b) for a in nodes for b in nodes if (a in side) is not (b in side)}, duration)
+
+    def cut_off(self, victim: Replica, rng: random.Random, duration: int) -> None:
+        """From everyone. The others may notice at once; it may have been told to hand over; its clients go on to ask it."""
+        core = victim.core
+        cut = self.around(victim.node_id)
+        if core is not None and core.is_leader and victim.paused_until <= self.now:
+            self.counts["leader cut off"] += 1
+            self.question(victim, rng)
+            if rng.random() < 0.3:
+                self.counts["leader cut off amid a transfer"] += 1
+                self.transfer(victim, rng.choice(sorted(core.configuration.voters)))
+                # The message to campaign gets through, an answer hardly.
+                self.after(rng.randrange(2 * self.parameters.delay_max), lambda: self.cut_for(cut, duration))
+                return
+        self.cut_for(cut, duration)
+        if rng.random() < 0.5:
+            self.reset_links(victim, rng)
+
+    def question(self, leader: Replica, rng: random.Random) -> None:
+        """Its clients do not know yet that others may lead."""
+        timeout = self.parameters.settings.election_timeout_ticks * TICK
+        for _ in range(rng.randrange(8)):
+            self.after_for(leader, rng.randrange(2 * timeout), partial(self.read_if_leader, leader))
+
+    def clog(self, victim: Replica, rng: random.Random) -> None:
+        """Answers queue up before it, later and later; and when nobody hears it any more, those from before go on to arrive."""
+        timeout = self.parameters.settings.election_timeout_ticks * TICK
+        begin = rng.randrange(timeout, 3 * timeout)
+        duration = rng.randrange(timeout, 4 * timeout)
+        self.note("clog", f"{victim.node_id}")
+        for other in self.replicas:
+            self.clogged[other, victim.node_id] = self.now
+        self.after(begin, lambda: self.cut_for({(victim.node_id, other) for other in self.replicas}, duration))
+        self.after_for(victim, begin, lambda: self.question(victim, rng))
+        self.after(begin + duration, lambda: self.unclog(victim))
+
+    def unclog(self, victim: Replica) -> None:
+        for other in self.replicas:
+            self.clogged.pop((other, victim.node_id), None)
 
     def around(self, node: NodeId) -> set[tuple[NodeId, NodeId]]:
         return {(node, other) for other in self.replicas} | {(other, node) for other in self.replicas}
@@ -889,13 +1036,85 @@ class CoreSimulation:
             self.after(duration, lambda: self.mend(cut))
 
     def strand(self, victim: Replica, rng: random.Random) -> None:
-        """Others take over and replace the end of its log, part of which is on the way to its disk all the time."""
+        """Its disk hangs, then its links are gone, and come back first.
+
+        Others take over and replace the end of its log, part of which is on the way to its disk all the time. Or it is the machine
+        that hangs, amid a change of the configuration, and goes on while a snapshot that covers the change is written.
+        """
         timeout = self.parameters.settings.election_timeout_ticks * TICK
-        victim.stalled_until = self.now + 8 * timeout
-        self.note("strand", f"{victim.node_id}")
         cut = self.around(victim.node_id)
         duration = rng.randrange(2 * timeout, 6 * timeout)
-        self.after(rng.randrange(timeout), lambda: self.cut_for(cut, duration))
+        begin = rng.randrange(1, timeout)
+        self.note("strand", f"{victim.node_id}")
+        self.after(begin, lambda: self.cut_for(cut, duration))
+        if rng.random() < 0.5:
+            self.stall(victim, 8 * timeout)
+            return
+        self.hang(victim, begin + duration + rng.randrange(3 * timeout))
+        for other in self.replicas.values():
+            if other.core is not None and other.core.is_leader and other.paused_until <= self.now:
+                self.propose_change(other, other.core, self.draw_change(other.core.configuration, rng))
+                self.pump(other)
+            if other is not victim:
+                self.after_for(other, begin + rng.randrange(duration // 2, duration), partial(self.compact, other))
+
+    def stall(self, victim: Replica, duration: int) -> None:
+        """Its disk writes nothing."""
+        victim.stalled_until = self.now + duration
+        self.note("stall", f"{victim.node_id} until {victim.stalled_until}")
+
+    def hang(self, victim: Replica, duration: int) -> None:
+        """Its machine applies nothing."""
+        victim.hung_until = self.now + duration
+        self.note("hang", f"{victim.node_id} until {victim.hung_until}")
+
+    def confine(self, follower: Replica, leaders: Sequence[Replica], rng: random.Random) -> None:
+        """The leaders of now and of the next elections reach this one follower only, whose disk hangs (paper, figure 8).
+
+        Each replaces what the one before has written there; nothing of it is durable yet, nor committed.
+        """
+        timeout = self.parameters.settings.election_timeout_ticks * TICK
+        self.stall(follower, 12 * timeout)
+        self.confining = follower
+        self.confinements = rng.choice((2, 2, 3, 4))
+        self.note("confine", f"to {follower.node_id}")
+        for leader in leaders:
+            self.confine_leader(leader)
+
+    def confine_leader(self, leader: Replica) -> None:
+        follower = self.confining
+        if follower is None or follower is leader or self.healed:
+            return
+        self.confinements -= 1
+        if not self.confinements:
+            self.confining = None
+        timeout = self.parameters.settings.election_timeout_ticks * TICK
+        links = {(leader.node_id, follower.node_id), (follower.node_id, leader.node_id)}
+        self.cut_for(self.around(leader.node_id) - links, self.rngs["nemesis"].randrange(timeout, 3 * timeout))
+
+    def dwindle(self, leader: Replica, rng: random.Random) -> None:
+        """It reaches a bare quorum, and the others want to lead; then nobody, and who followed it is killed and back at once.
+
+        Nobody may be elected before the leader knows that its lease is over.
+        """
+        if leader.core is None:
+            # Crashed in this very tick.
+            return
+        voters = sorted(leader.core.configuration.voters - {leader.node_id})
+        kept = rng.sample(voters, (len(voters) + 1) // 2)
+        timeout = self.parameters.settings.election_timeout_ticks * TICK
+        first = rng.randrange(timeout, 4 * timeout)
+        second = rng.randrange(timeout, 3 * timeout)
+        self.note("dwindle", f"{leader.node_id} to {kept}")
+        links = {(leader.node_id, node) for node in kept} | {(node, leader.node_id) for node in kept}
+        self.cut_for(self.around(leader.node_id) - links, first + second)
+        self.after(first, lambda: self.abandon(leader, [self.replicas[node] for node in kept], rng, second))
+
+    def abandon(self, leader: Replica, followers: Sequence[Replica], rng: random.Random, duration: int) -> None:
+        if not self.healed:
+            self.cut_off(leader, rng, duration)
+            for follower in followers:
+                self.after_for(follower, rng.randrange(TICK), partial(self.crash, follower, down_max_ticks=2))
 
     def mend(self, cut: set[tuple[NodeId, NodeId]]) -> None:
         """Two cuts may overlap; the first to end ends them both where they do."""
@@ -905,9 +1124,12 @@ class CoreSimulation:
     def heal(self) -> None:
         self.healed = True
         self.cut.clear()
+        self.clogged.clear()
+        self.held_back.clear()
         self.note("heal", "")
         for replica in self.replicas.values():
             replica.stalled_until = 0
+            replica.hung_until = 0
             replica.paused_until = 0
             replica.crashes_amid_write = False
             replica.tick_length = TICK
@@ -925,12 +1147,12 @@ class CoreSimulation:
                 if not self.healed:
                     self.change_some(replica, core, rng)
                 elif core.configuration.is_joint and not core.configuration.auto_leave:
-                    self.leave_joint(replica, core)
+                    # What the operator forgot.
+                    self.propose_change(replica, core, LEAVE_JOINT)
             if rng.random() < parameters.read_rate:
                 self.read(replica, core)
-            machine = replica.machine
-            if machine is not None and rng.random() < parameters.compact_rate:
-                self.compact(replica, machine)
+            if rng.random() < (max(parameters.compact_rate, HEALED_COMPACT_RATE) if self.healed else parameters.compact_rate):
+                self.compact(replica)
             self.pump(replica)
 
     def propose_some(self, replica: Replica, core: RaftNode, rng: random.Random, rate: float) -> None:
@@ -951,43 +1173,67 @@ class CoreSimulation:
     def change_some(self, replica: Replica, core: RaftNode, rng: random.Random) -> None:
         parameters = self.parameters
         if rng.random() < parameters.change_rate:
-            change = self.draw_change(core.configuration, rng)
-            try:
-                index = core.propose_configuration(change)
-            except (ProposalDropped, ConfigurationError) as error:
-                self.counts[f"change: {type(error).__name__}"] += 1
-            else:
-                self.note("change", f"{replica.node_id} {index}: {change}")
+            self.propose_change(replica, core, self.draw_change(core.configuration, rng))
         if core.is_leader and rng.random() < parameters.transfer_rate:
-            target = rng.choice(list(self.replicas))
-            try:
-                core.transfer_leader(target)
-            except ConfigurationError:
-                self.counts["transfer refused"] += 1
-            else:
-                self.note("transfer", f"{replica.node_id} to {target}")
+            self.transfer(replica, rng.choice(list(self.replicas)))
 
-    def leave_joint(self, replica: Replica, core: RaftNode) -> None:
-        """What the operator forgot."""
+    def hand_back(self, replica: Replica, core: RaftNode) -> None:
+        """To who led just before, and has messages of that time on their way."""
+        rng = self.rngs["load"]
+        before = self.leaders.get(core.term - 1, replica.node_id)
+        if before != replica.node_id and not self.healed and rng.random() < 10 * self.parameters.transfer_rate:
+            self.after_for(replica, rng.randrange(3 * TICK), partial(self.transfer, replica, before))
+
+    def transfer(self, replica: Replica, target: NodeId) -> None:
+        core = replica.core
+        assert core is not None
+        if not core.is_leader:
+            return
         try:
-            core.propose_configuration(LEAVE_JOINT)
+            core.transfer_leader(target)
+        except ConfigurationError:
+            self.counts["transfer refused"] += 1
+        else:
+            self.note("transfer", f"{replica.node_id} to {target}")
+        self.pump(replica)
+
+    def propose_change(self, replica: Replica, core: RaftNode, change: ConfigurationChange) -> None:
+        try:
+            index = core.propose_configuration(change)
         except (ProposalDropped, ConfigurationError) as error:
-            self.counts[f"leave: {type(error).__name__}"] += 1
+            self.counts[f"change: {type(error).__name__}"] += 1
+        else:
+            self.note("change", f"{replica.node_id} {index}: {change}")
+            rng = self.rngs["operator"]
+            if rng.random() < 10 * self.parameters.transfer_rate:
+                # Before it is applied: the change has to wait for how that ends.
+                self.transfer(replica, rng.choice(list(self.replicas)))
 
     def draw_change(self, configuration: Configuration, rng: random.Random) -> ConfigurationChange:
         if configuration.is_joint:
-            return ConfigurationChange()
+            return LEAVE_JOINT
         nodes = list(self.replicas)
         kinds = (ChangeKind.ADD_VOTER, ChangeKind.ADD_LEARNER, ChangeKind.REMOVE)
         changes = tuple(NodeChange(rng.choice(kinds), rng.choice(nodes)) for _ in range(rng.choice((1, 1, 2, 3))))
         return ConfigurationChange(changes=changes, transition=rng.choice(tuple(Transition)))
 
-    def read(self, replica: Replica, core: RaftNode) -> None:
+    def read_if_leader(self, replica: Replica) -> None:
+        core = replica.core
+        assert core is not None
+        if core.is_leader and not self.healed:
+            self.counts["read asked of a leader that was cut off"] += 1
+            self.read(replica, core)
+            self.pump(replica)
+
+    def read(self, replica: Replica, core: RaftNode) -> bytes | None:
+        """Returns its context, or None when it was refused."""
         context = f"{replica.node_id}.{replica.incarnation}.{self.sequence}.{self.now}".encode()
         if self.ask(core, context):
             self.reads[context] = Read(self.now, self.commit_floor)
             if core.is_leader and self.term(replica, core.commit_index) != core.term:
                 self.counts["read waits for the first commit of a term"] += 1
+            return context
+        return None
 
     def ask(self, core: RaftNode, context: bytes) -> bool:
         try:
@@ -1014,8 +1260,10 @@ class CoreSimulation:
             self.after_for(replica, TICK, partial(self.ask_again, replica, tuple(refused)))
         self.pump(replica)
 
-    def compact(self, replica: Replica, machine: Checkpoint) -> None:
+    def compact(self, replica: Replica) -> None:
         """The machine's state becomes durable, the log's prefix goes."""
+        machine = replica.machine
+        assert machine is not None
         index = machine.index
         if index <= replica.log.base_index or index > replica.log.last_index or replica.tail.get(index):
             return
@@ -1034,6 +1282,7 @@ class CoreSimulation:
             if replica.led_term != core.term:
                 replica.led_term = core.term
                 replica.heard = dict.fromkeys(self.replicas, replica.ticks)
+                self.check_election(replica, core)
                 self.check_leader_completeness(replica, core)
             elif core.commit_index > replica.commit_seen:
                 if self.term(replica, core.commit_index) != core.term:
@@ -1053,6 +1302,13 @@ class CoreSimulation:
         if core.applied_index < replica.applied_seen:
             self.fail(f"{replica.node_id}: applied went back from {replica.applied_seen} to {core.applied_index}")
         replica.applied_seen = core.applied_index
+
+    def check_election(self, replica: Replica, core: RaftNode) -> None:
+        """A new leader has the votes of a majority of each half, by what the voters have said (thesis, section 4.3)."""
+        granted = {node for node in self.replicas if self.votes.get((core.term, node)) == replica.node_id}
+        for voters in (core.configuration.voters, core.configuration.voters_outgoing):
+            if voters and 2 * len(voters & granted) <= len(voters):
+                self.fail(f"{replica.node_id} leads term {core.term} in {core.configuration} by the votes of {sorted(granted)}")
 
     def check_leader_completeness(self, replica: Replica, core: RaftNode) -> None:
         """A new leader holds every entry that was committed in an earlier term than its own (paper, section 5.4).
@@ -1110,6 +1366,8 @@ class CoreSimulation:
         if append.entries:
             first = append.entries[0].index
             self.mark_conflict(replica, replica.handed_last - first + 1, replica.log.last_index - first + 1)
+            if core.is_leader and any(entry.kind is EntryKind.CONFIGURATION for entry in append.entries):
+                self.check_one_change(replica, core, append.entries)
             if core.is_leader and first <= replica.handed_last and append.entries[0].term == core.term:
                 # The first entries of a new leader may replace nothing either: its log only grows.
                 self.fail(f"leader {replica.node_id} rewrites {first}, its log ends at {replica.handed_last}")
@@ -1120,6 +1378,53 @@ class CoreSimulation:
                     self.fail(f"{replica.node_id} has {entry} after term {before}, elsewhere it is {known}")
                 before = entry.term
             replica.handed_last = append.entries[-1].index
+
+    def check_one_change(self, replica: Replica, core: RaftNode, entries: Sequence[Entry]) -> None:
+        """No change before the last one is applied: quorums two changes apart need not overlap (thesis, section 4.1)."""
+        first = entries[0].index
+        before = 0
+        for index in range(max(core.applied_index, replica.log.base_index) + 1, entries[-1].index + 1):
+            entry = entries[index - first] if index >= first else self.entry(replica, index)
+            if entry.kind is EntryKind.CONFIGURATION:
+                if before and index >= first and entry.term == core.term:
+                    self.fail(f"leader {replica.node_id} adds change {index}, {before} waits, applied is {core.applied_index}")
+                before = index
+
+    def check_change_durable(self, replica: Replica, entry: Entry) -> None:
+        """A change in a log says that those before it are committed, and the same disk has to say so (`StorageAppend.sync_commit`).
+
+        Otherwise this node could wake up two changes back, and win an election there.
+        """
+        if entry.kind is EntryKind.CONFIGURATION:
+            for index in range(max(replica.durable_commit, replica.log.base_index) + 1, entry.index):
+                if replica.log.entry(index).kind is EntryKind.CONFIGURATION:
+                    self.fail(f"{replica.node_id} saves change {entry.index} after {index}, committed is {replica.durable_commit}")
+
+    def check_shown(self, replica: Replica, core: RaftNode) -> None:
+        """At its leader's word it commits what it has told this leader to hold; the rest may be another's (paper, figure 2)."""
+        shown = replica.acknowledged.get(core.term, 0)
+        if core.commit_index > shown:
+            self.fail(f"{replica.node_id} commits {core.commit_index} in term {core.term}, and has acknowledged {shown}")
+
+    def has_promised(self, replica: Replica, core: RaftNode) -> bool:
+        """Whether this node has promised a leader to elect nobody else yet (thesis, sections 4.2.3 and 6.4.1).
+
+        When reads rely on it, it is a matter of time alone: neither a restart nor another term ends it.
+        """
+        settings = core.settings
+        timeout = settings.election_timeout_ticks
+        if settings.read_mode is ReadMode.LEASE:
+            if not replica.followed_term or replica.followed_term in self.released:
+                return False
+            # A tick of it is lost to rounding.
+            return self.now - replica.followed_at < (timeout - 1) * TICK
+        return (
+            settings.check_quorum
+            and core.leader != NOBODY
+            and core.term == replica.followed_term
+            and replica.followed_tick >= 0
+            and replica.ticks - replica.followed_tick < timeout
+        )
 
     def check_applied(self, replica: Replica, entry: Entry, machine: Checkpoint) -> None:
         """State machine safety: equal machines at equal indexes (paper, section 5.4.3)."""
@@ -1138,6 +1443,8 @@ class CoreSimulation:
 
     def check_promise(self, replica: Replica, message: Message) -> None:
         """Which entry an acknowledgement is about, for when it leaves."""
+        if message.type is MessageType.APPEND_RESPONSE and not message.reject:
+            replica.acknowledged[message.term] = max(replica.acknowledged.get(message.term, 0), message.index)
         if message.type is MessageType.APPEND_RESPONSE and not message.reject and message.index > replica.log.base_index:
             if message.index > replica.handed_last:
                 self.fail(f"{replica.node_id} acknowledges {message.index}, its log ends at {replica.handed_last}")
@@ -1166,6 +1473,7 @@ class CoreSimulation:
             if granted != replica.node_id:
                 self.fail(f"{replica.node_id} votes for {granted} and itself in term {term}")
         if kind is MessageType.TIMEOUT_NOW:
+            self.released.add(term)
             assert replica.core is not None
             last = replica.core.last_index
             target = self.replicas[message.to].log
@@ -1195,6 +1503,12 @@ class CoreSimulation:
     # Marks: what was reached, seen from outside.
 
     def on_event(self, replica: Replica, core: RaftNode, event: Event) -> None:
+        if event.kind is EventKind.BECAME_CANDIDATE:
+            self.release_held_back()
+        if event.kind is EventKind.BECAME_LEADER:
+            # Before it has sent anything.
+            self.confine_leader(replica)
+            self.hand_back(replica, core)
         match event.kind:
             case EventKind.TRANSFER_ENDED if core.is_leader:
                 self.counts["transfer aborted"] += 1
@@ -1254,6 +1568,8 @@ class CoreSimulation:
             return False
         if leader.node_id not in leader.configuration.voters:
             return not self.parameters.settings.step_down_on_removal
+        if self.parameters.ends_quietly:
+            return self.has_settled(leader)
         before = self.counts["converged at"]
         if not before:
             self.counts["converged at"] = leader.commit_index + 1
@@ -1265,6 +1581,18 @@ class CoreSimulation:
             if core is None or core.leader != leader.node_id or core.commit_index < before or core.applied_index < before:
                 return False
         return True
+
+    def has_settled(self, leader: RaftNode) -> bool:
+        """All that is there has become committed and applied, and a read is answered, though nobody proposes anything."""
+        answered = self.quiet_read is not None and self.quiet_read not in self.reads
+        replica = self.replicas[leader.node_id]
+        self.quiet_read = self.read(replica, leader)
+        self.pump(replica)
+        for node in leader.configuration.nodes:
+            core = self.replicas[node].core
+            if core is None or core.leader != leader.node_id or not core.applied_index == core.commit_index == leader.last_index:
+                return False
+        return answered
 
 
 def disk_steps(replica: Replica, append: StorageAppend) -> list[DiskStep]:
