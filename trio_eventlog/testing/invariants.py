@@ -101,8 +101,8 @@ class _Seen:
     """The term in which it led after its last step; 0 when it did not."""
     checked_state: HardState | None = None
     """The hard state that the disk was last found to hold."""
-    proposals: dict[int, Proposal] = attrs.field(factory=dict)
-    """By index: what was under way after its last step and not answered yet."""
+    proposals: dict[Proposal, bool] = attrs.field(factory=dict)
+    """What was under way after its last step, or not answered yet; and whether it was."""
 
 
 class Invariants(trio.abc.Instrument):
@@ -321,13 +321,14 @@ class Invariants(trio.abc.Instrument):
         group.committed_in.append((core.term, commit))
 
     def _look_at_proposals(self, seen: _Seen) -> None:
-        proposals = seen.proposals | seen.driver._under_way._by_index
-        seen.proposals = {}
-        for index, proposal in proposals.items():
-            if not proposal.is_decided:
-                seen.proposals[index] = proposal
-            elif not proposal.has_failed and proposal.acks is not Acks.NONE:
+        under_way = dict.fromkeys(seen.driver._under_way._by_index.values())
+        proposals = dict.fromkeys((*seen.proposals, *under_way))
+        for proposal in proposals:
+            # Looked at once: one that is answered may stay under way, and that its entry is replaced then is no news.
+            is_answered = proposal.is_decided and not seen.proposals.get(proposal) and not proposal.has_failed
+            if is_answered and proposal.acks is not Acks.NONE:
                 self._check_acknowledged(seen, proposal)
+        seen.proposals = {item: item.is_decided for item in proposals if item in under_way or not item.is_decided}
 
     def _check_acknowledged(self, seen: _Seen, proposal: Proposal) -> None:
         index, term, committed = proposal.index, proposal.term, seen.group.committed

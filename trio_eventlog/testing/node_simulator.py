@@ -18,7 +18,7 @@ import trio
 
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.codec.batch import encode_records, stamp
+from trio_eventlog.codec.batch import decode_records, encode_records, stamp
 from trio_eventlog.codec.peer_frame import encode_frame
 from trio_eventlog.errors import (
     DamagedData,
@@ -44,7 +44,7 @@ from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.checkers import check_log
-from trio_eventlog.testing.cluster import NEXT_RELEASE, Cluster
+from trio_eventlog.testing.cluster import NEXT_RELEASE, UNPACKED_BYTES_MAX, Cluster
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.history import History, Outcome
 from trio_eventlog.testing.invariants import InvariantBroken, Invariants
@@ -64,6 +64,8 @@ NEW_FRAME_KIND = 200
 NEW_FRAMES_SECONDS = 1.0
 LIVENESS_SECONDS_MAX = 30.0
 """After everything has healed: until a leader is there, every client's last call is answered and all replicas are equal."""
+LOOKUPS = 20
+"""Of single offsets, on each node at the end."""
 MARKS = (
     *FAULTS,
     "append",
@@ -157,7 +159,7 @@ def draw_run(seed: int) -> RunParameters:
     spares = rng.choice((0, 0, 1, 2))
     producers = rng.choice((1, 2, 3))
     plain_producers = rng.choice((0, 1, 2))
-    simple_producers = rng.choice((0, 1))
+    simple_producers = rng.choice((0, 1, 2))
     return RunParameters(
         nodes=rng.choice((3, 3, 3, 4, 5)) if not spares else 3,
         spares=spares,
@@ -695,6 +697,7 @@ class _Run:
                 if [record.offset for record in records] != list(range(len(records))):
                     raise InvariantBroken(f"{name}: offsets are not dense")
                 logs[name] = [record.value for record in records]
+                await self._check_lookups(partition, name, records)
             first = logs[names[0]]
             for name, log in logs.items():
                 if log != first:
@@ -708,6 +711,15 @@ class _Run:
             machines = [replica.driver._applier.producers for replica in replicas if replica is not None]
             if any(machine != machines[0] for machine in machines):
                 raise InvariantBroken("machines that have applied the same differ")
+
+    async def _check_lookups(self, partition: int, name: str, records: list[Record]) -> None:
+        """What a node gives from some place in its log on is what stands there. Reading all of it from the start asks no index."""
+        rng = derive(self.seed, f"lookups:{name}")
+        for wanted in rng.sample(records, min(LOOKUPS, len(records))):
+            fetched = await self.cluster.node(name).broker.fetch(TOPIC, partition, wanted.offset, max_bytes=1)
+            found = {record.offset: record for record in decode_records(fetched.batches[0], UNPACKED_BYTES_MAX)}
+            if found.get(wanted.offset) != wanted:
+                raise InvariantBroken(f"{name}: asked for offset {wanted.offset}, it gave {sorted(found)}")
 
     async def _check_timestamps(self, partition: int, name: str) -> None:
         """Clocks have jumped, forward and back: what is looked for by time is the first batch in the log that has it."""
