@@ -960,7 +960,11 @@ class CoreSimulation:
         if rng.random() < parameters.cut_rate:
             self.cut_links(rng)
         if rng.random() < parameters.stall_rate:
-            self.stall(rng.choice(leaders or replicas), rng.randrange(3 * timeout))
+            victim, duration = rng.choice([*leaders, *replicas]), rng.randrange(1, 3 * timeout)
+            self.stall(victim, duration)
+            if rng.random() < 0.5:
+                # Who leads begins again from what was acknowledged, which is less than it holds.
+                self.after_for(victim, rng.randrange(duration), partial(self.reset_links, victim, rng))
         if rng.random() < parameters.reset_rate:
             victim = rng.choice(replicas)
             if victim.core is not None and victim.paused_until <= self.now:
