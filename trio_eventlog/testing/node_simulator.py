@@ -509,7 +509,7 @@ class _Run:
             partition = rng.randrange(self.parameters.partitions)
             history = self.histories[partition]
             values = self._values(rng, name)
-            acks = rng.choice(list(Acks))
+            acks = rng.choice((*Acks, Acks.QUORUM, Acks.QUORUM))
             request = event_log_pb2.ProduceRequest(topic=TOPIC, partition=partition, acks=int(acks))  # type: ignore[arg-type]
             for value in values:
                 request.records.add(value=value)
