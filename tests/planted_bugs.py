@@ -415,6 +415,12 @@ NODES: tuple[Mutation, ...] = (
         "        return min(bisect_right(self.indexes, index), len(self.indexes) - 1)\n",
     ),
     Mutation(
+        "a replica that comes back stands for election at once",
+        "trio_eventlog/node/raft_driver.py",
+        "        return is_shorter or self._applied_index < departed.commit_index\n",
+        "        return False\n",
+    ),
+    Mutation(
         "a stream goes on one record early",
         "trio_eventlog/service/event_log.py",
         " and len(response.records) == request.max_records:\n                return response, at\n",

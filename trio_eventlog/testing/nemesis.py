@@ -23,7 +23,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
 | full disk | for a while |
-| index | the sparse indexes of a node, which are caches: a flipped bit, a lost sector or a lost file in each; it restarts |
+| index | the sparse indexes of a node, which are caches: flipped bits, a lost sector or a lost file in each; it restarts |
 | flip, lost disk | spends the node |
 | clock | a node's or client's wall clock jumps, up to a day, either way |
 | hand over | leaderships |
@@ -407,9 +407,11 @@ class Nemesis:
         self._count("index")
         for path in paths:
             content = disk.content(path)
-            match rng.choice(("bit", "bit", "sector", "file")):
-                case "bit" if content:
-                    disk.flip_bit(path, rng.randrange(len(content)), rng.randrange(8))
+            match rng.choice(("bits", "bits", "sector", "file")):
+                case "bits" if content:
+                    # One is seldom where it would lead astray.
+                    for _ in range(rng.choice((1, 10))):
+                        disk.flip_bit(path, rng.randrange(len(content)), rng.randrange(8))
                 case "sector" if content:
                     start = rng.randrange(0, len(content), SECTOR_BYTES)
                     end = min(start + SECTOR_BYTES, len(content))
