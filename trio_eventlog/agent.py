@@ -45,7 +45,7 @@ from trio_eventlog.net.port import Port, open_port
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.net.tls import why_refused_by_peers
+from trio_eventlog.net.tls import FileTls, why_refused_by_peers
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
@@ -165,7 +165,8 @@ class Node:
         self._stop_scope = trio.CancelScope()
         self._is_over = False
         rng = surroundings.rng
-        self._tls = part_settings.tls(settings)
+        tls_settings = part_settings.tls(settings)
+        self._tls = FileTls(tls_settings) if tls_settings is not None else None
         self._judge_certificate()
         self._transport = Transport(
             identity=self._hello,

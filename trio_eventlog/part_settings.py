@@ -5,7 +5,7 @@ from trio_eventlog.net.join import JoinSettings
 from trio_eventlog.net.links import LinkSettings
 from trio_eventlog.net.mux import MuxSettings
 from trio_eventlog.net.network import join_address
-from trio_eventlog.net.tls import FileTls, TlsSettings
+from trio_eventlog.net.tls import TlsSettings
 from trio_eventlog.node.gossip_driver import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
 from trio_eventlog.node.raft_driver import DriverSettings
@@ -27,17 +27,15 @@ RESPONSE_HEAD_BYTES = 64 * 1024
 """Of a gRPC message to a consumer, kept free for what is around the records."""
 
 
-def tls(settings: NodeSettings) -> FileTls | None:
+def tls(settings: NodeSettings) -> TlsSettings | None:
     if not settings.has_tls:
         return None
-    return FileTls(
-        TlsSettings(
-            certificate=settings.tls_cert,
-            key=settings.tls_key,
-            authority=settings.tls_ca,
-            require_client_certificate=settings.tls_require_client_cert,
-            peer_name=settings.tls_peer_name,
-        )
+    return TlsSettings(
+        certificate=settings.tls_cert,
+        key=settings.tls_key,
+        authority=settings.tls_ca,
+        require_client_certificate=settings.tls_require_client_cert,
+        peer_name=settings.tls_peer_name,
     )
 
 

@@ -1447,9 +1447,10 @@ class CoreSimulation:
 
     def check_promise(self, replica: Replica, message: Message) -> None:
         """Which entry an acknowledgement is about, for when it leaves."""
-        if message.type is MessageType.APPEND_RESPONSE and not message.reject:
-            replica.acknowledged[message.term] = max(replica.acknowledged.get(message.term, 0), message.index)
-        if message.type is MessageType.APPEND_RESPONSE and not message.reject and message.index > replica.log.base_index:
+        if message.type is not MessageType.APPEND_RESPONSE or message.reject:
+            return
+        replica.acknowledged[message.term] = max(replica.acknowledged.get(message.term, 0), message.index)
+        if message.index > replica.log.base_index:
             if message.index > replica.handed_last:
                 self.fail(f"{replica.node_id} acknowledges {message.index}, its log ends at {replica.handed_last}")
             term = self.term(replica, message.index)

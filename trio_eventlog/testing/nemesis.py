@@ -38,6 +38,7 @@ import trio
 
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId
 from trio_eventlog.node.replica import Replica
+from trio_eventlog.storage.segment import INDEX_SUFFIX, SEGMENT_SUFFIX
 from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, LOOK_SECONDS, NEXT_RELEASE, THIS_RELEASE, Cluster
 from trio_eventlog.testing.disk import SECTOR_BYTES, CrashMode, Fault, Operation
 
@@ -327,17 +328,14 @@ class Nemesis:
         if name is None or self.deposed is not None:
             return
         self._count("outlast")
-        self.deposed = name
-        others = [other for other in cluster.names if other != name]
-        cluster.partition([name], others)
+        self._cut_from_nodes(name)
         await self._wait_write([name], "/log/", seconds_max=1.0)
         if cluster.is_running(name) and not cluster.is_paused(name):
             cluster.pause(name)
             self._until[name] = self._after(0) + 2 * OUTLAST_SECONDS_MAX
         successor = await self._wait_successor(name, group_id)
         # What the two send it arrives, and waits, while its process stands still.
-        for other in others:
-            cluster.network.heal(name, other)
+        self._join_with_nodes(name)
         await trio.sleep(rng.uniform(0, 0.05))
         replica = self._replica(successor, group_id)
         if replica is not None and replica.is_leader:
@@ -353,21 +351,30 @@ class Nemesis:
 
     async def _depose_a_leader(self) -> None:
         """It goes on, and takes what clients bring, until it notices that nobody answers. Then it hears of its successor."""
-        cluster, rng = self._cluster, self._rng
+        rng = self._rng
         name, group_id = self._a_leader()
         if name is None:
             return
         self._count("depose")
-        self.deposed = name
-        others = [other for other in cluster.names if other != name]
-        cluster.partition([name], others)
+        self._cut_from_nodes(name)
         await self._wait_successor(name, group_id)
         await trio.sleep(rng.uniform(0, 2))
-        for other in others:
-            cluster.network.heal(name, other)
+        self._join_with_nodes(name)
         self.deposed = None
         if rng.random() < 0.5 and await self._wait_write([name], "/log/") is not None:
             self._crash_sharply(name, self._parameters.crash_mode)
+
+    def _cut_from_nodes(self, name: str) -> None:
+        """Clients still reach it."""
+        self.deposed = name
+        self._cluster.partition([name], self._others(name))
+
+    def _join_with_nodes(self, name: str) -> None:
+        for other in self._others(name):
+            self._cluster.network.heal(name, other)
+
+    def _others(self, name: str) -> list[str]:
+        return [other for other in self._cluster.names if other != name]
 
     def _a_leader(self) -> tuple[str, GroupId] | tuple[None, GroupId]:
         """Of a partition, or of the catalog when there is none."""
@@ -401,7 +408,7 @@ class Nemesis:
     def _damage_indexes(self, name: str) -> None:
         """It holds what can be made again from the segments, so any number of nodes may lose any of it."""
         disk, rng = self._cluster.disk(name), self._rng
-        paths = [path for path in disk.paths() if path.endswith(".index")]
+        paths = [path for path in disk.paths() if path.endswith(INDEX_SUFFIX)]
         if not paths:
             return
         self._count("index")
@@ -459,7 +466,9 @@ class Nemesis:
         if fault == "failing disk":
             operation = rng.choice((Operation.WRITE, Operation.SYNC, Operation.NAMES))
             disk.faults.append(
-                Fault(operation=operation, path_part=rng.choice(("", "hard_state", ".log")), after=rng.randrange(10), times=1)
+                Fault(
+                    operation=operation, path_part=rng.choice(("", "hard_state", SEGMENT_SUFFIX)), after=rng.randrange(10), times=1
+                )
             )
         elif fault == "unreadable":
             disk.faults.append(Fault(operation=Operation.READ, after=rng.randrange(3), times=rng.randrange(1, 4)))
@@ -487,7 +496,7 @@ class Nemesis:
             cluster.crash(name)
         else:
             disk = cluster.disk(name)
-            sealed = [path for path in disk.paths() if path.endswith(".log") and _is_sealed(path, disk.paths())]
+            sealed = [path for path in disk.paths() if path.endswith(SEGMENT_SUFFIX) and _is_sealed(path, disk.paths())]
             if not sealed:
                 return
             self._count(fault)
@@ -534,4 +543,4 @@ class Nemesis:
 def _is_sealed(path: str, paths: list[str]) -> bool:
     """Only the last segment of a log may be active."""
     directory = path.rpartition("/")[0] + "/"
-    return path != max(other for other in paths if other.startswith(directory) and other.endswith(".log"))
+    return path != max(other for other in paths if other.startswith(directory) and other.endswith(SEGMENT_SUFFIX))
