@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_eventlog.codec.lives import NONCES_MAX, Lives
 from trio_eventlog.codec.peer_frame import (
+    FIELD_BYTES_MAX,
     FRAME_HEADER_BYTES,
     KNOWN_IDS_MAX,
     NAME_BYTES_MAX,
@@ -43,8 +45,14 @@ HELLO = Hello(
     is_probe=True,
     known_ids=(NodeId(1), NodeId(2), NodeId(0x1122334455667788)),
     expected_id=NodeId(2),
+    lives=Lives(3, (0x0A0B0C0D0E0F1011, 2, 1)),
 )
+BEFORE_TAGS = attrs.evolve(HELLO, lives=None)
 
+nonces = st.integers(0, (1 << 64) - 1)
+lives = st.lists(nonces, min_size=1, max_size=NONCES_MAX).flatmap(
+    lambda chain: st.builds(Lives, st.integers(len(chain), (1 << 64) - 1), st.just(tuple(chain)))
+)
 ids = st.integers(1, (1 << 64) - 1).map(NodeId)
 hellos = st.builds(
     Hello,
@@ -59,6 +67,8 @@ hellos = st.builds(
     known_ids=st.lists(ids, max_size=8).map(tuple),
     expected_id=st.integers(0, (1 << 64) - 1).map(NodeId),
     protocol_version=st.integers(0, 0xFFFF),
+    oldest_protocol_version=st.integers(0, 0xFFFF),
+    lives=st.none() | lives,
 )
 frames = st.tuples(st.integers(0, 255), st.integers(0, (1 << 64) - 1), st.binary(max_size=200), st.binary(max_size=400))
 
@@ -80,7 +90,14 @@ def test_golden_frame() -> None:
 
 
 def test_golden_hello() -> None:
-    golden("peer_hello.v1.hex", encode_hello(HELLO))
+    golden("peer_hello.v1.tagged.hex", encode_hello(HELLO))
+
+
+@pytest.mark.parametrize("oldest", [0, 7])
+def test_hellos_of_releases_before_the_tagged_fields(oldest: int) -> None:
+    """They end after the known ids, or after the oldest protocol version if there is one."""
+    body = bytes.fromhex((GOLDEN / "peer_hello.v1.hex").read_text()) + (bytes((oldest, 0)) if oldest else b"")
+    assert decode_hello(body) == attrs.evolve(BEFORE_TAGS, oldest_protocol_version=oldest)
 
 
 def test_golden_refused() -> None:
@@ -214,25 +231,61 @@ def test_hello_and_back(hello: Hello) -> None:
     assert decode_hello(encode_hello(hello)) == hello
 
 
-@given(hellos, st.binary(max_size=40), st.integers(1, 0xFFFF))
-def test_fields_of_a_later_release_are_ignored(hello: Hello, more: bytes, oldest: int) -> None:
-    hello = attrs.evolve(hello, oldest_protocol_version=oldest)
+@given(hellos, st.sets(st.integers(3, 255), max_size=4), st.binary(max_size=40))
+def test_fields_of_a_later_release_are_ignored(hello: Hello, tags: set[int], value: bytes) -> None:
+    more = b"".join(bytes((tag, len(value), 0)) + value for tag in sorted(tags))
     assert decode_hello(encode_hello(hello) + more) == hello
 
 
-@given(hellos)
-def test_a_node_that_speaks_one_version_says_what_it_always_said(hello: Hello) -> None:
-    """The oldest version is at the end, and only there if it is another: the layout before it was added."""
-    both = encode_hello(attrs.evolve(hello, oldest_protocol_version=7))
-    assert both == encode_hello(hello) + b"\x07\x00"
-    assert decode_hello(both[:-2]) == hello
+@given(hellos, st.data())
+def test_tagged_fields_cut_short_are_refused(hello: Hello, data: st.DataObject) -> None:
+    body = encode_hello(hello) + b"\xff\x05\x00later"
+    before = len(body) - 8
+    with pytest.raises(CodecError):
+        decode_hello(body[: data.draw(st.integers(before + 1, len(body) - 1))])
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (b"\x00\x00\x00", "tag 0 after one with tag 0"),
+        (b"\x09\x00\x00\x08\x00\x00", "tag 8 after one with tag 9"),
+        (b"\x09\x00\x00\x09\x00\x00", "tag 9 after one with tag 9"),
+        (b"\x09\x01\x00", "tag 9 of 1 bytes"),
+        (b"\x09" + (FIELD_BYTES_MAX + 1).to_bytes(2, "little") + bytes(FIELD_BYTES_MAX + 1), "tag 9 of 4097 bytes"),
+        (b"\x01\x00\x00", "chain of lives: 0 bytes"),
+        (b"\x01\x08\x00" + bytes(8), "chain of lives: 8 bytes"),
+        (b"\x01\x11\x00" + bytes(17), "chain of lives: 17 bytes"),
+        (b"\x01\x10\x00" + bytes(16), "life 0 with 1 nonces"),
+        (b"\x01\x18\x00\x01" + bytes(23), "life 1 with 2 nonces"),
+        (b"\x01\x10\x02" + bytes(8 * (NONCES_MAX + 2)), "chain of lives: 528 bytes"),
+    ],
+)
+def test_malformed_fields_are_refused(fields: bytes, why: str) -> None:
+    with pytest.raises(CodecError, match=why):
+        decode_hello(encode_hello(BEFORE_TAGS) + fields)
+
+
+@given(st.binary(max_size=60).map(lambda tail: encode_hello(BEFORE_TAGS) + tail))
+def test_decoding_any_fields_is_total(body: bytes) -> None:
+    try:
+        hello = decode_hello(body)
+    except CodecError:
+        return
+    assert decode_hello(encode_hello(hello)) == hello
+
+
+def test_the_longest_field() -> None:
+    field = b"\x09" + FIELD_BYTES_MAX.to_bytes(2, "little") + bytes(FIELD_BYTES_MAX)
+    assert decode_hello(encode_hello(HELLO) + field) == HELLO
 
 
 @given(hellos, st.data())
 def test_a_hello_cut_short_is_refused(hello: Hello, data: st.DataObject) -> None:
-    body = encode_hello(hello)
+    body = encode_hello(attrs.evolve(hello, lives=None))
+    whole = len(body) - 2  # without the oldest protocol version it is one of a release that had none
     with pytest.raises(CodecError):
-        decode_hello(body[: data.draw(st.integers(0, len(body) - 1))])
+        decode_hello(body[: data.draw(st.integers(0, len(body) - 1).filter(lambda length: length != whole))])
 
 
 @given(st.binary(max_size=200) | hellos.map(encode_hello).flatmap(lambda b: st.binary(max_size=40).map(lambda t: b[:30] + t)))
@@ -246,7 +299,10 @@ def test_decoding_a_hello_is_total(body: bytes) -> None:
 
 def test_the_limits_of_a_hello() -> None:
     at_limit = attrs.evolve(
-        HELLO, cluster_name="ä" * (NAME_BYTES_MAX // 2), known_ids=tuple(NodeId(n + 1) for n in range(KNOWN_IDS_MAX))
+        HELLO,
+        cluster_name="ä" * (NAME_BYTES_MAX // 2),
+        known_ids=tuple(NodeId(n + 1) for n in range(KNOWN_IDS_MAX)),
+        lives=Lives((1 << 64) - 1, tuple(range(NONCES_MAX))),
     )
     assert decode_hello(encode_hello(at_limit)) == at_limit
     with pytest.raises(CodecError, match="256 bytes, the limit is 255"):

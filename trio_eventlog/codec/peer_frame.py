@@ -25,6 +25,7 @@ from typing import NamedTuple
 import attrs
 
 from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.codec.lives import Lives, decode_lives, encode_lives
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, GroupId, NodeId
 
@@ -42,6 +43,8 @@ SMALL_FRAME_BYTES = 16 * 1024
 KNOWN_IDS_MAX = 256
 """Most node ids in a hello."""
 REFUSED_TEXT_BYTES_MAX = 1024
+FIELD_BYTES_MAX = 4096
+"""Longest tagged field of a hello."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -66,6 +69,15 @@ class FrameKind(enum.IntEnum):
     """The header of an AppendEntries message (checked), then raw entry frames."""
     HEARTBEATS = 18
     """Raft messages of several groups; the group id of the frame is 0."""
+
+
+class HelloTag(enum.IntEnum):
+    """The tagged fields of a hello. A receiver ignores tags that it does not know."""
+
+    LIVES = 1
+    """The chain of the sender's starts (codec/lives.py)."""
+    SECRET_NONCE = 2
+    """Reserved."""
 
 
 class RefusedCode(enum.IntEnum):
@@ -109,6 +121,7 @@ class Hello:
         is_probe: the link ends after this exchange and carries no Raft.
         known_ids: bootstrap candidates the sender has heard of, itself included, sorted.
         expected_id: the node the dialler means to reach; 0: whoever is there. In a reply: 0.
+        lives: the chain of the sender's starts; None: the sender is of a release that has none.
     """
 
     node_id: NodeId
@@ -123,6 +136,7 @@ class Hello:
     expected_id: NodeId = NOBODY
     protocol_version: int = PROTOCOL_VERSION
     oldest_protocol_version: int = 0
+    lives: Lives | None = None
 
     @property
     def protocol_versions(self) -> range:
@@ -326,7 +340,9 @@ def encode_hello(hello: Hello) -> bytes:
 
     Layout: u16 protocol version, u16 flags (1: has data, 2: probe), u32 bootstrap expect, u64 cluster id, u64 node id,
     u64 expected id, then cluster name, node name and address (u16 length, UTF-8), then u16 count and so many u64 known ids.
-    Unless it is 0: u16 oldest protocol version. A receiver ignores what follows, so that fields can be added.
+    Then u16 oldest protocol version, and tagged fields in the order of their tags: u8 tag, u16 length, so many bytes. A receiver
+    ignores tags that it does not know, so that fields can be added. Releases before the tagged fields wrote the oldest version
+    only if it was not 0, and nothing after it; they ignore what they do not expect there.
     """
     if len(hello.known_ids) > KNOWN_IDS_MAX:
         raise CodecError(f"hello: {len(hello.known_ids)} known ids, the limit is {KNOWN_IDS_MAX}")
@@ -348,8 +364,9 @@ def encode_hello(hello: Hello) -> bytes:
         parts.append(encoded)
     parts.append(_U16.pack(len(hello.known_ids)))
     parts.append(struct.pack(f"<{len(hello.known_ids)}Q", *hello.known_ids))
-    if hello.oldest_protocol_version:
-        parts.append(_U16.pack(hello.oldest_protocol_version))
+    parts.append(_U16.pack(hello.oldest_protocol_version))
+    if hello.lives is not None:
+        parts += _encode_field(HelloTag.LIVES, encode_lives(hello.lives))
     return b"".join(parts)
 
 
@@ -370,6 +387,12 @@ def decode_hello(body: Buffer) -> Hello:
     if len(view) - position < 8 * count:
         raise CodecError(f"hello: {len(view) - position} bytes cannot hold {count} known ids")
     after_ids = position + 8 * count
+    oldest_version = 0
+    fields: dict[int, memoryview] = {}
+    if len(view) > after_ids:
+        (oldest_version, after_version) = _decode_u16(view, after_ids)
+        fields = _decode_fields(view, after_version)
+    lives = fields.get(HelloTag.LIVES)
     return Hello(
         protocol_version=version,
         cluster_name=cluster_name,
@@ -382,8 +405,33 @@ def decode_hello(body: Buffer) -> Hello:
         is_probe=bool(flags & _IS_PROBE),
         expected_id=expected_id,
         known_ids=struct.unpack_from(f"<{count}Q", view, position),
-        oldest_protocol_version=_decode_u16(view, after_ids)[0] if len(view) > after_ids else 0,
+        oldest_protocol_version=oldest_version,
+        lives=decode_lives(lives) if lives is not None else None,
     )
+
+
+def _encode_field(tag: HelloTag, value: bytes) -> tuple[bytes, bytes]:
+    assert len(value) <= FIELD_BYTES_MAX
+    return _FIELD.pack(tag, len(value)), value
+
+
+def _decode_fields(view: memoryview, position: int) -> dict[int, memoryview]:
+    """The tagged fields from `position` to the end, known tags and others. Raises CodecError."""
+    fields: dict[int, memoryview] = {}
+    last_tag = 0
+    while position < len(view):
+        if len(view) - position < _FIELD.size:
+            raise CodecError(f"hello: a field cut off at {position}")
+        (tag, length) = _FIELD.unpack_from(view, position)
+        position += _FIELD.size
+        if tag <= last_tag:
+            raise CodecError(f"hello: a field with tag {tag} after one with tag {last_tag}")
+        if length > FIELD_BYTES_MAX or len(view) - position < length:
+            raise CodecError(f"hello: a field with tag {tag} of {length} bytes at {position}")
+        fields[tag] = view[position : position + length]
+        position += length
+        last_tag = tag
+    return fields
 
 
 def encode_refused(refused: Refused) -> bytes:
@@ -425,5 +473,6 @@ CHECKED_FROM = 4
 
 _U16 = struct.Struct("<H")
 _HELLO = struct.Struct("<HHIQQQ")
+_FIELD = struct.Struct("<BH")
 _HAS_DATA = 1
 _IS_PROBE = 2
