@@ -1,13 +1,14 @@
 """Where settings come from, and what is refused."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 import pytest
 
 from trio_eventlog.errors import SettingsError
-from trio_eventlog.setting_fields import settings_of
+from trio_eventlog.setting_fields import Setting, settings_of
 from trio_eventlog.settings import ClientSettings, NodeSettings, add_flags, load_settings, read_settings_file
 
 
@@ -39,25 +40,82 @@ def test_defaults_are_valid_and_documented(cls: type) -> None:
         assert not numeric or described.minimum is not None, name
 
 
-def test_every_setting_by_every_way() -> None:
-    """Each field is reachable by flag, by variable and in TOML, with the same result."""
-    written = {"HOST:PORT": "10.0.0.1:1", "PATH": "p", "TEXT": "t", "N": "7", "SIZE": "2MiB", "DURATION": "3s", "BOOL": "true"}
-    for name, described in settings_of(NodeSettings).items():
-        text = described.choices[0] if described.choices else written[described.kind.metavar]
-        flag = "--" + name.replace("_", "-")
-        arguments = (flag,) if described.kind.metavar == "BOOL" else (flag, text)
-        raw: object = [text] if described.kind.repeatable else text
-        results: list[object] = []
-        for ways in (
-            {"flags": flags(*arguments)},
-            {"environment": {"TRIO_EVENTLOG_" + name.upper(): text}},
-            {"file": {name: raw}},
-        ):
-            try:
-                results.append(getattr(load_settings(NodeSettings, **ways), name))
-            except SettingsError as error:
-                results.append(str(error))
-        assert results[0] == results[1] == results[2], name
+WRITTEN = {
+    "HOST:PORT": ("10.0.0.1:1", "10.0.0.2:2"),
+    "PATH": ("p", "q"),
+    "TEXT": ("t", "u"),
+    "N": ("7", "9"),
+    "SIZE": ("2MiB", "3MiB"),
+    "DURATION": ("3s", "4s"),
+    "BOOL": ("true", "false"),
+}
+"""Two values of each kind, as people write them."""
+
+
+def written(described: Setting) -> tuple[str, str]:
+    return (described.choices[0], described.choices[-1]) if described.choices else WRITTEN[described.kind.metavar]
+
+
+def as_flag(name: str, described: Setting, text: str) -> tuple[str, ...]:
+    option = name.replace("_", "-")
+    if described.kind.metavar == "BOOL":
+        return (f"--{option}",) if text == "true" else (f"--no-{option}",)
+    return (f"--{option}", text)
+
+
+def as_variable(name: str, text: str) -> dict[str, str]:
+    return {"TRIO_EVENTLOG_" + name.upper(): text}
+
+
+def as_file(name: str, described: Setting, text: str) -> dict[str, object]:
+    return {name: [text] if described.kind.repeatable else text}
+
+
+NEEDED = {"tls_require_client_cert": {"tls_cert": "c", "tls_key": "k", "tls_ca": "a"}}
+"""What else has to be set for a setting to be accepted."""
+
+
+def loaded(
+    name: str,
+    arguments: tuple[str, ...] = (),
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: dict[str, object] | None = None,
+) -> object:
+    """The setting's value, or the words of its refusal: some kinds of values do not fit some settings.
+
+    A command line is always parsed, as the daemon does: flags that are not given must not override anything.
+    """
+    complete = {**NEEDED.get(name, {}), **(file or {})}
+    try:
+        return getattr(load_settings(NodeSettings, flags=flags(*arguments), environment=environment, file=complete), name)
+    except SettingsError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("name", settings_of(NodeSettings))
+def test_every_setting_by_every_way(name: str, which: int) -> None:
+    """Each field is reachable by flag, by variable and in TOML, with the same result, for more than one value."""
+    described = settings_of(NodeSettings)[name]
+    text = written(described)[which]
+    by_flag = loaded(name, as_flag(name, described, text))
+    assert by_flag == loaded(name, environment=as_variable(name, text)) == loaded(name, file=as_file(name, described, text))
+    if described.kind.metavar == "BOOL":
+        assert by_flag is (text == "true")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("name", settings_of(NodeSettings))
+def test_every_setting_is_overridden_by_what_goes_before_it(name: str, which: int) -> None:
+    """A flag over a variable and the file, a variable over the file, for each field and in both directions."""
+    described = settings_of(NodeSettings)[name]
+    stronger, weaker = written(described)[which], written(described)[1 - which]
+    alone = loaded(name, as_flag(name, described, stronger))
+    flag = as_flag(name, described, stronger)
+    assert loaded(name, flag, environment=as_variable(name, weaker)) == alone
+    assert loaded(name, flag, file=as_file(name, described, weaker)) == alone
+    assert loaded(name, environment=as_variable(name, stronger), file=as_file(name, described, weaker)) == alone
 
 
 @pytest.mark.parametrize(
