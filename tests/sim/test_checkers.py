@@ -206,6 +206,59 @@ def test_a_log_that_is_not_what_was_acknowledged(log: list[bytes], problem: str)
     assert any(problem in text for text in check_log(history, log))
 
 
+OUTCOMES = {
+    Outcome.OK: lambda history, call: history.appended(call, 0),
+    Outcome.MAYBE: lambda history, call: history.gave_up(call),
+    Outcome.OPEN: lambda history, call: None,
+    Outcome.REFUSED: lambda history, call: history.was_refused(call),
+}
+"""How each outcome comes to be, for an append of the first records."""
+
+BREACHES: dict[str, tuple[list[bytes], dict[Outcome, str | None]]] = {
+    # What the log holds of an append of [a, b], and what is to be said of it by the append's outcome; None: all is well.
+    "there": ([b"a", b"b"], {Outcome.OK: None, Outcome.MAYBE: None, Outcome.OPEN: None, Outcome.REFUSED: "was refused"}),
+    "not there": ([], {Outcome.OK: "is not there", Outcome.MAYBE: None, Outcome.OPEN: None, Outcome.REFUSED: None}),
+    "doubled": ([b"a", b"b", b"a", b"b"], dict.fromkeys(Outcome, "is in the log twice")),
+    "half of it doubled": ([b"a", b"b", b"b"], dict.fromkeys(Outcome, "is in the log twice")),
+    "torn off": ([b"a"], dict.fromkeys(Outcome, "is torn")),
+    "its head torn off": ([b"b"], dict.fromkeys(Outcome, "is torn")),
+    "turned round": ([b"b", b"a"], dict.fromkeys(Outcome, "is torn")),
+    "elsewhere": (
+        [b"z", b"a", b"b"],
+        {Outcome.OK: "was acknowledged at 0 and is at 1", Outcome.MAYBE: None, Outcome.OPEN: None, Outcome.REFUSED: "was refused"},
+    ),
+}
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("breach", BREACHES)
+def test_each_breach_with_each_outcome(breach: str, outcome: Outcome) -> None:
+    """Nobody consumed, so that nothing else gives the breach away: a double of an append without an answer is one too."""
+    log, problems = BREACHES[breach]
+    expected = problems[outcome]
+    history = History()
+    OUTCOMES[outcome](history, history.append("c1", [b"a", b"b"]))
+    if b"z" in log:
+        history.gave_up(history.append("c2", [b"z"]))
+    found = check_log(history, log)
+    assert bool(found) is (expected is not None), found
+    assert expected is None or any(expected in text for text in found), found
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.MAYBE, Outcome.OPEN, Outcome.REFUSED])
+def test_the_search_heeds_only_what_was_answered(outcome: Outcome) -> None:
+    """A wrong offset of an acknowledged append cannot be explained; a call without an answer, or a refused one, explains nothing."""
+    history = History()
+    history.appended(history.append("c1", [b"a"]), 0)
+    call = history.append("c2", [b"b"])
+    if outcome is not Outcome.OPEN:
+        history._return(call, outcome)
+    call.offset = 5
+    history.read(history.read_end("c1"), 1)
+    # Acknowledged, it would have to be at 5; refused or open, it may never have had its effect.
+    assert log_linearizable(history) is (outcome is not Outcome.OK)
+
+
 def test_an_append_before_one_that_was_over_when_it_began() -> None:
     """Both checkers: the order of the log contradicts the order of time."""
     history = History()
