@@ -11,7 +11,11 @@ from trio_eventlog.gossip.events import MemberFailed, MemberLeft, MemberStatus, 
 from trio_eventlog.gossip.settings import LAN
 from trio_eventlog.node.gossip_driver import GossipSettings
 
-pytestmark = [pytest.mark.agent_long, pytest.mark.skipif(SERF is None, reason="the program `serf` is not installed")]
+pytestmark = [
+    pytest.mark.agent_long,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(SERF is None, reason="the program `serf` is not installed"),
+]
 
 LAN_GOSSIP = GossipSettings(swim=LAN)
 STEADY_SECONDS = 70.0

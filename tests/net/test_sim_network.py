@@ -266,6 +266,49 @@ async def test_a_one_way_cut(autojump_clock: trio.testing.MockClock) -> None:
     assert scope.cancelled_caught
 
 
+SEVERINGS: dict[str, Callable[[Two], None]] = {
+    "cut": lambda two: two.network.cut("a", "b"),
+    "cut from a": lambda two: two.network.cut("a", "b", both_ways=False),
+    "cut from b": lambda two: two.network.cut("b", "a", both_ways=False),
+    "clog": lambda two: two.network.clog("a", "b"),
+    "clog from a": lambda two: two.network.clog("a", "b", both_ways=False),
+    "clog from b": lambda two: two.network.clog("b", "a", both_ways=False),
+    "isolate a": lambda two: two.network.isolate("a"),
+    "isolate b": lambda two: two.network.isolate("b"),
+}
+HEALINGS: dict[str, Callable[[Two], None]] = {
+    "all": lambda two: two.network.heal(),
+    "calm": lambda two: two.network.calm(),
+    "of a": lambda two: two.network.heal("a"),
+    "of b": lambda two: two.network.heal("b"),
+    "between": lambda two: two.network.heal("a", "b"),
+    "between, named the other way round": lambda two: two.network.heal("b", "a"),
+}
+
+
+@pytest.mark.parametrize("severing", SEVERINGS)
+@pytest.mark.parametrize("healing", HEALINGS)
+async def test_a_heal_is_one_of_both_directions(autojump_clock: trio.testing.MockClock, severing: str, healing: str) -> None:
+    """Whatever was severed, and whichever way it is healed, bytes pass from either side afterwards; old and new connections do.
+
+    The isolation of a host ends when everything, or that host, is healed: not when one of its links is.
+    """
+    two = Two()
+    (at_a, at_b) = await two.connect()
+    SEVERINGS[severing](two)
+    HEALINGS[healing](two)
+    stays = severing == "isolate a" and healing not in ("all", "calm", "of a")
+    stays = stays or (severing == "isolate b" and healing not in ("all", "calm", "of b"))
+    for sender, receiver in ((at_a, at_b), (at_b, at_a)):
+        await sender.send_all(b"x")
+        with trio.move_on_after(10) as scope:
+            assert await receiver.receive_some() == b"x"
+        assert scope.cancelled_caught is stays
+    with trio.move_on_after(10) as scope:
+        await two.a.open_stream("b:1")
+    assert scope.cancelled_caught is stays
+
+
 async def test_a_dial_behind_a_cut_hangs_until_healed(autojump_clock: trio.testing.MockClock) -> None:
     two = Two()
     await two.connect()

@@ -247,7 +247,7 @@ def test_each_breach_with_each_outcome(breach: str, outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.MAYBE, Outcome.OPEN, Outcome.REFUSED])
 def test_the_search_heeds_only_what_was_answered(outcome: Outcome) -> None:
-    """A wrong offset of an acknowledged append cannot be explained; a call without an answer, or a refused one, explains nothing."""
+    """An acknowledged append at a wrong offset cannot be explained; one without an answer, or refused, explains nothing."""
     history = History()
     history.appended(history.append("c1", [b"a"]), 0)
     call = history.append("c2", [b"b"])
