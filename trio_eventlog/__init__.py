@@ -13,6 +13,7 @@ from trio_eventlog.agent import Node, Surroundings, open_node
 from trio_eventlog.client import (
     BEGINNING,
     END,
+    BudgetInfo,
     Client,
     ClientSettings,
     ConsumedBatch,
@@ -61,6 +62,7 @@ __all__ = [
     "Acks",
     "Batch",
     "BatchTooLarge",
+    "BudgetInfo",
     "Client",
     "ClientSettings",
     "CodecError",

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from trio_eventlog import part_settings
+from trio_eventlog.budgets import DESCRIPTORS_PER_PARTITION, BudgetUse
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import (
@@ -43,6 +44,7 @@ from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import Network, join_address, split_address
 from trio_eventlog.net.port import Port, open_port
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
+from trio_eventlog.net.real_limits import descriptors_max
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.tls import FileTls, why_refused_by_peers
@@ -106,6 +108,7 @@ class Surroundings:
         rng: for ids, jitter and election timeouts.
         now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
         protocol_versions: of peer links: the oldest and the newest that the node says it speaks. Simulated upgrades say others.
+        descriptors_max: how many files and connections may be open. None: what the process is allowed.
     """
 
     network: Network = attrs.field(factory=RealNetwork)
@@ -115,6 +118,7 @@ class Surroundings:
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     now_ns: Callable[[], int] = time.time_ns
     protocol_versions: tuple[int, int] = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
+    descriptors_max: int | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -135,6 +139,7 @@ class Node:
         listening_on: the bound "host:port", with the real port when 0 was asked for.
         address: the "host:port" that others are told.
         broker: produce and consume on this very node; other nodes' partitions are not reached through it.
+        descriptors: how the descriptors of the process are divided.
     """
 
     def __init__(
@@ -164,6 +169,11 @@ class Node:
         self._edge_scope = trio.CancelScope()
         self._stop_scope = trio.CancelScope()
         self._is_over = False
+        limit = surroundings.descriptors_max
+        if limit is None:
+            limit = descriptors_max(raises=bool(settings.raise_descriptor_limit))
+        self.descriptors = part_settings.descriptors(settings, limit)
+        logger.info("%s", self.descriptors)
         rng = surroundings.rng
         tls_settings = part_settings.tls(settings)
         self._tls = FileTls(tls_settings) if tls_settings is not None else None
@@ -370,8 +380,22 @@ class Node:
         response.peers.extend(
             admin_pb2.Peer(id=format_id(member.node_id), address=member.address) for member in self._discovery.members().values()
         )
+        response.budgets.extend(
+            admin_pb2.Budget(name=budget.name, limit=budget.limit, used=budget.used, refused=budget.refused)
+            for budget in self.budgets()
+        )
         response.warnings.extend([NO_GOSSIP] if self._gossip is None else self._gossip.warnings())
         return response
+
+    def budgets(self) -> list[BudgetUse]:
+        """What this node may use at most, and what it uses now."""
+        return [
+            BudgetUse(
+                name="descriptors of partitions",
+                limit=self.descriptors.partitions,
+                used=DESCRIPTORS_PER_PARTITION * len(self._replicas.all()),
+            ),
+        ]
 
     def servers(self) -> event_log_pb2.GetServersResponse:
         """The cluster as clients should see it."""

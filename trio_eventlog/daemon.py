@@ -36,6 +36,8 @@ def run_daemon(settings: NodeSettings) -> None:
             " does damage; start it without"
         )
     set_up_logging(settings.log_format, settings.log_level)
+    if settings.raise_descriptor_limit is None:
+        settings = attrs.evolve(settings, raise_descriptor_limit=True)  # The process is the node's own.
     trio.run(_run, settings)
 
 

@@ -1,5 +1,6 @@
 """What each part of a node is set to, out of the settings of the node."""
 
+from trio_eventlog.budgets import DescriptorBudgets, divide_descriptors
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
 from trio_eventlog.net.join import JoinSettings
 from trio_eventlog.net.links import LinkSettings
@@ -25,6 +26,17 @@ LEAVE_DELAY_SECONDS = 0.2
 """How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
 """Of a gRPC message to a consumer, kept free for what is around the records."""
+
+
+def descriptors(settings: NodeSettings, limit: int) -> DescriptorBudgets:
+    """How a process that may have `limit` descriptors divides them."""
+    return divide_descriptors(
+        limit,
+        clients_max=settings.max_client_connections,
+        peers_max=settings.max_peer_connections,
+        probes_max=settings.max_probe_connections,
+        unidentified_max=settings.max_unidentified_connections,
+    )
 
 
 def tls(settings: NodeSettings) -> TlsSettings | None:

@@ -380,8 +380,48 @@ class NodeSettings:
         minimum=0.001,
         maximum=3600,
     )
+    raise_descriptor_limit: bool | None = setting(
+        SWITCH,
+        None,
+        "Raise the soft limit of open files and connections of the process (`ulimit -n`) to the hard one at start. What is there is"
+        " then divided, logged in one line and shown by `status`.",
+        group="Connections",
+        default_text="on in the daemon, off in a program that embeds a node",
+    )
+    max_client_connections: int | None = setting(
+        COUNT,
+        None,
+        "Connections of clients. When one more comes, the one that deserves its place least is closed: of an address that has more"
+        " than its share, never a request, idle longest.",
+        group="Connections",
+        default_text="a third of the descriptors, at most 4096",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    max_peer_connections: int | None = setting(
+        COUNT,
+        None,
+        "Connections of peers, which no client takes.",
+        group="Connections",
+        default_text="a twelfth of the descriptors, 16 to 256",
+        minimum=8,
+        maximum=100_000,
+    )
+    max_probe_connections: int = setting(
+        COUNT,
+        16,
+        "Connections that ask for /health or /ready first, which no client takes. More count as clients.",
+        group="Connections",
+        minimum=1,
+        maximum=10_000,
+    )
     max_unidentified_connections: int = setting(
-        COUNT, 256, "Connections that have not shown their first bytes; more are closed.", group="Connections", minimum=1
+        COUNT,
+        256,
+        "Connections that have not shown their first bytes, a twelfth of the descriptors at most. When one more comes, the oldest"
+        " of the address that has most of them is closed.",
+        group="Connections",
+        minimum=1,
     )
     streams_per_connection_max: int = setting(
         COUNT, 1024, "Calls at once on one gRPC connection.", group="Connections", minimum=1, maximum=1_000_000

@@ -198,6 +198,16 @@ async def status(client: Client, arguments: argparse.Namespace) -> int:
     print_table(
         ("GROUP", "NODE", "ROLE", "LEADER", "TERM", "LAST", "COMMIT", "APPLIED", "HIGH WATERMARK", "VOTERS", "LEARNERS"), rows
     )
+    print()
+    print_table(
+        ("NODE", "BUDGET", "LIMIT", "USED", "REFUSED"),
+        [
+            (answer.name, budget.name, budget.limit, budget.used, budget.refused)
+            for server in servers
+            if isinstance(answer := answers[server.id], NodeStatus)
+            for budget in answer.budgets
+        ],
+    )
     for line in silent:
         print(f"no answer: {line}")
     for server in servers:

@@ -12,6 +12,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.client.routing import Placement, ServerInfo
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.values import (
+    BudgetInfo,
     GroupInfo,
     MemberGroupInfo,
     MemberInfo,
@@ -26,6 +27,7 @@ __all__ = [
     "BEGINNING",
     "END",
     "BatchReceiver",
+    "BudgetInfo",
     "Client",
     "ClientSettings",
     "ConsumedBatch",

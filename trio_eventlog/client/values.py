@@ -56,6 +56,16 @@ class GroupInfo:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class BudgetInfo:
+    """What a node may use at most of one thing (`limit`), what it uses now, and how often it refused more since it started."""
+
+    name: str
+    limit: int
+    used: int
+    refused: int
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class NodeStatus:
     """A node as it sees itself."""
 
@@ -67,6 +77,7 @@ class NodeStatus:
     version: str
     groups: tuple[GroupInfo, ...]
     warnings: tuple[str, ...] = ()
+    budgets: tuple[BudgetInfo, ...] = ()
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -159,6 +170,9 @@ def node_status(message: admin_pb2.GetStatusResponse) -> NodeStatus:
         cluster_name=message.cluster_name,
         version=message.version,
         warnings=tuple(message.warnings),
+        budgets=tuple(
+            BudgetInfo(name=item.name, limit=item.limit, used=item.used, refused=item.refused) for item in message.budgets
+        ),
         groups=tuple(
             GroupInfo(
                 group_id=item.group_id,

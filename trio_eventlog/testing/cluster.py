@@ -60,6 +60,8 @@ LOOK_SECONDS = 0.005
 """How often, in virtual time, a condition that nobody announces is looked at."""
 WAIT_SECONDS_MAX = 120.0
 """A condition not met after so much virtual time fails the test."""
+DESCRIPTORS_MAX = 1 << 14
+"""Files and connections that a node may have open, when `Cluster.descriptors_of` says nothing."""
 RUN_SECONDS_MAX = 1000.0
 """A run that is not over after so much virtual time fails: 20 s of a processor, with three nodes."""
 DEFAULT_NETWORK = SimNetworkSettings(weather=Weather(latency_seconds_min=0.0002, latency_seconds_max=0.001))
@@ -161,6 +163,7 @@ class Cluster:
         protocol_versions_of: the oldest and newest peer protocol that single nodes say they speak, from their next start on:
             as if they were of another release. A node that comes back from `NEXT_RELEASE` finds what that has left on the disk.
         settings_of: fields of `NodeSettings` for single nodes, from their next start on.
+        descriptors_of: how many files and connections single nodes may have open, from their next start on.
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
         on_note: told of what is done to the cluster, in words.
@@ -199,6 +202,7 @@ class Cluster:
         self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         self.protocol_versions_of: dict[str, tuple[int, int]] = {}
         self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
+        self.descriptors_of: dict[str, int] = {}
         self.network = SimNetwork(derive(self.seed, "network"), self._network_settings)
         self.network.on_write = self._on_write
         self.trace = Trace()
@@ -352,6 +356,7 @@ class Cluster:
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=self._wall_clock(name),
             protocol_versions=release,
+            descriptors_max=self.descriptors_of.get(name, DESCRIPTORS_MAX),
         )
         self.note(f"start {name}")
         await self._nursery.start(self._live, name, life, self.settings(name, **overrides), surroundings)
