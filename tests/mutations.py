@@ -19,7 +19,16 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/node", "tests/service", "tests/storage", "tests/cluster", "tests/sim/test_node.py")
+TESTS = (
+    "tests/settings",
+    "tests/sim/test_checkers.py",
+    "tests/net/test_sim_network.py",
+    "tests/node",
+    "tests/service",
+    "tests/storage",
+    "tests/cluster",
+    "tests/sim/test_node.py",
+)
 SEEDS = "12"
 
 
@@ -327,6 +336,36 @@ MUTATIONS = (
         "trio_eventlog/service/event_log.py",
         "                place = self._broker.group(place.group_id)\n",
         "                raise\n",
+    ),
+    Mutation(
+        "a node is healthy in whatever term it is",
+        "trio_eventlog/node/reconciler.py",
+        "of_catalog.term == term and ",
+        "",
+    ),
+    Mutation(
+        "a node is healthy however far it is behind",
+        "trio_eventlog/node/reconciler.py",
+        " and of_catalog.applied_index >= asked_index - lag_entries_max",
+        "",
+    ),
+    Mutation(
+        "the log checker sees doubles of acknowledged appends only",
+        "trio_eventlog/testing/checkers.py",
+        "        if value in place:\n",
+        "        if value in place and value in appends and appends[value].outcome is Outcome.OK:\n",
+    ),
+    Mutation(
+        "a heal is one of one direction",
+        "trio_eventlog/testing/network.py",
+        "            links = self._links_between(a, b, both_ways)\n        for link in links:\n",
+        "            links = self._links_between(a, b, False)\n        for link in links:\n",
+    ),
+    Mutation(
+        "flags that are not given override variables",
+        "trio_eventlog/settings.py",
+        "action=argparse.BooleanOptionalAction, default=None",
+        "action=argparse.BooleanOptionalAction, default=False",
     ),
 )
 
