@@ -2,12 +2,13 @@
 
 import random
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
-from trio_eventlog.codec.entry import encode_entry
+from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.errors import NotLeader, OutcomeUnknown, OutOfOrderSequence, ShuttingDown, TopicNotFound
 from trio_eventlog.ids import NodeId
 from trio_eventlog.node.proposals import Appended
@@ -508,3 +509,96 @@ async def test_everybody_who_waits_is_told_that_the_replica_is_closed() -> None:
             replica.close(TopicNotFound("it was deleted"))
     assert len(errors) == 7
     assert all(isinstance(error, TopicNotFound) for error in errors)
+
+
+def wrong_append(term: int, index: int) -> tuple[Message, list[EntryFrame]]:
+    """An APPEND behind the entry of term 1 at `index`, whose offsets begin where no log of this file is."""
+    message = Message(
+        type=MessageType.APPEND, to=ME, sender=TWO, term=term, log_term=1, index=index, last_index=index + 1, commit=index + 1
+    )
+    return message, [data(term, index + 1, 77, b"wrong")]
+
+
+@pytest.mark.parametrize("tail_cache_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("index", [1, 2, 3, 4])
+async def test_entries_at_wrong_offsets_are_refused_after_a_restart(index: int, tail_cache_bytes: int) -> None:
+    """Behind the last entry, and behind one that only the disk still has. Then the right ones are taken."""
+    log = LogSettings(preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes)
+    disk = SimDisk(random.Random(1))
+    frames = [no_op(1, 1, 0), data(1, 2, 0, b"a", b"b"), data(1, 3, 2, b"c"), data(1, 4, 3, b"d")]
+    async with Rig(disk, log=log).open() as rig:
+        rig.give_append(TWO, 1, (0, 0), *frames)
+        await rig.settle()
+    for mode in (CrashMode.KEEP, CrashMode.LOSE):
+        disk = disk.crash(mode)
+        async with Rig(disk, log=log).open() as rig:
+            rig.give(*wrong_append(2, index))
+            await rig.settle()
+            assert rig.replica.driver.statistics().protocol_errors == 1
+            assert rig.replica.log.last_index == 4
+    async with Rig(disk, log=log).open() as rig:
+        rig.give_append(TWO, 2, (1, index), data(2, index + 1, frames[index - 1].end_offset, b"new"))
+        await rig.settle()
+        assert (rig.replica.log.last_index, rig.replica.log.last_term) == (index + 1, 2)
+        assert rig.replica.driver.statistics().protocol_errors == 0
+
+
+async def test_an_entry_that_is_held_with_another_length_ends_nothing() -> None:
+    """What goes before the new entry in the message is held already, by its term and index, but with fewer records."""
+    async with Rig().open() as rig:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), data(1, 2, 0, b"a"))
+        await rig.settle()
+        rig.give_append(TWO, 1, (1, 1), data(1, 2, 0, b"a", b"b"), data(1, 3, 2, b"c"))
+        await rig.settle()
+        assert rig.replica.driver.statistics().protocol_errors == 1
+        assert rig.replica.log.last_index == 2
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+async def test_a_refused_append_does_not_lend_its_bytes(is_later: bool) -> None:
+    """In one turn with a good one, of the same term and index: behind an entry that is not there, or from another leader of the
+    term. What is kept is what was taken."""
+    async with Rig().open() as rig:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+        await rig.settle()
+        behind_nothing = Message(
+            type=MessageType.APPEND, to=ME, sender=TWO, term=2, log_term=2, index=1, last_index=2, commit=1
+        ), [data(2, 2, 0, b"refused")]
+        of_another = attrs.evolve(behind_nothing[0], sender=THREE, log_term=1), [data(2, 2, 0, b"refused, too")]
+        if not is_later:
+            rig.give(*behind_nothing)
+        rig.give_append(TWO, 2, (1, 1), data(2, 2, 0, b"good"))
+        rig.give(*of_another)
+        if is_later:
+            rig.give(*behind_nothing)
+        await rig.settle()
+        (frame,) = await rig.replica.log.read(2, 2, 1 << 20)
+        assert b"good" in bytes(frame.payload)
+
+
+async def test_probes_of_two_leaders_while_a_write_is_under_way() -> None:
+    """Entries 2..5 are being written when a new leader replaces them from 2 on, and another one continues from there while the
+    replacement is being written. Nothing is read that is not durable, and the log ends as the last leader wants it."""
+    rig = Rig()
+    async with rig.open():
+        log = rig.replica.log
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+        await rig.settle()
+        rig.disk.latency_seconds[Operation.SYNC] = 1.0
+        rig.give_append(TWO, 1, (1, 1), *(data(1, index, index - 2, b"one") for index in range(2, 6)))
+        await trio.sleep(0.5)
+        rig.give_append(THREE, 2, (1, 1), data(2, 2, 0, b"two"), data(2, 3, 1, b"two"))
+        await rig.settle()
+        while log.last_index < 5:
+            await trio.sleep(0.1)
+        assert [frame.term for frame in await log.read(2, 5, 1 << 20)] == [1] * 4, "what is durable, not what waits"
+        while log.last_index > 3:
+            await trio.sleep(0.1)
+        rig.give_append(TWO, 3, (2, 3), data(3, 4, 2, b"three"))
+        await rig.settle()
+        assert log.staged_last_index == 4
+        await trio.sleep(20)
+        assert [frame.term for frame in await log.read(1, 4, 1 << 20)] == [1, 2, 2, 3]
+        assert (log.last_index, log.staged_last_index) == (4, 4)
+        ((reply, _), *_) = reversed(rig.take_sent(MessageType.APPEND_RESPONSE))
+        assert (reply.term, reply.index, reply.reject) == (3, 4, False)

@@ -798,6 +798,58 @@ async def test_readers_while_suffixes_are_replaced(seed: int) -> None:
     assert reads > 20
 
 
+@pytest.mark.parametrize("seed", range(12))
+async def test_runs_are_staged_while_others_wait_for_the_disk(seed: int) -> None:
+    """Runs are staged on top of others, or over them, whose append waits or is under way. From memory one gets what was staged
+    last, with no gap; `read` gives what is durable, and nothing that only waits."""
+    rng = random.Random(seed)
+    disk = new_disk()
+    staged = make_frames(8)
+    written = {(frame.index, frame.term): frame.raw for frame in staged}
+    waiting: list[list[EntryFrame]] = []
+    settings = LogSettings(segment_bytes=2000, preallocate_bytes=0, tail_cache_bytes=rng.choice((0, 1500, 1 << 20)))
+    async with open_segmented_log(disk, "/log", settings) as log, trio.open_nursery() as nursery:
+        await log.append(staged)
+
+        async def write() -> None:
+            while True:
+                if waiting:
+                    await log.append(waiting.pop(0))
+                await trio.lowlevel.checkpoint()
+
+        async def read_on() -> None:
+            while True:
+                first = rng.randint(1, log.last_index)
+                try:
+                    got = await log.read(first, log.last_index, rng.choice((0, 500, ALL)))
+                except IndexError:
+                    continue
+                assert [(frame.index, frame.term) for frame in got] == [(frame.index, log.term(frame.index)) for frame in got]
+                assert all(frame.raw == written[frame.index, frame.term] for frame in got)
+
+        nursery.start_soon(write)
+        nursery.start_soon(read_on)
+        for term in range(2, 60):
+            if rng.random() < 0.5:
+                del staged[rng.randint(max(len(staged) - 6, 1), len(staged)) :]
+            run = following(staged, rng.randint(1, 4), term=term)
+            staged += run
+            written.update({(frame.index, frame.term): frame.raw for frame in run})
+            log.stage(run)
+            waiting.append(run)
+            for _ in range(rng.choice((0, 0, 1, 5, 30))):
+                await trio.lowlevel.checkpoint()
+                assert log.staged_last_index == len(staged)
+                for frame in staged[-8:]:
+                    cached = log.cached(frame.index, frame.index, ALL)
+                    assert cached is None or cached == [frame]
+        while waiting or log.last_index != len(staged):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    async with open_segmented_log(disk.crash(CrashMode.LOSE), "/log", settings) as log:
+        assert await read_all(log) == raw(staged)
+
+
 async def test_a_log_that_begins_later() -> None:
     """Its base says what was before: first index, term and offset hang on it; older segments left behind are removed."""
     frames = make_frames(100, term=3)

@@ -159,7 +159,10 @@ class RaftDriver:
         self._ticks_due = 0
         self._staged_end_offset = log.log_end_offset
         self._received: dict[tuple[int, int], EntryFrame] = {}
-        """By term and index: the bytes of what this turn's APPENDs have brought."""
+        """By term and index: the bytes of the entries that the core has taken from this turn's APPENDs."""
+        self._looked_up = (0, 0, 0)
+        """Term, index and end offset of the entry that was read last to see whether an APPEND follows on it."""
+        self._is_looking_up = False
         self._writes: deque[_Write] = deque()
         self._writes_waiting = 0
         self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
@@ -426,21 +429,29 @@ class RaftDriver:
             self._take_ready()
 
     def _step(self, received: Received) -> None:
+        message = received.message
         try:
+            news: Sequence[EntryFrame] = ()
             if received.frames:
-                self._check_offsets(received)
-                for frame in received.frames:
-                    self._received[frame.term, frame.index] = frame
-            elif received.message.type is MessageType.SNAPSHOT:
+                position = self._core.find_news(message)
+                news = received.frames[position:] if position else received.frames
+                if news and not self._continues_offsets(received, news[0]):
+                    # Who leads, and where the logs agree, is heard at once.
+                    message, news = attrs.evolve(message, entries=(), last_index=message.index), ()
+            elif message.type is MessageType.SNAPSHOT:
                 raise ProtocolError("a snapshot, which this release cannot install")
-            elif received.message.type in _ELECTIONS and not self._may_take_part(received.message):
+            elif message.type in _ELECTIONS and not self._may_take_part(message):
                 return
-            self._core.step(received.message)
-            if received.message.type is MessageType.APPEND:
-                self._told_commit_index = max(self._told_commit_index, received.message.commit)
+            self._core.step(message)
+            if news and self._core.entry_term(news[0].index) == news[0].term:
+                # Taken, and only now: what is refused must not lend its bytes to an entry of the same term and index.
+                for frame in news:
+                    self._received[frame.term, frame.index] = frame
+            if message.type is MessageType.APPEND:
+                self._told_commit_index = max(self._told_commit_index, message.commit)
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
-            sender = received.message.sender
+            sender = message.sender
             # One that was taken out of the configuration just now still answers what it was sent before.
             level = logging.WARNING if sender in self._core.configuration.nodes else logging.DEBUG
             logger.log(level, "%s: a message of %s was refused: %s", self.name, format_id(sender), error)
@@ -458,27 +469,63 @@ class RaftDriver:
             return not self._is_returning
         return (message.log_term, message.index) >= (self._departed.last_term, self._departed.last_index)
 
-    def _check_offsets(self, received: Received) -> None:
-        """Offsets follow from the entry before; here a mismatch costs a message, in the log it would cost the node.
+    def _continues_offsets(self, received: Received, first: EntryFrame) -> bool:
+        """Whether `first`, the first entry of an APPEND that would be new here, begins where this log's entry before it ends.
+
+        Offsets follow from the entry before; here a mismatch costs a message, in the log it would cost the node. False: the disk
+        has to be asked, and the message comes again after that.
 
         Raises:
-            ProtocolError: the entries do not begin where the one before them ends. (Among themselves they were checked when they
-                were decoded.)
+            ProtocolError: it begins elsewhere. (Among themselves the entries were checked when they were decoded.)
         """
         message = received.message
-        before: EntryFrame | None = self._received.get((message.log_term, message.index))
-        if before is None:
-            cached = self._log.cached(message.index, message.index, _NO_BOUND)
-            before = cached[0] if cached else None
-        # An entry of another term is a conflict, for the core to see. One that is not in memory is looked at by the log.
-        if before is None or before.term != message.log_term:
-            expected = 0 if not message.index else None
-        else:
-            expected = before.end_offset
-        if expected is not None and received.frames[0].base_offset != expected:
+        before = first.index - 1
+        if self._core.entry_term(message.index) != message.log_term:
+            return True  # a conflict, for the core to answer
+        expected = self._end_offset(before)
+        if expected is None:
+            self._look_up(received, before)
+            return False
+        if first.base_offset != expected:
             raise ProtocolError(
-                f"entry {message.index + 1} begins at offset {received.frames[0].base_offset}, the one before ends at {expected}"
+                f"entry {first.index} begins at offset {first.base_offset}, the one before ends at {expected} in this log"
             )
+        return True
+
+    def _end_offset(self, index: int) -> int | None:
+        """One past the last record of the core's entry at `index` and of all before it; None when only the disk knows."""
+        term = self._core.entry_term(index) or 0
+        taken = self._received.get((term, index))
+        if taken is not None:
+            return taken.end_offset
+        if index == self._log.staged_last_index:
+            return self._staged_end_offset
+        cached = self._log.cached(index, index, _NO_BOUND)
+        if cached is not None:
+            return cached[0].end_offset
+        if index < self._log.first_index:
+            return self._log.log_start_offset
+        if self._looked_up[:2] == (term, index):
+            return self._looked_up[2]
+        return None
+
+    def _look_up(self, received: Received, index: int) -> None:
+        """Read the entry at `index`, then take the message again. One at a time: others are dropped, and come again."""
+        if self._is_looking_up:
+            return
+        self._is_looking_up = True
+        assert self._nursery is not None
+        self._nursery.start_soon(self._read_end_offset, received, index)
+
+    async def _read_end_offset(self, received: Received, index: int) -> None:
+        try:
+            (frame,) = await self._log.read(index, index, 1)
+        except IndexError:
+            return  # the suffix was removed while the disk was busy
+        finally:
+            self._is_looking_up = False
+        self._looked_up = (frame.term, frame.index, frame.end_offset)
+        self.receive(received)
 
     def _take_proposals(self) -> None:
         """Give the core what it has room for. The rest waits, and behind it the producers."""

@@ -211,6 +211,17 @@ class RaftNode:
         """Of the entry at `last_index`."""
         return self._log.last_term
 
+    def entry_term(self, index: int) -> int | None:
+        """Term of the entry at `index`, durable or not; None when it is compacted or not there."""
+        return self._log.term(index)
+
+    def find_news(self, message: Message) -> int:
+        """Position of the first entry of an APPEND that this log does not hold; their number when it holds all of them.
+
+        `step` takes that one and all behind it, or none: a message may be refused, and its entries with it.
+        """
+        return 0 if message.index >= self._log.last_index else self._log.find_conflict(message.entries)
+
     @property
     def stable_index(self) -> int:
         """Highest index this node's disk has acknowledged."""

@@ -169,8 +169,7 @@ class SegmentedLog:
     @property
     def staged_last_index(self) -> int:
         """Index of the last entry staged; `last_index` when nothing is."""
-        end_index = self._cache.end_index
-        return end_index - 1 if end_index > self._cache.persisted_index + 1 else self._last_index
+        return self._cache.end_index - 1 if self._cache.holds_staged else self._last_index
 
     @property
     def log_start_offset(self) -> int:
@@ -234,7 +233,9 @@ class SegmentedLog:
     def stage(self, frames: Sequence[EntryFrame]) -> None:
         """Make frames readable by `cached` and `last_index_within` before they are durable; `append` them next.
 
-        Same rules for the indexes as `append`. Frames staged before at these indexes are replaced.
+        Frames may be staged on top of others that wait for their append or are being written, and may replace them: from then on
+        nobody is given those from memory. Each run of frames that was staged is appended all the same, in order. An index is at
+        most `staged_last_index + 1`.
         """
         if frames:
             assert self._base.index < frames[0].index <= self.staged_last_index + 1, "staged frames leave a gap"
@@ -244,12 +245,12 @@ class SegmentedLog:
         """Durable when this returns: one vectored write and one fdatasync, when no roll and no truncation is in it.
 
         The first index is at most `last_index + 1`; when it is smaller, the entries from there on are removed first, durably: a
-        crash in between leaves a prefix of the old log, or of the new. Frames are staged when they were not yet.
+        crash in between leaves a prefix of the old log, or of the new. Who stages nothing need not stage these frames either.
         Not cancelled halfway.
 
         Raises:
             CodecError: offsets or indexes leave a gap, or terms go back. Nothing was changed.
-            DiskFull: no room. What went to earlier segments of the same call is appended, the rest is not.
+            DiskFull: no room. What went to earlier segments of the same call is appended, the rest is not, and nothing is staged.
             StorageFailed: a write or sync failed. The log refuses all further appends.
         """
         assert not self._is_appending, "one append at a time"
@@ -264,6 +265,9 @@ class SegmentedLog:
             # Each step is bounded by the disk; a cancellation between two of them would leave memory and disk apart.
             with trio.CancelScope(shield=True):
                 await self._append(frames)
+        except DiskFull:
+            self._cache.truncate(self._cache.persisted_index + 1)
+            raise
         except (StorageFailed, OSError) as error:
             self._failure = self._failure or f"an earlier append failed: {error}"
             raise
@@ -295,7 +299,8 @@ class SegmentedLog:
             start = end
 
     def _stage_missing(self, frames: Sequence[EntryFrame]) -> None:
-        if not self._cache.holds(frames):
+        # Of a caller who stages, frames that are not held have been replaced while they waited, by what is staged now.
+        if not self._cache.holds_staged:
             self._cache.stage(frames)
 
     def _fitting(self, contents: SegmentContents, frames: Sequence[EntryFrame], start: int) -> int:
@@ -333,7 +338,7 @@ class SegmentedLog:
         for first_index, term in contents.term_runs[runs:]:
             self._terms.add(first_index, term)
         self._last_index = contents.last_index
-        self._cache.mark_persisted(self._last_index)
+        self._cache.mark_persisted(frames)
 
     async def _preallocate(self, file: File, needed_bytes: int) -> None:
         step_bytes = min(self._settings.preallocate_bytes, max(file.size_bytes, _PREALLOCATE_BYTES_MIN))

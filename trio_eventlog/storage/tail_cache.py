@@ -2,9 +2,12 @@
 
 Frames may be staged before they are durable, so that they go out to the followers while the disk works. Those are pinned: only
 durable frames are dropped to make room, the oldest first. Every method is plain and quick.
+
+What is held is the log as it was staged last. The disk may be at a write that was staged earlier and is replaced by now, so a
+finished write makes durable those of its very frames that are still held, and no others at their indexes.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from trio_eventlog.codec.entry import EntryFrame
@@ -30,6 +33,11 @@ class TailCache:
     def persisted_index(self) -> int:
         """Frames held up to this index are durable."""
         return self._persisted_index
+
+    @property
+    def holds_staged(self) -> bool:
+        """Whether frames are held that are not durable."""
+        return self.end_index > self._persisted_index + 1
 
     @property
     def first_index(self) -> int:
@@ -64,10 +72,25 @@ class TailCache:
         self._frames.extend(frames)
         self._evict()
 
-    def mark_persisted(self, index: int) -> None:
-        """Everything up to `index` is durable and may be dropped when room is needed."""
-        self._persisted_index = index
-        self._evict()
+    def mark_persisted(self, frames: Sequence[EntryFrame]) -> None:
+        """These frames (dense, not empty, staged before) are durable with all before them, and may be dropped when room is needed.
+
+        Only frames that are held themselves count. Others at the same indexes have replaced them, and wait for their own write.
+        """
+        held = len(frames)
+        if not self._is_held(frames[-1]):
+            # A suffix was replaced: what is left of these frames is a prefix.
+            held = bisect_left(frames, True, key=lambda frame: not self._is_held(frame))
+        if held:
+            self._persisted_index = frames[held - 1].index
+            self._evict()
+
+    def _is_held(self, frame: EntryFrame) -> bool:
+        """Is this very frame the one held at its index?"""
+        if self._head == len(self._frames):
+            return False
+        position = frame.index - self._frames[self._head].index + self._head
+        return self._head <= position < len(self._frames) and self._frames[position] is frame
 
     def truncate(self, index: int) -> None:
         """Forget the frames from `index` on."""
@@ -115,19 +138,6 @@ class TailCache:
         before = self._ends[start] - len(self._frames[start].raw)
         fitting = bisect_right(self._ends, before + max_bytes, start, end)
         return max(first, first + fitting - start - 1)
-
-    def holds(self, frames: Sequence[EntryFrame]) -> bool:
-        """Are these very frames (dense, not empty) the ones held at their indexes?"""
-        if self._head == len(self._frames):
-            return False
-        start = frames[0].index - self._frames[self._head].index + self._head
-        end = start + len(frames)
-        return (
-            start >= self._head
-            and end <= len(self._frames)
-            and self._frames[start] is frames[0]
-            and self._frames[end - 1] is frames[-1]
-        )
 
     def find_offset(self, offset: int) -> int | None:
         """Index of the held frame that has the record at `offset`; None when no held frame has it."""
