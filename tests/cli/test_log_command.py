@@ -1,15 +1,20 @@
 """`log verify` and `log dump`, on real directories: whole ones are called whole, and no flipped bit is missed."""
 
 import json
+import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
 from trio_eventlog.cli import main
 from trio_eventlog.codec.batch import batch_entry, encode_records
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
+from trio_eventlog.ids import NodeId
+from trio_eventlog.raft import HardState
 from trio_eventlog.records import Record
+from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segmented_log import LogSettings, open_segmented_log
 
@@ -31,13 +36,15 @@ def frames(first: int, end: int) -> list[EntryFrame]:
 
 @pytest.fixture
 async def home(tmp_path: Path) -> Path:
-    """A data directory with one group of several sealed segments and an active one."""
+    """A data directory with one group: several sealed segments and an active one, whose last entry may not be committed."""
     group = tmp_path / "groups" / "0000000000000001"
     group.mkdir(parents=True)
     settings = LogSettings(segment_bytes=600, preallocate_bytes=4096)
     async with open_segmented_log(RealDisk(), str(group / "log"), settings) as log:
         for index in range(1, ENTRIES + 1):
             await log.append(frames(index, index + 1))
+    async with await HardStateFile.open(RealDisk(), str(group / "hard_state")) as hard_state:
+        await hard_state.save(HardState(term=3, vote=NodeId(1), commit=ENTRIES - 1))
     assert len(list((group / "log").glob("*.log"))) > 3
     return tmp_path
 
@@ -78,11 +85,63 @@ async def test_every_byte_of_a_sealed_segment_counts(home: Path, capsys: pytest.
         assert any(damage["path"] == str(segment) for damage in group["damages"])
 
 
-async def test_missing_segment(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The gap is told."""
-    segments(home)[1].unlink()
+async def test_every_damaged_place_is_reported(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two bits in each of two segments: the search goes on behind a damaged place."""
+    for segment in segments(home)[1:3]:
+        whole = bytearray(segment.read_bytes())
+        places = [at for at in range(len(whole)) if whole[at : at + 6] == b"second"]
+        assert len(places) >= 3
+        whole[places[0]] ^= 1
+        whole[places[2]] ^= 1
+        segment.write_bytes(whole)
+    assert await run("log", "verify", str(home), "--json") == 1
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert len(group["damages"]) == 4
+    assert await run("log", "dump", str(home)) == 1
+    assert capsys.readouterr().err.count("damaged: ") == 4
+
+
+async def test_a_batch_that_is_not_what_its_producer_made(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The frame is whole, and what it holds was wrong before it was written: only the producer's checksum tells."""
+    group = home / "groups" / "0000000000000001"
+    batch = attrs.evolve(encode_records([Record(value=b"x")], now_ns=5), crc32c=7)
+    async with open_segmented_log(RealDisk(), str(group / "log"), LogSettings(segment_bytes=600, preallocate_bytes=4096)) as log:
+        await log.append([batch_entry(batch, term=3, index=ENTRIES + 1, base_offset=log.log_end_offset)])
     assert await run("log", "verify", str(home)) == 1
-    assert "begins with entry" in capsys.readouterr().out
+    assert "the checksum that its producer gave it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lost", ["first", "middle", "last", "all", "directory", "hard state"])
+async def test_missing_files(home: Path, capsys: pytest.CaptureFixture[str], lost: str) -> None:
+    """Whatever is gone, it is missed: by the entries before and behind it, or by what is known to be committed."""
+    group = home / "groups" / "0000000000000001"
+    paths = {
+        "first": segments(home)[:1],
+        "middle": segments(home)[1:2],
+        "last": segments(home)[-1:],
+        "hard state": [group / "hard_state"],
+    }.get(lost, segments(home))
+    for path in paths:
+        path.unlink()
+    if lost == "directory":
+        shutil.rmtree(group / "log")
+    assert await run("log", "verify", str(home)) == 1
+    printed = capsys.readouterr().out
+    expected = {
+        "first": "entries 1..",
+        "middle": " are missing",
+        "hard state": "missing beside a log that holds entries",
+    }.get(lost, f"it knows entries up to {ENTRIES - 1} to be committed, and the log ends at")
+    assert expected in printed
+
+
+async def test_a_replica_whose_group_has_moved_is_whole(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its log was removed on purpose, and its hard state kept."""
+    group = home / "groups" / "0000000000000001"
+    shutil.rmtree(group / "log")
+    (group / "departed").write_bytes(b"{}")
+    assert await run("log", "verify", str(home)) == 0
+    assert "group 0000000000000001: whole" in capsys.readouterr().out
 
 
 async def test_torn_tail_is_no_damage(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

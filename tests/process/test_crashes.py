@@ -11,7 +11,7 @@ from daemons import Daemon, DaemonCluster, wait_until
 from foreign import ForeignClient, Producer, Reader, StreamProducer, check_acknowledged
 
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.verify import verify_log
+from trio_eventlog.storage.verify import verify_replica
 
 pytestmark = pytest.mark.process
 
@@ -49,7 +49,7 @@ def check_logs(daemons: list[Daemon]) -> None:
         directories = log_directories(daemon)
         assert len(directories) >= 2, "catalog and topic"
         for directory in directories:
-            report = trio.run(verify_log, RealDisk(), str(directory))
+            report = trio.run(verify_replica, RealDisk(), str(directory.parent))
             assert not report.is_damaged, report.problems
 
 

@@ -2,23 +2,23 @@
 
 import argparse
 import fcntl
-import mmap
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+import trio
 
 from trio_eventlog.cli.arguments import Commands, add_command, natural
 from trio_eventlog.cli.output import print_json
 from trio_eventlog.codec.batch import decode_records, entry_batch
-from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.codec.entry import HEADER_BYTES, LENGTH_BYTES, EntryFrame, EntryKind, decode_entry
-from trio_eventlog.codec.segment import FOOTER_MAGIC_BYTES, decode_footer, footer_bytes
-from trio_eventlog.errors import CodecError, DataDirectoryError
-from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, LOCK_FILE
-from trio_eventlog.storage.segment import judge_tail, parse_segment_name
+from trio_eventlog.codec.entry import EntryFrame, EntryKind
+from trio_eventlog.errors import DataDirectoryError
+from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FILE, LOCK_FILE, LOG_DIRECTORY
+from trio_eventlog.storage.real_disk import RealDisk
+from trio_eventlog.storage.verify import LogReport, Problem, dump_log, verify_replica
 
 UNPACKED_BYTES_MAX = 256 << 20
 FAILED = 1
@@ -40,54 +40,80 @@ def add_parser(commands: Commands) -> None:
     dump.set_defaults(run=run_dump)
 
 
-@attrs.frozen(kw_only=True)
-class Damage:
-    """Where bytes are not what was written. `entries_lost_from` is the first index that cannot be read because of it."""
-
-    path: str
-    position: int
-    entries_lost_from: int
-    text: str
-
-
-@attrs.define(kw_only=True)
-class GroupReport:
-    """What was found in one group's log."""
-
-    group: str
-    segments: int = 0
-    entries: int = 0
-    records: int = 0
-    bytes: int = 0
-    first_index: int = 0
-    last_index: int = 0
-    torn_bytes: int = 0
-    damages: list[Damage] = attrs.field(factory=list)
-
-
 def run_verify(arguments: argparse.Namespace) -> int:
     home = Path(arguments.directory)
     with _locked(home):
-        reports = [verify_group(path) for path in _groups(home)]
-    damages = [damage for report in reports for damage in report.damages]
+        reports = trio.run(_verify, _groups(home))
+    is_damaged = any(report.is_damaged for report in reports.values())
     if arguments.json:
-        print_json({"groups": [attrs.asdict(report) for report in reports], "damaged": bool(damages)})
-    else:
-        for report in reports:
-            state = f"{len(report.damages)} damaged places" if report.damages else "whole"
-            torn = f", a torn tail of {report.torn_bytes} bytes that was never acknowledged" if report.torn_bytes else ""
-            print(
-                f"group {report.group}: {state}; {report.segments} segments, {report.entries} entries"
-                f" ({report.first_index} to {report.last_index}), {report.records} records, {report.bytes} bytes{torn}"
-            )
-        for damage in damages:
-            print(f"damaged: {damage.path} at byte {damage.position}, entries from {damage.entries_lost_from} on: {damage.text}")
-        if damages:
-            print(
-                "in a cluster: move the data directory away and let the node join again, its peers have the data;"
-                " a single node: restore a backup"
-            )
-    return FAILED if damages else 0
+        print_json({"groups": [_as_json(group, report) for group, report in reports.items()], "damaged": is_damaged})
+        return FAILED if is_damaged else 0
+    for group, report in reports.items():
+        damages = _damages(report)
+        state = f"{len(damages)} damaged places" if damages else "whole"
+        torn = f", a torn tail of {report.torn_bytes} bytes that was never acknowledged" if report.torn_bytes else ""
+        print(
+            f"group {group}: {state}; {len(report.segments)} segments, {report.entries} entries"
+            f" ({_first_index(report)} to {report.last_index}), {_records(report)} records, {_bytes(report)} bytes{torn}"
+        )
+    for report in reports.values():
+        for problem in report.problems:
+            print(_described(problem))
+    if is_damaged:
+        print(
+            "in a cluster: move the data directory away and let the node join again, its peers have the data;"
+            " a single node: restore a backup"
+        )
+    return FAILED if is_damaged else 0
+
+
+async def _verify(groups: list[Path]) -> dict[str, LogReport]:
+    disk = RealDisk()
+    return {group.name: await verify_replica(disk, str(group)) for group in groups}
+
+
+def _damages(report: LogReport) -> list[Problem]:
+    return [problem for problem in report.problems if problem.is_damage]
+
+
+def _first_index(report: LogReport) -> int:
+    return next((segment.base_index for segment in report.segments if segment.entries), 0)
+
+
+def _records(report: LogReport) -> int:
+    return sum(segment.records for segment in report.segments)
+
+
+def _bytes(report: LogReport) -> int:
+    return sum(segment.file_bytes for segment in report.segments)
+
+
+def _described(problem: Problem) -> str:
+    kind = "damaged" if problem.is_damage else "mended when it is opened"
+    return f"{kind}: {problem.path} at byte {problem.position}, entries from {problem.index} on: {problem.text}"
+
+
+def _as_json(group: str, report: LogReport) -> dict[str, object]:
+    def shown(problem: Problem) -> dict[str, object]:
+        return {
+            "path": problem.path,
+            "position": problem.position,
+            "entries_lost_from": problem.index,
+            "text": problem.text,
+        }
+
+    return {
+        "group": group,
+        "segments": len(report.segments),
+        "entries": report.entries,
+        "records": _records(report),
+        "bytes": _bytes(report),
+        "first_index": _first_index(report),
+        "last_index": report.last_index,
+        "torn_bytes": report.torn_bytes,
+        "damages": [shown(problem) for problem in _damages(report)],
+        "mended_when_opened": [shown(problem) for problem in report.problems if not problem.is_damage],
+    }
 
 
 def run_dump(arguments: argparse.Namespace) -> int:
@@ -98,112 +124,24 @@ def run_dump(arguments: argparse.Namespace) -> int:
             raise DataDirectoryError(
                 f"{home}: no group {arguments.group} here; there are {', '.join(p.name for p in _groups(home))}"
             )
-        for group in groups:
-            for segment in _segments(group):
-                with _mapped(segment) as view:
-                    for frame in _frames(view):
-                        if frame.index >= arguments.first:
-                            _print_entry(group.name, frame, arguments)
-    return 0
+        return trio.run(_dump, groups, arguments)
 
 
-def verify_group(group: Path) -> GroupReport:
-    """Every frame's and every batch's checksum, that indexes, offsets and terms follow on, and the footers of sealed segments."""
-    report = GroupReport(group=group.name)
-    segments = _segments(group)
-    previous: EntryFrame | None = None
-    for number, segment in enumerate(segments):
-        is_last = number == len(segments) - 1
-        with _mapped(segment) as view:
-            previous = _verify_segment(report, segment, view, previous, is_last)
-    return report
-
-
-def _verify_segment(
-    report: GroupReport, segment: Path, view: memoryview, previous: EntryFrame | None, is_last: bool
-) -> EntryFrame | None:
-    report.segments += 1
-    report.bytes += len(view)
-    position = 0
-    frames_checksum = 0
-    base_index = parse_segment_name(segment.name) or 0
-    expected = base_index
-
-    def damaged(text: str) -> None:
-        report.damages.append(Damage(path=str(segment), position=position, entries_lost_from=expected, text=text))
-
-    if previous is not None and base_index != previous.index + 1:
-        damaged(f"it begins with entry {base_index}, the one before it ends with {previous.index}")
-        previous = None
-    while position < len(view):
-        if view[position : position + 8] == FOOTER_MAGIC_BYTES or not _may_be_frame(view, position):
-            break
-        try:
-            frame = decode_entry(view, position)
-            _check_follows(frame, expected, previous)
-            if frame.kind is EntryKind.DATA:
-                batch = entry_batch(frame)
-                if crc32c(batch.payload) != batch.crc32c:
-                    damaged(f"entry {frame.index}: the batch does not have the checksum its producer gave it")
-        except CodecError as error:
-            if is_last:
-                break
-            damaged(str(error))
-            # The lengths of frames behind it cannot be trusted: the rest of this segment is not looked at.
-            return None
-        frames_checksum = crc32c(view[position : position + 12], frames_checksum)
-        position += len(frame.raw)
-        expected = frame.index + 1
-        previous = attrs.evolve(frame, raw=b"\0" * HEADER_BYTES)  # The map is closed before it is compared with the next.
-        report.entries += 1
-        report.records += frame.record_count
-        report.first_index = report.first_index or frame.index
-        report.last_index = frame.index
-    try:
-        length = footer_bytes(view)
-        footer = decode_footer(view[len(view) - length :])
-    except CodecError as error:
-        if not is_last:
-            damaged(f"a sealed segment without a footer: {error}")
-            return previous
-        verdict = judge_tail(bytes(view[position:]), position, expected, previous.term if previous is not None else 0)
-        if verdict.damaged:
-            damaged(f"not a whole entry, and {verdict.damaged}")
-        report.torn_bytes += verdict.torn_bytes
-        return previous
-    if (footer.frames_bytes, footer.last_index + 1, footer.frames_checksum) != (position, expected, frames_checksum):
-        damaged(f"the footer tells of entries up to {footer.last_index} in {footer.frames_bytes} bytes, which is not what is here")
-    return previous
-
-
-def _check_follows(frame: EntryFrame, expected: int, previous: EntryFrame | None) -> None:
-    if frame.index != expected:
-        raise CodecError(f"entry {frame.index} where {expected} belongs")
-    if previous is not None and (frame.base_offset != previous.end_offset or frame.term < previous.term):
-        raise CodecError(
-            f"entry {frame.index}: offset {frame.base_offset} and term {frame.term} do not follow on"
-            f" {previous.end_offset} and {previous.term}"
-        )
-
-
-def _may_be_frame(view: memoryview, position: int) -> bool:
-    """Not zeros (preallocated room), and not an append mark, whose magic number is no possible length."""
-    if len(view) - position < HEADER_BYTES:
-        return False
-    length = int.from_bytes(view[position : position + LENGTH_BYTES], "little")
-    return 0 < length <= len(view)
-
-
-def _frames(view: memoryview) -> Iterator[EntryFrame]:
-    """The frames up to the first that is not whole."""
-    position = 0
-    while _may_be_frame(view, position):
-        try:
-            frame = decode_entry(view, position)
-        except CodecError:
-            return
-        yield frame
-        position += len(frame.raw)
+async def _dump(groups: list[Path], arguments: argparse.Namespace) -> int:
+    """The entries to standard output, and what is damaged among them to standard error."""
+    disk = RealDisk()
+    result = 0
+    for group in groups:
+        if not (group / LOG_DIRECTORY).is_dir():
+            continue
+        async with dump_log(disk, str(group / LOG_DIRECTORY), first_index=arguments.first) as places:
+            async for place in places:
+                if isinstance(place, Problem):
+                    print(_described(place), file=sys.stderr)
+                    result = FAILED
+                else:
+                    _print_entry(group.name, place.frame, arguments)
+    return result
 
 
 def _print_entry(group: str, frame: EntryFrame, arguments: argparse.Namespace) -> None:
@@ -259,18 +197,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def _groups(home: Path) -> list[Path]:
-    return sorted(path for path in (home / GROUPS_DIRECTORY).iterdir() if (path / "log").is_dir())
-
-
-def _segments(group: Path) -> list[Path]:
-    return sorted(path for path in (group / "log").iterdir() if parse_segment_name(path.name) is not None)
-
-
-@contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
-    with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            yield memoryview(b"")
-            return
-        # Not closed here but when the last view of it is gone: frames are views.
-        yield memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    """Directories of replicas: those that hold a log, and those where only the hard state is left to tell of one."""
+    return sorted(
+        path for path in (home / GROUPS_DIRECTORY).iterdir() if (path / LOG_DIRECTORY).is_dir() or (path / HARD_STATE_FILE).exists()
+    )

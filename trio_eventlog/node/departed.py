@@ -17,13 +17,10 @@ import json
 import attrs
 
 from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, read_whole, write_atomically
 from trio_eventlog.storage.hard_state import HardStateFile
 
-HARD_STATE_FILE = "hard_state"
-LOG_DIRECTORY = "log"
-DEPARTING_FILE = "departing"
-DEPARTED_FILE = "departed"
 FILE_BYTES_MAX = 1024
 
 

@@ -10,7 +10,7 @@ import trio
 from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
-from trio_eventlog.node.departed import HARD_STATE_FILE, LOG_DIRECTORY, Departed, load_departed
+from trio_eventlog.node.departed import Departed, load_departed
 from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import DriverSettings, RaftDriver, Send
@@ -18,6 +18,7 @@ from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, ConfigurationChange, RaftNode, RaftSettings, Status
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch
+from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log

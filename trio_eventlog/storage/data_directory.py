@@ -5,6 +5,9 @@
   node.toml      format version, node id, cluster id, when it was created; written atomically, with a checksum
   LOCK           held while open
   groups/<group-id>/
+    hard_state   term, vote and commit index
+    log/         segments and their sparse indexes
+    departing, departed   notes of a replica whose group has moved to other nodes
 ```
 """
 
@@ -25,6 +28,10 @@ NODE_FILE = "node.toml"
 NODE_FILE_BYTES_MAX = 64 * 1024
 LOCK_FILE = "LOCK"
 GROUPS_DIRECTORY = "groups"
+HARD_STATE_FILE = "hard_state"
+LOG_DIRECTORY = "log"
+DEPARTING_FILE = "departing"
+DEPARTED_FILE = "departed"
 
 
 @attrs.frozen(slots=True, kw_only=True)

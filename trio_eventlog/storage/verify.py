@@ -1,4 +1,4 @@
-"""Offline looks at a log directory: `trio-eventlog log verify` and `log dump`. Nothing is changed.
+"""Offline looks at the directory of a replica: `trio-eventlog log verify` and `log dump`. Nothing is changed.
 
 Each segment is read whole into memory (64 MiB by default), one at a time, and every frame is checked. After a damaged place the
 search goes on at the next whole frame, so that the report shows how far the damage reaches.
@@ -11,10 +11,15 @@ from itertools import zip_longest
 import attrs
 import trio
 
-from trio_eventlog.codec.entry import EntryFrame, decode_entry
+from trio_eventlog.codec.batch import entry_batch
+from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entry
+from trio_eventlog.codec.hard_state import FILE_BYTES as HARD_STATE_BYTES
+from trio_eventlog.codec.hard_state import decode_file as decode_hard_state
 from trio_eventlog.codec.segment import BASE_BYTES, LogBase, SegmentFooter, decode_base
 from trio_eventlog.codec.sparse_index import decode_sparse_index
 from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, read_whole
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
@@ -61,7 +66,9 @@ class SegmentReport:
     last_index: int
     end_offset: int
     entries: int
+    records: int
     frames_bytes: int
+    file_bytes: int
     is_sealed: bool
 
 
@@ -74,6 +81,7 @@ class LogReport:
         last_index: of the last whole frame; `base.index` when there is none.
         end_offset: one past the last record's offset.
         entries: number of whole frames.
+        torn_bytes: of a write at the end that was never acknowledged; 0 when there is none.
         segments, problems: in the order of the log.
     """
 
@@ -81,6 +89,7 @@ class LogReport:
     last_index: int
     end_offset: int
     entries: int
+    torn_bytes: int
     segments: tuple[SegmentReport, ...]
     problems: tuple[Problem, ...]
 
@@ -99,37 +108,78 @@ class EntryPlace:
     frame: EntryFrame
 
 
-async def verify_log(disk: Disk, directory: str) -> LogReport:
-    """Check every frame, footer and sparse index of the log in `directory`. Raises FileNotFoundError when there is none."""
+async def verify_log(disk: Disk, directory: str, *, checks_batches: bool = False) -> LogReport:
+    """Check every frame, footer and sparse index of the log in `directory`.
+
+    Args:
+        checks_batches: look into data entries too, at the checksum that the producer of the batch gave it.
+
+    Raises:
+        FileNotFoundError: there is no log.
+    """
     problems: list[Problem] = []
     base, segment_indexes, names = await _survey(disk, directory, problems)
     reports: list[SegmentReport] = []
     next_index, end_offset = base.index + 1, base.offset
-    term = base.term
+    term, torn_bytes = base.term, 0
     for base_index in segment_indexes:
         path = join_path(directory, segment_name(base_index))
         if base_index != next_index:
+            # Missing with a file, or with the damaged end of the segment before.
+            is_end_damaged = bool(problems) and bool(reports) and problems[-1].path == reports[-1].path
             problems.append(
                 Problem(
-                    path=join_path(directory, segment_name(next_index)),
+                    path=reports[-1].path if is_end_damaged else join_path(directory, segment_name(next_index)),
                     position=0,
                     index=next_index,
                     text=f"entries {next_index}..{base_index - 1} are missing" if base_index > next_index else "segments overlap",
                 )
             )
         is_last = base_index == segment_indexes[-1]
-        checker = _Checker(disk, path, base_index, end_offset if base_index == next_index else None, term, is_last)
+        base_offset = end_offset if base_index == next_index else None
+        checker = _Checker(disk, path, base_index, base_offset, term, is_last, checks_batches)
         report = await checker.run(problems, segment_name(base_index).removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX in names)
         reports.append(report)
         next_index, end_offset, term = max(next_index, report.last_index + 1), report.end_offset, checker.term
+        torn_bytes = checker.torn_bytes
     return LogReport(
         base=base,
         last_index=next_index - 1,
         end_offset=end_offset,
         entries=sum(report.entries for report in reports),
+        torn_bytes=torn_bytes,
         segments=tuple(reports),
         problems=tuple(problems),
     )
+
+
+async def verify_replica(disk: Disk, directory: str) -> LogReport:
+    """`verify_log` of the log in a replica's directory, and what its hard state says of it: what was committed has to be there."""
+    names = await disk.list_directory(directory)
+    if LOG_DIRECTORY in names:
+        report = await verify_log(disk, join_path(directory, LOG_DIRECTORY), checks_batches=True)
+    else:
+        report = LogReport(base=LogBase(), last_index=0, end_offset=0, entries=0, torn_bytes=0, segments=(), problems=())
+    if {DEPARTING_FILE, DEPARTED_FILE} & set(names):
+        return report  # Its group has moved to other nodes: the hard state stays, and the log was removed on purpose.
+    text = await _contradiction(disk, join_path(directory, HARD_STATE_FILE), HARD_STATE_FILE in names, report)
+    if not text:
+        return report
+    problem = Problem(path=join_path(directory, HARD_STATE_FILE), position=0, index=report.last_index + 1, text=text)
+    return attrs.evolve(report, problems=(*report.problems, problem))
+
+
+async def _contradiction(disk: Disk, path: str, exists: bool, report: LogReport) -> str:
+    """What is wrong with the hard state beside this log; "" when nothing is."""
+    if not exists:
+        return "missing beside a log that holds entries" if report.last_index else ""
+    try:
+        state = decode_hard_state(await read_whole(disk, path, HARD_STATE_BYTES)).state
+    except (CodecError, DamagedData) as error:
+        return str(error)
+    if state.commit <= report.last_index:
+        return ""
+    return f"it knows entries up to {state.commit} to be committed, and the log ends at {report.last_index}"
 
 
 @asynccontextmanager
@@ -169,15 +219,31 @@ async def _dump(
 
 
 class _Checker:
-    """Checks one segment. `term` is the term of the last whole frame, when it is done."""
+    """Checks one segment.
 
-    def __init__(self, disk: Disk, path: str, base_index: int, base_offset: int | None, term: int, is_last: bool) -> None:
+    Attributes:
+        term: of the last whole frame, when it is done.
+        torn_bytes: behind it, of a write that was never acknowledged.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: str,
+        base_index: int,
+        base_offset: int | None,
+        term: int,
+        is_last: bool,
+        checks_batches: bool,
+    ) -> None:
         self._disk = disk
         self._path = path
         self._base_index = base_index
         self._base_offset = base_offset
         self._is_last = is_last
+        self._checks_batches = checks_batches
         self.term = term
+        self.torn_bytes = 0
 
     async def run(self, problems: list[Problem], has_index: bool) -> SegmentReport:
         try:
@@ -187,7 +253,7 @@ class _Checker:
             data, footer = bytearray(), None
         frames_bytes = footer.frames_bytes if footer is not None else len(data)
         contents: SegmentContents | None = None
-        entries = 0
+        entries = records = 0
         last: EntryFrame | None = None
         before = len(problems)
         for position, item in _walk(memoryview(data)[:frames_bytes], self._base_index, self.term):
@@ -204,8 +270,10 @@ class _Checker:
                     text = f"term {item.term} after term {self.term}"
                     problems.append(Problem(path=self._path, position=position, index=item.index, text=text))
             contents.add([item])
+            self._check_batch(problems, position, item)
             last = item
             entries += 1
+            records += item.record_count
             if entries % _FRAMES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
         if last is not None:
@@ -222,9 +290,24 @@ class _Checker:
             last_index=last.index if last is not None else self._base_index - 1,
             end_offset=last.end_offset if last is not None else self._base_offset or 0,
             entries=entries,
+            records=records,
+            file_bytes=len(data),
             frames_bytes=contents.frames_bytes if contents is not None else 0,
             is_sealed=footer is not None,
         )
+
+    def _check_batch(self, problems: list[Problem], position: int, frame: EntryFrame) -> None:
+        """The producer's own checksum, which consumers check."""
+        if not self._checks_batches or frame.kind is not EntryKind.DATA:
+            return
+        try:
+            batch = entry_batch(frame)
+            if crc32c(batch.payload) == batch.crc32c:
+                return
+            text = "the batch does not have the checksum that its producer gave it"
+        except CodecError as error:
+            text = str(error)
+        problems.append(Problem(path=self._path, position=position, index=frame.index, text=text))
 
     def _is_end(
         self,
@@ -241,6 +324,7 @@ class _Checker:
             verdict = judge_tail(data[position:], position, index, last.term if last is not None else self.term)
             if not verdict.damaged:
                 if verdict.torn_bytes:
+                    self.torn_bytes = verdict.torn_bytes
                     text = f"a torn write of {verdict.torn_bytes} bytes, never acknowledged; it is cut when the log is opened"
                     problems.append(Problem(path=self._path, position=position, index=index, text=text, is_damage=False))
                 return True
