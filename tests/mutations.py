@@ -235,8 +235,26 @@ MUTATIONS = (
     Mutation(
         "a repeated catalog command is an error",
         "trio_eventlog/service/topics.py",
-        "            if attempts < 2:\n                raise\n            # An attempt",
-        "            if attempts:\n                raise\n            # An attempt",
+        "        before, self.exists = self.exists, True\n",
+        "        before, self.exists = self.exists, False\n",
+    ),
+    Mutation(
+        "an attempt that was refused leaves a doubt",
+        "trio_eventlog/service/topics.py",
+        "            self.exists = before\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "a retention below zero is proposed",
+        "trio_eventlog/machine/catalog.py",
+        "validator=_whole(0, RETENTION_SECONDS_MAX)",
+        "validator=_whole(-RETENTION_SECONDS_MAX, RETENTION_SECONDS_MAX)",
+    ),
+    Mutation(
+        "a committed command out of bounds ends the node",
+        "trio_eventlog/node/appliers.py",
+        "            self._machine.skip(frame.index)\n            return InvalidArgument(",
+        "            raise DamagedData(",
     ),
     Mutation(
         "files of deleted topics stay",

@@ -227,3 +227,9 @@ class CodecError(EventLogError):
     """Bytes that are not what their place requires. Every parser in `codec/` raises this and nothing else."""
 
     code = "CORRUPT_BYTES"
+
+
+class NewerRelease(CodecError):
+    """Bytes of a form that only a newer release can know. A replica must neither skip nor refuse them: others take them."""
+
+    code = "NEWER_RELEASE"

@@ -71,4 +71,4 @@ def test_a_command_that_is_not_understood_ends_the_node() -> None:
     """A newer release may have written it."""
     applier = CatalogApplier(CatalogMachine(), lambda command, outcome: None)
     with pytest.raises(DamagedData, match="not understood"):
-        applier.apply(control(1, b"\xff\xff"))  # type: ignore[arg-type]
+        applier.apply(control(1, b'{"command":"set_quota"}'))  # type: ignore[arg-type]

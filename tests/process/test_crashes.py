@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 import trio
 from daemons import Daemon, DaemonCluster, wait_until
 from foreign import ForeignClient, Producer, Reader, StreamProducer, check_acknowledged
 
+from tests.extremes import extreme_requests
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.verify import verify_replica
 
@@ -241,3 +243,33 @@ def test_a_second_signal_stops_at_once(
     assert time.monotonic() - began < 5
     waiting.cancel()
     assert client.read_all(successor, TOPIC)[response.base_offset] == b"kept"
+
+
+def test_no_extreme_of_an_admin_field_keeps_nodes_from_coming_back(
+    make_cluster: Callable[..., DaemonCluster], make_client: Callable[..., ForeignClient]
+) -> None:
+    """Every bound of every field of CreateTopic, by a foreign client; then all nodes are killed, and come back with one catalog."""
+    cluster = make_cluster("--no-auto-create-topics").start()
+    client = make_client(cluster.addresses)
+    client.create_topic(TOPIC)
+    protocol = client.protocol
+    refused: list[tuple[grpc.StatusCode, str]] = []
+    service = protocol.CreateTopicRequest.DESCRIPTOR.file.services_by_name["Admin"]
+    for method, request in extreme_requests(service, lambda descriptor: getattr(protocol, descriptor.name)()):
+        if method != "CreateTopic":
+            continue
+        try:
+            client.call(1, f"Admin/{method}", request)
+        except grpc.RpcError as error:
+            refused.append((error.code(), str(request)))
+        else:
+            client.call(1, "Admin/DeleteTopic", protocol.DeleteTopicRequest(name=request.name))
+    assert [text for code, text in refused if code is not grpc.StatusCode.INVALID_ARGUMENT] == []
+    assert all(node.is_running for node in cluster.nodes)
+    for node in cluster.nodes:
+        node.kill()
+    cluster.start()
+    client.call_any("EventLog/Produce", protocol.ProduceRequest(topic=TOPIC, batch=protocol.batch([b"after"])))
+    for number in range(3):
+        listed = client.call(number, "Admin/ListTopics", protocol.ListTopicsRequest())
+        assert [topic.name for topic in listed.topics] == [TOPIC]

@@ -1,84 +1,79 @@
-"""Catalog commands as the payload of CONTROL entries: one JSON object, so that `log dump` shows them as they are."""
+"""Catalog commands as the payload of CONTROL entries: one JSON object, so that `log dump` shows them as they are.
+
+A command is declared once, in `machine/catalog.py`: its fields are the fields of the object, and its constructor is what checks
+them, here as everywhere. This file adds only what the commands and some of their fields are called in the log.
+"""
 
 import json
 from typing import Any
 
-from trio_eventlog.errors import CodecError
-from trio_eventlog.ids import GroupId, NodeId
+import attrs
+
+from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
 from trio_eventlog.machine.catalog import Command, CreateTopic, DeleteTopic, DrainNode, RegisterNode, RemoveNode, SetReplicas
+
+COMMANDS: dict[str, type[Command]] = {
+    "create_topic": CreateTopic,
+    "delete_topic": DeleteTopic,
+    "set_replicas": SetReplicas,
+    "register_node": RegisterNode,
+    "drain_node": DrainNode,
+    "remove_node": RemoveNode,
+}
+_KEYS = {"partition_count": "partitions", "group_id": "group", "node_id": "node"}
+"""Fields that are called differently in the log."""
 
 
 def encode_command(command: Command) -> bytes:
-    match command:
-        case CreateTopic():
-            fields: dict[str, Any] = {
-                "command": "create_topic",
-                "name": command.name,
-                "partitions": command.partition_count,
-                "replicas": list(command.replicas),
-                "replica_count": command.replica_count,
-                "retention_bytes": command.retention_bytes,
-                "retention_seconds": command.retention_seconds,
-            }
-        case DeleteTopic():
-            fields = {"command": "delete_topic", "name": command.name}
-        case SetReplicas():
-            fields = {
-                "command": "set_replicas",
-                "topic": command.topic,
-                "group": command.group_id,
-                "replicas": list(command.replicas),
-                "wanted": list(command.wanted),
-            }
-        case RegisterNode():
-            fields = {"command": "register_node", "node": command.node_id, "name": command.name}
-        case DrainNode():
-            fields = {"command": "drain_node", "node": command.node_id}
-        case RemoveNode():
-            fields = {"command": "remove_node", "node": command.node_id}
-    return json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
+    """The payload, decoded again and compared: what is proposed can be applied.
+
+    Raises:
+        InvalidArgument: the bytes would not be decoded to the same command, on any replica.
+    """
+    fields = {"command": _NAMES[type(command)]}
+    fields |= {key: getattr(command, attribute) for attribute, key in _FIELDS[type(command)].items()}
+    try:
+        payload = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
+        is_same = decode_command(payload) == command
+    except (TypeError, ValueError, CodecError) as error:
+        raise InvalidArgument(f"{command} cannot be written to the log: {error}") from error
+    if not is_same:
+        raise InvalidArgument(f"{command} would be another command when it is read back from the log")
+    return payload
 
 
 def decode_command(payload: bytes | memoryview) -> Command:
-    """Raises CodecError for anything `encode_command` does not make."""
+    """The inverse.
+
+    Raises:
+        NewerRelease: an object with a command, or with a field, that this release does not know.
+        CodecError: anything else that `encode_command` does not make. No release, newer ones included, makes a command of it.
+    """
     try:
         fields = json.loads(bytes(payload))
-        match fields:
-            case {"command": "create_topic", "name": str(name), "partitions": int(partitions), "replicas": list(replicas)}:
-                return CreateTopic(
-                    name=name,
-                    partition_count=partitions,
-                    replicas=_nodes(replicas),
-                    replica_count=_whole(fields["replica_count"]),
-                    retention_bytes=_whole(fields["retention_bytes"]),
-                    retention_seconds=_whole(fields["retention_seconds"]),
-                )
-            case {"command": "delete_topic", "name": str(name)}:
-                return DeleteTopic(name=name)
-            case {
-                "command": "set_replicas",
-                "topic": str(topic),
-                "group": group,
-                "replicas": list(replicas),
-                "wanted": list(wanted),
-            }:
-                return SetReplicas(topic=topic, group_id=GroupId(_whole(group)), replicas=_nodes(replicas), wanted=_nodes(wanted))
-            case {"command": "register_node", "node": node, "name": str(name)}:
-                return RegisterNode(node_id=NodeId(_whole(node)), name=name)
-            case {"command": "drain_node", "node": node}:
-                return DrainNode(node_id=NodeId(_whole(node)))
-            case {"command": "remove_node", "node": node}:
-                return RemoveNode(node_id=NodeId(_whole(node)))
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CodecError(f"catalog command: {error}") from error
-    raise CodecError("catalog command: not one that this release knows")
+    if not isinstance(fields, dict) or not isinstance(name := fields.pop("command", None), str):
+        raise CodecError("catalog command: no object that names a command")
+    command_type = COMMANDS.get(name)
+    if command_type is None:
+        raise NewerRelease(f"catalog command: {name[:100]!r} is none that this release knows")
+    values: dict[str, Any] = {}
+    for attribute, key in _FIELDS[command_type].items():
+        if key not in fields:
+            raise CodecError(f"catalog command: {name} without {key!r}")
+        value = fields.pop(key)
+        values[attribute] = tuple(value) if isinstance(value, list) else value
+    if fields:
+        raise NewerRelease(f"catalog command: {name} with fields that this release does not know: {', '.join(fields)[:100]}")
+    try:
+        return command_type(**values)
+    except InvalidArgument as error:
+        raise CodecError(f"catalog command: {name}: {error}") from error
 
 
-def _nodes(items: list[object]) -> tuple[NodeId, ...]:
-    return tuple(NodeId(_whole(item)) for item in items)
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no whole number")
-    return value
+_NAMES = {command_type: name for name, command_type in COMMANDS.items()}
+_FIELDS = {
+    command_type: {field.name: _KEYS.get(field.name, field.name) for field in attrs.fields(command_type)}
+    for command_type in COMMANDS.values()
+}

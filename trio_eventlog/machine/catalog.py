@@ -2,19 +2,74 @@
 
 Commands are values; applying one gives a result or one of the errors a client may see. A refused command changes nothing,
 and is refused alike on every replica.
+
+A command checks its own fields when it is made: one that no replica could apply is never proposed. The bounds below are part of
+the format of the log, since replicas check again what they decode: narrower ones would refuse what a former release has applied,
+wider ones would accept what a former release refuses. Both need a new command, or a new `FEATURE_LEVEL`.
 """
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 
 from trio_eventlog.errors import EventLogError, InvalidArgument, TopicExists, TopicNotFound
-from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.ids import GroupId, NodeId, format_id
 from trio_eventlog.machine.placement import place
 
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 PARTITIONS_MAX = 1024
 """Of one topic: each partition is a Raft group with a log of its own."""
+NODES_MAX = (1 << 16) - 1
+"""Of one partition, and of the cluster: what the encoding of a Raft configuration can count."""
+ID_MAX = (1 << 64) - 1
+RETENTION_BYTES_MAX = (1 << 64) - 1
+RETENTION_SECONDS_MAX = (1 << 63) - 1
+NODE_NAME_BYTES_MAX = 4096
+"""In UTF-8. Hellos carry less; this is what bounds a single node, which sends none."""
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def _whole(lowest: int, highest: int) -> Validator:
+    def check(command: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if type(value) is not int or not lowest <= value <= highest:
+            raise InvalidArgument(f"{attribute.name} is {value!r}: it has to be a whole number from {lowest} to {highest}")
+
+    return check
+
+
+def _nodes(count_min: int) -> Validator:
+    is_node = _whole(1, ID_MAX)
+
+    def check(command: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if not isinstance(value, tuple) or not count_min <= len(value) <= NODES_MAX:
+            raise InvalidArgument(f"{attribute.name} has to be a tuple of {count_min} to {NODES_MAX} node ids")
+        for item in value:
+            is_node(command, attribute, item)
+
+    return check
+
+
+def _is_topic_name(command: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    check_topic_name(value)
+
+
+def _is_node_name(command: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    try:
+        is_right = isinstance(value, str) and len(value.encode()) <= NODE_NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        is_right = False
+    if not is_right:
+        raise InvalidArgument(f"{attribute.name} has to be a text of at most {NODE_NAME_BYTES_MAX} bytes in UTF-8")
+
+
+def check_topic_name(name: object) -> None:
+    """Raises InvalidArgument for what no topic may be called."""
+    if not isinstance(name, str) or not TOPIC_NAME.fullmatch(name) or name in {".", ".."}:
+        shown = repr(name if not isinstance(name, str) or len(name) <= 200 else f"{name[:200]}...")
+        raise InvalidArgument(f"{shown} is no topic name: use 1 to 200 letters, digits, '.', '_' or '-'")
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -56,24 +111,24 @@ class CreateTopic:
 
     Attributes:
         partition_count: at least 1.
-        replicas: the nodes to choose from, by `placement.place`.
-        replica_count: how many of them carry each partition; 0 means "every voter of the catalog", also of those to come.
+        replicas: the nodes to choose from, by `placement.place`; at least one.
+        replica_count: the number of them that carry each partition; 0 means "every voter of the catalog", also of those to come.
         retention_bytes, retention_seconds: 0 means no limit.
     """
 
-    name: str
-    partition_count: int
-    replicas: tuple[NodeId, ...]
-    replica_count: int = 0
-    retention_bytes: int = 0
-    retention_seconds: int = 0
+    name: str = attrs.field(validator=_is_topic_name)
+    partition_count: int = attrs.field(validator=_whole(1, PARTITIONS_MAX))
+    replicas: tuple[NodeId, ...] = attrs.field(validator=_nodes(1))
+    replica_count: int = attrs.field(default=0, validator=_whole(0, NODES_MAX))
+    retention_bytes: int = attrs.field(default=0, validator=_whole(0, RETENTION_BYTES_MAX))
+    retention_seconds: int = attrs.field(default=0, validator=_whole(0, RETENTION_SECONDS_MAX))
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class DeleteTopic:
     """Delete a topic and its records."""
 
-    name: str
+    name: str = attrs.field(validator=_is_topic_name)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -81,34 +136,39 @@ class SetReplicas:
     """Say where a partition lives from now on; see `Partition` for the two sets.
 
     A move begins by adding the nodes that come to `replicas`, and ends by taking those away that the group no longer has.
+    Invariant: `wanted` is not empty and among `replicas`.
     """
 
-    topic: str
-    group_id: GroupId
-    replicas: tuple[NodeId, ...]
-    wanted: tuple[NodeId, ...]
+    topic: str = attrs.field(validator=_is_topic_name)
+    group_id: GroupId = attrs.field(validator=_whole(1, ID_MAX))
+    replicas: tuple[NodeId, ...] = attrs.field(validator=_nodes(1))
+    wanted: tuple[NodeId, ...] = attrs.field(validator=_nodes(1))
+
+    def __attrs_post_init__(self) -> None:
+        if not set(self.wanted) <= set(self.replicas):
+            raise InvalidArgument(f"group {format_id(self.group_id)}: the wanted replicas are not among all of them")
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class RegisterNode:
     """A node has shown that it is there to stay: it may carry partitions. Again: its name is another one now."""
 
-    node_id: NodeId
-    name: str
+    node_id: NodeId = attrs.field(validator=_whole(1, ID_MAX))
+    name: str = attrs.field(validator=_is_node_name)
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class DrainNode:
     """A node is to go: its replicas move off, then it is removed."""
 
-    node_id: NodeId
+    node_id: NodeId = attrs.field(validator=_whole(1, ID_MAX))
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class RemoveNode:
     """A node is gone for ever. Nobody talks to it any more; its id never comes back."""
 
-    node_id: NodeId
+    node_id: NodeId = attrs.field(validator=_whole(1, ID_MAX))
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -167,11 +227,8 @@ class CatalogMachine:
         self.applied_index = index
 
     def _create(self, command: CreateTopic) -> Topic:
-        check_topic(command.name, command.partition_count)
         if command.name in self.topics:
             raise TopicExists(f"topic {command.name!r} exists already; use it, or choose another name")
-        if not command.replicas:
-            raise InvalidArgument(f"topic {command.name!r} has no node to live on")
         first = self.next_group_id
         self.next_group_id = GroupId(first + command.partition_count)
         topic = Topic(
@@ -199,8 +256,6 @@ class CatalogMachine:
         known = [partition.group_id for partition in topic.partitions] if topic is not None else []
         if topic is None or command.group_id not in known:
             raise TopicNotFound(f"topic {command.topic!r} has no group {format_id(command.group_id)} whose replicas could move")
-        if not command.wanted or not set(command.wanted) <= set(command.replicas):
-            raise InvalidArgument(f"group {format_id(command.group_id)}: the wanted replicas are none, or not among all of them")
         gone = self.removed.keys() & set(command.wanted)
         if gone:
             raise InvalidArgument(f"node {format_id(min(gone))} was removed: it cannot carry a replica")
@@ -229,15 +284,5 @@ class CatalogMachine:
         return node
 
     def _check_not_removed(self, node_id: NodeId) -> None:
-        if node_id == NOBODY:
-            raise InvalidArgument("0 is no node's id")
         if node_id in self.removed:
             raise InvalidArgument(f"node {format_id(node_id)} was removed already, for ever")
-
-
-def check_topic(name: str, partition_count: int) -> None:
-    """Raises InvalidArgument for a name or a count that no topic may have."""
-    if not TOPIC_NAME.fullmatch(name) or name in {".", ".."}:
-        raise InvalidArgument(f"{name!r} is no topic name: use 1 to 200 letters, digits, '.', '_' or '-'")
-    if not 1 <= partition_count <= PARTITIONS_MAX:
-        raise InvalidArgument(f"a topic has 1 to {PARTITIONS_MAX} partitions, not {partition_count}")

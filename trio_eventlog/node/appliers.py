@@ -1,18 +1,21 @@
 """From committed entry frames to the state machines, and from there to who waits."""
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from trio_eventlog.codec.batch import entry_batch
 from trio_eventlog.codec.catalog import decode_command
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.errors import CodecError, DamagedData, InvalidArgument, NewerRelease
 from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome
 from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine
 from trio_eventlog.machine.producers import ProducerTable
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import EntryKind
+
+logger = logging.getLogger(__name__)
 
 
 class Applier(Protocol):
@@ -24,7 +27,11 @@ class Applier(Protocol):
         ...
 
     def apply(self, frame: EntryFrame) -> object:
-        """Take the next committed entry. Returns what its proposer is to be told: a result or an EventLogError."""
+        """Take the next committed entry. Returns what its proposer is to be told: a result or an EventLogError.
+
+        Whatever a proposer may have put into an entry has an outcome here. What is raised ends the node, now and at every start
+        again, and the other replicas with it.
+        """
         ...
 
 
@@ -82,9 +89,15 @@ class CatalogApplier:
             return None
         try:
             command = decode_command(frame.payload)
-        except CodecError as error:
-            # A newer release may have written it: going on without it would make this replica differ from the others.
+        except NewerRelease as error:
+            # Going on without it would make this replica differ from the others.
             raise DamagedData(f"committed catalog entry {frame.index} is not understood: {error}") from error
+        except CodecError as error:
+            # It is committed, so every replica has it, and refuses it alike, at every start again. `encode_command` lets none
+            # through; releases that did not look have.
+            logger.error("committed catalog entry %d changes nothing, on every replica alike: %s", frame.index, error)
+            self._machine.skip(frame.index)
+            return InvalidArgument(f"the command cannot be carried out: {error}")
         outcome = self._machine.apply(frame.index, command)
         self._on_applied(command, outcome)
         return outcome

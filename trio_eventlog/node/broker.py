@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import attrs
 
 from trio_eventlog.codec.batch import entry_batch
-from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.errors import EventLogError, InvalidArgument, NotLeader, OffsetOutOfRange, TopicNotFound
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
-from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic, check_topic
+from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic
 from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.replica import Replica
@@ -167,7 +166,6 @@ class Broker:
         self, name: str, partition_count: int, *, replica_count: int = 0, retention_bytes: int = 0, retention_seconds: int = 0
     ) -> Topic:
         """Create a topic on every voter of the catalog. Raises TopicExists, InvalidArgument, NotLeader, OutcomeUnknown."""
-        check_topic(name, partition_count)
         catalog = self._replicas.catalog
         voters = frozenset(catalog.voters())
         if replica_count > len(voters):
@@ -184,14 +182,13 @@ class Broker:
         )
 
     async def delete_topic(self, name: str) -> Topic:
-        """Raises TopicNotFound, NotLeader, OutcomeUnknown."""
+        """Raises TopicNotFound, InvalidArgument, NotLeader, OutcomeUnknown."""
         return await self._command(DeleteTopic(name=name))
 
     async def _command(self, command: CreateTopic | DeleteTopic) -> Topic:
-        proposal = await self._replicas.catalog.propose_control(encode_command(command))
-        result = await proposal.outcome()
-        assert isinstance(result, Topic)
-        return result
+        topic = await self._replicas.command(command)
+        assert isinstance(topic, Topic)
+        return topic
 
     def leader_of(self, topic: Topic, partition: int) -> NodeId:
         """Who leads the partition, as far as this node knows; NOBODY when it does not."""

@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 import attrs
 import trio
 
-from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.errors import EventLogError, InvalidArgument, MembershipRefused, NotLeader
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import Command, DrainNode, Partition, RegisterNode, RemoveNode, SetReplicas, Topic
+from trio_eventlog.machine.catalog import DrainNode, Partition, RegisterNode, RemoveNode, SetReplicas, Topic
 from trio_eventlog.net.discovery import Member
 from trio_eventlog.node.membership import (
     AddLearner,
@@ -193,7 +192,7 @@ class Reconciler:
             refusal = refuse_drain(view, node_id)
             if refusal:
                 raise MembershipRefused(f"node {self._called(node_id)} is not drained: {refusal}")
-            await self._command(DrainNode(node_id=node_id))
+            await self._replicas.command(DrainNode(node_id=node_id))
             logger.info("node %s is being drained", self._called(node_id))
 
     async def remove(self, node_id: NodeId) -> None:
@@ -206,7 +205,7 @@ class Reconciler:
             refusal = refuse_removal(view, node_id)
             if refusal:
                 raise MembershipRefused(f"node {self._called(node_id)} is not removed: {refusal}")
-            await self._command(RemoveNode(node_id=node_id))
+            await self._replicas.command(RemoveNode(node_id=node_id))
             logger.info("node %s is removed", self._called(node_id))
 
     async def members(self) -> list[MemberStatus]:
@@ -309,15 +308,11 @@ class Reconciler:
             case HandOver(node_id):
                 await catalog.transfer_leadership(node_id, self._settings.step_seconds_max)
             case Register(node_id, name):
-                await self._command(RegisterNode(node_id=node_id, name=name))
+                await self._replicas.command(RegisterNode(node_id=node_id, name=name))
             case Bury(node_id):
-                await self._command(RemoveNode(node_id=node_id))
+                await self._replicas.command(RemoveNode(node_id=node_id))
             case SetReplicas():
-                await self._command(step)
-
-    async def _command(self, command: Command) -> None:
-        proposal = await self._replicas.catalog.propose_control(encode_command(command))
-        await proposal.outcome()
+                await self._replicas.command(step)
 
     async def _ask_all(self, *, with_partitions: bool) -> None:
         """How everybody in the configuration is, and since when."""

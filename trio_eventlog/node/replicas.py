@@ -12,9 +12,10 @@ from collections.abc import Callable, Container, Mapping, Sequence
 import attrs
 import trio
 
+from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.errors import NodeRemoved, NotLeader, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Topic
+from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Result, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.machine.placement import spread_leaders
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
@@ -161,6 +162,19 @@ class Replicas:
         seen = self._changes_seen
         while self._changes_done < seen:
             await self._topics_changed.wait()
+
+    async def command(self, command: Command) -> Result:
+        """Have the catalog carry out a command: the one way by which any is proposed. Returns when it is applied here.
+
+        Raises:
+            InvalidArgument: it could not be read back from the log as it is; nothing was proposed.
+            NotLeader: this node does not lead the catalog. OutcomeUnknown.
+            What the catalog refuses it with.
+        """
+        proposal = await self.catalog.propose_control(encode_command(command))
+        result = await proposal.outcome()
+        assert isinstance(result, Result)
+        return result
 
     def receive(self, group_id: GroupId, received: Received) -> None:
         """A peer's message for a group."""

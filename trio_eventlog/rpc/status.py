@@ -109,6 +109,7 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.StorageFailed: _Row(StatusCode.INTERNAL, (), "the node's disk failed; go to another node"),
     errors.SettingsError: _Row(StatusCode.INVALID_ARGUMENT),
     errors.CodecError: _Row(StatusCode.INVALID_ARGUMENT),
+    errors.NewerRelease: _Row(StatusCode.FAILED_PRECONDITION),
 }
 
 _BY_CODE = {cls.code: (cls, row) for cls, row in STATUS_TABLE.items()}

@@ -1,8 +1,12 @@
 """Creating and deleting topics from any node: the catalog's leader decides, this node waits until it knows."""
 
-import trio
+from collections.abc import Awaitable
+from typing import TypeVar
 
-from trio_eventlog.errors import NoQuorum, TopicExists, TopicNotFound
+import trio
+from google.protobuf.duration_pb2 import Duration
+
+from trio_eventlog.errors import InvalidArgument, NoQuorum, NotLeader, TopicExists, TopicNotFound
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.rpc import Channel, methods_of
@@ -10,6 +14,12 @@ from trio_eventlog.service.forwarding import Forwarder, forward
 from trio_eventlog.v1 import admin_pb2
 
 _METHODS = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])
+
+DURATION_SECONDS_MAX = 315_576_000_000
+"""10,000 years: the most that a protobuf Duration may hold."""
+
+T = TypeVar("T")
+_CERTAINLY_NOT_DONE = (NotLeader, InvalidArgument, TopicExists, TopicNotFound)
 
 
 class TopicAdministration:
@@ -22,32 +32,30 @@ class TopicAdministration:
 
     async def create(self, request: admin_pb2.CreateTopicRequest, *, is_forwarded: bool = False) -> Topic:
         """Raises TopicExists, InvalidArgument, NoQuorum; NotLeader when the call was forwarded here in vain."""
-
-        attempts = 0
+        retention_seconds = _whole_seconds(request.retention.time)
+        doubt = _Doubt()
 
         async def local() -> str:
-            nonlocal attempts
-            attempts += 1
-            topic = await self._broker.create_topic(
-                request.name,
-                request.partitions or 1,
-                replica_count=request.replicas,
-                retention_bytes=request.retention.bytes,
-                retention_seconds=request.retention.time.seconds,
+            topic = await doubt.of(
+                self._broker.create_topic(
+                    request.name,
+                    request.partitions or 1,
+                    replica_count=request.replicas,
+                    retention_bytes=request.retention.bytes,
+                    retention_seconds=retention_seconds,
+                )
             )
             return topic.name
 
         async def remote(channel: Channel) -> str:
-            nonlocal attempts
-            attempts += 1
-            response = await forward(channel, _METHODS["CreateTopic"], request)
+            response = await doubt.of(forward(channel, _METHODS["CreateTopic"], request))
             name: str = response.topic.name
             return name
 
         try:
             name = await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote))
         except TopicExists:
-            if attempts < 2:
+            if not doubt.exists:
                 raise
             # An attempt whose answer was lost has made it, unless somebody else did in the same moment.
             name = request.name
@@ -55,24 +63,19 @@ class TopicAdministration:
         return self._broker.topic(name)
 
     async def delete(self, request: admin_pb2.DeleteTopicRequest, *, is_forwarded: bool = False) -> None:
-        """Raises TopicNotFound, NoQuorum; NotLeader when the call was forwarded here in vain."""
-
-        attempts = 0
+        """Raises TopicNotFound, InvalidArgument, NoQuorum; NotLeader when the call was forwarded here in vain."""
+        doubt = _Doubt()
 
         async def local() -> None:
-            nonlocal attempts
-            attempts += 1
-            await self._broker.delete_topic(request.name)
+            await doubt.of(self._broker.delete_topic(request.name))
 
         async def remote(channel: Channel) -> None:
-            nonlocal attempts
-            attempts += 1
-            await forward(channel, _METHODS["DeleteTopic"], request)
+            await doubt.of(forward(channel, _METHODS["DeleteTopic"], request))
 
         try:
             await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote))
         except TopicNotFound:
-            if attempts < 2:
+            if not doubt.exists:
                 raise
         await self._wait(request.name, present=False)
 
@@ -110,3 +113,33 @@ class TopicAdministration:
             await self._broker.wait_topic(name, present=present)
         if scope.cancelled_caught:
             raise NoQuorum(f"topic {name!r} was changed, but this node has not heard of it yet: ask again, or ask another node")
+
+
+class _Doubt:
+    """Whether an earlier attempt of a call may have been carried out although nobody has answered so.
+
+    Attributes:
+        exists: an attempt ended, or is under way, without a word on whether it was.
+    """
+
+    def __init__(self) -> None:
+        self.exists = False
+
+    async def of(self, attempt: Awaitable[T]) -> T:
+        """Await one attempt. Its end by anything else than a certain refusal, cancellation included, leaves the doubt."""
+        before, self.exists = self.exists, True
+        try:
+            return await attempt
+        except _CERTAINLY_NOT_DONE:
+            self.exists = before
+            raise
+
+
+def _whole_seconds(time: Duration) -> int:
+    """0 when it is absent. Raises InvalidArgument for what a retention cannot be."""
+    if time.nanos or not 0 <= time.seconds <= DURATION_SECONDS_MAX:
+        raise InvalidArgument(
+            f"retention time {time.seconds + time.nanos / 1e9:g} s: give whole seconds, from 1 to {DURATION_SECONDS_MAX};"
+            " without a retention time there is no limit"
+        )
+    return int(time.seconds)
