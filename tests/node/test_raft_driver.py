@@ -561,9 +561,10 @@ async def test_a_refused_append_does_not_lend_its_bytes(is_later: bool) -> None:
     async with Rig().open() as rig:
         rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
         await rig.settle()
-        behind_nothing = Message(
-            type=MessageType.APPEND, to=ME, sender=TWO, term=2, log_term=2, index=1, last_index=2, commit=1
-        ), [data(2, 2, 0, b"refused")]
+        behind_nothing = (
+            Message(type=MessageType.APPEND, to=ME, sender=TWO, term=2, log_term=2, index=1, last_index=2, commit=1),
+            [data(2, 2, 0, b"refused")],
+        )
         of_another = attrs.evolve(behind_nothing[0], sender=THREE, log_term=1), [data(2, 2, 0, b"refused, too")]
         if not is_later:
             rig.give(*behind_nothing)
@@ -589,10 +590,10 @@ async def test_probes_of_two_leaders_while_a_write_is_under_way() -> None:
         await trio.sleep(0.5)
         rig.give_append(THREE, 2, (1, 1), data(2, 2, 0, b"two"), data(2, 3, 1, b"two"))
         await rig.settle()
-        while log.last_index < 5:
+        while log.last_index < 5:  # noqa: ASYNC110 - the log tells nobody
             await trio.sleep(0.1)
         assert [frame.term for frame in await log.read(2, 5, 1 << 20)] == [1] * 4, "what is durable, not what waits"
-        while log.last_index > 3:
+        while log.last_index > 3:  # noqa: ASYNC110 - the log tells nobody
             await trio.sleep(0.1)
         rig.give_append(TWO, 3, (2, 3), data(3, 4, 2, b"three"))
         await rig.settle()
