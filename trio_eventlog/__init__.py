@@ -6,25 +6,13 @@
     async with open_client("eventlog://127.0.0.1:8400") as client:       # over the network
         await client.produce("orders", Record(key=b"42", value=b"..."))
 
-Everything an application needs is here; the packages below are the inside.
+Everything an application needs is here; the packages below are the inside. The node and the client are loaded when they are first
+named: a program that only consumes does not wait for storage and Raft.
 """
 
-from trio_eventlog.agent import Node, Surroundings, open_node
-from trio_eventlog.client import (
-    BEGINNING,
-    END,
-    BudgetInfo,
-    Client,
-    ClientSettings,
-    ConsumedBatch,
-    Delivery,
-    NodeStatus,
-    Producer,
-    ProduceResult,
-    TopicDescription,
-    TopicInfo,
-    open_client,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from trio_eventlog.errors import (
     BatchTooLarge,
     CodecError,
@@ -54,7 +42,25 @@ from trio_eventlog.errors import (
     WrongExpectedVersion,
 )
 from trio_eventlog.records import Acks, Batch, Compression, Header, Record
-from trio_eventlog.settings import NodeSettings
+
+if TYPE_CHECKING:
+    from trio_eventlog.agent import Node, Surroundings, open_node
+    from trio_eventlog.client import (
+        BEGINNING,
+        END,
+        BudgetInfo,
+        Client,
+        ClientSettings,
+        ConsumedBatch,
+        Delivery,
+        NodeStatus,
+        Producer,
+        ProduceResult,
+        TopicDescription,
+        TopicInfo,
+        open_client,
+    )
+    from trio_eventlog.settings import NodeSettings
 
 __all__ = [
     "BEGINNING",
@@ -106,3 +112,38 @@ __all__ = [
     "open_client",
     "open_node",
 ]
+
+
+_LOADED_WHEN_NAMED = {
+    "trio_eventlog.agent": ("Node", "Surroundings", "open_node"),
+    "trio_eventlog.client": (
+        "BEGINNING",
+        "END",
+        "BudgetInfo",
+        "Client",
+        "ClientSettings",
+        "ConsumedBatch",
+        "Delivery",
+        "NodeStatus",
+        "ProduceResult",
+        "Producer",
+        "TopicDescription",
+        "TopicInfo",
+        "open_client",
+    ),
+    "trio_eventlog.settings": ("NodeSettings",),
+}
+_MODULE_OF = {name: module for module, names in _LOADED_WHEN_NAMED.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

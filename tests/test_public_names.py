@@ -1,0 +1,54 @@
+"""What `import trio_eventlog` offers, and what it loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trio_eventlog
+
+SOURCE = Path(trio_eventlog.__file__).read_text()
+
+
+def loaded_after(code: str) -> set[str]:
+    """The rooms of the package that are loaded once a new process has run `code`."""
+    report = "import sys; print(*(name for name in sys.modules if name.startswith('trio_eventlog.')))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
+    return {name.split(".")[1] for name in done.stdout.split()}
+
+
+def test_every_name_is_there() -> None:
+    """Those that are loaded when they are named are the same objects as those inside, and type checkers see the same names."""
+    for name in trio_eventlog.__all__:
+        assert getattr(trio_eventlog, name) is not None, name
+    assert set(trio_eventlog.__all__) <= set(dir(trio_eventlog))
+    (typed,) = (node for node in ast.parse(SOURCE).body if isinstance(node, ast.If))
+    seen_by_checkers = {
+        (statement.module, alias.name)
+        for statement in typed.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    loaded = {(module, name) for name, module in trio_eventlog._MODULE_OF.items()}
+    assert seen_by_checkers == loaded
+    assert {name for _, name in loaded} < set(trio_eventlog.__all__)
+
+
+def test_unknown_names() -> None:
+    """As for any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'opne_client'"):
+        trio_eventlog.opne_client  # noqa: B018
+
+
+def test_importing_loads_neither_node_nor_client() -> None:
+    """Every pytest session of an environment with the plugin, and each start of a program, would wait for them."""
+    assert loaded_after("import trio_eventlog") <= {"errors", "ids", "records"}
+
+
+def test_a_client_loads_no_node() -> None:
+    """No driver, no storage, no gossip."""
+    loaded = loaded_after("from trio_eventlog import Record, open_client")
+    assert "client" in loaded
+    assert not loaded & {"agent", "node", "storage", "service", "http", "gossip", "daemon", "cli", "testing", "settings"}
