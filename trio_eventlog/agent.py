@@ -771,7 +771,7 @@ async def _gossip_address(settings: NodeSettings, port: Port, datagrams: Datagra
         try:
             with trio.fail_after(settings.dns_timeout_seconds):
                 found = (await datagrams.resolve(candidate))[0]
-        except (OSError, SettingsError, trio.TooSlowError) as error:
+        except (OSError, trio.TooSlowError) as error:
             logger.warning("where packets of gossip go: %s cannot be looked up: %s", candidate, error or "no answer in time")
             continue
         if is_wildcard(host) and ipaddress.ip_address(found.host).is_loopback:

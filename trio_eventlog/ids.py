@@ -5,6 +5,7 @@ them as 16 hexadecimal digits.
 """
 
 import random
+import re
 from typing import NewType
 
 NodeId = NewType("NodeId", int)
@@ -33,6 +34,10 @@ def format_id(value: int) -> str:
 
 def parse_id(text: str) -> int:
     """The inverse of `format_id`. Raises ValueError when `text` is not 1 to 16 hexadecimal digits."""
-    if not 1 <= len(text) <= 16:
-        raise ValueError(f"an id has 1 to 16 hexadecimal digits, not {text!r}")
+    if _ID.fullmatch(text) is None:
+        raise ValueError(f"an id has 1 to 16 hexadecimal digits, not {text[:32]!r}")
     return int(text, 16)
+
+
+_ID = re.compile("[0-9a-fA-F]{1,16}")
+"""`int` takes signs, blanks, underscores, a prefix and the digits of other scripts as well."""

@@ -12,8 +12,9 @@ from typing import Any
 import attrs
 
 from trio_eventlog.errors import SettingsError
+from trio_eventlog.texts import check_host, check_name, shown
 
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)?\Z", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+)\s*(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)?\Z", re.IGNORECASE | re.ASCII)
 _SIZE_UNITS = {
     "": 1,
     "b": 1,
@@ -26,8 +27,10 @@ _SIZE_UNITS = {
     "gb": 10**9,
     "tb": 10**12,
 }
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|min|h|d)?\Z")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|min|h|d)?\Z", re.ASCII)
 _DURATION_UNITS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
+"""`int` takes underscores and the digits of other scripts as well, and numbers of any length."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 DEFAULT_PORT = 8400
@@ -60,8 +63,13 @@ def parse_address(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError("not an address: write an IPv6 host in brackets, [::1]:8400")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not colon or not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
         raise ValueError("not an address: write HOST:PORT, such as 127.0.0.1:8400")
+    try:
+        check_host(host)
+        check_name(text)
+    except ValueError as error:
+        raise ValueError(f"not an address: {error}") from None
     return host, int(port)
 
 
@@ -120,10 +128,9 @@ def _parse_bool(text: str) -> bool:
 
 
 def _parse_int(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("not a whole number") from None
+    if _WHOLE_NUMBER.fullmatch(text.strip()) is None:
+        raise ValueError("not a whole number")
+    return int(text)
 
 
 def _parse_words(text: str) -> tuple[str, ...]:
@@ -150,6 +157,8 @@ class Kind:
 
 
 TEXT = Kind(metavar="TEXT", parse=str)
+NAME = Kind(metavar="TEXT", parse=str)
+"""What other nodes and people are told: printable, and short enough for a hello."""
 PATH = Kind(metavar="PATH", parse=str)
 ADDRESS = Kind(metavar="HOST:PORT", parse=lambda text: text.strip())
 ADDRESSES = Kind(metavar="HOST:PORT", parse=_parse_words, repeatable=True)
@@ -253,6 +262,11 @@ def _validate(_instance: object, attribute: "attrs.Attribute[object]", value: ob
                 parse(text)
             except ValueError as error:
                 raise refuse(name, text, str(error)) from None
+    if kind is NAME and isinstance(value, str):
+        try:
+            check_name(value)
+        except ValueError as error:
+            raise refuse(name, shown(value), str(error)) from None
     if described.choices and value not in described.choices:
         raise refuse(name, value, f"it is one of {', '.join(described.choices)}")
     if isinstance(value, int | float):

@@ -21,6 +21,7 @@ from trio_eventlog.setting_fields import (
     COUNT,
     DURATION,
     JOIN_TARGETS,
+    NAME,
     PATH,
     SIZE,
     SWITCH,
@@ -34,6 +35,7 @@ from trio_eventlog.setting_fields import (
     settings_of,
     show_value,
 )
+from trio_eventlog.texts import check_host, shown
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -60,7 +62,7 @@ class NodeSettings:
         group="Node and cluster",
     )
     node_name: str = setting(
-        TEXT,
+        NAME,
         "",
         "Name that people and gossip see. Unique in the cluster.",
         group="Node and cluster",
@@ -132,7 +134,7 @@ class NodeSettings:
         minimum=1,
         maximum=99,
     )
-    cluster_name: str = setting(TEXT, "default", "Nodes of another cluster name are refused.", group="Node and cluster")
+    cluster_name: str = setting(NAME, "default", "Nodes of another cluster name are refused.", group="Node and cluster")
     auto_create_topics: bool | None = setting(
         SWITCH,
         None,
@@ -462,6 +464,12 @@ class NodeSettings:
         for name in ("data_dir", "cluster_name"):
             if not getattr(self, name):
                 raise refuse(name, "", "it cannot be empty")
+        if self.node_name and not self.advertise and is_wildcard(parse_address(self.listen)[0]):
+            try:
+                check_host(self.node_name)
+            except ValueError as error:
+                why = f"with listen {self.listen} others are told it as the host where this node is, and {error}; set advertise"
+                raise refuse("node_name", shown(self.node_name), why) from None
         if not self.voters_wanted % 2:
             raise refuse("voters_wanted", self.voters_wanted, "it is even, which tolerates no more failures than one less")
         if bool(self.tls_cert) != bool(self.tls_key):

@@ -54,12 +54,18 @@ lives = st.lists(nonces, min_size=1, max_size=NONCES_MAX).flatmap(
     lambda chain: st.builds(Lives, st.integers(len(chain), (1 << 64) - 1), st.just(tuple(chain)))
 )
 ids = st.integers(1, (1 << 64) - 1).map(NodeId)
+names = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), max_size=60)
+addresses = st.just("") | st.builds(
+    "{}:{}".format,
+    st.from_regex("[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?([.][a-z]{1,9})?", fullmatch=True) | st.just("[fd00::1]"),
+    st.integers(0, 65535),
+)
 hellos = st.builds(
     Hello,
     node_id=ids,
-    cluster_name=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
-    node_name=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
-    address=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    cluster_name=names,
+    node_name=names,
+    address=addresses,
     cluster_id=st.integers(0, (1 << 64) - 1).map(ClusterId),
     bootstrap_expect=st.integers(0, (1 << 32) - 1),
     has_data=st.booleans(),
@@ -314,6 +320,35 @@ def test_the_limits_of_a_hello() -> None:
 def test_a_hello_of_nobody_is_refused() -> None:
     with pytest.raises(CodecError, match="node id 0"):
         decode_hello(encode_hello(attrs.evolve(HELLO, node_id=NodeId(0))))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("address", "x", "not an address"),
+        ("address", "x:", "not an address"),
+        ("address", "x:99999", "not an address"),
+        ("address", "x:\N{ARABIC-INDIC DIGIT FOUR}", "not an address"),
+        ("address", "a b:1", "not an address"),
+        ("address", "a..b:1", "not an address"),
+        ("address", f"{'x' * 64}:1", "not an address"),
+        ("address", "a/b:1", "not an address"),
+        ("address", "a\nb:1", "cannot be printed"),
+        ("node_name", "n1\nERROR the disk is full", "cannot be printed"),
+        ("node_name", "n1\x1b[2J", "cannot be printed"),
+        ("node_name", "n1\u202e", "cannot be printed"),
+        ("cluster_name", "a\x00b", "cannot be printed"),
+        ("known_ids", (NodeId(0),), "node id 0 among the known ids"),
+    ],
+)
+def test_what_a_hello_says_is_checked(name: str, value: object, why: str) -> None:
+    """Nobody behind the decoder meets an address that cannot be taken apart, or a name that begins a line of a log."""
+    with pytest.raises(CodecError, match=why):
+        decode_hello(encode_hello(attrs.evolve(HELLO, **{name: value})))  # type: ignore[arg-type]
+
+
+def test_a_refusal_begins_no_line_of_a_log() -> None:
+    assert decode_refused(encode_refused(Refused(RefusedCode.BUSY, "no\n\x1b[2J"))).text == "no\\n\\x1b[2J"
 
 
 def test_refused_and_back() -> None:

@@ -3,8 +3,7 @@
 import pytest
 import trio
 
-from trio_eventlog.errors import SettingsError
-from trio_eventlog.net.network import join_address, split_address
+from trio_eventlog.net.network import AddressError, join_address, split_address
 from trio_eventlog.net.real_network import RealNetwork
 
 
@@ -32,7 +31,7 @@ def test_there_and_back(address: str, parts: tuple[str, int]) -> None:
     ],
 )
 def test_what_is_no_address_says_why(address: str, says: str) -> None:
-    with pytest.raises(SettingsError, match=says):
+    with pytest.raises(AddressError, match=says):
         split_address(address)
 
 

@@ -555,7 +555,7 @@ async def test_a_wiped_disk_is_another_node() -> None:
 
 async def test_tags_fit() -> None:
     """Also with a long cluster name and address."""
-    tags = node_tags(NodeId(1), address="h" * 250 + ":8400", cluster_name="c" * 255, version="0.1.0.dev0")
+    tags = node_tags(NodeId(1), address="h." * 124 + "h" + ":8400", cluster_name="c" * 255, version="0.1.0.dev0")
     assert len(tags["cluster"]) < 64
     assert tags["cluster"] == cluster_tag("c" * 255) != cluster_tag("c" * 254)
     assert cluster_tag("prod") == "prod"

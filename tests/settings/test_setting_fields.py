@@ -16,7 +16,7 @@ def test_sizes(text: str, size_bytes: int) -> None:
     assert parse_size(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "KiB", "-1", "1.5MiB", "64Kib/s", "0x10"])
+@pytest.mark.parametrize("text", ["", "KiB", "-1", "1.5MiB", "64Kib/s", "0x10", "\N{ARABIC-INDIC DIGIT FOUR}KiB"])
 def test_no_sizes(text: str) -> None:
     """What is no whole number of a known unit is refused."""
     with pytest.raises(ValueError):
@@ -32,14 +32,31 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1s", "nan", "inf", "1 week"])
+@pytest.mark.parametrize("text", ["", "s", "-1s", "nan", "inf", "1 week", "\N{ARABIC-INDIC DIGIT FOUR}s"])
 def test_no_durations(text: str) -> None:
     """What is no number of a known unit is refused."""
     with pytest.raises(ValueError):
         parse_duration(text)
 
 
-@pytest.mark.parametrize("text", ["", "host", ":8400", "host:", "host:x", "host:65536", "::1:8400", "host:-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "host",
+        ":8400",
+        "host:",
+        "host:x",
+        "host:65536",
+        "::1:8400",
+        "host:-1",
+        "host:\N{ARABIC-INDIC DIGIT FOUR}",
+        "a b:1",
+        "a..b:1",
+        "a/b:1",
+        "x\ny:1",
+    ],
+)
 def test_no_addresses(text: str) -> None:
     """Host and port are both needed."""
     with pytest.raises(ValueError):

@@ -28,6 +28,8 @@ from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.lives import Lives, decode_lives, encode_lives
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, GroupId, NodeId
+from trio_eventlog.setting_fields import parse_address
+from trio_eventlog.texts import NAME_BYTES_MAX, check_name, shown
 
 PROTOCOL_VERSION = 1
 """Of the frames and the hello; raised when a node of the version before could not make sense of them."""
@@ -36,8 +38,6 @@ OLDEST_PROTOCOL_VERSION = 1
 
 FRAME_HEADER = struct.Struct("<IIIBBHQ")
 FRAME_HEADER_BYTES = FRAME_HEADER.size
-NAME_BYTES_MAX = 255
-"""Longest cluster name, node name and address in a hello, in UTF-8 bytes."""
 SMALL_FRAME_BYTES = 16 * 1024
 """Frames up to this size are copied out of a buffer that is used again; larger ones are read into their own."""
 KNOWN_IDS_MAX = 256
@@ -371,21 +371,31 @@ def encode_hello(hello: Hello) -> bytes:
 
 
 def decode_hello(body: Buffer) -> Hello:
-    """The inverse. Raises CodecError."""
+    """The inverse, with every value checked: names that can be printed, an address that can be dialled or "", no id 0.
+
+    What a hello says goes into logs, look-ups, certificates and tables; none of these has to ask again what it was given.
+
+    Raises:
+        CodecError: says which value is none.
+    """
     view = memoryview(body)
     if len(view) < _HELLO.size:
         raise CodecError(f"hello: {len(view)} bytes are too few")
     (version, flags, bootstrap_expect, cluster_id, node_id, expected_id) = _HELLO.unpack_from(view)
     if node_id == NOBODY:
         raise CodecError("hello: node id 0")
-    (cluster_name, position) = _decode_text(view, _HELLO.size)
-    (node_name, position) = _decode_text(view, position)
-    (address, position) = _decode_text(view, position)
+    (cluster_name, position) = _decode_name(view, _HELLO.size)
+    (node_name, position) = _decode_name(view, position)
+    (address, position) = _decode_name(view, position)
+    _check_address(address)
     (count, position) = _decode_u16(view, position)
     if count > KNOWN_IDS_MAX:
         raise CodecError(f"hello: {count} known ids, the limit is {KNOWN_IDS_MAX}")
     if len(view) - position < 8 * count:
         raise CodecError(f"hello: {len(view) - position} bytes cannot hold {count} known ids")
+    known_ids = struct.unpack_from(f"<{count}Q", view, position)
+    if NOBODY in known_ids:
+        raise CodecError("hello: node id 0 among the known ids")
     after_ids = position + 8 * count
     oldest_version = 0
     fields: dict[int, memoryview] = {}
@@ -404,7 +414,7 @@ def decode_hello(body: Buffer) -> Hello:
         has_data=bool(flags & _HAS_DATA),
         is_probe=bool(flags & _IS_PROBE),
         expected_id=expected_id,
-        known_ids=struct.unpack_from(f"<{count}Q", view, position),
+        known_ids=known_ids,
         oldest_protocol_version=oldest_version,
         lives=decode_lives(lives) if lives is not None else None,
     )
@@ -445,7 +455,7 @@ def decode_refused(body: Buffer) -> Refused:
     view = memoryview(body)
     (code, position) = _decode_u16(view, 0)
     text = bytes(view[position : position + REFUSED_TEXT_BYTES_MAX])
-    return Refused(code, text.decode(errors="replace"))
+    return Refused(code, shown(text.decode(errors="replace"), REFUSED_TEXT_BYTES_MAX))
 
 
 def _decode_u16(view: memoryview, position: int) -> tuple[int, int]:
@@ -455,14 +465,27 @@ def _decode_u16(view: memoryview, position: int) -> tuple[int, int]:
     return value, position + 2
 
 
-def _decode_text(view: memoryview, position: int) -> tuple[str, int]:
+def _decode_name(view: memoryview, position: int) -> tuple[str, int]:
     (length, position) = _decode_u16(view, position)
     if length > NAME_BYTES_MAX or len(view) - position < length:
         raise CodecError(f"hello: a name of {length} bytes at {position}")
     try:
-        return str(view[position : position + length], "utf-8"), position + length
+        text = str(view[position : position + length], "utf-8")
     except UnicodeDecodeError as error:
         raise CodecError(f"hello: a name that is not UTF-8 at {position}") from error
+    try:
+        check_name(text)
+    except ValueError as error:
+        raise CodecError(f"hello: the name {text!a}: {error}") from error
+    return text, position + length
+
+
+def _check_address(address: str) -> None:
+    if address:
+        try:
+            parse_address(address)
+        except ValueError as error:
+            raise CodecError(f"hello: the address {shown(address)!r}: {error}") from error
 
 
 _CHECKSUM = struct.Struct("<I")

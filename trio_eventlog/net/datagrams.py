@@ -59,7 +59,7 @@ class DatagramNetwork(Protocol):
         """The addresses that "host:port" stands for, of the kind this node's socket can send to; at least one.
 
         Raises:
-            OSError: there is no such host.
+            OSError: there is no such host, or (AddressError) it is no address.
         """
         ...
 

@@ -32,7 +32,7 @@ from trio_eventlog.codec.peer_frame import (
 )
 from trio_eventlog.errors import CodecError, SettingsError
 from trio_eventlog.ids import NOBODY, NodeId, format_id
-from trio_eventlog.net.network import Network, split_address
+from trio_eventlog.net.network import AddressError, Network, split_address
 from trio_eventlog.net.socket_io import SocketIo, drop_front, socket_io
 from trio_eventlog.net.tls import TlsSource, certificate_is_for, names_of_certificate
 
@@ -184,7 +184,7 @@ def judge_certificate(other: Hello, certificate: Mapping[str, Any] | None, peer_
 def _host_of(address: str) -> str:
     try:
         return split_address(address)[0]
-    except SettingsError:
+    except AddressError:
         return ""
 
 
@@ -231,8 +231,8 @@ async def dial(
             raise _why_broken(error, address) from error
         if isinstance(error, CodecError):
             raise OSError(errno.EPROTO, f"{address} does not answer as a peer: {error}") from error
-        if isinstance(error, SettingsError | ValueError):
-            # Addresses come from other nodes too: a malformed one (or one that IDNA refuses) is only unreachable.
+        if isinstance(error, ValueError):
+            # A name for the certificate that IDNA refuses.
             raise OSError(errno.EADDRNOTAVAIL, f"{address!r} cannot be dialled: {error}") from error
         raise
     return greeted

@@ -3,13 +3,14 @@
 `net/real_network.py` has the one over sockets, `testing/network.py` the simulated one.
 """
 
+import errno
 from typing import Protocol
 
 import attrs
 import trio
 
-from trio_eventlog.errors import SettingsError
 from trio_eventlog.setting_fields import format_address, parse_address
+from trio_eventlog.texts import shown
 
 
 @attrs.frozen(slots=True)
@@ -20,6 +21,17 @@ class BoundListener:
     address: str
 
 
+class AddressError(OSError):
+    """A text that is no address. An OSError, as is everything else that keeps an address from being reached: addresses come from
+    other nodes too, and whoever dials or looks up what a stranger wrote has to be ready for one that cannot be reached anyway."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(errno.EADDRNOTAVAIL, text)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class Network(Protocol):
     """Where a node dials and listens. Addresses are "host:port"."""
 
@@ -27,7 +39,7 @@ class Network(Protocol):
         """A new connection, half-closeable. Has no timeout of its own.
 
         Raises:
-            OSError: nobody listens there, or there is no way there.
+            OSError: nobody listens there, there is no way there, or (AddressError) it is no address.
         """
         ...
 
@@ -41,11 +53,11 @@ class Network(Protocol):
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of "host:port" or "[v6]:port". Raises SettingsError saying what is wrong."""
+    """Host and port of "host:port" or "[v6]:port". Raises AddressError saying what is wrong."""
     try:
         return parse_address(address)
     except ValueError as error:
-        raise SettingsError(f"address {address!r}: {error}") from error
+        raise AddressError(f"address {shown(address)!r}: {error}") from error
 
 
 join_address = format_address

@@ -9,7 +9,7 @@ import trio
 
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.net.datagrams import PACKET_BYTES_MAX, Datagrams
-from trio_eventlog.net.network import join_address, split_address
+from trio_eventlog.net.network import AddressError, join_address, split_address
 
 RECEIVE_BUFFER_BYTES = 2 * 1024 * 1024
 """Asked for; the system may give less. A burst, or a short stall of ours, should not lose packets."""
@@ -49,8 +49,8 @@ class RealDatagramNetwork:
         (host, port) = split_address(address)
         try:
             found = await trio.socket.getaddrinfo(host, port, family=self._family, type=socket.SOCK_DGRAM)
-        except UnicodeError as error:
-            raise OSError(f"no host name: {error}") from error
+        except ValueError as error:
+            raise AddressError(f"{address}: no host name: {error}") from error
         return [Address(ipaddress.ip_address(entry[4][0]).packed, port) for entry in found]
 
     def dialable(self, address: Address) -> str:

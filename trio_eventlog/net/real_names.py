@@ -37,7 +37,7 @@ class RealNames:
             return sorted(set(answer.addresses()))
         try:
             found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except UnicodeError as error:
+        except ValueError as error:
             raise OSError(f"no host name: {error}") from error
         return sorted({str(entry[4][0]) for entry in found})
 

@@ -6,7 +6,7 @@ import socket
 
 import trio
 
-from trio_eventlog.net.network import BoundListener, join_address, split_address
+from trio_eventlog.net.network import AddressError, BoundListener, join_address, split_address
 
 LISTEN_BACKLOG = 1024
 KEEPALIVE_IDLE_SECONDS = 15
@@ -27,6 +27,8 @@ class RealNetwork:
                     # Trio says that all attempts failed; people want to know why.
                     raise OSError(number, f"{address}: {os.strerror(number)}") from error
             raise
+        except ValueError as error:
+            raise AddressError(f"{address}: no host name: {error}") from error
         _tune(stream)
         return stream
 

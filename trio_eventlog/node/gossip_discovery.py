@@ -11,7 +11,6 @@ import trio
 
 from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.codec.peer_frame import Hello
-from trio_eventlog.errors import SettingsError
 from trio_eventlog.gossip import events as gossip_events
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.ids import NOBODY, NodeId, format_id, parse_id
@@ -26,6 +25,7 @@ from trio_eventlog.net.discovery import (
 )
 from trio_eventlog.net.network import Network, join_address, split_address
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.texts import shown
 
 ROLE = "eventlog"
 CLUSTER_TAG_LENGTH_MAX = 64
@@ -33,6 +33,8 @@ ADDRESS_TAG_LENGTH_MAX = 255
 WARNING_SECONDS = 600.0
 """How long a warning is shown after it was last noticed; a conflict is noticed again with every exchange of tables."""
 WARNINGS_MAX = 64
+META_BYTES_MAX = 512
+"""Of all tags of a member together."""
 
 
 def node_tags(node_id: NodeId, *, address: str, cluster_name: str, version: str) -> dict[str, str]:
@@ -133,10 +135,11 @@ class GossipDiscovery:
         is_suspect = gossip_member.is_suspect and gossip_member.status is gossip_events.MemberStatus.ALIVE
         return Seen(
             node_id=NOBODY if member is None else member.node_id,
-            name=gossip_member.name,
+            name=shown(gossip_member.name),
             address=self.driver.shown(gossip_member.address) if member is None else member.address,
             status="suspect" if is_suspect else gossip_member.status.name.lower(),
-            tags=gossip_member.tags,
+            # Bytes that are not UTF-8 fit into no answer to a client.
+            tags={shown(name): shown(value, META_BYTES_MAX) for name, value in gossip_member.tags.items()},
         )
 
     def warnings(self) -> list[str]:
@@ -255,7 +258,7 @@ def member_of(member: gossip_events.Member, host: str) -> Member | None:
         node_id = NodeId(parse_id(tags.get("id", "")))
         address = tags.get("addr") or join_address(host, int(tags.get("port", "")))
         split_address(address)
-    except (ValueError, SettingsError):
+    except (ValueError, OSError):
         return None
     if node_id == NOBODY:
         return None

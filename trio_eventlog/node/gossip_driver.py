@@ -70,6 +70,7 @@ from trio_eventlog.gossip.settings import LAN, SerfSettings, SwimSettings
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.mux import ConnectionInfo
 from trio_eventlog.net.network import Network, split_address
+from trio_eventlog.texts import shown
 
 logger = logging.getLogger(__name__)
 
@@ -495,7 +496,7 @@ class GossipDriver:
             await self._exchange(exchange.address, is_join=exchange.is_join)
         except _STREAM_ERRORS as error:
             self._counts["exchanges failed"] += 1
-            logger.info("no exchange with %s at %s: %s", exchange.name, self.shown(exchange.address), _text(error))
+            logger.info("no exchange with %s at %s: %s", shown(exchange.name), self.shown(exchange.address), _text(error))
 
     async def _ping_by_stream(self, ping: StreamPing) -> None:
         question = Ping(sequence=ping.sequence, target=ping.name, source=self.address, source_name=self.name)
@@ -504,7 +505,7 @@ class GossipDriver:
             if isinstance(answer, Ack) and answer.sequence == ping.sequence:
                 await self._ask(lambda serf, now: serf.stream_ack(ping.sequence, now))
         except _STREAM_ERRORS as error:
-            logger.debug("no answer by stream from %s: %s", ping.name, _text(error))
+            logger.debug("no answer by stream from %s: %s", shown(ping.name), _text(error))
 
     async def _exchange(self, address: Address, *, is_join: bool) -> None:
         request = await self._ask(lambda serf, now: serf.push_pull(is_join=is_join))
@@ -651,25 +652,25 @@ class GossipDriver:
             case MemberJoined(member=member, has_flapped=has_flapped):
                 if member.name != self.name:
                     again = " again" if has_flapped else ""
-                    self._say(logging.INFO, "%s at %s is alive%s", _plain(member.name), self.shown(member.address), again)
+                    self._say(logging.INFO, "%s at %s is alive%s", shown(member.name), self.shown(member.address), again)
             case MemberFailed(member=member):
-                self._say(logging.WARNING, "%s at %s has failed", _plain(member.name), self.shown(member.address))
+                self._say(logging.WARNING, "%s at %s has failed", shown(member.name), self.shown(member.address))
             case MemberLeft(member=member):
-                self._say(logging.INFO, "%s has left", _plain(member.name))
+                self._say(logging.INFO, "%s has left", shown(member.name))
             case MemberReaped(member=member):
-                self._say(logging.INFO, "%s is forgotten", _plain(member.name))
+                self._say(logging.INFO, "%s is forgotten", shown(member.name))
             case MemberSuspected(name=name, accuser=accuser):
-                self._say(logging.INFO, "%s is suspected by %s", _plain(name), _plain(accuser))
+                self._say(logging.INFO, "%s is suspected by %s", shown(name), shown(accuser))
             case NameConflict(name=name):
                 self.warn(f"conflict {name}", "%s", self.conflict_text(event))
             case SuspicionRefuted():
                 self.warn("refuted", "others had no answer from this node in time: it is slow, or packets are lost")
             case OnlyStreamsWork(name=name):
-                self.warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", _plain(name))
+                self.warn(f"udp {name}", "%s answers on TCP but not on UDP: is UDP blocked?", shown(name))
             case LoopStalled(seconds=seconds):
                 self.warn("stalled", "this process stood still for %.1f s; nobody is accused for it", seconds)
             case MergeRefused(reason=reason):
-                self.warn("merge", "gossip with another node was refused: %s", reason)
+                self.warn("merge", "gossip with another node was refused: %s", shown(reason))
             case _:
                 pass
 
@@ -722,11 +723,6 @@ _STREAM_ERRORS = (
     Overloaded,
     ShuttingDown,
 )
-
-
-def _plain(name: str) -> str:
-    """A name as strangers may choose it, without what would begin a line of its own in a log."""
-    return name if name.isprintable() else ascii(name)
 
 
 def _text(error: BaseException) -> str:
