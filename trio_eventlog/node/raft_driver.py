@@ -68,7 +68,6 @@ class DriverSettings:
         under_way_max: proposals given to the core and not yet answered; more wait in the queue.
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
-        catch_up_messages_max: APPENDs waiting for the disk, for each follower.
         apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
         commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
             one with entries to carry it.
@@ -82,7 +81,6 @@ class DriverSettings:
     under_way_max: int = 65536
     append_bytes_max: int = 1 << 20
     apply_bytes_max: int = 4 << 20
-    catch_up_messages_max: int = 256
     apply_at_once_max: int = 256
     commit_notice_seconds: float = 0.005
     read_retry_ticks: int = 5
@@ -298,7 +296,7 @@ class RaftDriver:
 
     def report_unreachable(self, node_id: NodeId) -> None:
         """What was sent to the peer did not arrive."""
-        self._request(lambda: self._core.report_unreachable(node_id))
+        self._request(lambda: self._begin_again(node_id))
 
     def peer_reset(self, node_id: NodeId) -> None:
         """The peer's process is gone. When it led, `campaign_if_leader_lost` should follow after a little random time."""
@@ -395,6 +393,9 @@ class RaftDriver:
         while self._applied_notices:
             index, change = self._applied_notices.popleft()
             if change is not None:
+                # A leader may be removed by it, and then tells nobody any more that the change is committed: its only follower
+                # would wait for it in every election, for ever.
+                self._send_commit_notices()
                 try:
                     configuration = core.apply_configuration(change, index)
                     self._heard_at = {node: at for node, at in self._heard_at.items() if node in configuration.nodes}
@@ -734,6 +735,10 @@ class RaftDriver:
             return
         if not self._is_of_this_leadership(message):
             return  # it had to wait for the disk, and the log may hold other entries there now
+        behind = self._catch_up.get(message.to)
+        if behind and message.index != behind[-1].last_index:
+            # The follower has refused something, or something was lost: what waits would be refused too, or arrive twice.
+            behind.clear()
         if message.last_index == message.index:
             # Half of all messages of a leader with one producer: each commit would be told to every follower, and answered.
             self._commit_notices[message.to] = message
@@ -741,7 +746,6 @@ class RaftDriver:
             return
         # This one carries a newer commit index.
         self._commit_notices.pop(message.to, None)
-        behind = self._catch_up.get(message.to)
         if not behind:
             frames = self._log.cached(message.index + 1, message.last_index, _NO_BOUND)
             if frames is not None and frames[-1].index == message.last_index:
@@ -753,11 +757,19 @@ class RaftDriver:
             self._catch_up_wanted[message.to] = trio.Event()
             assert self._nursery is not None
             self._nursery.start_soon(self._catch_up_loop, message.to)
-        if len(behind) >= self._settings.catch_up_messages_max:
-            self._core.report_unreachable(message.to)
+        if len(behind) >= self._core.settings.max_inflight_messages:
+            # More than the core has under way: the follower acknowledges what was never sent to it.
+            self._begin_again(message.to)
             return
         behind.append(message)
         self._catch_up_wanted[message.to].set()
+
+    def _begin_again(self, node_id: NodeId) -> None:
+        """Something did not get to the follower: the core asks where it stands, and what waits for it here has no use any more."""
+        self._core.report_unreachable(node_id)
+        if node_id in self._catch_up:
+            self._catch_up[node_id].clear()
+            self._commit_notices.pop(node_id, None)
 
     async def _commit_notice_loop(self) -> None:
         """Tell followers of the commit index when no entries came along to do so."""
@@ -765,24 +777,34 @@ class RaftDriver:
             await self._commit_notice_wanted.wait()
             self._commit_notice_wanted = trio.Event()
             await trio.sleep(self._settings.commit_notice_seconds)
-            notices, self._commit_notices = self._commit_notices, {}
-            for message in notices.values():
-                if self._is_of_this_leadership(message):
-                    self._send(self.group_id, message, ())
+            self._send_commit_notices()
+
+    def _send_commit_notices(self) -> None:
+        notices, self._commit_notices = self._commit_notices, {}
+        for message in notices.values():
+            if self._catch_up.get(message.to):
+                # It counts on entries that still wait for the disk. Before them it would be refused, and all of them sent again.
+                self._commit_notices[message.to] = message
+            elif self._is_of_this_leadership(message):
+                self._send(self.group_id, message, ())
 
     async def _catch_up_loop(self, node_id: NodeId) -> None:
         """APPENDs to one follower that need the disk, in order; those that come meanwhile wait behind them."""
         behind = self._catch_up[node_id]
         while True:
             while not behind:
+                if node_id in self._commit_notices:
+                    self._commit_notice_wanted.set()
                 self._catch_up_wanted[node_id] = trio.Event()
                 await self._catch_up_wanted[node_id].wait()
             message = behind[0]
-            sent = False
             frames = await self._read_for(message)
+            if not behind or behind[0] is not message:
+                continue  # the core has begun again meanwhile
+            behind.popleft()
+            sent = False
             if frames and frames[-1].index == message.last_index and self._is_of_this_leadership(message):
                 sent = self._send(self.group_id, message, frames)
-            behind.popleft()
             if not sent:
                 behind.clear()
                 self.report_unreachable(node_id)
