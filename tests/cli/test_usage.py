@@ -6,21 +6,29 @@ import io
 import itertools
 import json
 import logging
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_eventlog.cli import main, make_parser
-from trio_eventlog.cli.arguments import client_settings_of
+from trio_eventlog.cli.arguments import check_reachable, client_settings_of
 from trio_eventlog.cli.bench import make_batch
 from trio_eventlog.cli.consume import _WRITERS, start
 from trio_eventlog.cli.output import duration_text, print_table, size_text
 from trio_eventlog.cli.produce import LineSplitter
 from trio_eventlog.client import BEGINNING, END
-from trio_eventlog.errors import SettingsError
+from trio_eventlog.errors import SettingsError, Unavailable
 from trio_eventlog.logs import set_up_logging
 from trio_eventlog.records import Header, Record
+from trio_eventlog.testing.network import SimNetwork
 
 
 @pytest.mark.parametrize(
@@ -76,12 +84,96 @@ def test_settings_errors(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["topics", "list", "--tagret", "x"], ["usage: trio-eventlog topics list", "--tagret x; did you mean --target?"]),
+        (["topics", "list", "--tagret=x"], ["did you mean --target?"]),
+        (["topics", "list", "more"], ["usage: trio-eventlog topics list", "unknown argument more\n"]),
+        (["topcs", "list"], ["there is no 'topcs'; did you mean topics?", "There are serve, demo"]),
+        (["topics", "lst"], ["usage: trio-eventlog topics", "there is no 'lst'; did you mean list?"]),
+        (["serve", "--nod-name", "x"], ["usage: trio-eventlog serve", "did you mean --node-name?"]),
+        (["--verbose", "status"], ["usage: trio-eventlog ", "unknown argument --verbose"]),
+    ],
+)
+def test_what_was_perhaps_meant(arguments: list[str], texts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage is that of the command that was typed, in few lines, and the nearest flag or command is named."""
+    with pytest.raises(SystemExit):
+        main(arguments)
+    error = capsys.readouterr().err
+    for text in texts:
+        assert text in error
+    assert error.count("\n") < 15
+
+
+def test_arguments_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python hands such bytes on as surrogates, which no message can carry."""
+    assert main(["topics", "describe", os.fsdecode(b"a\xff")]) == 2
+    assert "argument b'a\\xff' is no text in utf-8" in capsys.readouterr().err
+
+
+CLOSED = {
+    "output": ("status", ">&-", 1, "standard output is closed"),
+    "input": ("topics list --timeout 100ms", "<&-", 1, "no node can be connected to"),
+    "error": ("topics list --timeout 100ms", "2>&-", 1, ""),
+    "all": ("topics list --timeout 100ms", "<&- >&- 2>&-", 1, ""),
+    "full": ("log verify HERE", ">/dev/full", 1, "standard output: No space left on device; what was written"),
+    "full, in JSON": ("log verify HERE --json", ">/dev/full", 1, "standard output: No space left on device"),
+}
+
+
+@pytest.mark.parametrize("is_buffered", [True, False])
+@pytest.mark.parametrize("case", CLOSED)
+def test_streams_that_are_closed_or_full(case: str, is_buffered: bool, tmp_path: Path) -> None:
+    """One line where there is a standard error to take it, an exit code, and no traceback."""
+    command, streams, code, text = CLOSED[case]
+    (tmp_path / "groups" / "0000000000000000" / "log").mkdir(parents=True)
+    line = f"{sys.executable} -m trio_eventlog {command.replace('HERE', str(tmp_path))} {streams}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", line],
+        env=os.environ | {"TRIO_EVENTLOG_TARGET": "127.0.0.1:1", "PYTHONUNBUFFERED": "" if is_buffered else "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr
+    assert done.stderr.count("\n") == (1 if text else 0), done.stderr
+
+
+def test_letters_that_the_locale_does_not_have(tmp_path: Path) -> None:
+    """They are refused as arguments, and written as escapes."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "trio_eventlog", "log", "verify", str(tmp_path / "größe")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "is no text in ascii" in done.stderr
+    code = "from trio_eventlog.cli.output import *; open_closed_streams(); print_table(('gr\\u00f6\\u00dfe',), [('\\u2192',)])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "gr\\xf6\\xdfe\n\\u2192\n"
+
+
+async def test_somebody_comes_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    """A node that is just starting is waited for; one address of several is enough; and what is wrong is told of each."""
+    network = SimNetwork(random.Random(1))
+    with pytest.raises(Unavailable, match=r"a:1: nobody listens there; b:2: nobody listens there\), tried for 5 s"):
+        await check_reachable("a:1,b:2", network.host("c"), 5.0)
+    assert trio.current_time() == pytest.approx(5.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(check_reachable, "a:1,b:2", network.host("c"), 5.0)
+        await trio.sleep(3)
+        bound = await network.host("b").listen("b:2")
+    assert trio.current_time() < 9
+    await bound.listener.aclose()
+
+
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1, and one line that says who was asked and why it failed."""
     assert main(["topics", "list", "--target", "127.0.0.1:1", "--timeout", "200ms"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("trio-eventlog: UNAVAILABLE: ")
-    assert "127.0.0.1:1" in error
+    assert "(127.0.0.1:1: Connection refused), tried for 0.2 s" in error
     assert error.count("\n") == 1
     assert main(["topics", "list", "--target", "http://x"]) == 1
     assert "eventlog://HOST:PORT" in capsys.readouterr().err

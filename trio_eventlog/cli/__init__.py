@@ -6,14 +6,14 @@
 Exit codes: 0 done; 1 refused or failed, with one line to standard error that says what, why and what to do; 2 usage.
 """
 
-import argparse
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from trio_eventlog.cli import bench, cluster, consume, demo, log, produce, serve, topics
-from trio_eventlog.cli.output import complain
+from trio_eventlog.cli.arguments import Parser
+from trio_eventlog.cli.output import OutputFailed, complain, discard_output, open_closed_streams, output_failure
 from trio_eventlog.errors import EventLogError, SettingsError
 
 FAILED = 1
@@ -21,10 +21,11 @@ USAGE = 2
 INTERRUPTED = 130
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="trio-eventlog", description="A replicated, append-only event log.", allow_abbrev=False)
+def make_parser() -> Parser:
+    parser = Parser(prog="trio-eventlog", description="A replicated, append-only event log.")
     version = importlib.metadata.version("trio-eventlog")
     parser.add_argument("--version", action="version", version=f"trio-eventlog {version}")
+    parser.set_defaults(writes_output=True)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (serve, demo, produce, consume, topics, cluster, log, bench):
         command.add_parser(commands)
@@ -33,37 +34,67 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parsed = make_parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = parsed.run
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    is_output_closed = 1 in open_closed_streams()
+    parsed = make_parser().parse_args(given)
     try:
-        code = run(parsed)
+        _check_text(given)
+        if is_output_closed and parsed.writes_output:
+            raise OutputFailed("standard output is closed: give it a file, or /dev/null")
+        code: int = parsed.run(parsed)
         sys.stdout.flush()
         return code
-    except SettingsError as error:
-        complain(error)
-        return USAGE
-    except EventLogError as error:
-        complain(error)
-        return FAILED
-    except BrokenPipeError:
-        # Whoever read our output has had enough, as `head` does. Python would complain about it once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except Exception as error:
+        return _told(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseExceptionGroup as group:
-        return _run_failed(group)
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        return INTERRUPTED
 
 
-def _run_failed(group: BaseExceptionGroup[BaseException]) -> int:
-    """Tasks fail in groups. The first error with a name for people is told; anything else is a fault of ours, shown whole."""
-    for kind, code in ((SettingsError, USAGE), (EventLogError, FAILED), (KeyboardInterrupt, INTERRUPTED)):
-        found = group.subgroup(kind)
-        if found is not None:
-            error: BaseException = found
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            if isinstance(error, EventLogError):
-                complain(error)
-            return code
-    raise group
+def _check_text(given: Sequence[str]) -> None:
+    """Python hands bytes that are no text on as lone surrogates, which nothing can encode."""
+    for text in given:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            raise SettingsError(
+                f"argument {os.fsencode(text)!r} is no text in {encoding}: names and values are text, in the encoding of the locale"
+            ) from None
+
+
+def _told(error: Exception) -> int:
+    """The exit code for an error that is for people, which is told them. Anything else is a fault of ours, and raised again.
+
+    Tasks fail in groups: the first error with a name for people is the one.
+    """
+    for kind, code in ((SettingsError, USAGE), (EventLogError, FAILED), (BrokenPipeError, 0), (OSError, FAILED)):
+        found = _first(error, kind)
+        if isinstance(found, EventLogError):
+            complain(found)
+        elif isinstance(found, BrokenPipeError):
+            # Whoever read our output has had enough, as `head` does. Python would complain about it once more when it exits.
+            discard_output()
+        elif isinstance(found, OSError):
+            failed = output_failure(found)
+            if failed is None:
+                continue
+            complain(failed)
+            discard_output()
+        else:
+            continue
+        return code
+    raise error
+
+
+def _first(error: BaseException, kind: type[Exception]) -> BaseException | None:
+    """`error` itself, or the first of its group, if it is of this kind."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error if isinstance(error, kind) else None
+    found: BaseException | None = error.subgroup(kind)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -1,30 +1,75 @@
 """What commands share: flags of every client command, and a client made from them."""
 
 import argparse
+import difflib
 import os
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 import trio
 
 from trio_eventlog.client import Client, ClientSettings, open_client
-from trio_eventlog.errors import SettingsError
+from trio_eventlog.client.target import SERVICE_SCHEME, parse_target
+from trio_eventlog.errors import SettingsError, Unavailable
+from trio_eventlog.net.network import Network
+from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.tls import build_client_context
 from trio_eventlog.setting_fields import parse_duration, parse_size, settings_of
 from trio_eventlog.settings import load_settings, read_settings_file
 
 DEFAULT_TARGET = "eventlog://127.0.0.1:8400"
 
+REACH_SECONDS_MAX = 5.0
+"""How long a command without --timeout looks for a node that can be connected to."""
+KNOCK_INTERVAL_SECONDS = 0.2
+"""Between two tries to connect to one address."""
+
 Commands = Any
 """What `add_subparsers` gives; argparse does not name its type."""
 
 
-def add_command(commands: Commands, name: str, help: str, **more: Any) -> argparse.ArgumentParser:  # noqa: A002
-    """A command whose flags cannot be abbreviated: an abbreviation that works today would break with the next flag."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help, description=help[:1].upper() + help[1:] + ".", allow_abbrev=False, **more
-    )
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are those of the command that was typed, and name what was perhaps meant.
+
+    Flags cannot be abbreviated: an abbreviation that works today would break with the next flag.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(allow_abbrev=False, **more)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """argparse collects what commands do not know, and has the outermost parser complain of it, with its own usage."""
+        (parsed, unknown) = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [text for text in unknown if text.startswith("-")]
+            guess = _nearest(flags[0].partition("=")[0], self._option_string_actions) if flags else ""
+            self.error(f"unknown argument{'s' if len(unknown) > 1 else ''} {' '.join(unknown)}{guess}")
+        assert parsed is not None
+        return parsed, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse has no other seam for this; from Python 3.14 on it makes suggestions by itself.
+        if action.choices is not None and value not in action.choices and isinstance(action, argparse._SubParsersAction):
+            known = list(action.choices)
+            raise argparse.ArgumentError(action, f"there is no {value!r}{_nearest(value, known)} There are {', '.join(known)}")
+        super()._check_value(action, value)
+
+    def error(self, message: str) -> NoReturn:
+        """Usage, the error, and where help is; exit code 2."""
+        super().error(f"{message}\n`{self.prog} --help` explains")
+
+
+def _nearest(text: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(text, known, n=1)
+    return f"; did you mean {found[0]}?" if found else "."
+
+
+def add_command(commands: Commands, name: str, help: str, **more: Any) -> Parser:  # noqa: A002
+    """A command of `commands`."""
+    parser: Parser = commands.add_parser(name, help=help, description=help[:1].upper() + help[1:] + ".", **more)
     return parser
 
 
@@ -117,9 +162,47 @@ def run_with_client(arguments: argparse.Namespace, act: Callable[[Client, argpar
     """Open a client as the flags say, and `act` with it. Returns the exit code."""
     settings = client_settings_of(arguments)
     tls = tls_of(arguments)
+    target = target_of(arguments)
 
     async def run() -> int:
-        async with open_client(target_of(arguments), settings=settings, tls=tls) as client:
+        await check_reachable(target, RealNetwork(), arguments.timeout or REACH_SECONDS_MAX)
+        async with open_client(target, settings=settings, tls=tls) as client:
             return await act(client, arguments)
 
     return trio.run(run)
+
+
+async def check_reachable(target: str, network: Network, seconds_max: float) -> None:
+    """Until one of the target's addresses takes a connection. SRV records are left to the client, which looks them up.
+
+    A client goes on trying for as long as a call may take, which is right for a program and half a minute of silence for a person.
+
+    Raises:
+        InvalidArgument: the target is malformed.
+        Unavailable: none did within `seconds_max`; the text says of each why.
+    """
+    if target.startswith(SERVICE_SCHEME):
+        return
+    reasons = dict.fromkeys(parse_target(target), f"no answer within {seconds_max:g} s")
+    with trio.move_on_after(seconds_max):
+        async with trio.open_nursery() as nursery:
+
+            async def knock(address: str) -> None:
+                while True:
+                    try:
+                        stream = await network.open_stream(address)
+                    except OSError as error:
+                        reasons[address] = (error.strerror or str(error)).removeprefix(f"{address}: ")
+                        await trio.sleep(KNOCK_INTERVAL_SECONDS)
+                    else:
+                        await trio.aclose_forcefully(stream)
+                        nursery.cancel_scope.cancel()
+
+            for address in reasons:
+                nursery.start_soon(knock, address)
+        return
+    tried = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
+    raise Unavailable(
+        f"no node can be connected to ({tried}), tried for {seconds_max:g} s: is a node running there? --target or"
+        " TRIO_EVENTLOG_TARGET names others, --timeout waits longer"
+    )

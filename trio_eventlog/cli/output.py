@@ -1,6 +1,8 @@
 """How answers and errors look."""
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +10,58 @@ from typing import Any
 import attrs
 
 from trio_eventlog.errors import EventLogError
+
+
+class OutputFailed(EventLogError):
+    """Standard output does not take what is written to it."""
+
+    code = "OUTPUT"
+
+
+def open_closed_streams() -> set[int]:
+    """Put /dev/null where standard input, output or error is closed; returns which were.
+
+    Otherwise the next file or connection that is opened becomes standard output, and what is printed goes there.
+    """
+    closed: set[int] = set()
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # The lowest number that is free, which is this one.
+            assert opened == number
+            os.set_inheritable(number, True)
+            closed.add(number)
+    if 0 in closed:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if 1 in closed:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if 2 in closed:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal or a locale that has no such letter is given what it has.
+            stream.reconfigure(errors="backslashreplace")
+    return closed
+
+
+_WRITE_ERRNOS = frozenset((errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC))
+
+
+def output_failure(error: OSError) -> OutputFailed | None:
+    """`error` as one of standard output, if it is one.
+
+    It does not say where it comes from. But what names a file has a file name, the disk of a node raises errors of its own, and
+    connections end with other numbers.
+    """
+    if error.errno not in _WRITE_ERRNOS or error.filename is not None:
+        return None
+    return OutputFailed(f"standard output: {error.strerror}; what was written there is not complete")
+
+
+def discard_output() -> None:
+    """Nothing more comes to standard output, not even when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(error: EventLogError) -> None:

@@ -12,12 +12,14 @@ def add_parser(commands: Commands) -> None:
         commands,
         "serve",
         "run one node",
+        usage="trio-eventlog serve [--config FILE] [--SETTING VALUE ...]",
         epilog="Every setting can also be given as a variable (TRIO_EVENTLOG_SEGMENT_BYTES=64MiB) or in the file"
         ' (segment_bytes = "64MiB"). A flag comes before a variable, a variable before the file.',
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; also TRIO_EVENTLOG_CONFIG")
     add_flags(parser, NodeSettings)
-    parser.set_defaults(run=run)
+    # A supervisor may close what it does not read.
+    parser.set_defaults(run=run, writes_output=False)
 
 
 def run(arguments: argparse.Namespace) -> int:

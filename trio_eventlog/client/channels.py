@@ -155,7 +155,7 @@ def _unavailable(address: str, error: Exception) -> EventLogError:
     if isinstance(error, EventLogError):
         return error
     if isinstance(error, OSError):
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).removeprefix(f"{address}: ")
     else:
         # Trio's SSLStream puts the handshake's own error behind a BrokenResourceError.
         reason = str(error.__cause__ or error) or "the connection broke"
