@@ -338,7 +338,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("threads", "cli/consume.py"): COMMAND,
     ("threads", "cli/produce.py"): COMMAND,
     ("sockets", "cli/local_cluster.py"): COMMAND,
-    ("files", "cli/__init__.py"): COMMAND,
+    ("files", "cli/output.py"): COMMAND,
     ("files", "cli/log.py"): COMMAND,
     ("clock", "testing/campaign.py"): "many runs beside each other: it starts simulations and is not inside of one",
     ("threads", "testing/campaign.py"): "one process for each processor, with a simulation in each",
