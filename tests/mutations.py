@@ -251,6 +251,24 @@ MUTATIONS = (
         "validator=_whole(-RETENTION_SECONDS_MAX, RETENTION_SECONDS_MAX)",
     ),
     Mutation(
+        "a term far ahead is adopted",
+        "trio_eventlog/raft/node.py",
+        "        if message.term > self._term and (message.term > TERM_MAX or message.term - self._term > TERM_JUMP_MAX):\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a number beyond its bound comes out of a peer's message",
+        "trio_eventlog/codec/raft_message.py",
+        "    if term | log_term | commit_term > TERM_MAX or index | last_index | commit | reject_hint > INDEX_MAX:\n",
+        "    if term | log_term | commit_term > TERM_MAX:\n",
+    ),
+    Mutation(
+        "a term that was set back keeps its vote",
+        "trio_eventlog/storage/repair.py",
+        "vote=NOBODY, commit=",
+        "vote=state.vote, commit=",
+    ),
+    Mutation(
         "a committed command out of bounds ends the node",
         "trio_eventlog/node/appliers.py",
         "            self._machine.skip(frame.index)\n            return InvalidArgument(",

@@ -54,6 +54,7 @@ from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
+from trio_eventlog.node.line_limit import LineLimit
 from trio_eventlog.node.reconciler import NodeReport, Reconciler
 from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
 from trio_eventlog.node.replica import Replica
@@ -169,6 +170,7 @@ class Node:
         self._edge_scope = trio.CancelScope()
         self._stop_scope = trio.CancelScope()
         self._is_over = False
+        self._dropped_lines = LineLimit()
         limit = surroundings.descriptors_max
         if limit is None:
             limit = descriptors_max(raises=bool(settings.raise_descriptor_limit))
@@ -626,7 +628,8 @@ class Node:
         try:
             message, frames = decode_message(body)
         except CodecError as error:
-            logger.warning("a message of %s was dropped: %s", format_id(node_id), error)
+            if (more := self._dropped_lines.take()) is not None:
+                logger.warning("a message of %s was dropped: %s%s", format_id(node_id), error, more)
             return
         if message.sender != node_id or message.to != self.node_id:
             logger.warning(

@@ -1,4 +1,4 @@
-"""`log verify` and `log dump`, on real directories: whole ones are called whole, and no flipped bit is missed."""
+"""`log verify`, `log dump` and `log repair`, on real directories: whole ones are called whole, and no flipped bit is missed."""
 
 import json
 import shutil
@@ -8,10 +8,11 @@ import attrs
 import pytest
 import trio
 
+from trio_eventlog.bounds import TERM_BY_ELECTIONS_MAX, TERM_MAX, TERM_REPAIRED
 from trio_eventlog.cli import main
 from trio_eventlog.codec.batch import batch_entry, encode_records
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
-from trio_eventlog.ids import NodeId
+from trio_eventlog.ids import NOBODY, NodeId
 from trio_eventlog.raft import HardState
 from trio_eventlog.records import Record
 from trio_eventlog.storage.hard_state import HardStateFile
@@ -177,3 +178,49 @@ async def test_refusals(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "a node is using it" in capsys.readouterr().err
     finally:
         lock.release()
+
+
+async def set_term(home: Path, term: int) -> Path:
+    path = home / "groups" / "0000000000000001" / "hard_state"
+    async with await HardStateFile.open(RealDisk(), str(path), is_repair=True) as hard_state:
+        await hard_state.save(attrs.evolve(hard_state.state, term=term, vote=NodeId(3)))
+    return path
+
+
+@pytest.mark.parametrize("term", [(1 << 64) - 1, TERM_MAX, TERM_BY_ELECTIONS_MAX + 1])
+async def test_a_term_that_no_elections_led_to_is_set_back(home: Path, capsys: pytest.CaptureFixture[str], term: int) -> None:
+    """Once somebody has said that every node is stopped; before, it is only shown. A second run finds nothing to do."""
+    path = await set_term(home, term)
+    before = path.read_bytes()
+    assert await run("log", "repair", str(home)) == 1
+    printed = capsys.readouterr().out
+    assert f"term {term} would be set back" in printed
+    assert "--every-node-is-stopped" in printed
+    assert path.read_bytes() == before
+    assert await run("log", "repair", str(home), "--every-node-is-stopped") == 0
+    assert f"term {term} was set back to {TERM_REPAIRED}" in capsys.readouterr().out
+    async with await HardStateFile.open(RealDisk(), str(path)) as hard_state:
+        assert (hard_state.state.term, hard_state.state.vote) == (TERM_REPAIRED, NOBODY)
+    assert await run("log", "verify", str(home)) == 0
+    assert await run("log", "repair", str(home)) == 0
+
+
+async def test_a_term_that_elections_led_to_stays(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So does its vote."""
+    path = await set_term(home, TERM_BY_ELECTIONS_MAX)
+    before = path.read_bytes()
+    assert await run("log", "repair", str(home), "--every-node-is-stopped") == 0
+    assert path.read_bytes()[:8192] == before[:8192]
+    assert "elections lead to" in capsys.readouterr().out
+
+
+async def test_a_term_is_not_set_back_below_an_entry(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That term would be given twice."""
+    await set_term(home, TERM_MAX)
+    log = home / "groups" / "0000000000000001" / "log"
+    async with open_segmented_log(RealDisk(), str(log), LogSettings(segment_bytes=600, preallocate_bytes=4096)) as opened:
+        await opened.append(
+            [encode_entry(EntryKind.NO_OP, term=TERM_REPAIRED, index=ENTRIES + 1, base_offset=opened.log_end_offset)]
+        )
+    assert await run("log", "repair", str(home), "--every-node-is-stopped") == 1
+    assert f"holds entries of term {TERM_REPAIRED}" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Every field of every admin call, at its bounds and beyond: answered or refused, and no node is the worse for it, ever."""
+"""Numbers at their bounds and beyond, in admin calls and from peers: answered or refused, and no node is the worse for it, ever."""
 
 import pytest
 import trio
@@ -6,11 +6,19 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.cluster.helpers import ADMIN, QUICK, values_on
 from tests.extremes import extreme_requests
+from trio_eventlog.bounds import TERM_MAX
 from trio_eventlog.codec.catalog import decode_command
-from trio_eventlog.errors import CodecError, EventLogError, InvalidArgument
-from trio_eventlog.ids import CATALOG_GROUP
+from trio_eventlog.codec.peer_frame import FrameKind, encode_frame
+from trio_eventlog.codec.raft_message import encode_message
+from trio_eventlog.errors import CodecError, DamagedData, EventLogError, InvalidArgument
+from trio_eventlog.ids import CATALOG_GROUP, GroupId
+from trio_eventlog.net.links import Lane
 from trio_eventlog.node.replica import Replica
+from trio_eventlog.raft import TRANSFER_CAMPAIGN, HardState, Message, MessageType
+from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.repair import repair_term
 from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.disk import CrashMode
 from trio_eventlog.v1 import admin_pb2
 
 POISON = (
@@ -79,3 +87,58 @@ async def test_what_a_former_release_has_poisoned_comes_back() -> None:
         await client.create_topic("payments")
         await restart_all(cluster)
         assert set(cluster.node("n1")._replicas.machine.topics) == {"orders", "payments"}
+
+
+@pytest.mark.parametrize("term", [TERM_MAX + 1, (1 << 64) - 1, TERM_MAX])
+async def test_a_term_beyond_every_election_is_adopted_by_nobody(term: int) -> None:
+    """Sent by a member to all the others, in every kind of message; then all nodes are killed, and all come back."""
+    async with Cluster(3, seed=63) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await client.produce("orders", b"before")
+        liar = cluster.node("n2")
+        for kind in MessageType:
+            for name in ("n1", "n3"):
+                message = Message(
+                    type=MessageType.VOTE, to=cluster.node_id(name), sender=liar.node_id, term=term, context=TRANSFER_CAMPAIGN
+                )
+                head = bytearray(encode_message(message))
+                head[0] = kind
+                for group_id in (0, 1):
+                    buffers = encode_frame(FrameKind.RAFT, group_id, bytes(head))
+                    liar._transport.send(message.to, buffers, Lane.URGENT)
+        await trio.sleep(5)
+        for name in cluster.names:
+            assert all(replica.status().hard_state.term < 1000 for replica in cluster.node(name)._replicas.all())
+        await restart_all(cluster)
+        await client.produce("orders", b"after")
+        await cluster.wait_converged("orders")
+
+
+async def test_a_cluster_whose_terms_were_poisoned_is_repaired() -> None:
+    """Nodes refuse to start and say how: once their terms are set back, on all of them, everything is there."""
+    async with Cluster(3, seed=64, may_fail=lambda name, error: isinstance(error, DamagedData)) as cluster:
+        async with cluster.client(settings=QUICK) as client:
+            await client.create_topic("orders")
+            await client.produce("orders", b"before")
+        await cluster.wait_converged("orders")
+        directories = [cluster.node("n1")._directory.group_path(GroupId(number)) for number in (0, 1)]
+        for name in cluster.names:
+            cluster.crash(name, CrashMode.KEEP)
+        for name in cluster.names:
+            for directory in directories:
+                async with await HardStateFile.open(cluster.disk(name), f"{directory}/hard_state") as hard_state:
+                    await hard_state.save(HardState(term=(1 << 64) - 1, commit=hard_state.state.commit))
+        await cluster.start("n1", may_fail=True)
+        assert "log repair" in await cluster.wait_failure("n1")
+        for name in cluster.names:
+            for directory in directories:
+                repair = await repair_term(cluster.disk(name), directory, writes=True)
+                assert repair is not None
+                assert repair.refusal == ""
+        for name in cluster.names:
+            await cluster.start(name)
+        async with cluster.client(settings=QUICK) as client:
+            await client.produce("orders", b"after")
+        await cluster.wait_converged("orders")
+        for name in cluster.names:
+            assert await values_on(cluster, name, "orders") == [b"before", b"after"]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_eventlog.bounds import INDEX_MAX, OFFSET_MAX, TERM_MAX
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, EntryKind, decode_entries, decode_entry, encode_entry
 from trio_eventlog.errors import CodecError
@@ -26,10 +27,10 @@ GOLDEN_FRAMES = [
     ),
     encode_entry(EntryKind.NO_OP, term=4, index=18, base_offset=42),
     encode_entry(EntryKind.CONFIGURATION, term=4, index=19, base_offset=42, payload=b"voters"),
-    encode_entry(EntryKind.CONTROL, term=(1 << 64) - 1, index=20, base_offset=42, last_timestamp_ns=-1, payload=b"control"),
+    encode_entry(EntryKind.CONTROL, term=TERM_MAX, index=20, base_offset=42, last_timestamp_ns=-1, payload=b"control"),
 ]
 
-u64 = st.integers(0, (1 << 64) - 1)
+terms = st.integers(0, TERM_MAX)
 i64 = st.integers(-(1 << 63), (1 << 63) - 1)
 
 
@@ -38,9 +39,9 @@ def frames(draw: st.DrawFn) -> EntryFrame:
     kind = draw(st.sampled_from(EntryKind))
     return encode_entry(
         kind,
-        term=draw(u64),
-        index=draw(st.integers(1, (1 << 64) - 1)),
-        base_offset=draw(u64),
+        term=draw(terms),
+        index=draw(st.integers(1, INDEX_MAX)),
+        base_offset=draw(st.integers(0, OFFSET_MAX)),
         record_count=draw(st.integers(0, (1 << 32) - 1)) if kind is EntryKind.DATA else 0,
         first_timestamp_ns=draw(i64),
         last_timestamp_ns=draw(i64),
@@ -118,3 +119,14 @@ def test_index_zero_and_records_of_other_kinds_are_refused() -> None:
         decode_entry(encode_entry(EntryKind.NO_OP, term=1, index=0, base_offset=0).raw)
     with pytest.raises(CodecError, match="contradict"):
         decode_entry(encode_entry(EntryKind.NO_OP, term=1, index=1, base_offset=0, record_count=1).raw)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"term": TERM_MAX + 1}, {"term": (1 << 64) - 1}, {"index": INDEX_MAX + 1}, {"base_offset": OFFSET_MAX + 1}], ids=str
+)
+def test_numbers_beyond_their_bounds_are_refused(fields: dict[str, int]) -> None:
+    """Whoever sends them, or whatever wrote them: no log comes there by itself. At the bounds they pass."""
+    at_bounds = {"term": TERM_MAX, "index": INDEX_MAX, "base_offset": OFFSET_MAX}
+    decode_entry(encode_entry(EntryKind.NO_OP, **at_bounds).raw)
+    with pytest.raises(CodecError, match="beyond"):
+        decode_entry(encode_entry(EntryKind.NO_OP, **at_bounds | fields).raw)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_eventlog.bounds import INDEX_MAX, TERM_MAX
 from trio_eventlog.codec.batch import batch_entry, encode_records
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.codec.raft_message import CONTEXT_BYTES_MAX, HEAD, decode_message, encode_message, entry_of
@@ -152,3 +153,29 @@ def test_any_bytes_get_an_answer(data: bytes) -> None:
         decode_message(data)
     except CodecError:
         pass
+
+
+AT_POSITION = {"term": 24, "log term": 32, "index": 40, "last index": 48, "commit": 56, "commit term": 64, "reject hint": 72}
+
+
+@pytest.mark.parametrize("field", AT_POSITION)
+@pytest.mark.parametrize("name", ["vote", "heartbeat", "append response", "transfer"])
+def test_numbers_beyond_their_bounds_are_refused(name: str, field: str) -> None:
+    """At the bound they pass; what the core makes of them then can always be encoded."""
+    encoded = bytearray(body(name))
+    position = AT_POSITION[field]
+    encoded[position : position + 8] = TERM_MAX.to_bytes(8, "little")
+    message, _ = decode_message(bytes(encoded))
+    assert encode_message(message) == encoded
+    for beyond in (TERM_MAX + 1, 1 << 63, (1 << 64) - 1):
+        encoded[position : position + 8] = beyond.to_bytes(8, "little")
+        with pytest.raises(CodecError, match="beyond"):
+            decode_message(bytes(encoded))
+
+
+@pytest.mark.parametrize(("index", "term"), [(INDEX_MAX + 1, 2), (6, TERM_MAX + 1)])
+def test_a_snapshot_beyond_the_bounds_is_refused(index: int, term: int) -> None:
+    configuration = Configuration(voters=frozenset({ONE, TWO}))
+    snapshot = SnapshotMetadata(index=index, term=term, configuration=configuration)
+    with pytest.raises(CodecError, match="beyond"):
+        decode_message(encode_message(Message(type=MessageType.SNAPSHOT, to=TWO, sender=ONE, term=3, snapshot=snapshot)))

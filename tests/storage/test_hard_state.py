@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from trio_eventlog.bounds import INDEX_MAX, TERM_MAX
 from trio_eventlog.codec.hard_state import FILE_BYTES, SECTOR_BYTES, SLOT_BYTES, encode_slot, slot_position
 from trio_eventlog.errors import DamagedData, StorageFailed
 from trio_eventlog.ids import NodeId
@@ -173,3 +174,18 @@ async def test_a_failed_save_is_final() -> None:
         with pytest.raises(StorageFailed):
             await save(hard_state, 3)
         assert hard_state.state == state(1)
+
+
+@pytest.mark.parametrize("beyond", [HardState(term=TERM_MAX + 1), HardState(term=(1 << 64) - 1), HardState(commit=INDEX_MAX + 1)])
+async def test_a_state_that_no_replica_comes_to_is_refused_and_the_way_back_is_named(beyond: HardState) -> None:
+    """A former release has taken it from a message. With it nobody could be elected, and it would spread."""
+    disk = await new_disk()
+    async with await HardStateFile.open(disk, PATH) as hard_state:
+        await hard_state.save(HardState(term=TERM_MAX, commit=INDEX_MAX))
+        await hard_state.save(beyond)
+    with pytest.raises(DamagedData, match="log repair"):
+        await HardStateFile.open(disk, PATH)
+    async with await HardStateFile.open(disk, PATH, is_repair=True) as hard_state:
+        assert hard_state.state == beyond
+        await hard_state.save(HardState(term=TERM_MAX, commit=INDEX_MAX))
+    assert await read(disk) == HardState(term=TERM_MAX, commit=INDEX_MAX)

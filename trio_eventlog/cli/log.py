@@ -1,4 +1,4 @@
-"""`log dump` and `log verify`: a data directory, offline, read and never written."""
+"""`log dump` and `log verify`: a data directory, offline, read and never written. `log repair` writes hard states."""
 
 import argparse
 import fcntl
@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from trio_eventlog.bounds import TERM_REPAIRED
 from trio_eventlog.cli.arguments import Commands, add_command, natural
 from trio_eventlog.cli.output import print_json
 from trio_eventlog.codec.batch import decode_records, entry_batch
@@ -18,6 +19,7 @@ from trio_eventlog.codec.entry import EntryFrame, EntryKind
 from trio_eventlog.errors import DataDirectoryError
 from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FILE, LOCK_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.real_disk import RealDisk
+from trio_eventlog.storage.repair import TermRepair, repair_term
 from trio_eventlog.storage.verify import LogReport, Problem, dump_log, verify_replica
 
 UNPACKED_BYTES_MAX = 256 << 20
@@ -31,6 +33,14 @@ def add_parser(commands: Commands) -> None:
     verify.add_argument("directory")
     verify.add_argument("--json", action="store_true", help="answer in JSON")
     verify.set_defaults(run=run_verify)
+    repair = add_command(actions, "repair", "set back terms that no elections have led to; every node has to be stopped")
+    repair.add_argument("directory")
+    repair.add_argument(
+        "--every-node-is-stopped",
+        action="store_true",
+        help="say so: a node that runs, or that is not repaired too, could give its vote twice. Without it nothing is changed",
+    )
+    repair.set_defaults(run=run_repair)
     dump = add_command(actions, "dump", "write the entries of the logs, one a line")
     dump.add_argument("directory")
     dump.add_argument("--group", metavar="ID", help="only this group, as its directory is named")
@@ -114,6 +124,34 @@ def _as_json(group: str, report: LogReport) -> dict[str, object]:
         "damages": [shown(problem) for problem in _damages(report)],
         "mended_when_opened": [shown(problem) for problem in report.problems if not problem.is_damage],
     }
+
+
+def run_repair(arguments: argparse.Namespace) -> int:
+    home = Path(arguments.directory)
+    is_agreed: bool = arguments.every_node_is_stopped
+    with _locked(home):
+        repairs = trio.run(_repair, _groups(home), is_agreed)
+    for group, repair in repairs.items():
+        print(f"group {group}: {_repaired(repair, is_agreed)}")
+    if any(repair is not None and repair.refusal for repair in repairs.values()):
+        return FAILED
+    if any(repairs.values()) and not is_agreed:
+        print("nothing was changed: stop every node of the cluster, then run this with --every-node-is-stopped for each of them")
+        return FAILED
+    return 0
+
+
+async def _repair(groups: list[Path], is_agreed: bool) -> dict[str, TermRepair | None]:
+    disk = RealDisk()
+    return {group.name: await repair_term(disk, str(group), writes=is_agreed) for group in groups}
+
+
+def _repaired(repair: TermRepair | None, is_agreed: bool) -> str:
+    if repair is None:
+        return "its term is one that elections lead to"
+    if repair.refusal:
+        return f"term {repair.term} stays: {repair.refusal}"
+    return f"term {repair.term} {'was' if is_agreed else 'would be'} set back to {TERM_REPAIRED}, without a vote"
 
 
 def run_dump(arguments: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from trio_eventlog.bounds import INDEX_MAX, OFFSET_MAX, TERM_MAX
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import CodecError
 from trio_eventlog.raft.messages import EntryKind as EntryKind
@@ -115,6 +116,8 @@ def decode_entry(buffer: bytes | memoryview, position: int = 0) -> EntryFrame:
         raise CodecError(f"entry frame at {position}: checksum mismatch")
     if version != FORMAT_VERSION:
         raise CodecError(f"entry frame at {position}: format version {version}, this release reads {FORMAT_VERSION}")
+    if term > TERM_MAX or index > INDEX_MAX or base_offset > OFFSET_MAX:
+        raise CodecError(f"entry frame at {position}: term {term}, index {index}, base offset {base_offset}: beyond every bound")
     known_kind = _KINDS.get(kind)
     if known_kind is None or flags or zero or index == 0 or (record_count and known_kind is not EntryKind.DATA):
         raise CodecError(f"entry frame at {position}: fields contradict each other")

@@ -24,6 +24,7 @@ import struct
 
 import attrs
 
+from trio_eventlog.bounds import INDEX_MAX, TERM_MAX
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import CodecError
 from trio_eventlog.raft.ready import HardState
@@ -103,6 +104,17 @@ def decode_file(data: bytes | bytearray | memoryview) -> HardStateFile:
     if any(len(sequences) != 1 for sequences in sequences_by_slot):
         is_whole = False
     return HardStateFile(state=best[1], sequence=best[0], is_whole=is_whole)
+
+
+def beyond_bounds(state: HardState) -> str:
+    """What no replica can have come to by itself; "" when there is nothing of the kind."""
+    if state.term > TERM_MAX:
+        return (
+            f"it is in term {state.term}, and elections lead to none beyond {TERM_MAX}: a message that nobody should have sent did"
+        )
+    if state.commit > INDEX_MAX:
+        return f"it knows entries up to {state.commit} to be committed, and there is none beyond {INDEX_MAX}"
+    return ""
 
 
 def _decode_copy(sector: memoryview) -> tuple[int, HardState] | None:

@@ -27,6 +27,7 @@ entry frames, which carry checksums of their own.
 import struct
 from collections.abc import Sequence
 
+from trio_eventlog.bounds import INDEX_MAX, TERM_MAX
 from trio_eventlog.codec.entry import EntryFrame, decode_entries
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NodeId
@@ -95,6 +96,9 @@ def decode_message(body: bytes | memoryview) -> tuple[Message, Sequence[EntryFra
     end = context_end + snapshot_bytes
     if message_type is None or rejected > 1 or zero or context_bytes > CONTEXT_BYTES_MAX or end > len(view):
         raise CodecError(f"raft message: fields of kind {kind} contradict each other")
+    # All ones, both of them: whether any number is beyond is seen in all of their bits together.
+    if term | log_term | commit_term > TERM_MAX or index | last_index | commit | reject_hint > INDEX_MAX:
+        raise CodecError(f"raft message: {message_type.name} of term {term} with terms or indexes beyond every bound")
     if (message_type is MessageType.SNAPSHOT) != bool(snapshot_bytes):
         raise CodecError(f"raft message: {message_type.name} with {snapshot_bytes} bytes of snapshot")
     snapshot = _decode_snapshot(view[context_end:end]) if snapshot_bytes else None
@@ -149,6 +153,8 @@ def _decode_snapshot(data: memoryview) -> SnapshotMetadata:
     if len(data) < _SNAPSHOT_HEAD.size:
         raise CodecError(f"raft message: {len(data)} bytes are no snapshot")
     index, term = _SNAPSHOT_HEAD.unpack_from(data)
+    if term > TERM_MAX or index > INDEX_MAX:
+        raise CodecError(f"raft message: a snapshot of term {term} at index {index}: beyond every bound")
     try:
         configuration = decode_configuration(data[_SNAPSHOT_HEAD.size :])
     except ProtocolError as error:

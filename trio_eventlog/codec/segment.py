@@ -60,6 +60,7 @@ from itertools import pairwise
 
 import attrs
 
+from trio_eventlog.bounds import INDEX_MAX, OFFSET_MAX, TERM_MAX
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import CodecError
 
@@ -237,4 +238,6 @@ def decode_base(data: bytes | bytearray | memoryview) -> LogBase:
         raise CodecError("log base: checksum mismatch")
     if version != FORMAT_VERSION:
         raise CodecError(f"log base: format version {version}, this release reads {FORMAT_VERSION}")
+    if term > TERM_MAX or index > INDEX_MAX or offset > OFFSET_MAX:
+        raise CodecError(f"log base: index {index}, term {term}, offset {offset}: beyond every bound")
     return LogBase(index=index, term=term, offset=offset)

@@ -21,14 +21,16 @@ from contextlib import contextmanager
 import attrs
 import trio
 
+from trio_eventlog.bounds import OFFSET_MAX
 from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
-from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
+from trio_eventlog.errors import DiskFull, EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
 from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.inbox import Inbox, Received
+from trio_eventlog.node.line_limit import LineLimit
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import (
@@ -195,6 +197,7 @@ class RaftDriver:
         self._scopes: dict[trio.CancelScope, NodeId] = {}
         self._applied_moved = Watermark()
         self._counters = Counter[str]()
+        self._refusal_lines = LineLimit()
         self._nursery: trio.Nursery | None = None
 
     # For other tasks
@@ -453,9 +456,11 @@ class RaftDriver:
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             sender = message.sender
-            # One that was taken out of the configuration just now still answers what it was sent before.
-            level = logging.WARNING if sender in self._core.configuration.nodes else logging.DEBUG
-            logger.log(level, "%s: a message of %s was refused: %s", self.name, format_id(sender), error)
+            if sender not in self._core.configuration.nodes:
+                # One that was taken out of the configuration just now still answers what it was sent before.
+                logger.debug("%s: a message of %s was refused: %s", self.name, format_id(sender), error)
+            elif (more := self._refusal_lines.take()) is not None:
+                logger.warning("%s: a message of %s was refused: %s%s", self.name, format_id(sender), error, more)
 
     @property
     def _is_returning(self) -> bool:
@@ -544,6 +549,7 @@ class RaftDriver:
         accepted: list[Proposal] = []
         entries: list[ProposedEntry] = []
         waiting_bytes = core.uncommitted_bytes
+        end_offset = self._staged_end_offset
         first_index = core.last_index + 1
         while (proposal := queue.first()) is not None:
             entry = _proposed(proposal.payload)
@@ -553,6 +559,10 @@ class RaftDriver:
             queue.take()
             if self._is_repetition(proposal):
                 continue
+            if end_offset + entry.record_count > OFFSET_MAX:
+                proposal.fail(DiskFull(f"{self.name} is at offset {end_offset}, and there is none beyond {OFFSET_MAX}"))
+                continue
+            end_offset += entry.record_count
             proposal.index = first_index + len(entries)
             proposal.term = core.term
             self._under_way.add(proposal)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from trio_eventlog.bounds import TERM_JUMP_MAX, TERM_MAX
 from trio_eventlog.errors import NotLeader
 from trio_eventlog.ids import NOBODY, NodeId
 from trio_eventlog.raft import quorum
@@ -716,6 +717,9 @@ class RaftNode:
         sender = message.sender
         if message.to != self.node_id or sender == NOBODY:
             raise ProtocolError(f"{kind.name} from {sender} to {message.to} came to {self.node_id}")
+        if message.term > self._term and (message.term > TERM_MAX or message.term - self._term > TERM_JUMP_MAX):
+            # Adopted, it would be durable here and spread, and above it there may be no term left to elect anybody in.
+            raise ProtocolError(f"{kind.name} of term {message.term}: no elections can lead there from term {self._term}")
         if kind in RESPONSES and sender not in self._progress:
             raise PeerNotFound(f"{kind.name} from {sender}, which is not in {self._configuration}")
         if sender == self.node_id and kind not in _TO_SELF:
@@ -791,6 +795,8 @@ class RaftNode:
             refusal = "a committed configuration change is not applied yet"
         elif settings.step_down_on_stalled_append and self._append_wait_ticks >= settings.election_timeout_ticks:
             refusal = "the disk does not answer"
+        elif self._term >= TERM_MAX:
+            refusal = "there is no term left: stop every node, and set their terms back with `trio-eventlog log repair`"
         if refusal:
             self._note(EventKind.CAMPAIGN_REFUSED, text=refusal)
             return False

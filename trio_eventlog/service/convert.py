@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from trio_eventlog.bounds import SEQUENCE_END_MAX
 from trio_eventlog.codec.batch import NANOSECONDS, decode_message
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import BatchTooLarge, CodecError, CorruptBatch, InvalidArgument
@@ -63,6 +64,8 @@ def _given_batch(message: records_pb2.Batch) -> Batch:
         raise InvalidArgument(f"compression {message.compression} is none of NONE, ZSTD, GZIP")
     if not message.record_count:
         raise InvalidArgument("the batch announces no records: record_count is at least 1")
+    if message.base_sequence + message.record_count > SEQUENCE_END_MAX:
+        raise InvalidArgument(f"the batch begins at sequence {message.base_sequence}: there are not so many numbers after it")
     return Batch(
         record_count=message.record_count,
         payload=message.payload,

@@ -5,7 +5,7 @@ from typing import Self
 
 import trio
 
-from trio_eventlog.codec.hard_state import FILE_BYTES, decode_file, encode_new_file, encode_slot, slot_position
+from trio_eventlog.codec.hard_state import FILE_BYTES, beyond_bounds, decode_file, encode_new_file, encode_slot, slot_position
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.disk import Disk, File, write_atomically
@@ -25,8 +25,16 @@ class HardStateFile:
         self._is_saving = False
 
     @classmethod
-    async def open(cls, disk: Disk, path: str) -> Self:
-        """Raises DamagedData when the newest state cannot be told for sure; StorageFailed, DiskFull."""
+    async def open(cls, disk: Disk, path: str, *, is_repair: bool = False) -> Self:
+        """Open the file.
+
+        Args:
+            is_repair: take a state that no replica can have come to by itself: it is about to be replaced.
+
+        Raises:
+            DamagedData: the newest state cannot be told for sure, or it is beyond every bound.
+            StorageFailed, DiskFull.
+        """
         if not await disk.exists(path):
             await write_atomically(disk, path, encode_new_file())
         file = await disk.open(path)
@@ -38,6 +46,14 @@ class HardStateFile:
                     f"{path}: {error}. This replica must not vote again from here: remove the node and add it as a new one.",
                     path=path,
                 ) from error
+            beyond = beyond_bounds(found.state)
+            if beyond and not is_repair:
+                # With it this node could neither elect nor follow anybody, and would spread it.
+                raise DamagedData(
+                    f"{path}: {beyond}. Stop every node of the cluster, run `trio-eventlog log repair` on the data directory of"
+                    " each, and start them again. If the other nodes are well: remove this one and add it as a new one.",
+                    path=path,
+                )
             # A process that was killed may have left it in the kernel's cache only. From here on it is relied upon.
             await file.sync()
             self = cls(file, found.state, found.sequence)

@@ -15,6 +15,7 @@ from trio_eventlog.codec.batch import entry_batch
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entry
 from trio_eventlog.codec.hard_state import FILE_BYTES as HARD_STATE_BYTES
+from trio_eventlog.codec.hard_state import beyond_bounds
 from trio_eventlog.codec.hard_state import decode_file as decode_hard_state
 from trio_eventlog.codec.segment import BASE_BYTES, LogBase, SegmentFooter, decode_base
 from trio_eventlog.codec.sparse_index import decode_sparse_index
@@ -177,6 +178,8 @@ async def _contradiction(disk: Disk, path: str, exists: bool, report: LogReport)
         state = decode_hard_state(await read_whole(disk, path, HARD_STATE_BYTES)).state
     except (CodecError, DamagedData) as error:
         return str(error)
+    if beyond := beyond_bounds(state):
+        return beyond
     if state.commit <= report.last_index:
         return ""
     return f"it knows entries up to {state.commit} to be committed, and the log ends at {report.last_index}"
