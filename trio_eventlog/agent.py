@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from trio_eventlog import part_settings
-from trio_eventlog.budgets import DESCRIPTORS_PER_PARTITION, BudgetUse
+from trio_eventlog.budgets import DESCRIPTORS_PER_PARTITION, Allowance, BudgetUse
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import (
@@ -33,7 +33,7 @@ from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, 
 from trio_eventlog.gossip.events import Event as GossipEvent
 from trio_eventlog.gossip.events import KeysChanged
 from trio_eventlog.gossip.messages import Address
-from trio_eventlog.http.server import answer_probe, health_handler, serve_http
+from trio_eventlog.http.server import answer_probe, health_handler, probe_head, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, HelloDiscovery, MemberAppeared, MemberChanged
@@ -73,6 +73,7 @@ from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings, is_wildcard
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
+from trio_eventlog.storage.patient_disk import PatientDisk
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
@@ -292,8 +293,9 @@ class Node:
         self._tell_health()
         services.append(self._health.service())
         self._server = Server([*services, *reflection_services(services)], rpc, self._answer_get)
+        self._http_bodies = Allowance("bytes of HTTP request bodies", settings.http_bodies_bytes_max)
         self._mux = Mux(
-            part_settings.mux(settings),
+            part_settings.mux(settings, self.descriptors),
             grpc=self._serve_grpc,
             http=self._serve_http,
             peer=self._transport.handle_inbound,
@@ -397,6 +399,8 @@ class Node:
                 limit=self.descriptors.partitions,
                 used=DESCRIPTORS_PER_PARTITION * len(self._replicas.all()),
             ),
+            *self._mux.budgets(),
+            self._http_bodies.use(),
         ]
 
     def servers(self) -> event_log_pb2.GetServersResponse:
@@ -429,6 +433,10 @@ class Node:
                     replica_ids=map(format_id, partition.wanted),
                 )
         return response
+
+    def relieve(self) -> None:
+        """Give up connections that are worth least: something more important needs their descriptors."""
+        self._mux.relieve()
 
     # Life
 
@@ -574,14 +582,15 @@ class Node:
 
     async def _serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
-        await self._server.serve(stream, peer)
+        await self._server.serve(stream, peer, info.standing)
 
     def _answer_get(self, path: str) -> int | None:
         answer = answer_probe(path, self.unready_because)
         return None if answer is None else answer.status
 
     async def _serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        await serve_http(stream, info, health_handler(self.unready_because))
+        head = probe_head(self.unready_because)
+        await serve_http(stream, info, health_handler(self.unready_because), answer_head=head, bodies=self._http_bodies)
 
     async def _connect(self, node_id: NodeId) -> trio.abc.Stream:
         member = self._discovery.members().get(node_id)
@@ -716,7 +725,8 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         A failure of the node while it runs cancels the block and is raised from it.
     """
     surroundings = surroundings or Surroundings()
-    disk = surroundings.disk if surroundings.disk is not None else RealDisk(trio.CapacityLimiter(settings.disk_threads))
+    bare_disk = surroundings.disk if surroundings.disk is not None else RealDisk(trio.CapacityLimiter(settings.disk_threads))
+    disk = PatientDisk(bare_disk, part_settings.patience(settings))
     async with DataDirectory.open(
         disk,
         settings.data_dir,
@@ -738,6 +748,7 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
                 address = await _gossip_address(settings, port, surroundings.datagrams)
                 gossip = _GossipParts(datagrams=port.datagrams, address=address, keys=keys)
             node = Node(settings, surroundings, directory, port, gossip)
+            disk.relieve = node.relieve
             async with trio.open_nursery() as nursery:
                 await nursery.start(node._live)
                 is_orderly = False

@@ -130,6 +130,13 @@ class DiskFull(EventLogError):
     code = "DISK_FULL"
 
 
+class ResourceShortage(EventLogError):
+    """The process or its machine has no descriptors, memory or threads to spare just now. Nothing has changed; the disk is well."""
+
+    code = "RESOURCE_SHORTAGE"
+    retryable = True
+
+
 class NoQuorum(EventLogError):
     """Not enough voters answer: no leader is known, or the leader cannot commit."""
 

@@ -19,6 +19,7 @@ from trio_eventlog.service.event_log import ServiceSettings
 from trio_eventlog.service.forwarding import ForwardingSettings
 from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
 from trio_eventlog.settings import NodeSettings
+from trio_eventlog.storage.patient_disk import PatienceSettings
 from trio_eventlog.storage.segmented_log import LogSettings
 
 GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
@@ -83,6 +84,10 @@ def links(settings: NodeSettings) -> LinkSettings:
         redial_seconds_min=settings.reconnect_backoff_seconds_min,
         redial_seconds_max=settings.reconnect_backoff_seconds_max,
     )
+
+
+def patience(settings: NodeSettings) -> PatienceSettings:
+    return PatienceSettings(seconds_max=settings.shortage_patience_seconds)
 
 
 def replicas(settings: NodeSettings) -> ReplicasSettings:
@@ -154,10 +159,14 @@ def forwarding(settings: NodeSettings) -> ForwardingSettings:
     return ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds)
 
 
-def mux(settings: NodeSettings) -> MuxSettings:
+def mux(settings: NodeSettings, budgets: DescriptorBudgets) -> MuxSettings:
     return MuxSettings(
-        unidentified_connections_max=settings.max_unidentified_connections,
+        unidentified_connections_max=budgets.unidentified,
+        clients_max=budgets.clients,
+        peers_max=budgets.peers,
+        probes_max=budgets.probes,
         identify_seconds_max=settings.peek_timeout_seconds,
+        identify_seconds_min=settings.peek_timeout_seconds_min,
         tls_required=settings.has_tls,
     )
 

@@ -310,6 +310,15 @@ class NodeSettings:
         minimum=0,
         maximum=16 * GIB,
     )
+    shortage_patience_seconds: float = setting(
+        DURATION,
+        10.0,
+        "How long the node tries again to open a file when the process is short of descriptors or memory. Connections of clients"
+        " are closed meanwhile. Then the partition that needs the file fails.",
+        group="Storage",
+        minimum=0,
+        maximum=3600,
+    )
     disk_threads: int = setting(COUNT, 4, "Threads for writes and fsyncs of all groups.", group="Storage", minimum=1, maximum=256)
 
     # Limits on work
@@ -369,6 +378,14 @@ class NodeSettings:
     fetch_wait_seconds_max: float = setting(
         DURATION, 60.0, "Longest that a fetch may wait for the first record.", group="Limits", minimum=0, maximum=DAY_SECONDS
     )
+    http_bodies_bytes_max: int = setting(
+        SIZE,
+        64 * MIB,
+        "Bytes of HTTP request bodies held at once, of all connections together; more are answered with 503.",
+        group="Limits",
+        minimum=64 * KIB,
+        maximum=64 * GIB,
+    )
     forward_timeout_seconds: float = setting(
         DURATION, 30.0, "Longest that a forwarded call may take.", group="Limits", minimum=0.001, maximum=DAY_SECONDS
     )
@@ -378,6 +395,14 @@ class NodeSettings:
         DURATION,
         5.0,
         "How long a new connection may take to show its first bytes, TLS included.",
+        group="Connections",
+        minimum=0.001,
+        maximum=3600,
+    )
+    peek_timeout_seconds_min: float = setting(
+        DURATION,
+        0.5,
+        "What that time falls to as the last half of `max_unidentified_connections` fills up.",
         group="Connections",
         minimum=0.001,
         maximum=3600,

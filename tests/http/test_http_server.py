@@ -1,13 +1,15 @@
 """HTTP/1.1 on a stream: the placeholder's answers, and the limits that protect the port."""
 
 import json
+from contextlib import suppress
 
 import h11
 import pytest
 import trio
 import trio.testing
 
-from trio_eventlog.http.server import HttpHandler, HttpSettings, Request, Response, health_handler, serve_http
+from trio_eventlog.budgets import Allowance
+from trio_eventlog.http.server import HttpHandler, HttpSettings, Request, Response, health_handler, probe_head, serve_http
 from trio_eventlog.net.mux import ConnectionInfo
 
 
@@ -187,6 +189,115 @@ async def test_the_limit_of_a_body(nursery: trio.Nursery) -> None:
     (status, _) = await client.ask("POST", "/", bytes(1001))
     assert status == 413
     assert await end_of(client) == b""
+
+
+POST = b"POST %s HTTP/1.1\r\nhost: x\r\n%s\r\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "length", "status"),
+    [(b"/nothing", b"15000000", b"404"), (b"/health", b"1000", b"405"), (b"/nothing", b"16777217", b"413")],
+)
+@pytest.mark.parametrize("continues", [b"", b"expect: 100-continue\r\n"])
+async def test_what_the_head_decides_is_answered_without_the_body(
+    target: bytes, length: bytes, status: bytes, continues: bytes, nursery: trio.Nursery
+) -> None:
+    """The head is all that was sent, and the answer comes, and the end; a client that waits to go on is not told to."""
+    allowance = Allowance("bodies", 1)
+    (mine, theirs) = trio.testing.memory_stream_pair()
+
+    async def serve() -> None:
+        info = ConnectionInfo(remote_address="client:1")
+        await serve_http(theirs, info, ALWAYS_READY, answer_head=probe_head(lambda: ""), bodies=allowance)
+        await theirs.aclose()
+
+    nursery.start_soon(serve)
+    await mine.send_all(POST % (target, b"content-length: " + length + b"\r\n" + continues))
+    said = bytes(await mine.receive_some())
+    assert said.startswith(b"HTTP/1.1 " + status)
+    assert b"connection: close" in said.lower()
+    assert await mine.receive_some() == b""
+    assert allowance.refused == 0
+
+
+async def test_a_client_that_sends_on_reads_the_answer(autojump_clock: trio.testing.MockClock) -> None:
+    """What comes after the answer is thrown away for a moment, and no longer, and not without end."""
+    settings = HttpSettings(linger_seconds_max=1.0, linger_bytes_max=100_000)
+    async with trio.open_nursery() as nursery:
+        (mine, theirs) = trio.testing.memory_stream_pair()
+
+        async def serve() -> None:
+            await serve_http(theirs, ConnectionInfo(), ALWAYS_READY, settings, answer_head=probe_head(lambda: ""))
+            await theirs.aclose()
+
+        nursery.start_soon(serve)
+        began = trio.current_time()
+        await mine.send_all(POST % (b"/x", b"content-length: 15000000\r\n") + bytes(50_000))
+        assert b" 404 " in bytes(await mine.receive_some())
+        await mine.send_all(bytes(40_000))
+        assert await mine.receive_some() == b""
+    assert trio.current_time() - began == pytest.approx(1.0)
+
+
+async def test_bodies_of_all_connections_share_a_budget(nursery: trio.Nursery) -> None:
+    """At the limit one fits; together they do not; what is done with is given back."""
+    allowance = Allowance("bodies", 1000)
+    go_on = trio.Event()
+
+    async def hold(request: Request) -> Response:
+        await go_on.wait()
+        return Response(status=200, body=b"%d" % len(request.body))
+
+    clients = []
+    for _ in range(2):
+        (mine, theirs) = trio.testing.memory_stream_pair()
+        nursery.start_soon(lambda theirs=theirs: serve_http(theirs, ConnectionInfo(), hold, bodies=allowance))
+        clients.append(Client(mine))
+    await clients[0].stream.send_all(POST % (b"/", b"content-length: 1000\r\n") + bytes(1000))
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await clients[1].ask("POST", "/", b"x"))[0] == 503
+    assert clients[1].headers[b"retry-after"] == b"1"
+    go_on.set()
+    assert b" 200 " in bytes(await clients[0].stream.receive_some())
+    await trio.testing.wait_all_tasks_blocked()
+    assert allowance.used == 0
+
+
+@pytest.mark.parametrize("order", [0, 1])
+async def test_two_lengths_are_refused(order: int) -> None:
+    """Behind a proxy that believes the other one, the rest would be another request."""
+    both = (b"content-length: 4\r\n", b"transfer-encoding: chunked\r\n")
+    said = await raw(POST % (b"/health", both[order] + both[1 - order]) + b"0\r\n\r\nGET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 4096, 100])
+async def test_the_limit_of_headers_holds_however_they_arrive(chunk: int, nursery: trio.Nursery) -> None:
+    """In one read, or in many."""
+    client = await start(nursery, settings=HttpSettings(header_bytes_max=32 * 1024))
+    data = b"GET /health HTTP/1.1\r\nhost: x\r\nfiller: " + b"x" * 40_000 + b"\r\n\r\n"
+
+    async def send() -> None:
+        with suppress(trio.BrokenResourceError):
+            for at in range(0, len(data), chunk):
+                await client.stream.send_all(data[at : at + chunk])
+
+    nursery.start_soon(send)
+    assert bytes(await client.stream.receive_some()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_trailers_have_the_limit_of_headers() -> None:
+    """They come after the body, and are headers all the same."""
+    trailers = b"x: " + b"y" * 2000 + b"\r\n"
+    data = POST % (b"/", b"transfer-encoding: chunked\r\n") + b"1\r\nz\r\n0\r\n" + trailers + b"\r\n"
+    assert b" 431 " in await raw(data, HttpSettings(header_bytes_max=1000))
+
+
+@pytest.mark.parametrize("target", ["http://host/health", "HTTP://host:8400/health?x=1", "https://[::1]/ready"])
+async def test_the_absolute_form(nursery: trio.Nursery, target: str) -> None:
+    """A server has to take it (RFC 9112, 3.2.2): proxies and some probes send it."""
+    assert (await (await start(nursery)).ask("GET", target))[0] == 200
 
 
 async def test_a_slow_request_is_ended(autojump_clock: trio.testing.MockClock) -> None:

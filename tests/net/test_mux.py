@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_eventlog.budgets import Activity
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
 from trio_eventlog.net.mux import ConnectionInfo, Handler, Mux, MuxSettings
 from trio_eventlog.testing.network import SimNetwork
@@ -150,22 +151,183 @@ async def test_a_reset_before_a_word(autojump_clock: trio.testing.MockClock) -> 
 async def test_a_flood_of_silence_keeps_no_more_than_the_cap(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the cap one more is closed at once; those who speak free their place; the flood is logged in a few lines."""
+    """At the cap the oldest one gives its place to the newcomer; who speaks is served; the flood is logged in a few lines."""
     async with open_port(MuxSettings(unidentified_connections_max=3, identify_seconds_max=5)) as port:
         silent = [await port.connect() for _ in range(3)]
         await trio.sleep(0.01)
         assert port.mux.statistics().unidentified_now == 3
         began = trio.current_time()
         for _ in range(50):
-            assert await until_end(await port.connect()) == b""
+            silent.append(await port.connect())
+        for early in silent[:50]:
+            assert await until_end(early) == b""
         assert trio.current_time() == began
+        assert port.mux.statistics().unidentified_now == 3
         assert port.mux.statistics().closed["too many unidentified"] == 50
         assert caplog.text.count("too many unidentified") == 1
-        await silent[0].send_all(b"GET /")
-        assert await until_end(silent[0]) == b"http"
         late = await port.connect()
         await late.send_all(b"GET /")
         assert await until_end(late) == b"http"
+        await silent[-1].send_all(b"GET /")
+        assert await until_end(silent[-1]) == b"http"
+
+
+@pytest.mark.parametrize("flood", [320, 5000])
+async def test_silent_connections_keep_nobody_out(flood: int, autojump_clock: trio.testing.MockClock) -> None:
+    """However many there are, and as they go on: whoever speaks in his first bytes, or a moment later, is served at once."""
+    async with open_port(MuxSettings(unidentified_connections_max=64)) as port:
+        attacker = port.network.host("attacker")
+        silent = []
+        for number in range(flood):
+            silent.append(await attacker.open_stream(ADDRESS))
+            if number % (flood // 20) == 0:
+                slow = await port.connect()
+                began = trio.current_time()
+                for first, answer in ((b"GET /health", b"http"), (HTTP2_PREFACE, b"grpc"), (PEER_PREFACE, b"peer")):
+                    client = await port.connect()
+                    await client.send_all(first)
+                    assert await until_end(client) == answer
+                await trio.sleep(0.2)
+                await slow.send_all(b"GET /")
+                assert await until_end(slow) == b"http"
+                assert trio.current_time() - began < 0.3
+        assert port.mux.statistics().unidentified_now <= 64
+
+
+async def test_an_address_with_many_silent_connections_loses_its_own(autojump_clock: trio.testing.MockClock) -> None:
+    """The oldest of all is another address's only one: it keeps its place."""
+    async with open_port(MuxSettings(unidentified_connections_max=8)) as port:
+        patient = await port.connect()
+        flood = [await port.network.host("attacker").open_stream(ADDRESS) for _ in range(100)]
+        await trio.sleep(0.1)
+        await patient.send_all(b"GET /")
+        assert await until_end(patient) == b"http"
+        assert await until_end(flood[0]) == b""
+
+
+async def test_the_time_to_show_oneself_is_shorter_when_places_are_few(autojump_clock: trio.testing.MockClock) -> None:
+    """Full time up to half of the places, then less and less down to the minimum."""
+    settings = MuxSettings(unidentified_connections_max=10, identify_seconds_max=5, identify_seconds_min=0.5)
+    async with open_port(settings) as port:
+        took: list[float] = []
+
+        async def wait_end(stream: trio.abc.Stream, began: float) -> None:
+            await until_end(stream)
+            took.append(trio.current_time() - began)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(wait_end, await port.connect(), trio.current_time())
+                await trio.sleep(0.001)
+        assert max(took) == pytest.approx(5, abs=0.1)
+        assert min(took) == pytest.approx(0.5, abs=0.1)
+        assert sum(seconds > 4.9 for seconds in took) == 5
+
+
+class Idle:
+    """A handler of connections that stay: says of each what a test decides."""
+
+    def __init__(self) -> None:
+        self.served: list[ConnectionInfo] = []
+
+    async def handle(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+        self.served.append(info)
+        await stream.send_all(b"in")
+        await trio.sleep_forever()
+
+
+async def connect_as(port: Port, host: str, first: bytes) -> trio.abc.Stream:
+    stream = await port.network.host(host).open_stream(ADDRESS)
+    await stream.send_all(first)
+    assert await stream.receive_some(2) == b"in"
+    return stream
+
+
+async def is_over(stream: trio.abc.Stream) -> bool:
+    with trio.move_on_after(0.01):
+        return await stream.receive_some(1) == b""
+    return False
+
+
+async def test_at_the_cap_of_clients_the_least_deserving_goes(autojump_clock: trio.testing.MockClock) -> None:
+    """Who never asked for anything, then who idles longest, then who has a call under way; a newcomer always gets in."""
+    idle = Idle()
+    async with open_port(MuxSettings(clients_max=4), grpc=idle.handle) as port:
+        activities = [Activity(5, 1, 1.0), Activity(5, 0, 3.0), Activity(5, 0, 2.0), Activity(0, 0, 9.0)]
+        streams = []
+        for number, activity in enumerate(activities):
+            streams.append(await connect_as(port, f"host{number}", HTTP2_PREFACE))
+            idle.served[-1].standing.look = lambda activity=activity: activity  # type: ignore[misc]
+        for gone in (3, 2, 1, 0):
+            await connect_as(port, f"new{gone}", HTTP2_PREFACE)
+            idle.served[-1].standing.look = lambda: Activity(9, 9, 99.0)
+            assert await is_over(streams[gone])
+            assert not any([await is_over(stream) for stream in streams[:gone]])
+        assert port.mux.statistics().closed == {"too many clients": 4}
+
+
+async def test_an_address_with_more_than_its_share_pays(autojump_clock: trio.testing.MockClock) -> None:
+    """An address with busy connections in more than half of the places, beside one with an idle one."""
+    idle = Idle()
+    async with open_port(MuxSettings(clients_max=4), grpc=idle.handle) as port:
+        quiet = await connect_as(port, "quiet", HTTP2_PREFACE)
+        idle.served[-1].standing.look = lambda: Activity(1, 0, 0.0)
+        busy = [await connect_as(port, "busy", HTTP2_PREFACE) for _ in range(3)]
+        for number, info in enumerate(idle.served[1:]):
+            info.standing.look = lambda number=number: Activity(7, 7, 50.0 + number)  # type: ignore[misc]
+        await connect_as(port, "new", HTTP2_PREFACE)
+        assert await is_over(busy[0])
+        assert not await is_over(quiet)
+
+
+async def test_clients_take_no_place_of_peers_or_probes(autojump_clock: trio.testing.MockClock) -> None:
+    """Thousands of clients: links stay, and so does the connection of a probe."""
+    idle = Idle()
+    handlers = {"grpc": idle.handle, "http": idle.handle, "peer": idle.handle}
+    async with open_port(MuxSettings(clients_max=16, peers_max=2, probes_max=1), **handlers) as port:
+        kept = [await connect_as(port, "peer", PEER_PREFACE) for _ in range(2)]
+        kept.append(await connect_as(port, "probe", b"GET /health HTTP/1.1"))
+        for number in range(1000):
+            await connect_as(port, f"client{number % 3}", HTTP2_PREFACE if number % 2 else b"GET /else")
+        assert not any([await is_over(stream) for stream in kept])
+        used = {budget.name: budget.used for budget in port.mux.budgets()}
+        assert used == {"connections of clients": 16, "connections of peers": 2, "connections of probes": 1, "new connections": 0}
+
+
+async def test_who_says_to_be_a_peer_takes_no_place_of_one(autojump_clock: trio.testing.MockClock) -> None:
+    """Links that stand are kept before those that have not said hello, and those before newer ones."""
+    idle = Idle()
+    async with open_port(MuxSettings(peers_max=4), peer=idle.handle) as port:
+        links = []
+        for number in range(3):
+            links.append(await connect_as(port, f"n{number}", PEER_PREFACE))
+            idle.served[-1].standing.look = lambda number=number: Activity(1, 1, -number)  # type: ignore[misc]
+        for _ in range(100):
+            await connect_as(port, "stranger", PEER_PREFACE)
+        assert not any([await is_over(link) for link in links])
+
+
+async def test_relief_closes_what_is_worth_least(autojump_clock: trio.testing.MockClock) -> None:
+    """The process is short of descriptors: the unidentified, then idle clients, never peers."""
+    idle = Idle()
+    async with open_port(grpc=idle.handle, peer=idle.handle) as port:
+        peer = await connect_as(port, "peer", PEER_PREFACE)
+        clients = [await connect_as(port, "client", HTTP2_PREFACE) for _ in range(3)]
+        silent = await port.connect()
+        await trio.sleep(0.01)
+        port.mux.relieve()
+        assert await is_over(silent)
+        assert all([await is_over(client) for client in clients])
+        port.mux.relieve()
+        assert not await is_over(peer)
+
+
+async def test_a_knock_at_the_door_is_no_warning(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Balancers connect and leave without a word, every few seconds: counted, and no line at the usual level."""
+    async with open_port() as port:
+        await (await port.connect()).aclose()
+        await port.wait(lambda: port.mux.statistics().closed)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_connections_that_are_served_are_not_unidentified(autojump_clock: trio.testing.MockClock) -> None:

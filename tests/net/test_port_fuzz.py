@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame, encode_hello
-from trio_eventlog.http.server import health_handler, serve_http
+from trio_eventlog.http.server import health_handler, probe_head, serve_http
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.net.links import LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
@@ -22,7 +22,7 @@ from trio_eventlog.testing.network import SimNetwork
 
 
 async def http(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-    await serve_http(stream, info, health_handler(lambda: ""))
+    await serve_http(stream, info, health_handler(lambda: ""), answer_head=probe_head(lambda: ""))
 
 
 async def grpc(stream: trio.abc.Stream, info: ConnectionInfo) -> None:

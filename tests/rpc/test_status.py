@@ -31,7 +31,7 @@ EXAMPLES = {
     errors.QuotaExceeded: {"retry_after_seconds": 1.25},
     errors.Overloaded: {"retry_after_seconds": 0.001},
 }
-HIDDEN = {errors.DamagedData, errors.DataDirectoryError, errors.StorageFailed}
+HIDDEN = {errors.DamagedData, errors.DataDirectoryError, errors.ResourceShortage, errors.StorageFailed}
 
 
 def test_the_table_is_complete():

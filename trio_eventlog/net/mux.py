@@ -1,9 +1,10 @@
 """One TCP port for everything: look at the first bytes of a connection and hand it to who understands them."""
 
 import errno
+import ipaddress
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_eventlog.budgets import Activity, BudgetUse, Standing
 from trio_eventlog.codec.first_bytes import FIRST_BYTES_MAX, FirstBytes, classify_first_bytes, offers_protocol
 from trio_eventlog.net.network import join_address
 from trio_eventlog.net.peeked_stream import PeekedStream
@@ -23,6 +25,13 @@ ACCEPT_CAPACITY_ERRNOS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, er
 
 PEEK_BYTES = 4096
 
+PROBES = (b"GET /health", b"GET /ready", b"HEAD /health", b"HEAD /ready")
+"""How a probe begins."""
+RELIEF_CONNECTIONS = 4
+"""Closed at once when the process is short of descriptors."""
+IPV6_SHARED_BITS = 64
+"""Addresses of IPv6 that agree in so many bits count as one: whoever has one has all of them."""
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class ConnectionInfo:
@@ -33,12 +42,14 @@ class ConnectionInfo:
         peer_certificate: the verified TLS certificate as `ssl.SSLSocket.getpeercert` gives it; None without TLS or certificate.
         alpn: the application protocol agreed in the TLS handshake, or None.
         is_tls: the stream is encrypted.
+        standing: where its handler says what the connection does; one that is silent about it is the first to be closed.
     """
 
     remote_address: str = ""
     peer_certificate: Mapping[str, Any] | None = None
     alpn: str | None = None
     is_tls: bool = False
+    standing: Standing = attrs.field(factory=Standing, eq=False, repr=False)
 
 
 Handler = Callable[[trio.abc.Stream, ConnectionInfo], Awaitable[None]]
@@ -50,8 +61,13 @@ class MuxSettings:
     """Limits of the port.
 
     Attributes:
-        unidentified_connections_max: connections whose protocol is not known yet; more are closed at once.
+        unidentified_connections_max: connections whose protocol is not known yet. For one more, the oldest of the address that has
+            most of them is closed.
+        clients_max: connections of clients. For one more, the one that deserves its place least is closed.
+        peers_max: the same of peers (links, gossip).
+        probes_max: connections that begin with a probe, beside those of clients. More count as clients.
         identify_seconds_max: from accept to a known protocol, TLS handshake included.
+        identify_seconds_min: what that falls to as the last half of `unidentified_connections_max` fills up.
         tls_required: plaintext gRPC, HTTP and peer links are refused.
         accept_retry_seconds: pause when the system has no room for one more connection.
         close_seconds_max: for saying goodbye to the other side; then the connection is closed without.
@@ -59,7 +75,11 @@ class MuxSettings:
     """
 
     unidentified_connections_max: int = 256
+    clients_max: int = 4096
+    peers_max: int = 256
+    probes_max: int = 16
     identify_seconds_max: float = 5.0
+    identify_seconds_min: float = 0.5
     tls_required: bool = False
     accept_retry_seconds: float = 0.1
     close_seconds_max: float = 1.0
@@ -76,7 +96,7 @@ class MuxStatistics:
     identified: Mapping[str, int]
     """By protocol: grpc, http, peer."""
     closed: Mapping[str, int]
-    """Connections no handler has seen, by reason."""
+    """Connections that were turned away or pushed out, by reason."""
     crashed: int
     """Handlers that raised."""
 
@@ -84,17 +104,105 @@ class MuxStatistics:
 class _TurnedAway(Exception):
     """No handler takes this connection; `reason` is counted, `detail` is logged."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, level: int = logging.WARNING) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.level = level
+
+
+@attrs.define(slots=True, eq=False, kw_only=True)
+class _Connection:
+    """An accepted connection.
+
+    Attributes:
+        raw: as it was accepted.
+        origin: addresses that count as one in shares.
+        accepted_at: by Trio's clock.
+        pushed_out_as: why it has to make room for another one; "" when it has not.
+    """
+
+    raw: trio.abc.Stream
+    origin: str
+    accepted_at: float
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    standing: Standing = attrs.field(factory=Standing)
+    pushed_out_as: str = ""
+
+    @property
+    def activity(self) -> Activity:
+        return Activity(last_active=self.accepted_at) if self.standing.look is None else self.standing.look()
+
+
+class _Places:
+    """Connections of one kind, never more than `limit`: a newcomer gets the place of another one.
+
+    Who is refused when all places are taken can be kept out for ever by who took them first, at no cost. Who is let in can be kept
+    out only by somebody who keeps connecting, and then the newest of him lose their places first.
+    """
+
+    def __init__(self, name: str, reason: str, limit: int) -> None:
+        self.name = name
+        self.reason = reason
+        self.limit = limit
+        self.pushed_out = 0
+        self.by_origin: dict[str, dict[_Connection, None]] = {}
+        self.count = 0
+        self._candidates: deque[tuple[_Connection, int]] = deque()
+
+    def __contains__(self, connection: _Connection) -> bool:
+        return connection in self.by_origin.get(connection.origin, ())
+
+    def add(self, connection: _Connection) -> None:
+        self.by_origin.setdefault(connection.origin, {})[connection] = None
+        self.count += 1
+
+    def discard(self, connection: _Connection) -> None:
+        if connection in self:
+            of_origin = self.by_origin[connection.origin]
+            del of_origin[connection]
+            self.count -= 1
+            if not of_origin:
+                del self.by_origin[connection.origin]
+
+    def oldest_of_most(self) -> _Connection:
+        """The oldest connection of the origin that has most; there is one."""
+        origin = max(self.by_origin.values(), key=lambda found: (len(found), -next(iter(found)).accepted_at))
+        return next(iter(origin))
+
+    def least_deserving(self) -> _Connection | None:
+        """Who has asked for nothing yet comes first, then origins with more than half of the places, then who idles.
+
+        Looking at all of them for each newcomer would be work that newcomers cause: a sixteenth is chosen at a time.
+        """
+        while self.count:
+            while self._candidates:
+                (connection, requests) = self._candidates.popleft()
+                if connection in self and connection.activity.requests == requests:
+                    return connection
+            ranked = sorted(
+                (self._rank(connection.activity, len(found)), number, connection)
+                for number, (found, connection) in enumerate(
+                    (found, connection) for found in self.by_origin.values() for connection in found
+                )
+            )
+            chosen = ranked[: len(ranked) // 16 + 1]
+            self._candidates.extend((connection, connection.activity.requests) for (_, _, connection) in chosen)
+        return None
+
+    def _rank(self, activity: Activity, of_origin: int) -> tuple[bool, bool, bool, float]:
+        return (activity.requests > 0, of_origin * 2 <= self.limit, activity.open_calls > 0, activity.last_active)
+
+    def use(self) -> BudgetUse:
+        return BudgetUse(name=self.name, limit=self.limit, used=self.count, refused=self.pushed_out)
 
 
 class Mux:
     """Accepts, identifies, hands over. One per port.
 
-    Reasons in `MuxStatistics.closed`: `too many unidentified`, `silent`, `unknown bytes`, `closed before identified`,
-    `gossip`, `tls not configured`, `tls handshake failed`, `tls required`, `no common protocol`.
+    Reasons in `MuxStatistics.closed`: `too many unidentified`, `too many clients`, `too many peers`, `no descriptors`, `silent`,
+    `unknown bytes`, `closed before identified`, `gossip`, `tls not configured`, `tls handshake failed`, `tls required`,
+    `no common protocol`.
     """
 
     def __init__(
@@ -117,7 +225,10 @@ class Mux:
         self._accepting = trio.CancelScope()
         self._accepted = 0
         self._open = 0
-        self._unidentified = 0
+        self._unidentified = _Places("new connections", "too many unidentified", settings.unidentified_connections_max)
+        self._clients = _Places("connections of clients", "too many clients", settings.clients_max)
+        self._peers = _Places("connections of peers", "too many peers", settings.peers_max)
+        self._probes = _Places("connections of probes", "too many probes", settings.probes_max)
         self._crashed = 0
         self._identified: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
@@ -138,14 +249,15 @@ class Mux:
                     while True:
                         stream = await self._accept(listener)
                         self._accepted += 1
-                        if self._unidentified >= self._settings.unidentified_connections_max:
-                            # Closing at once costs the flooder a connection; waiting would let him keep others out.
-                            self._turn_away("too many unidentified", f"{self._unidentified} connections", stream)
-                            await trio.aclose_forcefully(stream)
-                            continue
-                        self._unidentified += 1
                         self._open += 1
-                        nursery.start_soon(self._serve_connection, stream)
+                        connection = _Connection(
+                            raw=stream, origin=_origin(remote_address_of(stream)), accepted_at=trio.current_time()
+                        )
+                        places = self._unidentified
+                        while places.count >= places.limit:
+                            self._push_out(places.oldest_of_most(), places)
+                        places.add(connection)
+                        nursery.start_soon(self._serve_connection, connection)
 
     def stop_accepting(self) -> None:
         """Close the door: `serve` returns when the connections it has are over (or it is cancelled)."""
@@ -156,11 +268,50 @@ class Mux:
         return MuxStatistics(
             accepted=self._accepted,
             open_now=self._open,
-            unidentified_now=self._unidentified,
+            unidentified_now=self._unidentified.count,
             identified=MappingProxyType(dict(self._identified)),
             closed=MappingProxyType(dict(self._closed)),
             crashed=self._crashed,
         )
+
+    def budgets(self) -> list[BudgetUse]:
+        """The places of the port, and who is there."""
+        return [places.use() for places in (self._clients, self._peers, self._probes, self._unidentified)]
+
+    def relieve(self) -> None:
+        """Close a few connections that deserve their place least: the process is short of descriptors. Peers keep theirs."""
+        for _ in range(RELIEF_CONNECTIONS):
+            if self._unidentified.count:
+                self._push_out(self._unidentified.oldest_of_most(), self._unidentified, "no descriptors")
+            elif (connection := self._clients.least_deserving()) is not None:
+                self._push_out(connection, self._clients, "no descriptors")
+
+    def _push_out(self, connection: _Connection, places: _Places, reason: str = "") -> None:
+        """Its place is free at once; its task closes it before the loop waits for anything."""
+        connection.pushed_out_as = reason or places.reason
+        places.pushed_out += 1
+        places.discard(connection)
+        connection.scope.cancel()
+
+    def _give_place(self, connection: _Connection, protocol: FirstBytes, peeked: bytes) -> _Places:
+        """Move it from the unidentified to its kind."""
+        self._unidentified.discard(connection)
+        places = self._clients
+        if protocol in (FirstBytes.PEER, FirstBytes.GOSSIP):
+            places = self._peers
+        elif protocol is FirstBytes.HTTP and peeked.startswith(PROBES) and self._probes.count < self._probes.limit:
+            places = self._probes
+        while places.count >= places.limit and (victim := places.least_deserving()) is not None:
+            self._push_out(victim, places)
+        places.add(connection)
+        return places
+
+    def _identify_seconds(self) -> float:
+        """How long a newcomer may take: the less, the fewer places are left."""
+        settings = self._settings
+        pressure = max(2 * self._unidentified.count / settings.unidentified_connections_max - 1, 0.0)
+        least = min(settings.identify_seconds_min, settings.identify_seconds_max)
+        return settings.identify_seconds_max - min(pressure, 1.0) * (settings.identify_seconds_max - least)
 
     async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream]) -> trio.abc.Stream:
         while True:
@@ -170,44 +321,48 @@ class Mux:
                 if error.errno not in ACCEPT_CAPACITY_ERRNOS:
                     raise
                 # The connection stays in the backlog; trying again at once would only burn the processor.
-                logger.error(
-                    "cannot accept a connection (%s); trying again in %g s",
-                    os.strerror(error.errno or 0),
-                    self._settings.accept_retry_seconds,
-                )
+                text = os.strerror(error.errno or 0)
+                self._log(logging.ERROR, text, "cannot accept a connection (%s)%s", text)
+                self.relieve()
                 await trio.sleep(self._settings.accept_retry_seconds)
 
-    async def _serve_connection(self, raw: trio.abc.Stream) -> None:
+    async def _serve_connection(self, connection: _Connection) -> None:
         """One connection from accept to close. Whatever a handler raises ends here; Cancelled and the like go on."""
+        raw = connection.raw
         peeked = PeekedStream(raw)
         stream: trio.abc.Stream = peeked
         protocol: FirstBytes | None = None
+        places = self._unidentified
         try:
-            (protocol, stream, info) = await self._identify(peeked)
-            self._unidentified -= 1
-            self._identified[protocol.value] += 1
-            await self._handlers[protocol](stream, info)
+            with connection.scope:
+                (protocol, stream, info) = await self._identify(connection, peeked)
+                places = self._give_place(connection, protocol, peeked.peeked or getattr(stream, "peeked", b""))
+                self._identified[protocol.value] += 1
+                await self._handlers[protocol](stream, info)
         except* _TurnedAway as turned_away:
             for one in turned_away.exceptions:
                 assert isinstance(one, _TurnedAway)
-                self._turn_away(one.reason, one.detail, raw)
+                self._turn_away(one.reason, one.detail, raw, one.level)
         except* (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
             logger.debug("connection of %s (%s) broke: %r", remote_address_of(raw), protocol, broken.exceptions[0])
         except* Exception:
             self._crashed += 1
             logger.exception("connection of %s (%s) crashed and is closed", remote_address_of(raw), protocol)
         finally:
-            if protocol is None:
-                self._unidentified -= 1
+            places.discard(connection)
             self._open -= 1
+            if connection.pushed_out_as:
+                self._turn_away(connection.pushed_out_as, f"{places.count} {places.name}", raw)
+                await trio.aclose_forcefully(raw)
             with trio.move_on_after(self._settings.close_seconds_max):
                 await _close(stream)
 
-    async def _identify(self, peeked: PeekedStream) -> tuple[FirstBytes, trio.abc.Stream, ConnectionInfo]:
+    async def _identify(self, connection: _Connection, peeked: PeekedStream) -> tuple[FirstBytes, trio.abc.Stream, ConnectionInfo]:
         """The protocol, the stream to speak it on, and what is known of the other side. Raises _TurnedAway."""
-        info = ConnectionInfo(remote_address=remote_address_of(peeked.stream))
+        info = ConnectionInfo(remote_address=remote_address_of(peeked.stream), standing=connection.standing)
         stream: trio.abc.Stream = peeked
-        with trio.move_on_after(self._settings.identify_seconds_max):
+        seconds = self._identify_seconds()
+        with trio.move_on_after(seconds):
             protocol = await _classify(peeked)
             if protocol is FirstBytes.TLS:
                 if self._tls is None:
@@ -227,26 +382,34 @@ class Mux:
             if protocol not in self._handlers:
                 raise _TurnedAway(protocol.value, "no gossip here")
             return protocol, stream, info
-        raise _TurnedAway(
-            "silent", f"nothing that tells a protocol in {self._settings.identify_seconds_max:g} s: {_in_hex(peeked)}"
-        )
+        raise _TurnedAway("silent", f"nothing that tells a protocol in {seconds:g} s: {_in_hex(peeked)}")
 
-    def _turn_away(self, reason: str, detail: str, stream: trio.abc.Stream) -> None:
+    def _turn_away(self, reason: str, detail: str, stream: trio.abc.Stream, level: int = logging.WARNING) -> None:
         """Count, and log unless the same was logged just now."""
         self._closed[reason] += 1
+        address = remote_address_of(stream) or "(unknown)"
+        self._log(level, reason, "closed the connection of %s: %s: %s%s", address, reason, detail)
+
+    def _log(self, level: int, reason: str, text: str, *arguments: str) -> None:
+        """Log `text`, which ends in %s for how many were left out, unless the same reason was logged just now."""
         now = trio.current_time()
         if now - self._last_logged.get(reason, float("-inf")) < self._settings.log_interval_seconds:
             self._suppressed[reason] += 1
             return
         self._last_logged[reason] = now
         suppressed = self._suppressed.pop(reason, 0)
-        logger.warning(
-            "closed the connection of %s: %s: %s%s",
-            remote_address_of(stream) or "(unknown)",
-            reason,
-            detail,
-            f" ({suppressed} more of these since the last line)" if suppressed else "",
-        )
+        logger.log(level, text, *arguments, f" ({suppressed} more of these since the last line)" if suppressed else "")
+
+
+def _origin(remote_address: str) -> str:
+    """What counts as one address in shares."""
+    host = remote_address.rpartition(":")[0]
+    if ":" in host:
+        try:
+            return str(ipaddress.ip_network(f"{host.strip('[]').partition('%')[0]}/{IPV6_SHARED_BITS}", strict=False))
+        except ValueError:
+            return host
+    return host
 
 
 async def _classify(peeked: PeekedStream) -> FirstBytes:
@@ -255,9 +418,9 @@ async def _classify(peeked: PeekedStream) -> FirstBytes:
         try:
             has_more = await peeked.peek_more(PEEK_BYTES)
         except trio.BrokenResourceError as error:
-            raise _TurnedAway("closed before identified", f"{_in_hex(peeked)}: {error}") from error
+            raise _TurnedAway("closed before identified", f"{_in_hex(peeked)}: {error}", _level_of_leaving(peeked)) from error
         if not has_more:
-            raise _TurnedAway("closed before identified", _in_hex(peeked))
+            raise _TurnedAway("closed before identified", _in_hex(peeked), _level_of_leaving(peeked))
     if protocol is FirstBytes.UNKNOWN:
         raise _TurnedAway("unknown bytes", _in_hex(peeked))
     return protocol
@@ -286,6 +449,11 @@ async def _handshake(stream: "trio.SSLStream[PeekedStream]", info: ConnectionInf
 
 
 _ALPN = {ALPN_PEER: FirstBytes.PEER, ALPN_HTTP2: FirstBytes.GRPC, ALPN_HTTP1: FirstBytes.HTTP}
+
+
+def _level_of_leaving(peeked: PeekedStream) -> int:
+    """A connection that is opened and closed is what balancers and supervisors call a probe."""
+    return logging.WARNING if peeked.peeked else logging.DEBUG
 
 
 def _in_hex(peeked: PeekedStream) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import trio
 
+from trio_eventlog.budgets import Activity
 from trio_eventlog.codec.first_bytes import PEER_MAGIC, PEER_PREFACE, PEER_VERSION
 from trio_eventlog.codec.peer_frame import (
     Buffer,
@@ -242,6 +243,9 @@ class Transport:
             return
         self._on_event(PeerIntroduced(hello=hello))
         if not hello.is_probe:
+            began = trio.current_time()
+            # The longer a link has stood, the more it deserves its place: strangers who say they are peers come later.
+            info.standing.look = lambda: Activity(requests=1, open_calls=1, last_active=-began)
             await self._serve_inbound(stream, hello)
 
     def statistics(self) -> dict[NodeId, LinkStatistics]:

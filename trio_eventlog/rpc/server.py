@@ -14,6 +14,7 @@ import attrs
 import trio
 from google.protobuf.message import DecodeError
 
+from trio_eventlog.budgets import Activity, Standing
 from trio_eventlog.errors import EventLogError, InvalidArgument
 from trio_eventlog.rpc._purerpc import MessageReceived, RequestEnded, StatusCode, WindowUpdated
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pairs, Peer, methods_of
@@ -210,6 +211,7 @@ class _ServerConnection:
         self.protocol = RpcConnection(server.settings, client_side=False, answer_get=server.answer_get)
         self.wire = Wire(stream, self.protocol, server.settings, self._dispatch)
         self.calls: dict[int, _ServerCall] = {}
+        self._calls_begun = 0
         self._nursery: trio.Nursery | None = None
         self._started_at = trio.current_time()
         self._idle_since = self._started_at
@@ -240,6 +242,9 @@ class _ServerConnection:
             self._counters.received_bytes += self.wire.received_bytes
             self._counters.sent_bytes += self.wire.sent_bytes
             await close_stream(self.wire.stream, self._settings.goodbye_seconds)
+
+    def activity(self) -> Activity:
+        return Activity(self._calls_begun, len(self.calls), max(self.wire.last_receive_time, self._idle_since))
 
     def start_draining(self) -> None:
         if not self.protocol.is_draining:
@@ -342,6 +347,7 @@ class _ServerConnection:
         deadline = trio.current_time() + head.timeout_seconds
         call = _ServerCall(CallStream(self.wire, event.entry), bound, head.metadata, deadline)
         self.calls[event.stream_id] = call
+        self._calls_begun += 1
         self._counters.calls += 1
         return call
 
@@ -447,12 +453,17 @@ class Server:
         self._connections: dict[_ServerConnection, None] = {}
         self._all_ended = trio.Event()
 
-    async def serve(self, stream: trio.abc.Stream, peer: Peer | None = None) -> None:
+    async def serve(self, stream: trio.abc.Stream, peer: Peer | None = None, standing: Standing | None = None) -> None:
         """Speaks HTTP/2 and gRPC on an accepted stream until the connection ends, and closes it. Run one task per connection.
 
         Nothing that a client or a handler does makes this raise: a crash of one connection ends that connection only.
+
+        Args:
+            standing: told how to find out what the connection does.
         """
         connection = _ServerConnection(self, stream, peer or Peer())
+        if standing is not None:
+            standing.look = connection.activity
         self._connections[connection] = None
         self.counters.connections += 1
         try:

@@ -94,6 +94,9 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.QuotaExceeded: _Row(StatusCode.RESOURCE_EXHAUSTED, (_RETRY_AFTER,)),
     errors.Overloaded: _Row(StatusCode.RESOURCE_EXHAUSTED, (_RETRY_AFTER,)),
     errors.DiskFull: _Row(StatusCode.RESOURCE_EXHAUSTED),
+    errors.ResourceShortage: _Row(
+        StatusCode.UNAVAILABLE, (), "the node is short of descriptors or memory; try again, or elsewhere"
+    ),
     errors.NoQuorum: _Row(StatusCode.UNAVAILABLE),
     errors.PermissionDenied: _Row(StatusCode.PERMISSION_DENIED),
     errors.Unauthenticated: _Row(StatusCode.UNAUTHENTICATED),

@@ -9,9 +9,10 @@ Rules for every implementation:
 * An `async` method always checkpoints, also when it has nothing to do; a plain one never does and never blocks for long.
 * An operation that has started runs to its end. Cancellation is delivered before it starts, or at the next checkpoint.
 * Errors: a failed write or sync raises `StorageFailed`, and that file refuses everything but `close` from then on. A failed
-  read raises `DamagedData` with path and position. No room (`preallocate`, `open`, `make_directory`) raises `DiskFull`;
-  nothing has changed then. A name that is missing, there already, of the wrong kind or forbidden raises the `OSError` subclass
-  for that.
+  read raises `DamagedData` with path and position. No descriptors, memory or threads (EMFILE, ENFILE, ENOMEM) where something is
+  opened or begun raises `ResourceShortage`; nothing has changed then, and it may be tried again. No room (`preallocate`, `open`,
+  `make_directory`) raises `DiskFull`; nothing has changed then. A name that is missing, there already, of the wrong kind or
+  forbidden raises the `OSError` subclass for that.
 """
 
 from collections.abc import Sequence

@@ -14,16 +14,22 @@ from typing import Any, TypeVar
 
 import trio
 
-from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, EventLogError, StorageFailed
+from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, EventLogError, ResourceShortage, StorageFailed
 from trio_eventlog.storage.disk import FILE_MODE, Buffer, parent_directory
 
 DISK_THREADS_MAX = 8
 """Default of the number of threads one node's disk may use at a time, over all groups."""
 
+THREAD_PATIENCE_SECONDS = 10.0
+"""How long starting a thread is tried again, when the process may have no further one, before the operation fails."""
+THREAD_RETRY_SECONDS = 0.05
+
 INLINE_READ_BYTES_MAX = 1024 * 1024
 """Reads up to this size are tried without a thread first: copying so much takes about 100 microseconds."""
 
 _IOV_MAX = 1024
+_SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""The process or the machine is short of something; that says nothing about the disk."""
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _NO_NOWAIT = frozenset((errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS))
 _RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
@@ -49,7 +55,16 @@ async def run_in_thread(work: Callable[[], _T], limiter: trio.CapacityLimiter) -
         def deliver(result: Any) -> None:
             token.run_sync_soon(trio.lowlevel.reschedule, task, result)
 
-        trio.lowlevel.start_thread_soon(work, deliver)
+        give_up_at = trio.current_time() + THREAD_PATIENCE_SECONDS
+        while True:
+            try:
+                trio.lowlevel.start_thread_soon(work, deliver)
+                break
+            except RuntimeError as error:
+                # No further thread: a limit of processes, or memory. `work` has not begun.
+                if trio.current_time() >= give_up_at:
+                    raise ResourceShortage(f"{error} for the disk: raise the limit of processes (`ulimit -u`)") from error
+                await trio.sleep(THREAD_RETRY_SECONDS)
         result: _T = await trio.lowlevel.wait_task_rescheduled(_never_abort)
         return result
     finally:
@@ -155,7 +170,9 @@ class RealFile:
         except OSError as error:
             raise self._damaged(error, position) from error
 
-    def _damaged(self, error: OSError, position: int) -> DamagedData:
+    def _damaged(self, error: OSError, position: int) -> EventLogError:
+        if error.errno in _SHORT:
+            return ResourceShortage(f"{self._path}: cannot be read just now: {error}")
         return DamagedData(f"{self._path}: cannot be read at {position}: {error}", path=self._path, position=position)
 
     # What follows runs in a thread.
@@ -287,6 +304,8 @@ class RealDisk:
 def _translated(error: OSError, path: str) -> EventLogError | OSError:
     if error.errno == errno.EROFS:
         return PermissionError(error.errno, error.strerror, path)
+    if error.errno in _SHORT:
+        return ResourceShortage(f"{path}: {error}. Raise the limit (`ulimit -n`), or let less be open at the same time.")
     if error.errno in _FULL:
         return DiskFull(f"{path}: {error}. Free some room, or raise the quota.")
     return StorageFailed(f"{path}: {error}")

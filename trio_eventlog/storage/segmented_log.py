@@ -17,7 +17,7 @@ import trio
 from trio_eventlog.codec.entry import HEADER, HEADER_BYTES, LENGTH_BYTES, EntryFrame, decode_entry
 from trio_eventlog.codec.segment import BASE_BYTES, MARK_BYTES, LogBase, decode_base, encode_footer, encode_mark
 from trio_eventlog.codec.sparse_index import SparseIndex, decode_sparse_index, encode_sparse_index
-from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, SettingsError, StorageFailed
+from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, ResourceShortage, SettingsError, StorageFailed
 from trio_eventlog.storage.disk import Disk, File, join_path, read_whole
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
@@ -251,6 +251,7 @@ class SegmentedLog:
         Raises:
             CodecError: offsets or indexes leave a gap, or terms go back. Nothing was changed.
             DiskFull: no room. What went to earlier segments of the same call is appended, the rest is not, and nothing is staged.
+            ResourceShortage: no descriptor for a new segment; as DiskFull. The same frames may be appended again.
             StorageFailed: a write or sync failed. The log refuses all further appends.
         """
         assert not self._is_appending, "one append at a time"
@@ -265,7 +266,7 @@ class SegmentedLog:
             # Each step is bounded by the disk; a cancellation between two of them would leave memory and disk apart.
             with trio.CancelScope(shield=True):
                 await self._append(frames)
-        except DiskFull:
+        except (DiskFull, ResourceShortage):
             self._cache.truncate(self._cache.persisted_index + 1)
             raise
         except (StorageFailed, OSError) as error:
@@ -389,7 +390,7 @@ class SegmentedLog:
                 await file.write_at(0, [data])
             finally:
                 await file.close()
-        except (DiskFull, StorageFailed) as error:
+        except (DiskFull, ResourceShortage, StorageFailed) as error:
             # It is made again when it is missed. What must not be lost is written elsewhere, and fails there for itself.
             logger.warning("the sparse index %s could not be written: %s", segment.index_path, error)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import trio
 
-from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, StorageFailed
+from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, ResourceShortage, StorageFailed
 from trio_eventlog.storage.disk import FILE_MODE, Buffer, parent_directory
 
 SECTOR_BYTES = 512
@@ -254,6 +254,8 @@ class SimDisk:
     Attributes:
         latency_seconds: how long each kind of call takes (virtual time). Absent: only a checkpoint.
         faults: looked through for each call; add and remove as the story goes.
+        has_descriptors: while False, what needs one raises ResourceShortage: `open`, `list_directory`, `sync_directory`, `lock`.
+            It is a state of the process: after `crash` there are some again.
         statistics: counts.
     """
 
@@ -264,6 +266,7 @@ class SimDisk:
         self._awaited: list[tuple[Operation, str, trio.Event]] = []
         self.latency_seconds: dict[Operation, float | Callable[[], float]] = {}
         self.faults: list[Fault] = []
+        self.has_descriptors = True
         self.statistics = SimDiskStatistics()
         self._directories: dict[str, _Directory] = {"/": _Directory(), ".": _Directory()}
         self._locked: set[str] = set()
@@ -279,6 +282,7 @@ class SimDisk:
     async def list_directory(self, path: str) -> list[str]:
         await self._start_names(path)
         path = path.rstrip("/") or "/"
+        self._check_descriptors(path)
         directory = self._directory(path)
         below = (name for name in self._directories if name != path and name not in "/." and parent_directory(name) == path)
         return sorted({*directory.live, *(name.rpartition("/")[2] for name in below)})
@@ -289,6 +293,7 @@ class SimDisk:
 
     async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> SimFile:
         await self._start_names(path)
+        self._check_descriptors(path)
         directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
         if path in self._directories:
             raise IsADirectoryError(f"a directory: {path}")
@@ -324,6 +329,7 @@ class SimDisk:
         self._check_up()
         await self._pass_time(Operation.SYNC)
         self._check_up()
+        self._check_descriptors(path)
         if self._strikes(Operation.SYNC, path):
             raise StorageFailed(f"{path}: sync failed: injected EIO")
         self.statistics.directory_syncs += 1
@@ -331,6 +337,7 @@ class SimDisk:
 
     async def lock(self, path: str) -> SimLock:
         await self._start_names(path)
+        self._check_descriptors(path)
         if path in self._locked:
             raise DataDirectoryError(f"{path}: held by another process (simulated)")
         directory = self._directory(parent_directory(path))
@@ -481,6 +488,10 @@ class SimDisk:
     def _check_up(self) -> None:
         if self._is_crashed:
             raise DiskCrashed("the simulated machine is down")
+
+    def _check_descriptors(self, path: str) -> None:
+        if not self.has_descriptors:
+            raise ResourceShortage(f"{path}: no descriptors (simulated)")
 
     async def _start_names(self, path: str) -> None:
         self._check_up()

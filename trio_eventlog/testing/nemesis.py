@@ -23,6 +23,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
 | full disk | for a while |
+| no descriptors | nothing can be opened, for less time than the node tries; it goes on |
 | index | the sparse indexes of a node, which are caches: flipped bits, a lost sector or a lost file in each; it restarts |
 | flip, lost disk | spends the node |
 | clock | a node's or client's wall clock jumps, up to a day, either way |
@@ -71,6 +72,7 @@ FAULTS = (
     "failing disk",
     "unreadable",
     "full disk",
+    "no descriptors",
     "index",
     "flip",
     "lost disk",
@@ -154,6 +156,7 @@ class Nemesis:
         self._spendable = spendable
         self._cut_until = 0.0
         self._until: dict[str, float] = {}
+        self._short_until: dict[str, float] = {}
         """When a node is to go on that is paused or has a full disk."""
         self._touched: set[str] = set()
         self.counts: Counter[str] = Counter()
@@ -194,6 +197,7 @@ class Nemesis:
             disk.faults.clear()
             disk.latency_seconds = {Operation.SYNC: DEFAULT_SYNC_SECONDS}
             disk.make_room()
+            disk.has_descriptors = True
             if cluster.is_paused(name):
                 cluster.resume(name)
             if name in self.down or name in cluster.failures():
@@ -201,6 +205,7 @@ class Nemesis:
                 await self._start(name)
         self.down.clear()
         self._until.clear()
+        self._short_until.clear()
 
     def explains(self, name: str) -> bool:
         """Whether this node's disk was made to fail, fill up or lie, so that it may have stopped itself for it."""
@@ -274,6 +279,12 @@ class Nemesis:
                 cluster.shift_wall_clock(who, self._rng.choice((1.0, 60.0, CLOCK_JUMP_SECONDS_MAX)) * self._rng.uniform(-1, 1))
             case "hand over":
                 self._hand_over()
+            case "no descriptors" if name and cluster.disk(name).has_descriptors:
+                self._count(fault)
+                # Not for long: a node that cannot open anything for ever may give up.
+                cluster.disk(name).has_descriptors = False
+                patience_seconds = cluster.settings(name).shortage_patience_seconds
+                self._short_until[name] = self._after(min(self._parameters.down_seconds_max, 0.5 * patience_seconds))
             case "slow disk" | "failing disk" | "unreadable" | "full disk" if name:
                 self._count(fault)
                 self._trouble_disk(fault, name)
@@ -519,6 +530,10 @@ class Nemesis:
         if self._cut_until and now >= self._cut_until:
             self._cut_until = 0.0
             cluster.heal()
+        for name, until in list(self._short_until.items()):
+            if now >= until:
+                del self._short_until[name]
+                cluster.disk(name).has_descriptors = True
         for name, until in list(self._until.items()):
             if now >= until:
                 del self._until[name]

@@ -1,0 +1,59 @@
+"""A node that is short of descriptors, for a while: partitions wait, nothing ends, nothing is lost."""
+
+import pytest
+import trio
+
+from tests.cluster.helpers import QUICK, values_on
+from trio_eventlog.testing.cluster import Cluster
+
+SMALL_SEGMENTS = {"segment_bytes": 4096, "preallocate_bytes": 4096, "tail_cache_bytes": 0}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+async def test_a_roll_without_descriptors_waits(size: int) -> None:
+    """All nodes at once, at every place that a roll has: produce waits, and goes on as soon as something can be opened again."""
+    async with Cluster(size, seed=7, **SMALL_SEGMENTS) as cluster, cluster.client(*cluster.names, settings=QUICK) as client:
+        await client.create_topic("orders")
+        values = [b"%d" % number + bytes(1500) for number in range(30)]
+        for number, value in enumerate(values):
+            if number % 3 == 1:
+                for name in cluster.names:
+                    cluster.disk(name).has_descriptors = False
+
+                async def find_some() -> None:
+                    await trio.sleep(0.3)
+                    for name in cluster.names:
+                        cluster.disk(name).has_descriptors = True
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(find_some)
+                    await client.produce("orders", value)
+            else:
+                await client.produce("orders", value)
+        await cluster.wait_converged("orders")
+        assert await values_on(cluster, "n1", "orders") == values
+        assert not cluster.failures()
+
+
+async def test_a_topic_is_made_when_there_are_descriptors_again() -> None:
+    """Opening a replica needs several; the topic waits for them."""
+    async with Cluster(1, seed=8) as cluster, cluster.client("n1", settings=QUICK) as client:
+        cluster.disk("n1").has_descriptors = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.create_topic, "orders")
+            await trio.sleep(2)
+            cluster.disk("n1").has_descriptors = True
+        await client.produce("orders", b"there")
+        assert await values_on(cluster, "n1", "orders") == [b"there"]
+        assert not cluster.failures()
+
+
+async def test_status_shows_the_budgets() -> None:
+    """What the node may use, and what it uses."""
+    async with Cluster(1, seed=9) as cluster, cluster.client("n1", settings=QUICK) as client:
+        await client.create_topic("orders", partitions=3)
+        await cluster.wait_topic("orders")
+        budgets = {budget.name: budget for budget in (await client.status()).budgets}
+        assert budgets["descriptors of partitions"].used == 2 * 4
+        assert budgets["descriptors of partitions"].limit == cluster.node("n1").descriptors.partitions
+        assert budgets["connections of clients"].used == 1
