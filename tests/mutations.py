@@ -269,6 +269,18 @@ MUTATIONS = (
         "vote=state.vote, commit=",
     ),
     Mutation(
+        "a frame of a later version is no evidence",
+        "trio_eventlog/codec/entry.py",
+        "[\\x00-\\xff]{4}[\\x01-\\xff])",
+        "[\\x00-\\xff]{4}\\x01)",
+    ),
+    Mutation(
+        "a whole frame of a later version is torn",
+        "trio_eventlog/storage/segment.py",
+        "    if whole_frame_bytes(tail):\n",
+        "    if whole_frame_bytes(tail) and tail[12] == 1:\n",
+    ),
+    Mutation(
         "a committed command out of bounds ends the node",
         "trio_eventlog/node/appliers.py",
         "            self._machine.skip(frame.index)\n            return InvalidArgument(",

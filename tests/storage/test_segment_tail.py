@@ -5,8 +5,9 @@ import random
 import pytest
 from log_frames import following, make_frames, raw
 
+from trio_eventlog.codec import entry
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.codec.entry import CHECKED_FROM, LENGTH_BYTES, EntryFrame, EntryKind, encode_entry
+from trio_eventlog.codec.entry import CHECKED_FROM, LENGTH_BYTES, EntryFrame, EntryKind, encode_entry, find_whole_frames
 from trio_eventlog.codec.segment import FOOTER_MAGIC_BYTES, MARK_BYTES, encode_mark
 from trio_eventlog.errors import DamagedData
 from trio_eventlog.storage.segment import SECTOR_BYTES, TermRuns, judge_tail, parse_segment_name, segment_name
@@ -248,3 +249,50 @@ def test_term_runs() -> None:
     assert runs.term(20) == 1
     runs.truncate(1)
     assert runs.term(20) == 0
+
+
+def of_another_release(frame: EntryFrame, position: int, value: int) -> bytes:
+    """The frame with another byte in its header and the checksum that goes with it: whole, and unknown here."""
+    data = bytearray(frame.raw)
+    data[position] = value
+    data[8:12] = crc32c(bytes(data[CHECKED_FROM:])).to_bytes(4, "little")
+    return bytes(data)
+
+
+KIND, VERSION, FLAGS = 13, 12, 14
+FORMS = [(KIND, max(EntryKind) + 1), (KIND, 255), (VERSION, 2), (VERSION, 255), (FLAGS, 1)]
+
+
+@pytest.mark.parametrize(("position", "value"), [*FORMS, (KIND, EntryKind.CONTROL)])
+async def test_a_frame_that_only_a_later_release_can_read_is_never_cut(position: int, value: int) -> None:
+    """Alone at the end, and behind a damaged one, whose own sectors are all there, in the same write and with zeros in its payload.
+    It was acknowledged, as far as anybody can tell; the mark behind it was lost."""
+    first = make_frames(2)
+    damaged = following(first, 1, payload_bytes_max=90)[0]
+    later = encode_entry(
+        EntryKind.CONTROL, term=damaged.term, index=damaged.index + 1, base_offset=damaged.end_offset, payload=b"x" + bytes(3000)
+    )
+    unknown = of_another_release(later, position, value)
+    whole = b"".join(raw(first))
+    flipped = bytearray(damaged.raw)
+    flipped[-1] ^= 1
+    content = (whole + flipped + unknown).ljust(16384, b"\0")
+    disk = SimDisk(random.Random(0))
+    disk.put(PATH, content)
+    with pytest.raises(DamagedData):
+        async with open_segmented_log(disk, "/log", SETTINGS):
+            pass
+    assert disk.content(PATH) == content
+    if (position, value) in FORMS:
+        disk.put(PATH, (whole + unknown).ljust(16384, b"\0"))
+        with pytest.raises(DamagedData, match="does this release know what wrote it"):
+            async with open_segmented_log(disk, "/log", SETTINGS):
+                pass
+
+
+def test_what_the_search_for_later_frames_costs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A payload can be made of nothing but lengths. Then the first place beyond the bound counts as a frame, and nothing is cut."""
+    tail = (b"\x00\x02" + bytes(6) + b"crc!\x01") * 4000
+    assert list(find_whole_frames(tail)) == []
+    monkeypatch.setattr(entry, "SEARCHED_BYTES_MAX", 512 * 10)
+    assert next(find_whole_frames(tail)) == 13 * 10

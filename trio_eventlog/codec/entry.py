@@ -17,8 +17,13 @@
 ```
 
 All numbers little-endian. The payload of a DATA entry is a stored batch (`codec/batch.py`).
+
+What a later release may change: everything behind the version, with a new version, and the kinds. What it has to keep is the first
+13 bytes: length, checksum of all that follows it, version (never 0). By them a release knows a whole frame that it cannot read
+(`whole_frame_bytes`, `find_whole_frames`), and never takes it for a torn write.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -133,5 +138,42 @@ def decode_entries(buffer: bytes | memoryview) -> Iterator[EntryFrame]:
         position += len(frame.raw)
         yield frame
 
+
+def whole_frame_bytes(buffer: bytes | bytearray | memoryview, position: int = 0) -> int:
+    """Length of the frame that begins at `position`, of any release, when it is there undamaged; else 0."""
+    view = memoryview(buffer)
+    if len(view) - position < _HEAD_BYTES:
+        return 0
+    length, checksum, version = _HEAD.unpack_from(view, position)
+    end = position + LENGTH_BYTES + length
+    if length < _HEAD_BYTES - LENGTH_BYTES or not version or end > len(view):
+        return 0
+    return LENGTH_BYTES + int(length) if crc32c(view[position + CHECKED_FROM : end]) == checksum else 0
+
+
+def find_whole_frames(buffer: bytes | bytearray | memoryview, start: int = 0) -> Iterator[int]:
+    """Where undamaged frames of any release may begin in `buffer`, from `start` on, ascending.
+
+    Payloads may be made so that much of them looks like a length: after `SEARCHED_BYTES_MAX` of checksums the next such place is
+    taken for a frame unseen. That is the safe side: who asks wants to know whether something stands there that must not be cut.
+    """
+    view = memoryview(buffer)
+    searched_bytes = 0
+    # From the upper half of the length on, which is 0 in every frame.
+    for match in _FRAME_LOOK.finditer(view, start + 4):
+        position = match.start() - 4
+        (length,) = _LENGTH.unpack_from(view, position)
+        if _HEAD_BYTES - LENGTH_BYTES <= length <= len(view) - position - LENGTH_BYTES:
+            searched_bytes += length
+            if searched_bytes > SEARCHED_BYTES_MAX or whole_frame_bytes(view, position):
+                yield position
+
+
+SEARCHED_BYTES_MAX = 4 << 30
+_HEAD = struct.Struct("<QIB")
+_HEAD_BYTES = _HEAD.size
+_LENGTH = struct.Struct("<Q")
+_FRAME_LOOK = re.compile(rb"\x00(?=\x00{3}[\x00-\xff]{4}[\x01-\xff])")
+"""The upper half of a length, a checksum, a version."""
 
 _KINDS = {int(kind): kind for kind in EntryKind}

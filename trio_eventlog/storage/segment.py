@@ -1,13 +1,20 @@
 """One segment file: what is in it, how it is scanned, and how a torn tail is told from damage."""
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import attrs
 
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.codec.entry import CHECKED_FROM, HEADER, HEADER_BYTES, LENGTH_BYTES, EntryFrame, decode_entry
+from trio_eventlog.codec.entry import (
+    HEADER,
+    HEADER_BYTES,
+    LENGTH_BYTES,
+    EntryFrame,
+    decode_entry,
+    find_whole_frames,
+    whole_frame_bytes,
+)
 from trio_eventlog.codec.segment import (
     FOOTER_MAGIC_BYTES,
     MARK,
@@ -319,8 +326,8 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
     if has_mark:
         return torn  # the write after the mark lost its first sector
     claimed_bytes = _claimed_bytes(tail, next_index)
-    if _has_right_checksum(tail, claimed_bytes):
-        return TailVerdict(damaged="it is whole as it stands there, so it was not torn")
+    if whole_frame_bytes(tail):
+        return TailVerdict(damaged="it is whole as it stands there, so it was not torn: does this release know what wrote it?")
     later_frame = find_frame(tail, claimed_bytes if 0 < claimed_bytes < len(tail) else 1, next_index, last_term)
     if tail.startswith(FOOTER_MAGIC_BYTES):
         # The segment was being sealed. A footer is written when all frames are durable, so nothing of them is in here.
@@ -371,25 +378,13 @@ def _claimed_bytes(tail: bytes | bytearray, next_index: int) -> int:
     return LENGTH_BYTES + int(length) if index == next_index and length >= HEADER_BYTES - LENGTH_BYTES else 0
 
 
-def _has_right_checksum(tail: bytes | bytearray, claimed_bytes: int) -> bool:
-    """A frame that is not right all the same: of another release, which this one cannot read and must not cut."""
-    if not 0 < claimed_bytes <= len(tail):
-        return False
-    _, checksum, *_ = HEADER.unpack_from(tail)
-    return bool(crc32c(memoryview(tail)[CHECKED_FROM:claimed_bytes]) == checksum)
-
-
-_FRAME_LOOK = re.compile(rb"(?=\x01[\x01-\x04]\x00\x00)")  # version, kind and flags of a header
-
-
 def find_frame(tail: bytes | bytearray | memoryview, start: int, next_index: int, last_term: int) -> int | None:
-    """Where in `tail`, from `start` on, the first whole frame of a later entry stands."""
-    for match in _FRAME_LOOK.finditer(tail, start + _FRAME_HEAD_BYTES):
-        at = match.start() - _FRAME_HEAD_BYTES
+    """Where in `tail`, from `start` on, the first whole frame of a later entry stands, or of a form that a later release writes."""
+    for at in find_whole_frames(tail, start):
         try:
             frame = decode_entry(memoryview(tail), at)
         except CodecError:
-            continue
+            return at
         if frame.index > next_index and frame.term >= last_term:
             return at
     return None

@@ -13,7 +13,7 @@ import trio
 
 from trio_eventlog.codec.batch import entry_batch
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entry
+from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entry, find_whole_frames
 from trio_eventlog.codec.hard_state import FILE_BYTES as HARD_STATE_BYTES
 from trio_eventlog.codec.hard_state import beyond_bounds
 from trio_eventlog.codec.hard_state import decode_file as decode_hard_state
@@ -28,7 +28,6 @@ from trio_eventlog.storage.segment import (
     SEGMENT_SUFFIX,
     SegmentContents,
     check_follows,
-    find_frame,
     judge_tail,
     parse_segment_name,
     read_footer,
@@ -387,6 +386,18 @@ async def _read_segment(disk: Disk, path: str) -> tuple[bytearray, SegmentFooter
             await file.close()
 
 
+def _later_frame(view: memoryview, start: int, next_index: int, last_term: int) -> tuple[int, EntryFrame] | None:
+    """The first readable frame of a later entry from `start` on, and where it stands. Those of a newer release are passed over."""
+    for position in find_whole_frames(view, start):
+        try:
+            frame = decode_entry(view, position)
+        except CodecError:
+            continue
+        if frame.index > next_index and frame.term >= last_term:
+            return position, frame
+    return None
+
+
 def _walk(view: memoryview, next_index: int, term: int) -> Iterator[tuple[int, EntryFrame | tuple[int, str]]]:
     """(position, frame) for each whole frame; (position, (index that belongs there, why)) where one is not right."""
     position = 0
@@ -400,11 +411,10 @@ def _walk(view: memoryview, next_index: int, term: int) -> Iterator[tuple[int, E
                 raise CodecError(f"entry {frame.index} where {next_index} belongs")
         except CodecError as error:
             yield position, (next_index, str(error))
-            found = find_frame(view[position:], 1, next_index - 1, before.term if before is not None else term)
-            if found is None:
+            later = _later_frame(view, position + 1, next_index - 1, before.term if before is not None else term)
+            if later is None:
                 return
-            position += found
-            frame = decode_entry(view, position)
+            position, frame = later
         yield position, frame
         before = frame
         next_index = frame.index + 1
