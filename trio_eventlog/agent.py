@@ -62,7 +62,7 @@ from trio_eventlog.node.replicas import REMOVED_TEXT, Replicas
 from trio_eventlog.raft import Message, MessageType
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import Peer, Server
-from trio_eventlog.service.admin import AdminService, group_status, id_text
+from trio_eventlog.service.admin import AdminService, group_status, id_text, unopened_status
 from trio_eventlog.service.event_log import EventLogService
 from trio_eventlog.service.forwarding import Forwarder
 from trio_eventlog.service.health import Health
@@ -235,7 +235,7 @@ class Node:
             node_id=self.node_id,
             directory=directory,
             send=self._send,
-            settings=part_settings.replicas(settings),
+            settings=part_settings.replicas(settings, self.descriptors),
             rng=rng,
             on_removed=self._removed.set,
             on_deleted=self._forget_group,
@@ -324,6 +324,9 @@ class Node:
             return "the node has not found a cluster with a leader yet"
         if not self._knows_leader:
             return "no leader of the catalog is known: an election is under way, or there is no quorum"
+        opening = self._replicas.opening_at_start()
+        if opening:
+            return f"{opening} partitions are being opened"
         for replica in self._replicas.all():
             if replica.entries_behind > self._settings.catch_up_entries_max:
                 return f"{replica.name} is {replica.entries_behind} entries behind"
@@ -381,6 +384,18 @@ class Node:
             for replica in self._replicas.all()
             if replica.group_id in places and not (catalog_only and replica.group_id != CATALOG_GROUP)
         )
+        unopened = self._replicas.unopened()
+        if not catalog_only:
+            response.groups.extend(
+                unopened_status(group, *places[group.group_id]) for group in unopened if group.group_id in places
+            )
+        degraded = [group for group in unopened if group.trouble]
+        if degraded:
+            response.warnings.append(
+                f"{len(degraded)} of the partitions that live on {self.name} cannot be opened there for now, {degraded[0].name} for"
+                f" one: {degraded[0].trouble}"
+            )
+        response.partitions_max = self._replicas.partitions_max
         response.peers.extend(
             admin_pb2.Peer(id=format_id(member.node_id), address=member.address) for member in self._discovery.members().values()
         )

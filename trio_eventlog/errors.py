@@ -137,6 +137,12 @@ class ResourceShortage(EventLogError):
     retryable = True
 
 
+class TooManyPartitions(EventLogError):
+    """The topic has more partitions than the nodes have room for (`partitions_max`). Nothing was created."""
+
+    code = "TOO_MANY_PARTITIONS"
+
+
 class NoQuorum(EventLogError):
     """Not enough voters answer: no leader is known, or the leader cannot commit."""
 

@@ -90,7 +90,7 @@ def patience(settings: NodeSettings) -> PatienceSettings:
     return PatienceSettings(seconds_max=settings.shortage_patience_seconds)
 
 
-def replicas(settings: NodeSettings) -> ReplicasSettings:
+def replicas(settings: NodeSettings, descriptors: DescriptorBudgets) -> ReplicasSettings:
     return ReplicasSettings(
         replica=ReplicaSettings(
             raft=RaftSettings(
@@ -118,6 +118,7 @@ def replicas(settings: NodeSettings) -> ReplicasSettings:
         ),
         producer_window_batches=settings.producer_window_batches,
         producers_max=settings.producers_max,
+        partitions_max=descriptors.partitions_max - 1,  # without the catalog
     )
 
 

@@ -79,7 +79,7 @@ def heartbeat(group_id: int, term: int = 1) -> Received:
 
 
 async def test_partitions_open_and_close_with_their_topics() -> None:
-    """Topics appear when all of their partitions are open, and go with their files."""
+    """Topics appear with their partitions, and go with their files."""
     async with Kit().open() as kit:
         await kit.command(create("a", 2))
         await kit.command(create("b"))
@@ -87,7 +87,7 @@ async def test_partitions_open_and_close_with_their_topics() -> None:
         assert all(replica.is_leader for replica in kit.replicas.all()), "a group of one waits for nobody"
         await kit.command(DeleteTopic(name="a"))
         assert list(kit.replicas.topics) == ["b"]
-        assert kit.deleted == [1, 2]
+        assert sorted(kit.deleted) == [1, 2]
         assert kit.replicas.find(GroupId(1)) is None
         with pytest.raises(TopicNotFound):
             kit.replicas.get(GroupId(1))

@@ -221,7 +221,7 @@ async def test_nodes_none_of_which_can_be_reached_are_asked_in_turn_and_with_pau
 
     dialled = Unreachable()
     elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
-    async with forwarder(dialled) as made:
+    async with forwarder(dialled, place=lambda group_id: elsewhere) as made:
         with pytest.raises(NoQuorum):
             await made.at_leader(elsewhere, never, never)
     assert dialled.nodes[:4] == [OTHER, THIRD, OTHER, THIRD]

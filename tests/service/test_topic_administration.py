@@ -41,6 +41,9 @@ class Broker:
     async def wait_topic(self, name: str, *, present: bool) -> None:
         pass
 
+    async def wait_settled(self, name: str) -> None:
+        pass
+
     def topic(self, name: str) -> str:
         return name
 

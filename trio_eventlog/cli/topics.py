@@ -1,10 +1,17 @@
 """`topics`: list, create, describe, delete."""
 
 import argparse
+import sys
+
+import trio
 
 from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, duration, natural, run_with_client, size
 from trio_eventlog.cli.output import duration_text, print_json, print_table, size_text
 from trio_eventlog.client import Client, TopicInfo
+from trio_eventlog.errors import EventLogError
+
+PROGRESS_SECONDS = 0.5
+"""How often `topics create` looks how far it is."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -41,18 +48,42 @@ async def list_topics(client: Client, arguments: argparse.Namespace) -> int:
 
 
 async def create_topic(client: Client, arguments: argparse.Namespace) -> int:
-    topic = await client.create_topic(
-        arguments.name,
-        partitions=arguments.partitions,
-        replicas=arguments.replicas,
-        retention_bytes=arguments.retention_bytes,
-        retention_seconds=arguments.retention_time,
-    )
+    async with trio.open_nursery() as nursery:
+        if sys.stderr.isatty():
+            nursery.start_soon(_show_progress, client, arguments.name, arguments.partitions)
+        topic = await client.create_topic(
+            arguments.name,
+            partitions=arguments.partitions,
+            replicas=arguments.replicas,
+            retention_bytes=arguments.retention_bytes,
+            retention_seconds=arguments.retention_time,
+        )
+        nursery.cancel_scope.cancel()
     if arguments.json:
         print_json(topic)
     else:
         print(f"created {topic.name}: {topic.partitions} partitions, {topic.replicas} replicas")
+        if topic.unopened_partitions:
+            print(f"{topic.unopened_partitions} of them are still being opened: `trio-eventlog topics describe {topic.name}`")
     return 0
+
+
+async def _show_progress(client: Client, name: str, partitions: int) -> None:
+    """On a terminal: how many partitions of a topic that is being made have a leader already. Runs until cancelled."""
+    shown = ""
+    try:
+        while True:
+            await trio.sleep(PROGRESS_SECONDS)
+            try:
+                described = await client.describe_topic(name)
+            except EventLogError:
+                continue  # not made yet, or refused, which the call that makes it says
+            led = sum(1 for item in described.partitions if item.leader_id)
+            shown = f"{led} of {partitions} partitions have a leader"
+            print(f"\r{shown}", end="", file=sys.stderr, flush=True)
+    finally:
+        if shown:
+            print(f"\r{' ' * len(shown)}\r", end="", file=sys.stderr, flush=True)
 
 
 async def describe_topic(client: Client, arguments: argparse.Namespace) -> int:
@@ -76,6 +107,9 @@ async def describe_topic(client: Client, arguments: argparse.Namespace) -> int:
             for item in described.partitions
         ],
     )
+    for item in described.partitions:
+        if item.problem:
+            print(f"partition {item.partition} is not open on the node that was asked: {item.problem}")
     return 0
 
 

@@ -12,7 +12,16 @@ from trio_eventlog.client.channels import ChannelPool
 from trio_eventlog.client.routing import Routing
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.wire import GET_SERVERS, routing_of
-from trio_eventlog.errors import EventLogError, NotLeader, Overloaded, QuotaExceeded, ShuttingDown, TopicNotFound, Unavailable
+from trio_eventlog.errors import (
+    EventLogError,
+    NotLeader,
+    Overloaded,
+    QuotaExceeded,
+    ResourceShortage,
+    ShuttingDown,
+    TopicNotFound,
+    Unavailable,
+)
 from trio_eventlog.rpc import Method
 from trio_eventlog.v1 import event_log_pb2
 
@@ -75,7 +84,7 @@ class Caller:
                     if not error.retryable and not (grace is not None and grace.forgives(error)):
                         raise
                     last = error
-                    if not isinstance(error, Overloaded | QuotaExceeded | TopicNotFound):
+                    if not isinstance(error, Overloaded | QuotaExceeded | ResourceShortage | TopicNotFound):
                         on_uncertain()
                     if isinstance(error, Unavailable | ShuttingDown):
                         self.routing.avoid(address, trio.current_time())

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import attrs
 import trio
 
 from trio_eventlog.client.background import background
@@ -284,6 +285,7 @@ class Client:
 
         Raises:
             TopicExists: there is one of this name already.
+            TooManyPartitions: the nodes have no room for so many.
         """
         request = admin_pb2.CreateTopicRequest(name=name, partitions=partitions, replicas=replicas)
         request.retention.bytes = retention_bytes
@@ -301,7 +303,7 @@ class Client:
             # An attempt of ours whose answer was lost has made it, unless somebody else did in the same moment.
             return (await self.describe_topic(name)).topic
         await self._caller.refresh(newer_than=trio.current_time())
-        return topic_info(response.topic)
+        return attrs.evolve(topic_info(response.topic), unopened_partitions=response.unopened_partitions)
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic and its records. Raises TopicNotFound."""

@@ -7,18 +7,23 @@ from trio_eventlog.v1 import admin_pb2
 
 @attrs.frozen(slots=True, kw_only=True)
 class TopicInfo:
-    """A topic. `retention_bytes` and `retention_seconds` are 0 when there is no limit."""
+    """A topic. `retention_bytes` and `retention_seconds` are 0 when there is no limit.
+
+    `unopened_partitions` is above 0 only in the answer to `create_topic`: the topic is made, and the node that has answered is
+    still busy opening these.
+    """
 
     name: str
     partitions: int
     replicas: int
     retention_bytes: int = 0
     retention_seconds: float = 0.0
+    unopened_partitions: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class PartitionInfo:
-    """A partition as the answering node knows it; `leader_id` is "" while nobody leads."""
+    """A partition as the answering node knows it; `leader_id` is "" while nobody leads, `problem` when it is open there."""
 
     partition: int
     group_id: int
@@ -26,6 +31,7 @@ class PartitionInfo:
     replica_ids: tuple[str, ...]
     log_start_offset: int
     high_watermark: int
+    problem: str = ""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -38,7 +44,7 @@ class TopicDescription:
 
 @attrs.frozen(slots=True, kw_only=True)
 class GroupInfo:
-    """A Raft group as one of its nodes sees it. `topic` is "" for the catalog."""
+    """A Raft group as one of its nodes sees it. `topic` is "" for the catalog; `problem` says why it is degraded there."""
 
     group_id: int
     topic: str
@@ -53,6 +59,7 @@ class GroupInfo:
     high_watermark: int
     voter_ids: tuple[str, ...]
     learner_ids: tuple[str, ...]
+    problem: str = ""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -155,6 +162,7 @@ def topic_description(message: admin_pb2.DescribeTopicResponse) -> TopicDescript
                 replica_ids=tuple(item.replica_ids),
                 log_start_offset=item.log_start_offset,
                 high_watermark=item.high_watermark,
+                problem=item.problem,
             )
             for item in message.partitions
         ),
@@ -188,6 +196,7 @@ def node_status(message: admin_pb2.GetStatusResponse) -> NodeStatus:
                 high_watermark=item.high_watermark,
                 voter_ids=tuple(item.voter_ids),
                 learner_ids=tuple(item.learner_ids),
+                problem=item.problem,
             )
             for item in message.groups
         ),

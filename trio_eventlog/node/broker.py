@@ -58,7 +58,12 @@ class Broker:
             known = {partition.group_id for topic in self.topics() for partition in topic.partitions}
             self._elsewhere = {met: value for met, value in self._elsewhere.items() if met in known}
             name = self._replicas.name_elsewhere(group_id)
-            elsewhere = Elsewhere(group_id, name, lambda: self._replicas.nodes_elsewhere(group_id))
+            elsewhere = Elsewhere(
+                group_id,
+                name,
+                lambda: self._replicas.nodes_elsewhere(group_id),
+                lambda: self._replicas.why_unopened(group_id),
+            )
             self._elsewhere[group_id] = elsewhere
         return elsewhere
 
@@ -77,11 +82,20 @@ class Broker:
         return tuple(self._replicas.topics.values())
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
-        """Until this node carries the topic (or no longer does)."""
+        """Until this node knows the topic (or that it is gone)."""
         await self._replicas.wait_topic(name, present=present)
 
+    async def wait_settled(self, name: str) -> None:
+        """Until every partition of the topic that lives here is open, or could not be opened at the first attempt."""
+        await self._replicas.wait_settled(name)
+
+    def unopened(self, topic: Topic) -> dict[int, str]:
+        """Partitions of the topic that live here and are not open: by number, why ("" while they are being opened)."""
+        number_of = {partition.group_id: number for number, partition in enumerate(topic.partitions)}
+        return {number_of[item.group_id]: item.trouble for item in self._replicas.unopened() if item.group_id in number_of}
+
     async def wait_current(self) -> None:
-        """Until this node carries every topic created, and none deleted, by calls that were answered before this one."""
+        """Until this node knows every topic created, and none deleted, by calls that were answered before this one."""
         await self._replicas.wait_current()
 
     def replica(self, topic_name: str, partition: int) -> Replica:
@@ -165,21 +179,28 @@ class Broker:
     async def create_topic(
         self, name: str, partition_count: int, *, replica_count: int = 0, retention_bytes: int = 0, retention_seconds: int = 0
     ) -> Topic:
-        """Create a topic on every voter of the catalog. Raises TopicExists, InvalidArgument, NotLeader, OutcomeUnknown."""
+        """Create a topic on every voter of the catalog.
+
+        Raises:
+            TopicExists, InvalidArgument, NotLeader, OutcomeUnknown.
+            TooManyPartitions: a node that would carry some has no room for them. Nothing was proposed.
+        """
         catalog = self._replicas.catalog
+        if not catalog.is_leader:
+            raise NotLeader("topics are created by the catalog's leader: go there", catalog.leader_id)
         voters = frozenset(catalog.voters())
         if replica_count > len(voters):
             raise InvalidArgument(f"{replica_count} replicas asked for, but the cluster has {len(voters)} voters")
-        return await self._command(
-            CreateTopic(
-                name=name,
-                partition_count=partition_count,
-                replicas=tuple(sorted(voters)),
-                replica_count=replica_count,
-                retention_bytes=retention_bytes,
-                retention_seconds=retention_seconds,
-            )
+        command = CreateTopic(
+            name=name,
+            partition_count=partition_count,
+            replicas=tuple(sorted(voters)),
+            replica_count=replica_count,
+            retention_bytes=retention_bytes,
+            retention_seconds=retention_seconds,
         )
+        with self._replicas.room_for(command):
+            return await self._command(command)
 
     async def delete_topic(self, name: str) -> Topic:
         """Raises TopicNotFound, InvalidArgument, NotLeader, OutcomeUnknown."""

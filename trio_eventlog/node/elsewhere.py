@@ -19,15 +19,23 @@ class Elsewhere:
 
     Args:
         name: for people.
-        nodes: who carries the group now, by the catalog.
+        nodes: the other nodes that carry the group now, by the catalog.
+        why_unopened: the refusal of calls when no other node carries the group and this one cannot open it; None otherwise.
     """
 
     is_leader = False
 
-    def __init__(self, group_id: GroupId, name: str, nodes: Callable[[], Sequence[NodeId]]) -> None:
+    def __init__(
+        self,
+        group_id: GroupId,
+        name: str,
+        nodes: Callable[[], Sequence[NodeId]],
+        why_unopened: Callable[[], EventLogError | None] = lambda: None,
+    ) -> None:
         self.group_id = group_id
         self.name = name
         self.nodes = nodes
+        self.why_unopened = why_unopened
         self._hint = NOBODY
         self._turn = 0
 

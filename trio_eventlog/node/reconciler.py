@@ -65,10 +65,12 @@ class NodeReport:
     Attributes:
         groups: the catalog always, the partitions when asked for.
         peers: addresses of other nodes that it knows.
+        partitions_max: number of partitions that it has room for; 0: it does not say.
     """
 
     groups: Mapping[GroupId, GroupReport]
     peers: Mapping[NodeId, str] = attrs.field(factory=dict)
+    partitions_max: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -336,6 +338,9 @@ class Reconciler:
         now = trio.current_time()
         term = catalog.status().hard_state.term
         self._reports = reports
+        for node_id, report in reports.items():
+            if report.partitions_max:
+                self._replicas.room[node_id] = report.partitions_max
         healthy_since = self._healthy_since
         self._healthy_since = {}
         for node_id, report in reports.items():

@@ -2,22 +2,29 @@
 
 What is open follows the catalog's state, not its history: a partition that once lived here and moved away is not opened again
 when the history comes by after a restart. Its log is gone, and an empty one with the group's first voters would be another group.
+
+Each group has a task that opens it, keeps it open, and opens it again later when descriptors, memory or room on the disk were
+missing. A group in that state is *degraded* on this node: the others of the group go on without it, calls are carried to them,
+and `status` shows why.
 """
 
 import logging
 import random
-from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import partial
+from typing import TypeVar
 
 import attrs
 import trio
 
 from trio_eventlog.codec.catalog import encode_command
-from trio_eventlog.errors import NodeRemoved, NotLeader, TopicNotFound
+from trio_eventlog.errors import EventLogError, NodeRemoved, NotLeader, ResourceShortage, TooManyPartitions, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Result, Topic
+from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, Outcome, Result, Topic
 from trio_eventlog.machine.partition import PartitionMachine
-from trio_eventlog.machine.placement import spread_leaders
+from trio_eventlog.machine.placement import place, spread_leaders
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
 from trio_eventlog.node.departed import Departed, depart, finish_departure, has_log
 from trio_eventlog.node.elsewhere import not_here
@@ -27,8 +34,14 @@ from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration
 from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.disk import is_shortage
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEGRADED_LOG_SECONDS = 60.0
+"""Shortest interval between two log lines about groups that cannot be opened."""
 
 REMOVED_TEXT = (
     "node {} was removed from its cluster, for ever: to use this machine again, start it with an empty data directory and --join;"
@@ -47,6 +60,12 @@ class ReplicasSettings:
             so many messages without entries of so many groups wait, the oldest group is forgotten first.
         reset_stagger_seconds: when the leader's link breaks, the first of the other voters stands for election at once, the
             next one so much later, and so on. Longer than an election takes, or two would split the votes.
+        partitions_max: number of partitions that may be open on this node at a time; others that the catalog places here are
+            degraded. Each takes two descriptors and some memory.
+        opening_max: number of groups opened or closed at a time. Each keeps a disk thread busy, and takes up to two descriptors
+            beside those that it keeps.
+        open_retry_seconds_min, open_retry_seconds_max: wait before a degraded group is opened again; doubles from one to the
+            other, each wait drawn from its upper half.
     """
 
     replica: ReplicaSettings
@@ -55,15 +74,45 @@ class ReplicasSettings:
     early_groups_max: int = 256
     early_messages_max: int = 16
     reset_stagger_seconds: float = 0.04
+    partitions_max: int = 100_000
+    opening_max: int = 8
+    open_retry_seconds_min: float = 0.5
+    open_retry_seconds_max: float = 30.0
 
 
 @attrs.define(slots=True, eq=False)
-class _Open:
-    """A replica's task: cancelled to close it."""
+class _Group:
+    """A group that the catalog places here, and the task that opens it and keeps it open.
 
-    replica: Replica
-    scope: trio.CancelScope
-    closed: trio.Event
+    Attributes:
+        scope: of the task: cancelled to close the group.
+        settled: the first attempt to open it has succeeded, or failed.
+        closed: the task has ended.
+        replica: None until it is open.
+        trouble: why the last attempt to open it failed; "" when there was none, or it is open.
+        early: newest messages that have come for it before it is open.
+    """
+
+    group_id: GroupId
+    name: str
+    voters: tuple[NodeId, ...]
+    first_leader: NodeId
+    early: deque[Received]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    settled: trio.Event = attrs.field(factory=trio.Event)
+    opened: trio.Event = attrs.field(factory=trio.Event)
+    closed: trio.Event = attrs.field(factory=trio.Event)
+    replica: Replica | None = None
+    trouble: str = ""
+
+
+@attrs.frozen(slots=True)
+class Unopened:
+    """A group that is not open on this node although it lives here. `trouble` is "" while it is being opened, else why not."""
+
+    group_id: GroupId
+    name: str
+    trouble: str
 
 
 class Replicas:
@@ -95,10 +144,22 @@ class Replicas:
         self._send = send
         self._settings = settings
         self._rng = rng
-        self._open: dict[GroupId, _Open] = {}
+        self._groups: dict[GroupId, _Group] = {}
+        self._open: dict[GroupId, Replica] = {}
+        """Those of the groups that are open."""
+        self._opening = trio.CapacityLimiter(settings.opening_max)
+        self._partitions_admitted = 0
+        """Partitions that are open, or being opened."""
+        self._creating: list[CreateTopic] = []
+        """Topics that this node has proposed to create, and not heard of yet."""
+        self._at_start: list[_Group] = []
+        """Groups that were there when this node started, and are not open yet."""
+        self.room: dict[NodeId, int] = {}
+        """By node, the number of partitions that it has room for, as far as it has said so to this node."""
+        self._degraded_logged_at = -DEGRADED_LOG_SECONDS
         self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
         self._followed_groups_end = GroupId(CATALOG_GROUP + 1)
-        """Groups below are open here, or not any more, or live elsewhere."""
+        """Groups below live here, or not any more, or live elsewhere."""
         self._topics: dict[str, Topic] = {}
         self._topics_changed = trio.Event()
         self._catalog_changed = trio.Event()
@@ -108,11 +169,11 @@ class Replicas:
 
     @property
     def catalog(self) -> Replica:
-        return self._open[CATALOG_GROUP].replica
+        return self._open[CATALOG_GROUP]
 
     @property
     def topics(self) -> Mapping[str, Topic]:
-        """Topics whose partitions are open on this node, as far as they live here."""
+        """Every topic that this node knows. Its partitions that live here may still be on their way to be opened (`unopened`)."""
         return self._topics
 
     @property
@@ -120,23 +181,103 @@ class Replicas:
         """Nodes that are removed for ever, as far as this node knows."""
         return self.machine.removed
 
+    @property
+    def partitions_max(self) -> int:
+        """Number of partitions that this node has room for."""
+        return self._settings.partitions_max
+
     def all(self) -> list[Replica]:
         """Every open replica, the catalog first."""
-        return [item.replica for _, item in sorted(self._open.items())]
+        return [replica for _, replica in sorted(self._open.items())]
+
+    def opening_at_start(self) -> int:
+        """Number of partitions that were there when this node started, and have not been opened or found degraded yet."""
+        self._at_start = [group for group in self._at_start if not group.settled.is_set()]
+        return len(self._at_start)
+
+    @contextmanager
+    def room_for(self, command: CreateTopic) -> Iterator[None]:
+        """Holds room for the topic's partitions, on every node that is to carry some, while the command is on its way.
+
+        A node that has not said how many partitions it has room for is taken to have as much as this one.
+
+        Raises:
+            TooManyPartitions: a node has no room for its part. (One that is over its limit all the same, since a command was
+            applied after its caller was gone, or replicas have moved, carries the rest degraded.)
+        """
+        if command.name in self.machine.topics:
+            yield  # refused when it is applied, or made already by an earlier attempt of the same call
+            return
+        first = self.machine.next_group_id + sum(item.partition_count for item in self._creating)
+        carried = self._partitions_by_node()
+        wanted = Counter(
+            node_id
+            for number in range(command.partition_count)
+            for node_id in place(GroupId(first + number), command.replicas, command.replica_count)
+        )
+        for node_id, count in sorted(wanted.items()):
+            room = self.partitions_max if node_id == self._node_id else self.room.get(node_id, self.partitions_max)
+            if carried[node_id] + count > room:
+                raise TooManyPartitions(
+                    f"topic {command.name!r} would put {count} more partitions on node {format_id(node_id)}, which carries"
+                    f" {carried[node_id]} and has room for {room}: ask for fewer partitions or replicas, delete topics, or raise"
+                    " the limit of open files of the nodes (`ulimit -n`, LimitNOFILE=)"
+                )
+        self._creating.append(command)
+        try:
+            yield
+        finally:
+            self._creating.remove(command)
+
+    def _partitions_by_node(self) -> Counter[NodeId]:
+        """How many partitions each node carries, those that are being created included."""
+        carried = Counter(
+            node_id for topic in self.machine.topics.values() for partition in topic.partitions for node_id in partition.replicas
+        )
+        group_id = self.machine.next_group_id
+        for other in self._creating:
+            for _ in range(other.partition_count):
+                carried.update(place(group_id, other.replicas, other.replica_count))
+                group_id = GroupId(group_id + 1)
+        return carried
+
+    def unopened(self) -> list[Unopened]:
+        """Every group that lives here and is not open, by its id."""
+        return [
+            Unopened(group_id, group.name, group.trouble)
+            for group_id, group in sorted(self._groups.items())
+            if group.replica is None
+        ]
 
     def find(self, group_id: GroupId) -> Replica | None:
-        item = self._open.get(group_id)
-        return item.replica if item is not None else None
+        return self._open.get(group_id)
 
     def get(self, group_id: GroupId) -> Replica:
-        """Raises NotLeader when the group lives elsewhere, TopicNotFound when it is no group (any more)."""
-        item = self._open.get(group_id)
-        if item is not None:
-            return item.replica
-        raise not_here(self.name_elsewhere(group_id), self.nodes_elsewhere(group_id)[0])
+        """Raises NotLeader when the group lives elsewhere or is being opened, ResourceShortage when it cannot be opened here and
+        lives nowhere else, TopicNotFound when it is no group (any more)."""
+        replica = self._open.get(group_id)
+        if replica is not None:
+            return replica
+        name = self.name_elsewhere(group_id)
+        nodes = self.nodes_elsewhere(group_id)
+        if nodes:
+            raise not_here(name, nodes[0])
+        raise self.why_unopened(group_id) or TopicNotFound(f"{name} is not open on this node: its topic was deleted just now")
+
+    def why_unopened(self, group_id: GroupId) -> EventLogError | None:
+        """The refusal of a call for a group that lives here, on no other node, and is not open; None when that is not so."""
+        group = self._groups.get(group_id)
+        if group is None or group.replica is not None or self.nodes_elsewhere(group_id):
+            return None
+        if group.trouble:
+            return ResourceShortage(f"{group.name} cannot be opened on its node for now, and no other one has it: {group.trouble}")
+        return NotLeader(f"{group.name} is being opened: try again shortly")
 
     def name_elsewhere(self, group_id: GroupId) -> str:
         """What a partition that is not open here is called. Raises TopicNotFound when it is none, or is to be open here soon."""
+        group = self._groups.get(group_id)
+        if group is not None:
+            return group.name
         for topic in self._topics.values():
             for number, partition in enumerate(topic.partitions):
                 if partition.group_id == group_id and partition.wanted != (self._node_id,):
@@ -152,12 +293,20 @@ class Replicas:
         return ()
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
-        """Until the topic is open here (or gone)."""
+        """Until this node knows the topic (or that it is gone)."""
         while (name in self._topics) is not present:
             await self._topics_changed.wait()
 
+    async def wait_settled(self, name: str) -> None:
+        """Until every partition of the topic that lives here is open, or could not be opened at the first attempt."""
+        topic = self._topics.get(name)
+        for partition in topic.partitions if topic is not None else ():
+            group = self._groups.get(partition.group_id)
+            if group is not None:
+                await group.settled.wait()
+
     async def wait_current(self) -> None:
-        """Until every change of topics that was acknowledged before this call has taken effect here. Needs a quorum."""
+        """Until this node knows every change of topics that was acknowledged before this call. Needs a quorum."""
         await self.catalog.wait_linearizable()
         seen = self._changes_seen
         while self._changes_done < seen:
@@ -178,37 +327,45 @@ class Replicas:
 
     def receive(self, group_id: GroupId, received: Received) -> None:
         """A peer's message for a group."""
-        item = self._open.get(group_id)
-        if item is not None:
-            item.replica.driver.receive(received)
+        replica = self._open.get(group_id)
+        if replica is not None:
+            replica.driver.receive(received)
             return
-        if received.frames or group_id < self._followed_groups_end:
-            # Entries come again, and would take room; a group known and not open was deleted, or lives elsewhere.
+        if received.frames:
+            return  # Entries come again, and would take room.
+        group = self._groups.get(group_id)
+        if group is not None:
+            group.early.append(received)
             return
+        if group_id < self._followed_groups_end:
+            return  # It was deleted, or lives elsewhere.
         early = self._early.get(group_id)
         if early is None:
-            early = self._early[group_id] = deque(maxlen=self._settings.early_messages_max)
+            early = self._early[group_id] = self._new_early()
             if len(self._early) > self._settings.early_groups_max:
                 self._early.popitem(last=False)
         early.append(received)
 
+    def _new_early(self) -> deque[Received]:
+        return deque(maxlen=self._settings.early_messages_max)
+
     def tick(self) -> None:
         """Another tick has passed, for every group."""
-        for item in self._open.values():
-            item.replica.driver.tick()
+        for replica in self._open.values():
+            replica.driver.tick()
 
     def report_unreachable(self, node_id: NodeId) -> None:
-        for item in self._open.values():
-            item.replica.driver.report_unreachable(node_id)
+        for replica in self._open.values():
+            replica.driver.report_unreachable(node_id)
 
     def peer_reset(self, node_id: NodeId) -> None:
         """A peer's process is gone: each group that it led looks for another leader at once."""
         if self._nursery is None:
             return
-        for item in self._open.values():
-            if item.replica.leader_id == node_id:
-                item.replica.driver.peer_reset(node_id)
-                self._nursery.start_soon(self._campaign_in_turn, item.replica, node_id)
+        for replica in self._open.values():
+            if replica.leader_id == node_id:
+                replica.driver.peer_reset(node_id)
+                self._nursery.start_soon(self._campaign_in_turn, replica, node_id)
 
     async def _campaign_in_turn(self, replica: Replica, node_id: NodeId) -> None:
         """All followers lose the leader at the same moment. In turn, not by chance: two at a time would split the votes."""
@@ -228,8 +385,7 @@ class Replicas:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                applier = CatalogApplier(self.machine, self._on_catalog_applied)
-                await self._start(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0], applier, Watermark())
+                await self._want(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0]).opened.wait()
                 nursery.start_soon(self._follow_catalog)
                 task_status.started()
                 await trio.sleep_forever()
@@ -252,6 +408,8 @@ class Replicas:
             self._catalog_changed = trio.Event()
             seen = self._changes_seen
             await self._follow(list(self.machine.topics.values()), self.machine.next_group_id)
+            if not self._changes_done:
+                self._at_start = list(self._groups.values())
             self._changes_done = seen
             self._tell_topics_changed()
             if self._node_id in self.machine.removed and not is_told:
@@ -266,20 +424,45 @@ class Replicas:
             for topic in self.machine.topics.values()
             for number, partition in enumerate(topic.partitions)
         }
-        for group_id in await self._directory.group_ids():
+        for group_id in await self._when_possible("listing the groups", self._directory.group_ids):
             if group_id == CATALOG_GROUP or group_id >= self.machine.next_group_id:
                 continue
             if group_id not in known:
-                await self._directory.remove_group(group_id)
+                await self._remove_files(group_id)
                 continue
             topic, number = known[group_id]
-            path = self._directory.group_path(group_id)
-            if self._node_id in topic.partitions[number].replicas:
-                continue
-            await finish_departure(self._directory.disk, path)
-            if await has_log(self._directory.disk, path):
-                # It is closed in good order, as it would have been.
-                await self._start_partition(topic, number, NOBODY)
+            partition = topic.partitions[number]
+            if self._node_id not in partition.replicas:
+                await self._when_possible(f"removing what is left of {topic.name}/{number}", partial(self._finish, topic, number))
+
+    async def _finish(self, topic: Topic, number: int) -> None:
+        """A partition that has moved to other nodes has left files here."""
+        partition = topic.partitions[number]
+        path = self._directory.group_path(partition.group_id)
+        await finish_departure(self._directory.disk, path)
+        if await has_log(self._directory.disk, path):
+            # It is closed in good order, as it would have been.
+            await self._want(partition.group_id, f"{topic.name}/{number}", partition.first_voters, NOBODY).settled.wait()
+
+    async def _remove_files(self, group_id: GroupId) -> None:
+        await self._when_possible(f"removing group {format_id(group_id)}", partial(self._directory.remove_group, group_id))
+
+    async def _when_possible(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`, which may be done again, once nothing is short that it needs."""
+        wait_seconds = self._settings.open_retry_seconds_min
+        while True:
+            try:
+                return await work()
+            except EventLogError as error:
+                if not is_shortage(error):
+                    raise
+                self._log_shortage(what, str(error))
+            wait_seconds = await self._back_off(wait_seconds)
+
+    async def _back_off(self, wait_seconds: float) -> float:
+        """Wait, and return how long to wait the next time."""
+        await trio.sleep(self._rng.uniform(wait_seconds / 2, wait_seconds))
+        return min(2 * wait_seconds, self._settings.open_retry_seconds_max)
 
     async def _follow(self, topics: list[Topic], groups_end: GroupId) -> None:
         placed = {partition.group_id for topic in topics for partition in topic.partitions if self._node_id in partition.replicas}
@@ -288,18 +471,22 @@ class Replicas:
             if topic.partitions[0].group_id not in known:
                 del self._topics[name]
         self._tell_topics_changed()
-        for group_id in [group_id for group_id in self._open if group_id not in placed and group_id != CATALOG_GROUP]:
-            await self._close(group_id, has_moved=group_id in known)
+        gone = [group_id for group_id in self._groups if group_id not in placed and group_id != CATALOG_GROUP]
+        async with trio.open_nursery() as nursery:
+            for group_id in gone:
+                nursery.start_soon(self._close, group_id, group_id in known)
         for topic in topics:
             new = [
                 number
                 for number, partition in enumerate(topic.partitions)
-                if partition.group_id in placed and partition.group_id not in self._open
+                if partition.group_id in placed and partition.group_id not in self._groups
             ]
             if new:
                 first_leaders = spread_leaders((partition.group_id, partition.first_voters) for partition in topic.partitions)
                 for number in new:
-                    await self._start_partition(topic, number, first_leaders[topic.partitions[number].group_id])
+                    partition = topic.partitions[number]
+                    first_leader = first_leaders[partition.group_id]
+                    self._want(partition.group_id, f"{topic.name}/{number}", partition.first_voters, first_leader)
             self._topics[topic.name] = topic
         self._followed_groups_end = groups_end
         for group_id in [group_id for group_id in self._early if group_id < groups_end]:
@@ -309,84 +496,128 @@ class Replicas:
         self._topics_changed.set()
         self._topics_changed = trio.Event()
 
-    async def _start_partition(self, topic: Topic, number: int, first_leader: NodeId) -> None:
-        partition = topic.partitions[number]
-        machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
+    # Opening
+
+    def _want(self, group_id: GroupId, name: str, voters: tuple[NodeId, ...], first_leader: NodeId) -> _Group:
+        """Have a group opened, and kept open."""
+        assert self._nursery is not None
+        early = self._early.pop(group_id, None) or self._new_early()
+        group = _Group(group_id=group_id, name=name, voters=voters, first_leader=first_leader, early=early)
+        self._groups[group_id] = group
+        self._nursery.start_soon(self._keep_open, group)
+        return group
+
+    async def _keep_open(self, group: _Group) -> None:
+        """The task of a group."""
+        wait_seconds = self._settings.open_retry_seconds_min
+        with group.scope:
+            while True:
+                async with AsyncExitStack() as stack:
+                    try:
+                        async with self._opening:
+                            stack.enter_context(self._admitted(group))
+                            replica = await stack.enter_async_context(self._new_replica(group))
+                    except EventLogError as error:
+                        if not is_shortage(error):
+                            raise
+                        group.trouble = str(error)
+                        group.settled.set()
+                        self._log_shortage(group.name, group.trouble)
+                    else:
+                        await self._on_open(group, replica)
+                        await trio.sleep_forever()
+                wait_seconds = await self._back_off(wait_seconds)
+        group.closed.set()
+
+    @contextmanager
+    def _admitted(self, group: _Group) -> Iterator[None]:
+        """Takes the group's place among the partitions that may be open. Raises ResourceShortage when there is none."""
+        if group.group_id == CATALOG_GROUP:
+            yield
+            return
+        partitions_max = self._settings.partitions_max
+        if self._partitions_admitted >= partitions_max:
+            raise ResourceShortage(
+                f"this node carries {partitions_max} partitions already, which is all that it has room for (partitions_max)"
+            )
+        self._partitions_admitted += 1
+        try:
+            yield
+        finally:
+            self._partitions_admitted -= 1
+
+    def _new_replica(self, group: _Group) -> AbstractAsyncContextManager[Replica]:
         watermark = Watermark()
-        await self._start(
-            partition.group_id,
-            f"{topic.name}/{number}",
-            partition.first_voters,
-            first_leader,
-            PartitionApplier(machine, watermark),
-            watermark,
+        applier: Applier
+        if group.group_id == CATALOG_GROUP:
+            applier = CatalogApplier(self.machine, self._on_catalog_applied)
+        else:
+            machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
+            applier = PartitionApplier(machine, watermark)
+        return open_replica(
+            node_id=self._node_id,
+            group_id=group.group_id,
+            name=group.name,
+            disk=self._directory.disk,
+            directory=self._directory.group_path(group.group_id),
+            configuration=Configuration(voters=frozenset(group.voters)),
+            applier=applier,
+            watermark=watermark,
+            send=self._send,
+            settings=self._settings.replica,
+            rng=random.Random(self._rng.getrandbits(64)),
         )
 
-    async def _start(
-        self,
-        group_id: GroupId,
-        name: str,
-        voters: tuple[NodeId, ...],
-        first_leader: NodeId,
-        applier: Applier,
-        watermark: Watermark,
-    ) -> None:
-        assert self._nursery is not None
-        item: _Open = await self._nursery.start(self._keep_open, group_id, name, voters, applier, watermark)
-        self._open[group_id] = item
-        for received in self._early.pop(group_id, ()):
-            item.replica.driver.receive(received)
-        status = item.replica.status()
+    async def _on_open(self, group: _Group, replica: Replica) -> None:
+        if group.trouble:
+            logger.info("%s is open again", group.name)
+        group.replica = self._open[group.group_id] = replica
+        group.trouble = ""
+        group.settled.set()
+        group.opened.set()
+        while group.early:
+            replica.driver.receive(group.early.popleft())
+        status = replica.status()
         is_new = status.hard_state.term == 0 and status.last_index == 0
-        if voters == (self._node_id,) or (is_new and first_leader == self._node_id):
-            # A group of one needs nobody's silence to pass; a new group has an appointed candidate.
-            item.replica.driver.campaign()
+        if group.voters == (self._node_id,) or (is_new and group.first_leader == self._node_id):
+            # A group of one needs nobody's silence to pass; a new group has an appointed candidate. The core refuses to stand for
+            # election before it has applied what it knows to be committed.
+            await replica.driver.wait_applied(status.hard_state.commit)
+            replica.driver.campaign()
 
-    async def _keep_open(
-        self,
-        group_id: GroupId,
-        name: str,
-        voters: tuple[NodeId, ...],
-        applier: Applier,
-        watermark: Watermark,
-        *,
-        task_status: trio.TaskStatus[_Open],
-    ) -> None:
-        closed = trio.Event()
-        with trio.CancelScope() as scope:
-            async with open_replica(
-                node_id=self._node_id,
-                group_id=group_id,
-                name=name,
-                disk=self._directory.disk,
-                directory=self._directory.group_path(group_id),
-                configuration=Configuration(voters=frozenset(voters)),
-                applier=applier,
-                watermark=watermark,
-                send=self._send,
-                settings=self._settings.replica,
-                rng=random.Random(self._rng.getrandbits(64)),
-            ) as replica:
-                task_status.started(_Open(replica, scope, closed))
-                await trio.sleep_forever()
-        closed.set()
+    def _log_shortage(self, what: str, why: str) -> None:
+        now = trio.current_time()
+        if now - self._degraded_logged_at < DEGRADED_LOG_SECONDS:
+            return
+        self._degraded_logged_at = now
+        count = sum(1 for group in self._groups.values() if group.trouble)
+        others = f" ({count} partitions are in this state)" if count > 1 else ""
+        logger.warning("%s has to wait%s, and is tried again until it works: %s", what, others, why)
 
-    async def _close(self, group_id: GroupId, *, has_moved: bool) -> None:
+    # Closing
+
+    async def _close(self, group_id: GroupId, has_moved: bool) -> None:
         """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
-        item = self._open.pop(group_id)
-        name = item.replica.name
-        if has_moved:
-            item.replica.close(NotLeader(f"{name} has moved to other nodes: go there"))
-        else:
-            item.replica.close(TopicNotFound(f"{name}: the topic was deleted"))
-        item.scope.cancel()
-        await item.closed.wait()
+        group = self._groups.pop(group_id)
+        replica = self._open.pop(group_id, None)
+        if replica is not None:
+            if has_moved:
+                replica.close(NotLeader(f"{group.name} has moved to other nodes: go there"))
+            else:
+                replica.close(TopicNotFound(f"{group.name}: the topic was deleted"))
+        group.scope.cancel()
+        await group.closed.wait()
         self._on_deleted(group_id)
-        if not has_moved:
-            await self._directory.remove_group(group_id)
-        else:
-            status = item.replica.status()
-            left = Departed(last_term=status.last_term, last_index=status.last_index, commit_index=status.hard_state.commit)
-            departed = item.replica.departed.joined(left)
-            await depart(self._directory.disk, self._directory.group_path(group_id), departed)
-            logger.info("%s has moved to other nodes: its files are removed here", name)
+        async with self._opening:
+            if not has_moved:
+                await self._remove_files(group_id)
+            elif replica is not None:
+                status = replica.status()
+                left = Departed(last_term=status.last_term, last_index=status.last_index, commit_index=status.hard_state.commit)
+                departed = replica.departed.joined(left)
+                path = self._directory.group_path(group_id)
+                await self._when_possible(f"closing {group.name}", partial(depart, self._directory.disk, path, departed))
+                logger.info("%s has moved to other nodes: its files are removed here", group.name)
+            else:
+                # How far its log goes is not known. The next start that can open it removes it in good order.
+                logger.info("%s has moved to other nodes, and was not open: its files are removed at the next start", group.name)

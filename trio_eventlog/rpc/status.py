@@ -97,6 +97,7 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.ResourceShortage: _Row(
         StatusCode.UNAVAILABLE, (), "the node is short of descriptors or memory; try again, or elsewhere"
     ),
+    errors.TooManyPartitions: _Row(StatusCode.RESOURCE_EXHAUSTED),
     errors.NoQuorum: _Row(StatusCode.UNAVAILABLE),
     errors.PermissionDenied: _Row(StatusCode.PERMISSION_DENIED),
     errors.Unauthenticated: _Row(StatusCode.UNAUTHENTICATED),

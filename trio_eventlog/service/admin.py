@@ -10,6 +10,7 @@ from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.replica import Replica
+from trio_eventlog.node.replicas import Unopened
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
 from trio_eventlog.service.event_log import is_forwarded, when_ready
 from trio_eventlog.service.forwarding import Forwarder, forward
@@ -58,7 +59,7 @@ class AdminService:
 
     async def create_topic(self, request: messages.CreateTopicRequest, context: Context) -> messages.CreateTopicResponse:
         topic = await self._topics.create(request, is_forwarded=is_forwarded(context))
-        return messages.CreateTopicResponse(topic=topic_message(topic))
+        return messages.CreateTopicResponse(topic=topic_message(topic), unopened_partitions=len(self._broker.unopened(topic)))
 
     async def delete_topic(self, request: messages.DeleteTopicRequest, context: Context) -> messages.DeleteTopicResponse:
         await self._topics.delete(request, is_forwarded=is_forwarded(context))
@@ -70,6 +71,7 @@ class AdminService:
     async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
         topic = await self._topics.find_or_create(request.name, create=False)
         response = messages.DescribeTopicResponse(topic=topic_message(topic))
+        unopened = self._broker.unopened(topic)
         for number, partition in enumerate(topic.partitions):
             place = self._broker.place(topic.name, number)
             described = response.partitions.add(
@@ -81,6 +83,8 @@ class AdminService:
             if isinstance(place, Replica):
                 described.log_start_offset = place.log.log_start_offset
                 described.high_watermark = place.watermark.value
+            elif number in unopened:
+                described.problem = unopened[number] or "being opened"
         return response
 
     async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
@@ -96,9 +100,10 @@ class AdminService:
             raise InvalidArgument(f"to_id: {error}") from error
 
         async def local() -> str:
-            if isinstance(replica, Elsewhere):
-                raise replica.refusal()
-            return format_id(await replica.transfer_leadership(to, self._transfer_seconds_max))
+            here = self._broker.group(replica.group_id)  # opened here meanwhile, perhaps
+            if isinstance(here, Elsewhere):
+                raise here.refusal()
+            return format_id(await here.transfer_leadership(to, self._transfer_seconds_max))
 
         async def remote(channel: Channel) -> str:
             response = await forward(channel, _METHODS["TransferLeadership"], request)
@@ -123,6 +128,11 @@ def topic_message(topic: Topic) -> messages.Topic:
         message.retention.bytes = topic.retention_bytes
         message.retention.time.seconds = topic.retention_seconds
     return message
+
+
+def unopened_status(group: Unopened, topic: str, partition: int) -> messages.GroupStatus:
+    role = "degraded" if group.trouble else "opening"
+    return messages.GroupStatus(group_id=group.group_id, topic=topic, partition=partition, role=role, problem=group.trouble)
 
 
 def group_status(replica: Replica, topic: str, partition: int) -> messages.GroupStatus:

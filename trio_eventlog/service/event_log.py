@@ -276,8 +276,10 @@ class EventLogService:
                     raise
 
         async def local() -> Appended:
-            assert isinstance(replica, Replica), "what lives elsewhere is not led here"
-            return await _outcome(await replica.propose_batch(batch, acks))
+            place = self._broker.group(replica.group_id)  # opened here meanwhile, perhaps
+            if isinstance(place, Elsewhere):
+                raise place.refusal()
+            return await _outcome(await place.propose_batch(batch, acks))
 
         async def remote(channel: Channel) -> Appended:
             response = await forward(channel, _PRODUCE, encode_produce_request(topic, partition, batch, acks))
@@ -313,7 +315,14 @@ class EventLogService:
                     raise
                 # It was closed while the call waited, since its group has moved.
                 place = self._broker.group(place.group_id)
-        return await self._forwarder.at_leader(place, _not_here, lambda channel: _carried(channel, request))
+
+        async def here() -> messages.ConsumeResponse | Encoded:
+            found = self._broker.group(place.group_id)  # opened here meanwhile, perhaps
+            if isinstance(found, Elsewhere):
+                raise found.refusal()
+            return await self._consume_here(found, request)
+
+        return await self._forwarder.at_leader(place, here, lambda channel: _carried(channel, request))
 
     async def _consume_here(self, replica: Replica, request: messages.ConsumeRequest) -> messages.ConsumeResponse | Encoded:
         offset = await self._start(replica, request)
@@ -428,10 +437,6 @@ _METHODS = methods_of(messages.DESCRIPTOR.services_by_name["EventLog"])
 _PRODUCE = _METHODS["Produce"]
 _CONSUME = _METHODS["Consume"]
 _CONSUME_STREAM = _METHODS["ConsumeStream"]
-
-
-async def _not_here() -> Encoded:
-    raise AssertionError("what lives elsewhere is not led here")
 
 
 async def _carried(channel: Channel, request: messages.ConsumeRequest) -> Encoded:

@@ -93,8 +93,12 @@ class Forwarder:
         last: EventLogError | None = None
         with trio.move_on_after(self._settings.timeout_seconds):
             while True:
+                if isinstance(replica, Elsewhere):
+                    replica = self._place(replica.group_id)  # it may be open here by now
                 leader_id = replica.leader_id
                 try:
+                    if isinstance(replica, Elsewhere) and (refusal := replica.why_unopened()) is not None:
+                        raise refusal
                     if leader_id == self._node_id:
                         return await local()
                     if leader_id != NOBODY:

@@ -75,7 +75,7 @@ async def ask_node(forwarder: Forwarder, node_id: NodeId, with_partitions: bool)
     reports = [
         GroupReport(
             group_id=GroupId(group.group_id),
-            role=_ROLES.get(group.role, Role.FOLLOWER),
+            role=_ROLES[group.role],
             term=group.term,
             applied_index=group.applied_index,
             voters=frozenset(map(_node_id, group.voter_ids)),
@@ -83,9 +83,11 @@ async def ask_node(forwarder: Forwarder, node_id: NodeId, with_partitions: bool)
             is_joint=group.is_joint,
         )
         for group in response.groups
+        if group.role in _ROLES  # others have no replica that is open
     ]
     return NodeReport(
         groups={report.group_id: report for report in reports},
+        partitions_max=response.partitions_max,
         peers={_node_id(peer.id): peer.address for peer in response.peers},
     )
 

@@ -31,7 +31,10 @@ class TopicAdministration:
         self._visible_seconds_max = visible_seconds_max
 
     async def create(self, request: admin_pb2.CreateTopicRequest, *, is_forwarded: bool = False) -> Topic:
-        """Raises TopicExists, InvalidArgument, NoQuorum; NotLeader when the call was forwarded here in vain."""
+        """Make a topic; returns when this node has opened its partitions, or after half of the caller's time.
+
+        Raises TopicExists, InvalidArgument, TooManyPartitions, NoQuorum; NotLeader when the call was forwarded here in vain.
+        """
         retention_seconds = _whole_seconds(request.retention.time)
         doubt = _Doubt()
 
@@ -60,6 +63,11 @@ class TopicAdministration:
             # An attempt whose answer was lost has made it, unless somebody else did in the same moment.
             name = request.name
         await self._wait(name, present=True)
+        if not is_forwarded:
+            # The node that was asked first waits, and the caller's deadline is not used up by it: the topic is made.
+            seconds_max = (trio.current_effective_deadline() - trio.current_time()) / 2
+            with trio.move_on_after(max(0.0, min(seconds_max, self._visible_seconds_max))):
+                await self._broker.wait_settled(name)
         return self._broker.topic(name)
 
     async def delete(self, request: admin_pb2.DeleteTopicRequest, *, is_forwarded: bool = False) -> None:

@@ -140,7 +140,9 @@ class DataDirectory:
 
     async def remove_group(self, group_id: GroupId) -> None:
         """Remove the group's files; its empty directories stay. A crash in between leaves files that a next call removes."""
-        await _remove_files(self.disk, self.group_path(group_id))
+        path = self.group_path(group_id)
+        if await self.disk.exists(path):
+            await _remove_files(self.disk, path)
 
     def group_path(self, group_id: GroupId) -> str:
         """Path of the group's directory, there or not."""

@@ -15,8 +15,11 @@ Rules for every implementation:
   forbidden raises the `OSError` subclass for that.
 """
 
+import errno
 from collections.abc import Sequence
 from typing import Protocol
+
+from trio_eventlog.errors import DiskFull, ResourceShortage, StorageFailed
 
 Buffer = bytes | bytearray | memoryview
 FILE_MODE = 0o640
@@ -125,6 +128,14 @@ async def read_whole(disk: Disk, path: str, max_bytes: int) -> bytes:
         await file.close()
 
 
+def is_shortage(error: BaseException) -> bool:
+    """The call failed for lack of descriptors, memory or room, and not because the disk is broken: it may succeed later."""
+    if isinstance(error, DiskFull | ResourceShortage):
+        return True
+    cause = error.__cause__
+    return isinstance(error, StorageFailed) and isinstance(cause, OSError) and cause.errno in NO_ROOM
+
+
 def parent_directory(path: str) -> str:
     """The directory `path` is in."""
     head, _, _ = path.rstrip("/").rpartition("/")
@@ -136,4 +147,5 @@ def join_path(*parts: str) -> str:
     return "/".join([parts[0].rstrip("/"), *parts[1:]]) if parts[0] != "/" else "/" + "/".join(parts[1:])
 
 
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 TEMPORARY_SUFFIX = ".new"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import trio
 
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, EventLogError, ResourceShortage, StorageFailed
-from trio_eventlog.storage.disk import FILE_MODE, Buffer, parent_directory
+from trio_eventlog.storage.disk import FILE_MODE, NO_ROOM, Buffer, parent_directory
 
 DISK_THREADS_MAX = 8
 """Default of the number of threads one node's disk may use at a time, over all groups."""
@@ -30,7 +30,6 @@ INLINE_READ_BYTES_MAX = 1024 * 1024
 _IOV_MAX = 1024
 _SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """The process or the machine is short of something; that says nothing about the disk."""
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 _NO_NOWAIT = frozenset((errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS))
 _RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 _ZEROS = bytes(1 << 20)
@@ -228,7 +227,7 @@ class RealFile:
                     if os.pwrite(self._descriptor, part, position) != len(part):
                         raise OSError(errno.EIO, "short write into room that was allocated")
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in NO_ROOM:
                 raise
             os.ftruncate(self._descriptor, start)  # some file systems keep what they got hold of
             raise DiskFull(f"{self._path}: no room for {size_bytes - start} more bytes. Free some, or raise the quota.") from error
@@ -306,7 +305,7 @@ def _translated(error: OSError, path: str) -> EventLogError | OSError:
         return PermissionError(error.errno, error.strerror, path)
     if error.errno in _SHORT:
         return ResourceShortage(f"{path}: {error}. Raise the limit (`ulimit -n`), or let less be open at the same time.")
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return DiskFull(f"{path}: {error}. Free some room, or raise the quota.")
     return StorageFailed(f"{path}: {error}")
 

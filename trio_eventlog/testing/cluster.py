@@ -565,6 +565,7 @@ class Cluster:
             return (
                 first is not None
                 and all(item is not None for item in known)
+                and not any(node.broker.unopened(first) for node in nodes)
                 and all(self.leader(topic, number) is not None for number in range(len(first.partitions)))
             )
 

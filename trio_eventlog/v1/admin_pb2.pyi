@@ -42,10 +42,12 @@ class Topic(_message.Message):
     def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
 
 class CreateTopicResponse(_message.Message):
-    __slots__ = ("topic",)
+    __slots__ = ("topic", "unopened_partitions")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
+    UNOPENED_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     topic: Topic
-    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ...) -> None: ...
+    unopened_partitions: int
+    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., unopened_partitions: _Optional[int] = ...) -> None: ...
 
 class DeleteTopicRequest(_message.Message):
     __slots__ = ("name",)
@@ -74,20 +76,22 @@ class DescribeTopicRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class PartitionDescription(_message.Message):
-    __slots__ = ("partition", "group_id", "leader_id", "replica_ids", "log_start_offset", "high_watermark")
+    __slots__ = ("partition", "group_id", "leader_id", "replica_ids", "log_start_offset", "high_watermark", "problem")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     REPLICA_IDS_FIELD_NUMBER: _ClassVar[int]
     LOG_START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     HIGH_WATERMARK_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     partition: int
     group_id: int
     leader_id: str
     replica_ids: _containers.RepeatedScalarFieldContainer[str]
     log_start_offset: int
     high_watermark: int
-    def __init__(self, partition: _Optional[int] = ..., group_id: _Optional[int] = ..., leader_id: _Optional[str] = ..., replica_ids: _Optional[_Iterable[str]] = ..., log_start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ...) -> None: ...
+    problem: str
+    def __init__(self, partition: _Optional[int] = ..., group_id: _Optional[int] = ..., leader_id: _Optional[str] = ..., replica_ids: _Optional[_Iterable[str]] = ..., log_start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class DescribeTopicResponse(_message.Message):
     __slots__ = ("topic", "partitions")
@@ -104,7 +108,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, catalog_only: bool = ...) -> None: ...
 
 class GroupStatus(_message.Message):
-    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids", "is_joint", "outgoing_voter_ids")
+    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids", "is_joint", "outgoing_voter_ids", "problem")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +124,7 @@ class GroupStatus(_message.Message):
     LEARNER_IDS_FIELD_NUMBER: _ClassVar[int]
     IS_JOINT_FIELD_NUMBER: _ClassVar[int]
     OUTGOING_VOTER_IDS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     topic: str
     partition: int
@@ -135,7 +140,8 @@ class GroupStatus(_message.Message):
     learner_ids: _containers.RepeatedScalarFieldContainer[str]
     is_joint: bool
     outgoing_voter_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ..., is_joint: bool = ..., outgoing_voter_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    problem: str
+    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ..., is_joint: bool = ..., outgoing_voter_ids: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("id", "address")
@@ -146,7 +152,7 @@ class Peer(_message.Message):
     def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("id", "name", "address", "cluster_id", "cluster_name", "version", "groups", "peers", "warnings", "budgets")
+    __slots__ = ("id", "name", "address", "cluster_id", "cluster_name", "version", "groups", "peers", "warnings", "budgets", "partitions_max")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +163,7 @@ class GetStatusResponse(_message.Message):
     PEERS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_MAX_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     address: str
@@ -167,7 +174,8 @@ class GetStatusResponse(_message.Message):
     peers: _containers.RepeatedCompositeFieldContainer[Peer]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     budgets: _containers.RepeatedCompositeFieldContainer[Budget]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
+    partitions_max: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., partitions_max: _Optional[int] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("name", "limit", "used", "refused")
