@@ -200,3 +200,24 @@ async def test_an_old_address_that_leads_to_another_node() -> None:
         await client.produce("orders", b"two")
         await check_all_have(cluster, [b"one", b"two"])
         assert cluster.node(leader)._transport._links[cluster.node_id(one)].address == cluster.address(other)
+
+
+@pytest.mark.parametrize("tick_seconds", [0.03, 0.05])
+async def test_linearizable_reads_when_the_way_to_the_leader_is_long(tick_seconds: float) -> None:
+    """There and back is 300 ms, far more than the ticks after which a question is repeated. Each read of a follower is answered
+    within four of those ways (the question itself, and the heartbeats by which the leader makes sure, are two)."""
+    round_trip_seconds = 0.3
+    far = Weather(latency_seconds_min=round_trip_seconds / 2, latency_seconds_max=round_trip_seconds / 2)
+    async with Cluster(3, seed=66, tick_seconds=tick_seconds, election_timeout_ticks=60) as cluster:
+        async with cluster.client() as client:
+            _, followers = await prepare(cluster, client)
+            await client.produce("orders", b"before")
+            cluster.network.weather = far
+            await client.produce("orders", b"after")
+            for name in [*followers, *followers]:
+                replica = cluster.replica(name, "orders")
+                assert replica is not None
+                began = trio.current_time()
+                await replica.wait_linearizable()
+                assert trio.current_time() - began <= 4 * round_trip_seconds
+                assert replica.watermark.value == 2

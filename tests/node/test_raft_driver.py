@@ -340,6 +340,73 @@ async def test_a_lost_read_is_asked_for_again_after_some_ticks() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def linearizable(rig: Rig, answers: list[int]) -> None:
+    answers.append(await rig.replica.driver.linearizable_index())
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2])
+async def test_an_answer_to_any_question_of_a_read_will_do(answered: int) -> None:
+    """The way to the leader and back takes longer than the time after which the question is repeated."""
+    async with Rig().open() as rig, trio.open_nursery() as nursery:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+        answers: list[int] = []
+        nursery.start_soon(linearizable, rig, answers)
+        await rig.settle()
+        questions = [message for message, _ in rig.take_sent(MessageType.READ_INDEX)]
+        while len(questions) < 3:
+            await rig.tick()
+            questions += [message for message, _ in rig.take_sent(MessageType.READ_INDEX)]
+            rig.give_append(TWO, 1, (1, 1))
+        for context in (questions[answered].context, *(question.context for question in questions)):
+            rig.give(Message(type=MessageType.READ_INDEX_RESPONSE, to=ME, sender=TWO, term=1, index=1, context=context))
+        await rig.settle()
+        assert answers == [1]
+        assert not rig.replica.driver._questions
+
+
+async def test_questions_are_repeated_less_and_less_often_and_only_the_last_few_count() -> None:
+    """With silence twice as long each time, up to a bound; then the next read begins with what the last answer took."""
+    driver = DriverSettings(read_retry_ticks=2, read_retry_ticks_max=12, read_questions_max=3)
+    async with Rig(driver=driver).open() as rig, trio.open_nursery() as nursery:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
+        answers: list[int] = []
+        asked_at: list[int] = []
+        contexts: list[bytes] = []
+
+        async def listen(ticks: int) -> None:
+            for tick in range(ticks):
+                rig.give_append(TWO, 1, (1, 1))
+                for message, _ in rig.take_sent(MessageType.READ_INDEX):
+                    asked_at.append(tick)
+                    contexts.append(message.context)
+                await rig.tick()
+                assert len(rig.replica.driver._questions) <= 3
+
+        def answer(context: bytes) -> None:
+            rig.give(Message(type=MessageType.READ_INDEX_RESPONSE, to=ME, sender=TWO, term=1, index=1, context=context))
+
+        nursery.start_soon(linearizable, rig, answers)
+        await rig.settle()
+        await listen(52)
+        assert asked_at == [0, 2, 6, 14, 26, 38, 50]
+        answer(contexts[-4])
+        await rig.settle()
+        assert answers == [], "the fourth last was given up"
+        answer(contexts[-3])
+        await rig.settle()
+        assert answers == [1]
+        nursery.start_soon(linearizable, rig, answers)
+        nursery.start_soon(linearizable, rig, answers)
+        await rig.settle()
+        asked_at.clear()
+        await listen(14)
+        assert asked_at == [0, 12], "one question for both"
+        answer(contexts[-2])
+        await rig.settle()
+        assert answers == [1, 1, 1]
+        assert not rig.replica.driver._questions
+
+
 async def test_nobody_asks_for_a_read_that_nobody_waits_for_any_more() -> None:
     """Cancelled readers leave nothing behind, asked or not."""
     async with Rig(driver=DriverSettings(read_retry_ticks=1)).open() as rig:

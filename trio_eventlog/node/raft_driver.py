@@ -48,6 +48,7 @@ from trio_eventlog.raft import (
     ProposedEntry,
     ProtocolError,
     RaftNode,
+    ReadState,
     Status,
     decode_change,
 )
@@ -73,7 +74,10 @@ class DriverSettings:
         apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
         commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
             one with entries to carry it.
-        read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer.
+        read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer, or after twice the time that
+            the last answer took, if that is more; then after twice as many, and so on.
+        read_retry_ticks_max: never after more.
+        read_questions_max: questions for the same read that an answer may still come to; the oldest is given up for a new one.
     """
 
     inbox_messages_max: int = 4096
@@ -86,6 +90,8 @@ class DriverSettings:
     apply_at_once_max: int = 256
     commit_notice_seconds: float = 0.005
     read_retry_ticks: int = 5
+    read_retry_ticks_max: int = 80
+    read_questions_max: int = 4
 
 
 Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
@@ -181,8 +187,10 @@ class RaftDriver:
         self._catch_up_wanted: dict[NodeId, trio.Event] = {}
         self._accepts_from_index: int | None = None
         self._reads_to_ask: dict[_Read, None] = {}
-        self._reads_asked: dict[bytes, dict[_Read, None]] = {}
-        """By context: all reads of one turn share one question."""
+        self._questions: dict[bytes, _Question] = {}
+        """By context: those that may still be answered."""
+        self._read_answer_ticks = 0
+        """How long the last answer took."""
         self._refusals: dict[_Read, tuple[Proposal, EventLogError, int]] = {}
         """Proposals about to be refused, with the error and this leader's term."""
         self._asked_of = (0, NOBODY)
@@ -340,11 +348,16 @@ class RaftDriver:
 
     def _forget_read(self, read: "_Read") -> None:
         self._reads_to_ask.pop(read, None)
-        together = self._reads_asked.get(read.context)
-        if together is not None:
-            together.pop(read, None)
-            if not together:
-                del self._reads_asked[read.context]
+        while read.contexts:
+            self._give_up_question(read)
+
+    def _give_up_question(self, read: "_Read") -> None:
+        """The oldest one that was asked for this read does not answer it any more."""
+        context = read.contexts.popleft()
+        question = self._questions[context]
+        del question.reads[read]
+        if not question.reads:
+            del self._questions[context]
 
     async def wait_applied(self, index: int) -> None:
         """Until the machine has taken the entry at `index`. Raises the error of `close`."""
@@ -382,7 +395,7 @@ class RaftDriver:
             self._under_way.abandon_above(0, "this node is stopping", error if is_gone else None)
             for read in list(self._refusals):
                 self._refusals.pop(read)[0].fail(error)
-            for read in [*self._reads_to_ask, *(read for together in self._reads_asked.values() for read in together)]:
+            for read in [*self._reads_to_ask, *(read for question in self._questions.values() for read in question.reads)]:
                 read.fail(error)
             self._applied_moved.close(error)
             for scope in self._scopes:
@@ -413,8 +426,8 @@ class RaftDriver:
             if not self._is_returning:
                 core.tick()
             self._ticks += 1
-            if self._reads_asked and not self._ticks % self._settings.read_retry_ticks:
-                self._ask_again()
+            if self._questions:
+                self._repeat_questions()
         now = trio.current_time()
         for received in self._inbox.take_messages():
             self._heard_at[received.message.sender] = now
@@ -426,7 +439,10 @@ class RaftDriver:
                 # Who asked waits for the effect, not for this call, and asks again or gives up by itself.
                 logger.debug("%s: %s", self.name, error)
         if self._reads_to_ask:
-            self._ask_reads()
+            settings = self._settings
+            wait_ticks = min(max(settings.read_retry_ticks, 2 * self._read_answer_ticks), settings.read_retry_ticks_max)
+            if self._ask(self._reads_to_ask, wait_ticks):
+                self._reads_to_ask = {}
         self._take_ready()
         if len(self._proposals):
             self._take_proposals()
@@ -620,29 +636,56 @@ class RaftDriver:
 
     # Linearizable reads
 
-    def _ask_reads(self) -> None:
+    def _ask(self, reads: "dict[_Read, None]", wait_ticks: int) -> bool:
+        """One question for all of them, to be repeated after `wait_ticks`. False: not now."""
         core = self._core
         if core.leader == NOBODY:
-            return  # asked when somebody leads
+            return False  # asked when somebody leads
         self._read_number += 1
         context = self._read_nonce + self._read_number.to_bytes(8, "little")
         try:
             core.read_index(context)
         except (NotLeader, ProposalDropped) as error:
             logger.debug("%s: reads wait: %s", self.name, error)
-            return
+            return False
         self._asked_of = (core.term, core.leader)
-        self._reads_asked[context] = self._reads_to_ask
-        for read in self._reads_to_ask:
-            read.context = context
-        self._reads_to_ask = {}
+        self._questions[context] = _Question(self._ticks, wait_ticks, reads)
+        for read in reads:
+            read.contexts.append(context)
+            if len(read.contexts) > self._settings.read_questions_max:
+                self._give_up_question(read)
+        return True
 
-    def _ask_again(self) -> None:
-        """Answers to what was asked before are of no use any more, so nobody waits for them."""
-        for together in self._reads_asked.values():
-            self._reads_to_ask |= together
-        self._reads_asked.clear()
+    def _repeat_questions(self) -> None:
+        """Ask again for what has waited long enough. The question or its answer may be lost; or the way is long, and an answer to
+        any question that was asked for a read, after it began, tells it what it wants to know."""
+        due = [question for question in self._questions.values() if question.is_due(self._ticks)]
+        if due:
+            reads = {read: None for question in due for read in question.reads}
+            wait_ticks = min(2 * max(question.wait_ticks for question in due), self._settings.read_retry_ticks_max)
+            if self._ask(reads, wait_ticks):
+                for question in due:
+                    question.is_repeated = True
+
+    def _ask_anew(self) -> None:
+        """Another leader, or another term: what was asked before is lost."""
+        for question in self._questions.values():
+            self._reads_to_ask |= question.reads
+        for read in self._reads_to_ask:
+            read.contexts.clear()
+        self._questions.clear()
         self._inbox.wake()
+
+    def _answer_reads(self, state: ReadState) -> None:
+        question = self._questions.get(state.context)
+        if question is None:
+            return
+        self._read_answer_ticks = self._ticks - question.asked_at_tick
+        for read in list(question.reads):
+            self._forget_read(read)
+            read.answer(state.index)
+            if read in self._refusals:
+                self._confirm_refusal(read)
 
     # What the core decided
 
@@ -673,10 +716,7 @@ class RaftDriver:
             if ready.committed:
                 self._apply_or_queue(ready.committed)
             for state in ready.read_states:
-                for read in self._reads_asked.pop(state.context, ()):
-                    read.answer(state.index)
-                    if read in self._refusals:
-                        self._confirm_refusal(read)
+                self._answer_reads(state)
             for event in ready.events:
                 self._log_event(event)
         self._received.clear()
@@ -723,8 +763,8 @@ class RaftDriver:
             if not self.is_leader:
                 self._confirm_refusal(read)
                 self._forget_read(read)
-        if self._reads_asked and self._asked_of != (self._core.term, self._core.leader):
-            self._ask_again()
+        if self._questions and self._asked_of != (self._core.term, self._core.leader):
+            self._ask_anew()
         for scope, node_id in self._scopes.items():
             if self.leader_id not in (node_id, NOBODY):
                 scope.cancel()
@@ -985,9 +1025,9 @@ def _parts(frames: list[EntryFrame]) -> list[list[EntryFrame]]:
 
 @attrs.define(slots=True, eq=False)
 class _Read:
-    """Somebody who waits for a ReadIndex answer."""
+    """Somebody who waits for a ReadIndex answer. `contexts`: of the questions that were asked for it, the oldest first."""
 
-    context: bytes = b""
+    contexts: deque[bytes] = attrs.field(factory=deque)
     index: int = 0
     error: EventLogError | None = None
     done: trio.Event = attrs.field(factory=trio.Event)
@@ -999,6 +1039,19 @@ class _Read:
     def fail(self, error: EventLogError) -> None:
         self.error = error
         self.done.set()
+
+
+@attrs.define(slots=True, eq=False)
+class _Question:
+    """What a leader was asked: who waits for the answer, and when it is asked again. All reads of one turn share one."""
+
+    asked_at_tick: int
+    wait_ticks: int
+    reads: dict[_Read, None]
+    is_repeated: bool = False
+
+    def is_due(self, tick: int) -> bool:
+        return not self.is_repeated and tick - self.asked_at_tick >= self.wait_ticks
 
 
 def _proposed(payload: Batch | bytes) -> ProposedEntry:

@@ -20,6 +20,7 @@ from trio_eventlog.errors import (
     ShuttingDown,
     TopicNotFound,
 )
+from trio_eventlog.ids import NOBODY, format_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker, Fetched
 from trio_eventlog.node.elsewhere import Elsewhere
@@ -393,9 +394,12 @@ class EventLogService:
         with trio.move_on_after(self._settings.linearizable_seconds_max):
             await replica.wait_linearizable()
             return
+        leader_id = replica.leader_id
+        known = "this node knows of no leader" if leader_id == NOBODY else f"node {format_id(leader_id)} leads, as far as it knows"
         raise NoQuorum(
-            f"no leader of {replica.name} could show within {self._settings.linearizable_seconds_max:g} s that it still leads:"
-            " fewer than a majority of its voters can be reached; try again later, or read what this node has (COMMITTED)"
+            f"{replica.name}: after {self._settings.linearizable_seconds_max:g} s this node could not be sure of showing everything"
+            f" that is acknowledged: {known}, and {replica.entries_behind} entries of what it has heard of are not applied here."
+            " Try again later, or elsewhere, or read what this node has (COMMITTED)"
         )
 
     async def _fetch(self, replica: Replica, request: messages.ConsumeRequest, offset: int) -> Fetched:
