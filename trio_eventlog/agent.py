@@ -28,6 +28,7 @@ from trio_eventlog.codec.peer_frame import (
     RefusedCode,
     encode_frame,
 )
+from trio_eventlog.codec.peer_secret import PeerSecrets
 from trio_eventlog.codec.raft_message import decode_message, encode_message
 from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError, ShuttingDown
 from trio_eventlog.gossip.events import Event as GossipEvent
@@ -36,20 +37,28 @@ from trio_eventlog.gossip.messages import Address
 from trio_eventlog.http.server import answer_probe, health_handler, probe_head, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
-from trio_eventlog.net.discovery import DiscoveryEvent, DiscoverySettings, HelloDiscovery, MemberAppeared, MemberChanged
+from trio_eventlog.net.discovery import (
+    DiscoveryEvent,
+    DiscoverySettings,
+    HelloDiscovery,
+    MemberAppeared,
+    MemberChanged,
+    MemberForgotten,
+)
 from trio_eventlog.net.join import Joiner, Place
 from trio_eventlog.net.links import Lane, LinkRefused
 from trio_eventlog.net.mux import ConnectionInfo, Mux
 from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import Network, join_address, split_address
+from trio_eventlog.net.peer_secret import SecretFile
 from trio_eventlog.net.port import Port, open_port
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_limits import descriptors_max
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.tls import FileTls, why_refused_by_peers
-from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
-from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
+from trio_eventlog.net.transport import Inbound, LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
+from trio_eventlog.node.bootstrap import Forming, find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_keys import KeyFile
@@ -57,6 +66,7 @@ from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.line_limit import LineLimit
 from trio_eventlog.node.reconciler import NodeReport, Reconciler
 from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
+from trio_eventlog.node.removal import RemovalVerdict
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import REMOVED_TEXT, Replicas
 from trio_eventlog.raft import Message, MessageType
@@ -165,6 +175,8 @@ class Node:
         self._ready = trio.Event()
         self._stopping = trio.Event()
         self._removed = trio.Event()
+        self._forming = Forming()
+        self._removal = RemovalVerdict(self.node_id)
         self._disowned: NodeRemoved | None = None
         self._disowned_wanted = trio.Event()
         self._core_scope = trio.CancelScope()
@@ -180,6 +192,7 @@ class Node:
         rng = surroundings.rng
         tls_settings = part_settings.tls(settings)
         self._tls = FileTls(tls_settings) if tls_settings is not None else None
+        self._secret_file = SecretFile(settings.peer_secret_file) if settings.peer_secret_file else None
         self._judge_certificate()
         self._transport = Transport(
             identity=self._hello,
@@ -190,6 +203,8 @@ class Node:
             on_event=self._on_link_event,
             tls=self._tls,
             admit=self._admit,
+            trusts=self._trusts,
+            secrets=self._peer_secrets,
         )
         looks_up = surroundings.names is not None or isinstance(surroundings.network, RealNetwork)
         fixed, named = part_settings.addresses_to_join(settings, looks_up)
@@ -200,12 +215,14 @@ class Node:
             settings=DiscoverySettings(),
             rng=rng,
             on_event=self._on_discovery_event,
+            is_known=self._is_known,
+            is_linked=self._transport.is_connected,
         )
         self._joiner = Joiner(
             named,
             names=surroundings.names or RealNames(settings.dns_servers),
             probe=self._probe_place,
-            on_hello=self._introduce,
+            on_hello=self._meet,
             is_waiting=lambda: not self._knows_leader,
             settings=part_settings.joiner(settings),
             rng=rng,
@@ -321,7 +338,8 @@ class Node:
         if self._stopping.is_set():
             return "the node is stopping"
         if not self._ready.is_set():
-            return "the node has not found a cluster with a leader yet"
+            reason = f": {self._forming.waits_for}" if self._forming.waits_for else ""
+            return f"the node has not found a cluster with a leader yet{reason}"
         if not self._knows_leader:
             return "no leader of the catalog is known: an election is under way, or there is no quorum"
         opening = self._replicas.opening_at_start()
@@ -355,11 +373,13 @@ class Node:
         )
 
     def reload_certificates(self) -> None:
-        """Read certificate, key and authority again; connections that are open stay as they are. Nothing happens without TLS.
+        """Read certificate, key and authority again, and the peer secret; connections that are open stay as they are.
 
         Raises:
             SettingsError: the files cannot be used; those read before stay in use.
         """
+        if self._secret_file is not None:
+            self._secret_file.reload()
         if self._tls is not None:
             self._tls.reload()
             self._judge_certificate()
@@ -403,6 +423,8 @@ class Node:
             admin_pb2.Budget(name=budget.name, limit=budget.limit, used=budget.used, refused=budget.refused)
             for budget in self.budgets()
         )
+        if warning := self._removal.warning(self._catalog_voters):
+            response.warnings.append(warning)
         response.warnings.extend([NO_GOSSIP] if self._gossip is None else self._gossip.warnings())
         return response
 
@@ -430,7 +452,8 @@ class Node:
             known += [
                 (member.node_id, member.name, member.address, state)
                 for member in found.values()
-                if member.node_id not in self._replicas.removed
+                # Who has only said that it is a node is shown as `members` shows it, and no client is sent there.
+                if member.node_id not in self._replicas.removed and (catalog is None or self._is_known(member.node_id))
             ]
         for node_id, name, address, state in sorted(known):
             tags: dict[str, str] = {}
@@ -498,9 +521,13 @@ class Node:
 
     async def _join_cluster(self, nursery: trio.Nursery) -> None:
         if not self._voters:
-            found = await find_cluster(self._discovery, self._directory, self._settings.cluster_name, self._settings.bootstraps)
+            found = await find_cluster(
+                self._discovery, self._directory, self._settings.cluster_name, self._settings.bootstraps, self._forming
+            )
             await save_voters(self._directory, found.cluster_id, self._settings.cluster_name, found.voters)
             self._voters = found.voters
+            # Until now this node has said that it belongs to no cluster, and on such links nobody takes Raft.
+            self._transport.renew_links()
             logger.info(
                 "cluster %s (%s) begins with %s",
                 format_id(found.cluster_id),
@@ -508,6 +535,7 @@ class Node:
                 ", ".join(map(format_id, found.voters)),
             )
         await nursery.start(self._replicas.run, self._voters)
+        self._judge_removal()
         nursery.start_soon(self._tick)
         nursery.start_soon(self._reconciler.run)
         await self._replicas.catalog.wait_leader_other_than(NOBODY)
@@ -515,7 +543,7 @@ class Node:
         self._tell_health()
 
     async def _end_when_disowned(self) -> None:
-        """A node that missed its removal is told by whomever it dials."""
+        """A node that missed its removal is told by those that it dials."""
         await self._disowned_wanted.wait()
         assert self._disowned is not None
         # One that is being taken out just now can hear it there before its own log has it, and then it ends in good order.
@@ -680,13 +708,42 @@ class Node:
         try:
             return await self._transport.probe(address, host)
         except LinkRefused as error:
-            if error.refused.code == RefusedCode.REMOVED:
-                self._disown(error.refused.text)
+            if error.by is not None:
+                # It does not take us, but it is there: the link to it asks again, and what it is told counts.
+                self._discovery.met(error.by, address)
             raise
 
-    def _disown(self, text: str) -> None:
-        self._disowned = NodeRemoved(text)
-        self._disowned_wanted.set()
+    @property
+    def _catalog_voters(self) -> frozenset[NodeId]:
+        """As this node has them in its own log."""
+        catalog = self._replicas.find(CATALOG_GROUP)
+        return catalog.status().configuration.all_voters if catalog is not None else frozenset()
+
+    def _is_known(self, node_id: NodeId) -> bool:
+        """Whether the node is of this cluster as far as our own log says."""
+        catalog = self._replicas.find(CATALOG_GROUP)
+        return node_id in self._voters or (
+            catalog is not None and (node_id in self._replicas.machine.nodes or node_id in catalog.status().configuration.nodes)
+        )
+
+    def _trusts(self, inbound: Inbound) -> bool:
+        """Whether Raft is taken on a link: only from a node of this very cluster that our log knows or our own link has met."""
+        hello = inbound.hello
+        cluster_id = self._directory.cluster_id
+        if cluster_id == NO_CLUSTER or hello.cluster_id != cluster_id or hello.node_id in self._replicas.removed:
+            return False
+        return inbound.has_met or (inbound.is_proved and self._is_known(hello.node_id))
+
+    def _peer_secrets(self) -> PeerSecrets:
+        return self._secret_file.secrets() if self._secret_file is not None else PeerSecrets()
+
+    def _judge_removal(self) -> None:
+        voters = self._catalog_voters
+        if self._removal.is_certain(voters):
+            self._disowned = NodeRemoved(self._removal.text(voters))
+            self._disowned_wanted.set()
+        elif warning := self._removal.warning(voters):
+            logger.warning("%s", warning)
 
     async def _ask(self, node_id: NodeId, with_partitions: bool) -> NodeReport:
         return await ask_node(self._forwarder, node_id, with_partitions)
@@ -694,15 +751,17 @@ class Node:
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
             case PeerConnected(node_id=node_id, hello=hello):
-                self._introduce(hello)
+                self._removal.takes_back(node_id)
+                self._meet(hello)
                 self._reconciler.on_connected(node_id)
             case PeerIntroduced(hello=hello):
                 self._introduce(hello)
             case PeerReset(node_id=node_id):
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
-            case PeerRefused(code=RefusedCode.REMOVED, is_ours=False):
-                self._disown(event.text)
+            case PeerRefused(code=RefusedCode.REMOVED, is_ours=False, by=node_id) if node_id != NOBODY:
+                self._removal.says(node_id, event.text)
+                self._judge_removal()
             case PeerRefused():
                 pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
@@ -710,13 +769,23 @@ class Node:
         return [] if self._gossip is None else self._gossip.seen()
 
     def _introduce(self, hello: Hello) -> None:
+        """Somebody has dialled us and says who he is: whether that is so, our own question at his address shows."""
         self._discovery.introduce(hello)
+
+    def _meet(self, hello: Hello) -> None:
+        """Somebody whom we have dialled has answered."""
+        self._discovery.met(hello, hello.address)
         if self._gossip is not None:
             self._gossip.introduce(hello)
 
     def _on_discovery_event(self, event: DiscoveryEvent) -> None:
-        if isinstance(event, MemberAppeared | MemberChanged) and event.member.node_id not in self._replicas.removed:
-            self._transport.set_peer(event.member.node_id, event.member.address)
+        node_id = event.member.node_id
+        if isinstance(event, MemberForgotten):
+            self._transport.remove_peer(node_id)
+        elif isinstance(event, MemberAppeared | MemberChanged) and node_id not in self._replicas.removed:
+            self._transport.set_peer(node_id, event.member.address)
+            if self._gossip is not None:
+                self._gossip.introduce(self._discovery.hello(node_id))
 
     def _on_gossip_discovery_event(self, event: DiscoveryEvent) -> None:
         """Gossip only says where somebody might be: who is there is proved by the hello."""

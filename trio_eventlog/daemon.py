@@ -21,8 +21,8 @@ RELOAD_SIGNAL = signal.SIGHUP
 
 
 def run_daemon(settings: NodeSettings) -> None:
-    """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once. Under TLS, SIGHUP
-    makes it read its certificates again.
+    """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once. With TLS or a peer secret,
+    SIGHUP makes it read its certificates and its secret again.
 
     Prints `listening on HOST:PORT node=NAME id=ID` to standard output when connections are accepted. Calls that come before the
     node has found its cluster wait.
@@ -42,8 +42,8 @@ def run_daemon(settings: NodeSettings) -> None:
 
 
 async def _run(settings: NodeSettings) -> None:
-    # Without TLS there is nothing to read again, and a terminal that hangs up ends what runs in it.
-    reload_signals = (RELOAD_SIGNAL,) if settings.has_tls else ()
+    # Without TLS and secret there is nothing to read again, and a terminal that hangs up ends what runs in it.
+    reload_signals = (RELOAD_SIGNAL,) if settings.has_tls or settings.peer_secret_file else ()
     with trio.open_signal_receiver(*STOP_SIGNALS, *reload_signals) as signals:
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
@@ -92,9 +92,9 @@ def _reload_certificates(node: Node) -> None:
     try:
         node.reload_certificates()
     except SettingsError as error:
-        logger.error("certificates not read again, those from before stay in use: %s", error)
+        logger.error("certificates not read again (nor the peer secret), those from before stay in use: %s", error)
     else:
-        logger.info("certificates read again")
+        logger.info("certificates read again, and the peer secret")
 
 
 def _exit_at_once(number: int) -> None:

@@ -223,6 +223,14 @@ class NodeSettings:
         group="Security",
         default_text="none: the certificate of a node is for the host that it advertises",
     )
+    peer_secret_file: str = setting(
+        PATH,
+        "",
+        "Secret that the nodes of a cluster share and prove to each other on each link; at least 16 bytes, one a line: the first"
+        " proves, all are accepted. All nodes or none. Read again on SIGHUP. Without TLS it is what makes a stranger no peer.",
+        group="Security",
+        default_text="none: without TLS whoever reaches the port can be a node",
+    )
     gossip_key_file: str = setting(
         PATH,
         "",

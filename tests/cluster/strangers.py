@@ -88,8 +88,8 @@ class Stranger:
                             hello = decode_hello(frame.body)
                             self.met.append(hello)
                             await stream.send_all(b"".join(answer(hello)))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+            except (trio.BrokenResourceError, trio.ClosedResourceError, CodecError):
+                pass  # Gossip comes here as well.
 
         async with bound.listener:
             task_status.started()

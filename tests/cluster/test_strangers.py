@@ -5,14 +5,16 @@ import random
 import pytest
 import trio
 
-from tests.cluster.helpers import ADMIN, QUICK
-from tests.cluster.strangers import Stranger
+from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK
+from tests.cluster.strangers import Stranger, refusal, reply
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
-from trio_eventlog.codec.peer_frame import FrameKind, encode_frame_head, encode_hello
-from trio_eventlog.ids import ClusterId, NodeId
+from trio_eventlog.codec.peer_frame import Challenge, FrameKind, Hello, RefusedCode, encode_frame_head, encode_hello
+from trio_eventlog.codec.raft_message import encode_message as encode_raft
+from trio_eventlog.ids import CATALOG_GROUP, ClusterId, NodeId
 from trio_eventlog.node.gossip_discovery import node_tags
+from trio_eventlog.raft import Message, MessageType
 from trio_eventlog.testing.cluster import Cluster
-from trio_eventlog.v1 import admin_pb2
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 
 @pytest.mark.parametrize("address", ["x", "x:99999", "a b:1", "a..b:1", "", "nobody.anywhere:1", "\n:1"])
@@ -99,3 +101,124 @@ def spoilt(rng: random.Random, data: bytes) -> bytes:
     for _ in range(rng.randrange(4)):
         changed[rng.randrange(len(changed) + 1) : rng.randrange(len(changed) + 1)] = rng.randbytes(rng.randrange(3))
     return bytes(changed)
+
+
+@pytest.mark.parametrize("says_who", ["nobody", "an invented node", "a node of the cluster"])
+async def test_who_answers_at_an_address_from_gossip_removes_nobody(says_who: str) -> None:
+    """One packet names an address, everybody asks there, and hears that it was removed from the cluster."""
+    async with Cluster(3, seed=3) as cluster, cluster.client(settings=QUICK) as client, trio.open_nursery() as nursery:
+        await cluster.wait_ready()
+        stranger = Stranger(cluster)
+        own_id = 99 if says_who == "an invented node" else cluster.node_id("n2")
+
+        def answer(hello: Hello) -> list[bytes]:
+            removed = refusal(RefusedCode.REMOVED, "you were removed")
+            if says_who == "nobody":
+                return [removed]
+            cluster_id = cluster_id_of(cluster)
+            return [reply(stranger.hello(own_id, cluster_id=cluster_id, challenge=Challenge(refuses=True))), removed]
+
+        await nursery.start(stranger.listen, answer)
+        for name in cluster.names:
+            await stranger.gossip(name, stranger.address, node_id=99)
+        await trio.sleep(60)
+        assert {hello.node_id for hello in stranger.met} == set(map(cluster.node_id, cluster.names)), "everybody has asked"
+        assert cluster.running == cluster.names
+        await client.produce("orders", b"still here")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("belongs", [False, True])
+async def test_raft_of_somebody_whom_nobody_has_met_moves_no_term(belongs: bool) -> None:
+    """An invented id, with our cluster's id and without: heartbeats and votes of a high term."""
+    async with Cluster(3, seed=4) as cluster, cluster.client(settings=QUICK) as client:
+        await cluster.wait_ready()
+        terms = {name: term_of(cluster, name) for name in cluster.names}
+        stranger = Stranger(cluster)
+        for name in cluster.names:
+            hello = stranger.hello(99, cluster_id=cluster_id_of(cluster) if belongs else ClusterId(0))
+            frames = [
+                encode_frame_head(
+                    FrameKind.RAFT,
+                    CATALOG_GROUP,
+                    encode_raft(Message(type=kind, sender=NodeId(99), to=cluster.node_id(name), term=1000)),
+                )
+                for kind in (MessageType.HEARTBEAT, MessageType.VOTE, MessageType.HEARTBEAT_RESPONSE)
+            ]
+            answers = await stranger.say(name, hello, *frames)
+            assert answers[0].kind == FrameKind.HELLO_REPLY
+        await trio.sleep(5)
+        assert {name: term_of(cluster, name) for name in cluster.names} == terms
+        await client.produce("orders", b"still here")
+
+
+async def test_hundreds_of_invented_hellos_keep_no_newcomer_out() -> None:
+    """Links and probes of ids that nobody has; then a real node comes, and clients are told of real nodes only."""
+    async with Cluster(4, founders=3, seed=5) as cluster, cluster.client("n1", settings=QUICK) as client:
+        await cluster.wait_ready()
+        stranger = Stranger(cluster)
+        async with trio.open_nursery() as nursery:
+            for number in range(300):
+                for name in ("n1", "n2", "n3"):
+                    hello = stranger.hello(1000 + number, address=f"x{number}:1", is_probe=bool(number % 2))
+                    nursery.start_soon(stranger.say, name, hello)
+                if number % 60 == 59:
+                    await trio.sleep(1)
+            await cluster.start("n4")
+            await cluster.wait_registered(*cluster.names)
+        await trio.sleep(30)
+        async with cluster.channel("n1") as channel:
+            servers = await channel.unary(EVENT_LOG["GetServers"], event_log_pb2.GetServersRequest())
+        assert {server.name for server in servers.servers} == set(cluster.names)
+        for name in cluster.names:
+            assert len(cluster.node(name)._discovery._watched) <= 4
+            assert len(cluster.node(name)._transport._links) == 3
+            assert len(cluster.node(name)._transport._epochs) <= 4
+        await client.produce("orders", b"still here")
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_stranger_keeps_no_cluster_from_being_formed(answers: bool) -> None:
+    """Hellos that contradict everybody's settings, to nodes that wait for each other: nobody ends, and they begin without him.
+
+    In plaintext and without a secret he can be one of the three, if he answers like one; that is not looked at here.
+    """
+    async with Cluster(3, seed=6, starts=False) as cluster, trio.open_nursery() as nursery:
+        stranger = Stranger(cluster)
+        lies: list[dict[str, object]] = [
+            {"bootstrap_expect": 7},
+            {"bootstrap_expect": 3},
+            {"cluster_id": ClusterId(7), "has_data": True, "known_ids": (NodeId(99),)},
+            {"bootstrap_expect": 3, "known_ids": tuple(map(NodeId, range(90, 100)))},
+        ]
+        if answers:
+            lies = [lie for lie in lies if lie.get("bootstrap_expect") != 3]
+        hellos = [stranger.hello(90 + number, **lie) for number, lie in enumerate(lies)]
+        listening = trio.CancelScope()
+
+        async def listen(*, task_status: trio.TaskStatus[None]) -> None:
+            with listening:
+                await stranger.listen(lambda hello: [reply(hellos[len(stranger.met) % len(hellos)])], task_status=task_status)
+
+        if answers:
+            await nursery.start(listen)
+        for name in ("n1", "n2"):
+            await cluster.start(name)
+        for _ in range(5):
+            for name in ("n1", "n2"):
+                for hello in hellos:
+                    await stranger.say(name, hello)
+        assert cluster.running == ("n1", "n2")
+        listening.cancel()
+        await trio.sleep(20)
+        await cluster.start("n3")
+        await cluster.wait_leader()
+        await cluster.wait_converged()
+        assert len({cluster.node(name).status().cluster_id for name in cluster.names}) == 1
+        nursery.cancel_scope.cancel()
+
+
+def term_of(cluster: Cluster, name: str) -> int:
+    replica = cluster.replica(name)
+    assert replica is not None
+    return replica.status().hard_state.term

@@ -22,6 +22,7 @@ from trio_eventlog.net.discovery import (
     MemberAppeared,
     MemberChanged,
     MemberFailed,
+    MemberForgotten,
     Refuse,
     Wait,
     decide_bootstrap,
@@ -183,7 +184,14 @@ class World:
             raise answer
         return answer
 
-    def discovery(self, own: Callable[[], Hello], *addresses: str, **settings: float) -> HelloDiscovery:
+    def discovery(
+        self,
+        own: Callable[[], Hello],
+        *addresses: str,
+        is_known: Callable[[NodeId], bool] = lambda node_id: True,
+        is_linked: Callable[[NodeId], bool] = lambda node_id: False,
+        **settings: float,
+    ) -> HelloDiscovery:
         return HelloDiscovery(
             addresses,
             probe=self.probe,
@@ -191,6 +199,8 @@ class World:
             settings=DiscoverySettings(**settings),  # type: ignore[arg-type]
             rng=random.Random(1),
             on_event=self.events.append,
+            is_known=is_known,
+            is_linked=is_linked,
         )
 
 
@@ -264,17 +274,17 @@ async def test_a_refusal_is_not_asked_for_again_at_once(autojump_clock: trio.tes
     assert 20 <= len(world.probes) <= 41
 
 
-async def test_who_introduces_himself_is_a_member_and_is_watched(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_introduces_himself_is_probed_and_is_a_member_once_he_answers(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
     world.answers["nb:1"] = hello(B)
     discovery = world.discovery(lambda: hello(A))
 
     async def story() -> None:
         discovery.introduce(hello(B))
-        assert list(discovery.members()) == [B]
+        assert discovery.members() == {}, "anybody may say that he is B"
         discovery.introduce(hello(A))
-        assert list(discovery.members()) == [B]
         await trio.sleep(1)
+        assert list(discovery.members()) == [B]
         assert {address for address, _ in world.probes} == {"nb:1"}
 
     await running(discovery, story)
@@ -330,32 +340,131 @@ async def test_another_node_at_an_address_means_that_the_former_is_gone(autojump
 
 async def test_the_limit_of_addresses(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
-    world.answers = {"nb:1": hello(B), "nc:1": hello(C)}
-    discovery = world.discovery(lambda: hello(A), addresses_max=2)
+    world.answers = {"nb:1": hello(B), "nc:1": hello(C), "nd:1": hello(D)}
+    discovery = world.discovery(lambda: hello(A, cluster_id=ClusterId(7)), addresses_max=2)
 
     async def story() -> None:
         for node_id in (B, C, D):
             discovery.introduce(hello(node_id))
-        await trio.sleep(1)
-        assert {address for address, _ in world.probes} == {"nb:1", "nc:1"}
-        assert set(discovery.members()) == {B, C}
+            await trio.sleep(1)
+        assert set(discovery.members()) == {B, C}, "those that our own log knows stay"
 
     await running(discovery, story)
 
 
-def test_candidates_are_never_forgotten_and_joiners_are_none() -> None:
+async def test_what_was_only_claimed_takes_nobodys_place(autojump_clock: trio.testing.MockClock) -> None:
+    """Hundreds that do not exist, again and again; one more that does is met all the same, and nothing is left of the others."""
+    world = World()
+    world.answers["nb:1"] = hello(B)
+    discovery = world.discovery(lambda: hello(A, cluster_id=ClusterId(7)), "nowhere:1")
+
+    async def story() -> None:
+        for number in range(1000):
+            discovery.introduce(hello(NodeId(1000 + number), address=f"x{number}:1"))
+            if number % 300 == 0:
+                await trio.sleep(1)
+        discovery.introduce(hello(B))
+        for number in range(20):
+            discovery.introduce(hello(NodeId(1000 + number), address=f"x{number}:1"))
+        await trio.sleep(30)
+        assert list(discovery.members()) == [B]
+        assert discovery.failed() == {}
+        world.probes.clear()
+        await trio.sleep(60)
+        assert {address for address, _ in world.probes} == {"nb:1", "nowhere:1"}
+
+    await running(discovery, story)
+
+
+async def test_those_that_answer_and_that_nobody_has_named_make_room_for_others(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever has an address can answer there, too, as anybody he likes. Members of the cluster and those of --join stay."""
+    world = World()
+    known = {B, C}
+    discovery = world.discovery(
+        lambda: hello(A, cluster_id=ClusterId(7)), "nc:1", "fixed:1", addresses_max=8, is_known=lambda node_id: node_id in known
+    )
+    world.answers |= {"nb:1": hello(B), "nc:1": hello(C), "fixed:1": hello(D, address="fixed:1")}
+
+    async def story() -> None:
+        discovery.introduce(hello(B))
+        await trio.sleep(1)
+        for number in range(100):
+            (one, address) = (NodeId(1000 + number), f"x{number}:1")
+            world.answers[address] = hello(one, address=address)
+            discovery.introduce(hello(one, address=address))
+            await trio.sleep(0.1)
+            assert len(discovery.members()) <= 8
+            assert {B, C, D, one} <= set(discovery.members())
+        for number in range(100):
+            world.answers.pop(f"x{number}:1")
+        await trio.sleep(30)
+        assert set(discovery.members()) == {B, C, D}
+        assert sum(isinstance(event, MemberForgotten) for event in world.events) == 100
+
+    await running(discovery, story)
+
+
+async def test_a_member_that_is_connected_does_not_move_by_somebody_elses_word(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    linked = {B}
+    discovery = world.discovery(lambda: hello(A, cluster_id=ClusterId(7)), "nb:1", is_linked=lambda node_id: node_id in linked)
+    world.answers |= {"nb:1": hello(B), "evil:1": hello(B, address="evil:1")}
+
+    async def story() -> None:
+        await trio.sleep(1)
+        discovery.introduce(hello(B, address="evil:1"))
+        discovery.set_hints(["evil:1"])
+        await trio.sleep(20)
+        assert discovery.members()[B].address == "nb:1"
+        linked.clear()
+        await trio.sleep(20)
+        assert discovery.members()[B].address == "evil:1", "it has moved, as far as one can see"
+
+    await running(discovery, story)
+
+
+async def test_candidates_are_those_that_answer_our_own_probes(autojump_clock: trio.testing.MockClock) -> None:
+    """By id, wherever each is; joiners and members of a cluster are none; who has gone is forgotten unless it was agreed to."""
     world = World()
     own = hello(A)
-    discovery = world.discovery(lambda: own)
-    assert discovery.known_ids() == (A,)
-    discovery.introduce(hello(B))
-    discovery.introduce(hello(C, expect=0))
-    discovery.introduce(hello(D, cluster_id=ClusterId(7)))
-    assert discovery.known_ids() == (A, B)
-    discovery.introduce(hello(B, cluster_id=ClusterId(7)))
-    assert discovery.known_ids() == (A, B)
-    own = hello(A, expect=0)
-    assert discovery.known_ids() == ()
+    discovery = world.discovery(lambda: own, is_known=lambda node_id: False)
+
+    async def story() -> None:
+        nonlocal own
+        assert discovery.known_ids() == (A,)
+        discovery.introduce(hello(B))
+        await trio.sleep(1)
+        assert discovery.known_ids() == (A,), "a claim counts for nothing"
+        world.answers |= {"nb:1": hello(B), "nc:1": hello(C, expect=0), "nd:1": hello(D, cluster_id=ClusterId(7))}
+        for other in (hello(B), hello(C), hello(D)):
+            discovery.introduce(other)
+        await trio.sleep(1)
+        assert discovery.known_ids() == (A, B)
+        del world.answers["nb:1"]
+        await trio.sleep(5)
+        assert discovery.known_ids() == (A,)
+        discovery.agree((A, B))
+        assert discovery.known_ids() == (A, B)
+        own = hello(A, expect=0)
+        assert discovery.known_ids() == ()
+
+    await running(discovery, story)
+
+
+@given(st.data())
+def test_candidates_are_counted_by_id(data: st.DataObject) -> None:
+    """Each has several addresses and moves between them, and addresses pass from one to another: each id counts once."""
+    world = World()
+    discovery = world.discovery(lambda: hello(A, expect=9), is_known=lambda node_id: False)
+    last: dict[NodeId, str] = {}
+    for _ in range(data.draw(st.integers(1, 20))):
+        node_id = data.draw(st.sampled_from([B, C, D]))
+        address = data.draw(st.sampled_from(["x:1", "y:1", "z:1"]))
+        advertised = data.draw(st.sampled_from([address, "w:1", ""]))
+        discovery.met(hello(node_id, address=advertised), address)
+        last[node_id] = advertised or address
+        assert discovery.known_ids() == tuple(sorted({A, *last}))
+        assert {one: member.address for one, member in discovery.members().items()} == last
 
 
 async def test_three_nodes_with_each_others_addresses_decide_alike(autojump_clock: trio.testing.MockClock) -> None:

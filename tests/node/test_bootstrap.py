@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from trio_eventlog.codec.peer_frame import Hello
-from trio_eventlog.errors import CodecError, DataDirectoryError, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError
 from trio_eventlog.ids import NO_CLUSTER, ClusterId, NodeId
 from trio_eventlog.net.discovery import Bootstrap, BootstrapDecision, Join, Refuse, Wait, derive_cluster_id
-from trio_eventlog.node.bootstrap import decode_voters, encode_voters, find_cluster, load_voters, save_voters
+from trio_eventlog.node.bootstrap import Forming, decode_voters, encode_voters, find_cluster, load_voters, save_voters
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.testing.disk import CrashMode, SimDisk
 
@@ -124,7 +124,7 @@ class Told:
 
 async def find(told: Told, disk: SimDisk | None = None, expect: int = 3) -> Bootstrap:
     async with open_directory(disk or SimDisk(random.Random(1))) as directory:  # type: ignore[attr-defined]
-        return await find_cluster(told, directory, "test", expect)  # type: ignore[arg-type]
+        return await find_cluster(told, directory, "test", expect, Forming())  # type: ignore[arg-type]
 
 
 def hello(node_id: int, cluster_id: ClusterId = CLUSTER, known: Sequence[NodeId] = VOTERS) -> Hello:
@@ -142,9 +142,12 @@ async def test_a_node_waits_until_it_is_certain() -> None:
     assert told.waited == 2
 
 
-async def test_contradicting_settings_are_fatal() -> None:
-    with pytest.raises(SettingsError, match="expects 2"):
-        await find(Told(Refuse("it expects 2, this one 3")))
+async def test_contradicting_settings_are_told_and_waited_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody may say anything: it ends no node. What is waited for can be asked."""
+    told = Told(Refuse("it expects 2, this one 3"), Refuse("it expects 2, this one 3"), BEGIN)
+    assert (await find(told)).voters == VOTERS
+    assert told.waited == 2
+    assert [record.levelname for record in caplog.records if "expects 2" in record.message] == ["WARNING"]
 
 
 async def test_what_a_node_agrees_to_is_written_down_before_it_is_told_and_remembered() -> None:

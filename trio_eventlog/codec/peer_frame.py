@@ -43,6 +43,7 @@ SMALL_FRAME_BYTES = 16 * 1024
 KNOWN_IDS_MAX = 256
 """Most node ids in a hello."""
 REFUSED_TEXT_BYTES_MAX = 1024
+NONCE_BYTES = 16
 FIELD_BYTES_MAX = 4096
 """Longest tagged field of a hello."""
 
@@ -63,6 +64,9 @@ class FrameKind(enum.IntEnum):
     """Returns the body of the PING."""
     GOODBYE = 6
     """Last frame of the dialler: the end of the link that follows is meant, no loss. Body empty."""
+    PROOF = 7
+    """The proof that its sender knows the secret of the cluster (`codec/peer_secret.py`): of the listener right after its
+    HELLO_REPLY, of the dialler right after that. Only where both hellos have a `Challenge` that says so."""
     RAFT = 16
     """One Raft message without entries."""
     APPEND = 17
@@ -76,8 +80,8 @@ class HelloTag(enum.IntEnum):
 
     LIVES = 1
     """The chain of the sender's starts (codec/lives.py)."""
-    SECRET_NONCE = 2
-    """Reserved."""
+    CHALLENGE = 2
+    """`Challenge`."""
 
 
 class RefusedCode(enum.IntEnum):
@@ -95,6 +99,9 @@ class RefusedCode(enum.IntEnum):
     CERTIFICATE = 9
     """The dialler's certificate does not show that it is a node of the cluster."""
 
+    SECRET = 11
+    """One side has a secret, and the other has none, or another one."""
+
 
 class Frame(NamedTuple):
     """One decoded frame. `body` views the receive buffer and keeps it alive: copy what is kept for long and small."""
@@ -102,6 +109,21 @@ class Frame(NamedTuple):
     kind: int
     group_id: GroupId
     body: memoryview
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Challenge:
+    """What a hello says of the rest of the exchange; releases before it say nothing.
+
+    Attributes:
+        nonce: never used twice by one that has a secret; the proofs are made over it.
+        proves: the sender has a secret: it proves that, and demands the same.
+        refuses: in a reply: REFUSED follows. So who is refused knows by whom.
+    """
+
+    nonce: bytes = bytes(NONCE_BYTES)
+    proves: bool = False
+    refuses: bool = False
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -122,6 +144,7 @@ class Hello:
         known_ids: bootstrap candidates the sender has heard of, itself included, sorted.
         expected_id: the node the dialler means to reach; 0: whoever is there. In a reply: 0.
         lives: the chain of the sender's starts; None: the sender is of a release that has none.
+        challenge: of this exchange; None in what is kept of a hello afterwards.
     """
 
     node_id: NodeId
@@ -137,6 +160,7 @@ class Hello:
     protocol_version: int = PROTOCOL_VERSION
     oldest_protocol_version: int = 0
     lives: Lives | None = None
+    challenge: Challenge | None = None
 
     @property
     def protocol_versions(self) -> range:
@@ -367,6 +391,8 @@ def encode_hello(hello: Hello) -> bytes:
     parts.append(_U16.pack(hello.oldest_protocol_version))
     if hello.lives is not None:
         parts += _encode_field(HelloTag.LIVES, encode_lives(hello.lives))
+    if hello.challenge is not None:
+        parts += _encode_field(HelloTag.CHALLENGE, _encode_challenge(hello.challenge))
     return b"".join(parts)
 
 
@@ -403,6 +429,7 @@ def decode_hello(body: Buffer) -> Hello:
         (oldest_version, after_version) = _decode_u16(view, after_ids)
         fields = _decode_fields(view, after_version)
     lives = fields.get(HelloTag.LIVES)
+    challenge = fields.get(HelloTag.CHALLENGE)
     return Hello(
         protocol_version=version,
         cluster_name=cluster_name,
@@ -417,7 +444,19 @@ def decode_hello(body: Buffer) -> Hello:
         known_ids=known_ids,
         oldest_protocol_version=oldest_version,
         lives=decode_lives(lives) if lives is not None else None,
+        challenge=_decode_challenge(challenge) if challenge is not None else None,
     )
+
+
+def _encode_challenge(challenge: Challenge) -> bytes:
+    """u8 flags (1: proves, 2: refuses), then the nonce. A receiver ignores other flags, and what follows the nonce."""
+    return bytes(((_PROVES if challenge.proves else 0) | (_REFUSES if challenge.refuses else 0),)) + challenge.nonce
+
+
+def _decode_challenge(field: memoryview) -> Challenge:
+    if len(field) < 1 + NONCE_BYTES:
+        raise CodecError(f"hello: a challenge of {len(field)} bytes")
+    return Challenge(nonce=bytes(field[1 : 1 + NONCE_BYTES]), proves=bool(field[0] & _PROVES), refuses=bool(field[0] & _REFUSES))
 
 
 def _encode_field(tag: HelloTag, value: bytes) -> tuple[bytes, bytes]:
@@ -497,5 +536,7 @@ CHECKED_FROM = 4
 _U16 = struct.Struct("<H")
 _HELLO = struct.Struct("<HHIQQQ")
 _FIELD = struct.Struct("<BH")
+_PROVES = 1
+_REFUSES = 2
 _HAS_DATA = 1
 _IS_PROBE = 2

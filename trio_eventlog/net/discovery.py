@@ -55,7 +55,14 @@ class MemberLeft:
     member: Member
 
 
-DiscoveryEvent = MemberAppeared | MemberChanged | MemberFailed | MemberLeft
+@attrs.frozen(slots=True)
+class MemberForgotten:
+    """Nobody but itself has ever said that it belongs here, and it does not answer, or others need its place."""
+
+    member: Member
+
+
+DiscoveryEvent = MemberAppeared | MemberChanged | MemberFailed | MemberLeft | MemberForgotten
 
 
 class Discovery(Protocol):
@@ -74,7 +81,11 @@ class Discovery(Protocol):
         ...
 
     def introduce(self, hello: Hello) -> None:
-        """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
+        """Somebody has dialled us and says this of himself (`PeerIntroduced`)."""
+        ...
+
+    def met(self, hello: Hello, address: str) -> None:
+        """Somebody whom we have dialled says this of himself (`PeerConnected`)."""
         ...
 
 
@@ -191,25 +202,31 @@ class DiscoverySettings:
         probe_seconds_min: between two probes of an address while a cluster is being formed.
         probe_seconds_max: between two probes of an address otherwise, and after a refusal. Waits are drawn from the upper half.
         failed_probes_max: so many failures in a row and the member has failed.
-        addresses_max: addresses probed, those learnt from hellos included.
+        addresses_max: addresses probed, those learnt from hellos included; also nodes remembered. Beyond it, who was first heard of
+            longest ago goes first, of those whom neither the operator nor our own log has named.
+        claims_max: of these, addresses that somebody has said in a hello to us and where nobody was met yet; the oldest goes first.
     """
 
     probe_seconds_min: float = 0.1
     probe_seconds_max: float = 5.0
     failed_probes_max: int = 3
     addresses_max: int = KNOWN_IDS_MAX
+    claims_max: int = 32
 
 
 class HelloDiscovery:
     """A `Discovery` over addresses: fixed ones (`--join`), and hints; who is there is learnt in the hello exchange.
 
-    Nodes that introduce themselves are members too, and their addresses are probed like the fixed ones; so are hints.
+    What somebody says who has dialled us is a claim: it gives an address to probe, and nothing else. A member is who has answered
+    there. So nothing that anybody can invent is remembered for longer than one probe takes.
 
     Arguments:
         addresses: "host:port" of other nodes; our own among them is noticed and skipped.
         probe: `Transport.probe`.
         identity: our own hello; its `known_ids` are not looked at, they come from here.
         on_event: takes each `DiscoveryEvent`; synchronous.
+        is_known: whether our own log says that the node belongs to the cluster: who does not is forgotten when it does not answer.
+        is_linked: whether our link to the node is up: then it does not move because somebody else says its id.
     """
 
     def __init__(
@@ -221,20 +238,27 @@ class HelloDiscovery:
         settings: DiscoverySettings,
         rng: random.Random,
         on_event: Callable[[DiscoveryEvent], None],
+        is_known: Callable[[NodeId], bool] = lambda node_id: True,
+        is_linked: Callable[[NodeId], bool] = lambda node_id: False,
     ) -> None:
+        self._is_known = is_known
+        self._is_linked = is_linked
         self._fixed = frozenset(addresses)
         self._hints: frozenset[str] = frozenset()
-        self._watched = dict.fromkeys(addresses)
+        self._watched: dict[str, trio.CancelScope] = {address: trio.CancelScope() for address in addresses}
+        self._claims: dict[str, None] = {}
+        """Addresses that are watched for a claim alone, the oldest first."""
         self._probe = probe
         self._identity = identity
         self._settings = settings
         self._rng = rng
         self._on_event = on_event
         self._hellos: dict[NodeId, Hello] = {}
-        self._known_ids: set[NodeId] = set()
         self._agreed: tuple[NodeId, ...] = ()
         self._members: dict[NodeId, Member] = {}
         self._failed: set[NodeId] = set()
+        self._elsewhere: dict[NodeId, str] = {}
+        """Where else somebody says the id of a member that is connected: each is logged once."""
         self._nursery: trio.Nursery | None = None
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -243,8 +267,8 @@ class HelloDiscovery:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for address in self._watched:
-                    nursery.start_soon(self._watch, address)
+                for address, scope in self._watched.items():
+                    nursery.start_soon(self._watch, address, scope)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -259,32 +283,54 @@ class HelloDiscovery:
         return {node_id: self._members[node_id] for node_id in self._failed}
 
     def introduce(self, hello: Hello) -> None:
-        """A node has told us of itself (`PeerIntroduced`, `PeerConnected`)."""
-        self._heard(hello, hello.address)
-        if hello.node_id == self._identity().node_id:
+        """Somebody has dialled us and says this of himself (`PeerIntroduced`)."""
+        address = hello.address
+        if not address or hello.node_id == self._identity().node_id or address in self._watched:
             return
-        if hello.address:
-            self._begin_watching(hello.address)
+        if len(self._claims) >= self._settings.claims_max:
+            self._stop_watching(next(iter(self._claims)))
+        if self._begin_watching(address):
+            self._claims[address] = None
+
+    def met(self, hello: Hello, address: str) -> None:
+        """Somebody whom we have dialled at `address` says this of himself (`PeerConnected`, a probe)."""
+        if self._heard(hello, address):
+            self._claims.pop(self._members[hello.node_id].address, None)
+            self._begin_watching(self._members[hello.node_id].address)
+
+    def hello(self, node_id: NodeId) -> Hello:
+        """The latest of a member."""
+        return self._hellos[node_id]
 
     def set_hints(self, addresses: Iterable[str]) -> None:
         """All addresses at which somebody else believes nodes to be: probed for as long as he does."""
         hints = list(addresses)
         self._hints = frozenset(hints)
         for address in hints:
+            self._claims.pop(address, None)
             self._begin_watching(address)
 
     def known_ids(self) -> tuple[NodeId, ...]:
-        """Bootstrap candidates heard of so far, ourselves included, sorted. Only grows.
+        """Bootstrap candidates that our own probes have met and that answer, ourselves and those agreed to included, sorted.
 
+        Until this node has agreed to a set it has told nobody that any set is complete; so it may forget again who has gone.
         Empty for a node that may not begin a cluster.
         """
         own = self._identity()
-        return tuple(sorted({own.node_id, *self._known_ids})) if own.bootstrap_expect else ()
+        met = (
+            ()
+            if own.cluster_id != NO_CLUSTER
+            else (
+                hello.node_id
+                for hello in self._hellos.values()
+                if hello.bootstrap_expect != 0 and (hello.cluster_id == NO_CLUSTER) and hello.node_id not in self._failed
+            )
+        )
+        return tuple(sorted({own.node_id, *self._agreed, *met})) if own.bootstrap_expect else ()
 
     def agree(self, ids: Sequence[NodeId]) -> None:
         """This node has written down that it will begin a cluster with these or none: it tells others so from now on."""
         self._agreed = tuple(ids)
-        self._known_ids.update(ids)
 
     def told_ids(self) -> tuple[NodeId, ...]:
         """The candidates, for our own hello."""
@@ -310,18 +356,37 @@ class HelloDiscovery:
             await self._changed.park()
         return decision
 
-    def _begin_watching(self, address: str) -> None:
-        if address not in self._watched and len(self._watched) < self._settings.addresses_max:
-            self._watched[address] = None
-            if self._nursery is not None:
-                self._nursery.start_soon(self._watch, address)
+    def _begin_watching(self, address: str) -> bool:
+        """Probe the address from now on. False: there is no room, and everybody who has one deserves it more."""
+        if address in self._watched:
+            return True
+        if len(self._watched) >= self._settings.addresses_max:
+            known = {member.address for member in self._members.values() if self._is_known(member.node_id)}
+            least = next((one for one in (*self._claims, *self._watched) if one not in self._fixed and one not in known), None)
+            if least is None:
+                return False
+            self._stop_watching(least)
+        scope = self._watched[address] = trio.CancelScope()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._watch, address, scope)
+        return True
+
+    def _stop_watching(self, address: str) -> None:
+        self._claims.pop(address, None)
+        self._watched.pop(address).cancel()
 
     def _is_wanted(self, address: str) -> bool:
         return (
             address in self._fixed or address in self._hints or any(member.address == address for member in self._members.values())
         )
 
-    async def _watch(self, address: str) -> None:
+    async def _watch(self, address: str, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._probe_for_ever(address)
+        if self._watched.get(address) is scope:
+            self._stop_watching(address)
+
+    async def _probe_for_ever(self, address: str) -> None:
         """Probe one address until cancelled, until it turns out to be our own, or until no node is believed to be there."""
         settings = self._settings
         failures = 0
@@ -351,41 +416,76 @@ class HelloDiscovery:
             else:
                 failures = 0
                 last_text = ""
-                self._heard(hello, address)
+                self.met(hello, address)
                 self._nobody_at(address, but=hello.node_id)
                 if self._is_forming():
                     seconds_max = settings.probe_seconds_min
             if not self._is_wanted(address):
-                del self._watched[address]
                 return
             await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
 
     def _is_forming(self) -> bool:
         return self._identity().cluster_id == NO_CLUSTER
 
-    def _heard(self, hello: Hello, address: str) -> None:
-        own = self._identity()
-        if hello.node_id == own.node_id:
-            return
-        if hello.node_id not in self._hellos and len(self._hellos) >= self._settings.addresses_max:
-            logger.warning("node %s is one more than can be remembered", format_id(hello.node_id))
-            return
-        self._hellos[hello.node_id] = hello
-        is_candidate = hello.bootstrap_expect != 0 and hello.cluster_id == NO_CLUSTER and own.cluster_id == NO_CLUSTER
-        if is_candidate and len(self._known_ids) < KNOWN_IDS_MAX - 1:
-            self._known_ids.add(hello.node_id)
-        member = Member(node_id=hello.node_id, name=hello.node_name, address=hello.address or address)
-        former = self._members.get(hello.node_id)
-        self._members[hello.node_id] = member
-        if former is None or hello.node_id in self._failed:
-            self._failed.discard(hello.node_id)
+    def _heard(self, hello: Hello, address: str) -> bool:
+        """Whether it is a member now, at the address that it says or, if it says none, at which it was met."""
+        (node_id, own) = (hello.node_id, self._identity())
+        if node_id == own.node_id:
+            return False
+        member = Member(node_id=node_id, name=hello.node_name, address=hello.address or address)
+        former = self._members.get(node_id)
+        if former is not None and former.address != member.address and node_id not in self._failed and self._is_linked(node_id):
+            if self._elsewhere.get(node_id) != member.address:
+                self._elsewhere[node_id] = member.address
+                logger.warning(
+                    "somebody at %s says that he is node %s, which is connected at %s: not believed as long as it is",
+                    member.address,
+                    format_id(node_id),
+                    former.address,
+                )
+            return False
+        if former is None and len(self._members) >= self._settings.addresses_max and not self._forget_least():
+            logger.warning("node %s is one more than can be remembered", format_id(node_id))
+            return False
+        self._elsewhere.pop(node_id, None)
+        self._hellos[node_id] = hello
+        self._members[node_id] = member
+        if former is None or node_id in self._failed:
+            self._failed.discard(node_id)
             self._on_event(MemberAppeared(member))
         elif member != former:
             self._on_event(MemberChanged(member))
         self._changed.unpark_all()
+        return True
+
+    def _forget_least(self) -> bool:
+        """Forget a member that nobody but itself has named: one that does not answer, or else the one known for longest."""
+        unknown = [
+            node_id
+            for node_id, member in self._members.items()
+            if member.address not in self._fixed and not self._is_known(node_id)
+        ]
+        least = next((node_id for node_id in unknown if node_id in self._failed), unknown[0] if unknown else None)
+        if least is None:
+            return False
+        self._forget(least)
+        return True
+
+    def _forget(self, node_id: NodeId) -> None:
+        member = self._members.pop(node_id)
+        self._failed.discard(node_id)
+        self._elsewhere.pop(node_id, None)
+        del self._hellos[node_id]
+        self._on_event(MemberForgotten(member))
+        self._changed.unpark_all()
 
     def _nobody_at(self, address: str, *, but: NodeId = NOBODY) -> None:
-        for member in self._members.values():
+        """Nobody answers there, or (`but`) somebody else does."""
+        for member in list(self._members.values()):
             if member.address == address and member.node_id != but and member.node_id not in self._failed:
                 self._failed.add(member.node_id)
                 self._on_event(MemberFailed(member))
+                if not self._is_known(member.node_id):
+                    self._forget(member.node_id)
+                else:
+                    self._changed.unpark_all()

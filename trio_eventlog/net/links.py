@@ -19,7 +19,10 @@ import trio
 
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
 from trio_eventlog.codec.peer_frame import (
+    NONCE_BYTES,
     Buffer,
+    Challenge,
+    Frame,
     FrameDecoder,
     FrameKind,
     Hello,
@@ -30,6 +33,7 @@ from trio_eventlog.codec.peer_frame import (
     encode_frame_head,
     encode_hello,
 )
+from trio_eventlog.codec.peer_secret import PeerSecrets, Side
 from trio_eventlog.errors import CodecError, SettingsError
 from trio_eventlog.ids import NOBODY, NodeId, format_id
 from trio_eventlog.net.network import AddressError, Network, split_address
@@ -128,12 +132,17 @@ class LinkStatistics:
 
 
 class LinkRefused(Exception):
-    """The other side, or we, refused the link: `refused` says why."""
+    """The other side, or we, refused the link: `refused` says why.
 
-    def __init__(self, refused: Refused, address: str) -> None:
+    Attributes:
+        by: who refused it, when it said who it is before (and proved it, where there is a secret); None: we, or anybody at all.
+    """
+
+    def __init__(self, refused: Refused, address: str, *, by: Hello | None = None) -> None:
         super().__init__(f"{address}: {refused.text}")
         self.refused = refused
         self.address = address
+        self.by = by
 
 
 def _versions(versions: range) -> str:
@@ -161,6 +170,21 @@ def judge_hello(own: Hello, other: Hello) -> Refused | None:
             RefusedCode.CLUSTER_ID,
             f"you belong to cluster {format_id(other.cluster_id)}, this is cluster {format_id(own.cluster_id)}",
         )
+    return None
+
+
+def new_challenge(secrets: PeerSecrets, rng: random.Random, *, refuses: bool = False) -> Challenge:
+    """Of one exchange. Without a secret nothing is made of the nonce."""
+    return Challenge(nonce=rng.randbytes(NONCE_BYTES), proves=True, refuses=refuses) if secrets else Challenge(refuses=refuses)
+
+
+def judge_secret(secrets: PeerSecrets, challenge: Challenge | None) -> Refused | None:
+    """Why we do not even look at the proof of a node whose hello has this challenge; None when we do, or when there is none."""
+    proves = challenge is not None and challenge.proves
+    if secrets and not proves:
+        return Refused(RefusedCode.SECRET, "nodes here prove that they know the peer secret (peer_secret_file), and you have none")
+    if proves and not secrets:
+        return Refused(RefusedCode.SECRET, "you have a peer secret (peer_secret_file), and this node has none: all nodes or none")
     return None
 
 
@@ -201,11 +225,19 @@ def _why_broken(error: trio.BrokenResourceError, address: str) -> OSError:
 
 
 async def dial(
-    address: str, own: Hello, *, network: Network, settings: LinkSettings, tls: TlsSource | None, host: str = ""
+    address: str,
+    own: Hello,
+    *,
+    network: Network,
+    settings: LinkSettings,
+    tls: TlsSource | None,
+    secrets: PeerSecrets,
+    host: str = "",
 ) -> "Greeted":
-    """Connect, shake hands, exchange hellos.
+    """Connect, shake hands, exchange hellos and, where there is a secret, proofs.
 
     Arguments:
+        own: with a challenge whose nonce is fresh.
         host: whom the certificate there is to be for, unless `tls` has a name for all peers; "" takes the host in `address`.
 
     Raises:
@@ -221,7 +253,7 @@ async def dial(
                 stream = trio.SSLStream(stream, tls.peer_context(), server_hostname=server_name, https_compatible=True)
                 await stream.do_handshake()
         with trio.fail_after(settings.hello_seconds_max):
-            greeted = await _greet(stream, own, address)
+            greeted = await _greet(stream, own, address, secrets)
     except BaseException as error:
         if stream is not None:
             await trio.aclose_forcefully(stream)
@@ -231,8 +263,8 @@ async def dial(
             raise _why_broken(error, address) from error
         if isinstance(error, CodecError):
             raise OSError(errno.EPROTO, f"{address} does not answer as a peer: {error}") from error
-        if isinstance(error, ValueError):
-            # A name for the certificate that IDNA refuses.
+        if isinstance(error, AddressError | ValueError):
+            # Addresses come from other nodes too: a malformed one (or one that IDNA refuses) is only unreachable.
             raise OSError(errno.EADDRNOTAVAIL, f"{address!r} cannot be dialled: {error}") from error
         raise
     return greeted
@@ -247,31 +279,55 @@ class Greeted:
     decoder: FrameDecoder
 
 
-async def _greet(stream: trio.abc.Stream, own: Hello, address: str) -> Greeted:
-    await stream.send_all(PEER_PREFACE + encode_frame_head(FrameKind.HELLO, 0, encode_hello(own)))
+async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: PeerSecrets) -> Greeted:
+    own_body = encode_hello(own)
+    await stream.send_all(PEER_PREFACE + encode_frame_head(FrameKind.HELLO, 0, own_body))
     decoder = FrameDecoder(HELLO_BODY_BYTES_MAX)
-    while True:
-        chunk = await stream.receive_some(HELLO_BODY_BYTES_MAX)
-        if not chunk:
-            # Trio sends no alert when a handshake fails, so that the dialler, who has ended its own, learns nothing more.
-            hint = "; if it does not accept our certificate, its log says so" if isinstance(stream, trio.SSLStream) else ""
-            raise trio.BrokenResourceError(f"closed before an answer to our hello{hint}")
-        frames = decoder.feed(chunk)
-        if frames:
-            break
-    answer = frames[0]
+    frames: deque[Frame] = deque()
+
+    async def next_frame() -> Frame:
+        while not frames:
+            chunk = await stream.receive_some(HELLO_BODY_BYTES_MAX)
+            if not chunk:
+                # Trio sends no alert when a handshake fails, so that the dialler, who has ended its own, learns nothing more.
+                hint = "; if it does not accept our certificate, its log says so" if isinstance(stream, trio.SSLStream) else ""
+                raise trio.BrokenResourceError(f"closed before an answer to our hello{hint}")
+            frames.extend(decoder.feed(chunk))
+        return frames.popleft()
+
+    answer = await next_frame()
     if answer.kind == FrameKind.REFUSED:
         raise LinkRefused(decode_refused(answer.body), address)
-    if answer.kind != FrameKind.HELLO_REPLY or len(frames) > 1:
-        raise CodecError(f"{len(frames)} frames, the first of kind {answer.kind}, in answer to a hello")
-    other = decode_hello(answer.body)
+    if answer.kind != FrameKind.HELLO_REPLY:
+        raise CodecError(f"a frame of kind {answer.kind} in answer to a hello")
+    body = bytes(answer.body)
+    reply = decode_hello(body)
+    (other, challenge) = (attrs.evolve(reply, challenge=None), reply.challenge)
     refused = judge_hello(own, other)
     if refused is None and own.expected_id not in (NOBODY, other.node_id):
         refused = Refused(
             RefusedCode.WRONG_NODE, f"node {format_id(other.node_id)} is there, {format_id(own.expected_id)} was expected"
         )
+    if refused is None:
+        refused = judge_secret(secrets, challenge)
+    if refused is None and secrets:
+        proof = await next_frame()
+        if proof.kind != FrameKind.PROOF or not secrets.accepts(bytes(proof.body), Side.LISTENER, own_body, body):
+            refused = Refused(RefusedCode.SECRET, "the node there has another peer secret than this one")
+        elif not own.is_probe and other.address not in ("", address):
+            # Whoever sits between the two nodes can carry both proofs; he cannot change what address the node says it has.
+            refused = Refused(RefusedCode.WRONG_NODE, f"node {format_id(other.node_id)} says that it is at {other.address}")
     if refused is not None:
         raise LinkRefused(refused, address)
+    if challenge is not None and challenge.refuses:
+        refusal = await next_frame()
+        if refusal.kind != FrameKind.REFUSED:
+            raise CodecError(f"a frame of kind {refusal.kind} instead of a refusal")
+        raise LinkRefused(decode_refused(refusal.body), address, by=other)
+    if frames:
+        raise CodecError(f"{len(frames)} frames more than belong to the answer to a hello")
+    if secrets:
+        await stream.send_all(encode_frame_head(FrameKind.PROOF, 0, secrets.prove(Side.DIALLER, own_body, body)))
     return Greeted(stream, other, decoder)
 
 
@@ -281,7 +337,7 @@ class LinkOwner:
 
     on_up: Callable[["OutboundLink", Hello], None]
     on_lost: Callable[["OutboundLink", str], None]
-    on_refused: Callable[["OutboundLink", Refused], None]
+    on_refused: Callable[["OutboundLink", LinkRefused], None]
 
 
 class OutboundLink:
@@ -289,6 +345,7 @@ class OutboundLink:
 
     Attributes:
         epoch: of the peer when the link was last known to live; the transport's (see `Transport`).
+        has_met: the peer was there, at this address, at some time.
     """
 
     def __init__(
@@ -302,11 +359,13 @@ class OutboundLink:
         tls: TlsSource | None,
         rng: random.Random,
         owner: LinkOwner,
+        secrets: Callable[[], PeerSecrets],
     ) -> None:
         self.node_id = node_id
         self.address = address
         self.epoch = 0
         self.is_up = False
+        self.has_met = False
         self.queued_bytes = 0
         self.sends = 0
         self.dropped_sends = 0
@@ -319,6 +378,7 @@ class OutboundLink:
         self._tls = tls
         self._rng = rng
         self._owner = owner
+        self._secrets = secrets
         self._lanes: tuple[_Queue, _Queue] = (_Queue(), _Queue())
         self._not_empty = trio.lowlevel.ParkingLot()
         self._is_idle = False
@@ -406,8 +466,13 @@ class OutboundLink:
             self.dials += 1
             self._poked = trio.Event()
             try:
-                own = attrs.evolve(self._identity(), expected_id=self.node_id, is_probe=False)
-                greeted = await dial(self.address, own, network=self._network, settings=self._settings, tls=self._tls)
+                secrets = self._secrets()
+                own = attrs.evolve(
+                    self._identity(), expected_id=self.node_id, is_probe=False, challenge=new_challenge(secrets, self._rng)
+                )
+                greeted = await dial(
+                    self.address, own, network=self._network, settings=self._settings, tls=self._tls, secrets=secrets
+                )
             except OSError as error:
                 failures += 1
                 is_news = isinstance(error, CertificateRefused) and error.strerror != last_text
@@ -420,7 +485,7 @@ class OutboundLink:
                     # Said once, not at every attempt.
                     last_refused = error.refused
                     logger.warning("link to %s at %s refused: %s", format_id(self.node_id), self.address, error.refused.text)
-                    self._owner.on_refused(self, error.refused)
+                    self._owner.on_refused(self, error)
             else:
                 last_refused, last_text = None, ""
                 began = trio.current_time()
@@ -453,7 +518,7 @@ class OutboundLink:
         try:
             async with trio.open_nursery() as nursery:
                 self._session = nursery.cancel_scope
-                self.is_up = True
+                self.is_up = self.has_met = True
                 self._owner.on_up(self, greeted.hello)
                 nursery.start_soon(self._until_lost, self._read, greeted)
                 nursery.start_soon(self._until_lost, self._write, greeted)

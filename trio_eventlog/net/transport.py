@@ -14,6 +14,7 @@ import trio
 from trio_eventlog.budgets import Activity
 from trio_eventlog.codec.first_bytes import PEER_MAGIC, PEER_PREFACE, PEER_VERSION
 from trio_eventlog.codec.peer_frame import (
+    FRAME_HEADER_BYTES,
     Buffer,
     Frame,
     FrameDecoder,
@@ -27,18 +28,22 @@ from trio_eventlog.codec.peer_frame import (
     encode_hello,
     encode_refused,
 )
+from trio_eventlog.codec.peer_secret import PROOF_BYTES, PeerSecrets, Side
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.net.links import (
     HELLO_BODY_BYTES_MAX,
     Lane,
     LinkOwner,
+    LinkRefused,
     LinkSettings,
     LinkStatistics,
     OutboundLink,
     dial,
     judge_certificate,
     judge_hello,
+    judge_secret,
+    new_challenge,
 )
 from trio_eventlog.net.mux import ConnectionInfo
 from trio_eventlog.net.network import Network
@@ -66,13 +71,17 @@ class PeerReset:
 
 @attrs.frozen(slots=True, kw_only=True)
 class PeerRefused:
-    """A link was refused, by them or by us (`is_ours`). `node_id` is 0 when not known; `code` is a RefusedCode."""
+    """A link was refused, by them or by us (`is_ours`). `node_id` is 0 when not known; `code` is a RefusedCode.
+
+    `by` is the node that refused ours, 0 when it did not say who it is: anybody can answer at an address that somebody has told us.
+    """
 
     node_id: NodeId
     address: str
     code: int
     text: str
     is_ours: bool = False
+    by: NodeId = NOBODY
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -83,6 +92,25 @@ class PeerIntroduced:
 
 
 LinkEvent = PeerConnected | PeerReset | PeerRefused | PeerIntroduced
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Inbound:
+    """What is known of somebody who has dialled us.
+
+    Attributes:
+        hello: what he said of himself.
+        is_proved: he has shown that he is a node of the cluster: by the secret, or by a certificate that only nodes have.
+        has_met: our own link has found the node of this id at the address that he says he has.
+    """
+
+    hello: Hello
+    is_proved: bool
+    has_met: bool
+
+
+Trust = Callable[[Inbound], bool]
+"""Whether frames of an inbound link concern this node. Asked again for each until the answer is yes."""
 
 Admit = Callable[[Hello, ConnectionInfo], Refused | None]
 """A last word on an inbound hello that is right in itself: None takes it. For what only the node knows, such as who was removed."""
@@ -102,6 +130,8 @@ class Transport:
         receive: takes each frame of each peer, in order per peer. A CodecError from it ends the peer's link.
         on_event: takes each `LinkEvent`. Synchronous, must not raise; may call `set_peer`, `remove_peer` and `send`.
         admit: see `Admit`.
+        trusts: see `Trust`: what comes on a link that is not trusted (yet) is dropped.
+        secrets: what nodes prove themselves with, asked for at each exchange.
 
     One loss, one PeerReset: a crash breaks both connections with a peer, one a little later than the other, perhaps after the
     peer is back. So each peer has an epoch, which a loss ends. A connection belongs to the epoch in which it was made, and
@@ -119,6 +149,8 @@ class Transport:
         on_event: Callable[[LinkEvent], None],
         tls: TlsSource | None = None,
         admit: Admit | None = None,
+        trusts: Trust = lambda inbound: True,
+        secrets: Callable[[], PeerSecrets] = PeerSecrets,
     ) -> None:
         self._identity = identity
         self._network = network
@@ -128,6 +160,8 @@ class Transport:
         self._on_event = on_event
         self._tls = tls
         self._admit = admit
+        self._trusts = trusts
+        self._secrets = secrets
         self._links: dict[NodeId, OutboundLink] = {}
         self._scopes: dict[OutboundLink, trio.CancelScope] = {}
         self._inbound: dict[NodeId, _InboundLink] = {}
@@ -161,6 +195,15 @@ class Transport:
             if known.address == address:
                 return
             self._stop_link(known)
+        self._start_link(node_id, address)
+
+    def renew_links(self) -> None:
+        """Our identity is another one: dial all peers anew, who take us for what we said in the hello of each link."""
+        for link in list(self._links.values()):
+            self._stop_link(link)
+            self._start_link(link.node_id, link.address)
+
+    def _start_link(self, node_id: NodeId, address: str) -> None:
         link = OutboundLink(
             node_id,
             address,
@@ -170,6 +213,7 @@ class Transport:
             tls=self._tls,
             rng=self._rng,
             owner=self._owner,
+            secrets=self._secrets,
         )
         self._links[node_id] = link
         if self._nursery is not None:
@@ -208,8 +252,11 @@ class Transport:
             OSError: nobody answers in time (TimeoutError), or not as a peer.
             LinkRefused: a node answers, but not to us.
         """
-        own = self._own_probe()
-        greeted = await dial(address, own, network=self._network, settings=self._settings, tls=self._tls, host=host)
+        secrets = self._secrets()
+        own = attrs.evolve(self._own_probe(), challenge=new_challenge(secrets, self._rng))
+        greeted = await dial(
+            address, own, network=self._network, settings=self._settings, tls=self._tls, secrets=secrets, host=host
+        )
         await trio.aclose_forcefully(greeted.stream)
         return greeted.hello
 
@@ -219,15 +266,16 @@ class Transport:
     async def handle_inbound(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         """The mux's handler for peer links: hello, then frames until the link ends."""
         try:
-            hello = await self._greet(stream, info)
+            (hello, is_proved) = await self._greet(stream, info)
         except LinkRefusedHere as error:
             refused = error.refused
             # A node that is given the same list of addresses as all others finds itself in it.
             is_own_probe = error.hello is not None and error.hello.is_probe and error.hello == self._own_probe()
             level = logging.DEBUG if is_own_probe else logging.WARNING
             logger.log(level, "peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
-            with trio.move_on_after(self._settings.hello_seconds_max):
-                await stream.send_all(encode_frame_head(FrameKind.REFUSED, 0, encode_refused(refused)))
+            if not error.is_told:
+                with trio.move_on_after(self._settings.hello_seconds_max):
+                    await stream.send_all(_refusal(refused))
             if error.hello is not None:
                 self._on_event(
                     PeerRefused(
@@ -246,7 +294,7 @@ class Transport:
             began = trio.current_time()
             # The longer a link has stood, the more it deserves its place: strangers who say they are peers come later.
             info.standing.look = lambda: Activity(requests=1, open_calls=1, last_active=-began)
-            await self._serve_inbound(stream, hello)
+            await self._serve_inbound(stream, hello, is_proved)
 
     def statistics(self) -> dict[NodeId, LinkStatistics]:
         """A frozen copy of each link's counters."""
@@ -279,8 +327,10 @@ class Transport:
     def _on_lost(self, link: OutboundLink, reason: str) -> None:
         self._lost(link.node_id, link.epoch, f"our link: {reason}")
 
-    def _on_refused(self, link: OutboundLink, refused: Refused) -> None:
-        self._on_event(PeerRefused(node_id=link.node_id, address=link.address, code=refused.code, text=refused.text))
+    def _on_refused(self, link: OutboundLink, error: LinkRefused) -> None:
+        refused = error.refused
+        by = error.by.node_id if error.by is not None else NOBODY
+        self._on_event(PeerRefused(node_id=link.node_id, address=link.address, code=refused.code, text=refused.text, by=by))
 
     def _lost(self, node_id: NodeId, epoch: int, reason: str) -> None:
         """A connection of `epoch` broke."""
@@ -292,12 +342,21 @@ class Transport:
 
     # Inbound.
 
-    async def _greet(self, stream: trio.abc.Stream, info: ConnectionInfo) -> Hello | None:
-        """The hello of the dialler, answered. None when it went away or said nothing. Raises LinkRefusedHere."""
+    async def _greet(self, stream: trio.abc.Stream, info: ConnectionInfo) -> tuple[Hello | None, bool]:
+        """The hello of the dialler, answered, and whether he has proved it. None when he went away or said nothing.
+
+        Raises:
+            LinkRefusedHere: he is not taken.
+        """
         with trio.move_on_after(self._settings.hello_seconds_max):
-            hello = await self._receive_hello(stream)
-            if hello is None:
-                return None
+            body = await self._receive_hello(stream)
+            if body is None:
+                return None, False
+            try:
+                said = decode_hello(body)
+            except CodecError as error:
+                raise LinkRefusedHere(Refused(RefusedCode.MALFORMED, str(error)), None) from error
+            (hello, challenge, secrets) = (attrs.evolve(said, challenge=None), said.challenge, self._secrets())
             own = self._identity()
             refused = judge_hello(own, hello)
             if refused is None and hello.expected_id not in (NOBODY, own.node_id):
@@ -309,21 +368,76 @@ class Transport:
                 refused = Refused(RefusedCode.BUSY, f"{len(self._inbound)} peer links are the limit here")
             if refused is None and self._tls is not None:
                 refused = judge_certificate(hello, info.peer_certificate, self._tls.peer_name)
-            if refused is None and self._admit is not None:
-                refused = self._admit(hello, info)
+            if refused is None:
+                refused = judge_secret(secrets, challenge)
+            if refused is None and not hello.is_probe:
+                refused = self._judge_address(hello)
             if refused is not None:
                 raise LinkRefusedHere(refused, hello)
+            refused = self._admit(hello, info) if self._admit is not None else None
+            if refused is not None and challenge is None:
+                raise LinkRefusedHere(refused, hello)
             reply = attrs.evolve(own, is_probe=hello.is_probe, expected_id=NOBODY)
-            await stream.send_all(encode_frame_head(FrameKind.HELLO_REPLY, 0, encode_hello(reply)))
-            return hello
+            if challenge is not None:
+                reply = attrs.evolve(reply, challenge=new_challenge(secrets, self._rng, refuses=refused is not None))
+            reply_body = encode_hello(reply)
+            answer = encode_frame_head(FrameKind.HELLO_REPLY, 0, reply_body)
+            if secrets:
+                answer += encode_frame_head(FrameKind.PROOF, 0, secrets.prove(Side.LISTENER, body, reply_body))
+            if refused is not None:
+                # Behind who we are: so whom it concerns knows who says it.
+                await stream.send_all(answer + _refusal(refused))
+                raise LinkRefusedHere(refused, hello, is_told=True)
+            await stream.send_all(answer)
+            if secrets:
+                proof = await self._receive_proof(stream)
+                if proof is None:
+                    return None, False
+                if not secrets.accepts(proof, Side.DIALLER, body, reply_body):
+                    raise LinkRefusedHere(Refused(RefusedCode.SECRET, "you have another peer secret than this node"), hello)
+            return hello, bool(secrets) or (self._tls is not None and bool(self._tls.peer_name))
         logger.debug("peer link of %s: no hello in time", info.remote_address)
-        return None
+        return None, False
+
+    def _judge_address(self, hello: Hello) -> Refused | None:
+        """A node that is linked both ways is where it is: somebody else who says its id does not push it out."""
+        link = self._links.get(hello.node_id)
+        inbound = self._inbound.get(hello.node_id)
+        if link is None or inbound is None or not link.is_up or not inbound.is_trusted or hello.address == link.address:
+            return None
+        return Refused(
+            RefusedCode.BUSY,
+            f"node {format_id(hello.node_id)} is connected at {link.address}, you say that you are at {hello.address}",
+        )
+
+    async def _receive_proof(self, stream: trio.abc.Stream) -> bytes | None:
+        """The dialler's proof; None when the stream ends. Not a byte more is read: frames follow it."""
+        wanted = FRAME_HEADER_BYTES + PROOF_BYTES
+        data = b""
+        while len(data) < wanted:
+            chunk = await stream.receive_some(wanted - len(data))
+            if not chunk:
+                return None
+            data += chunk
+        try:
+            (frame,) = FrameDecoder(PROOF_BYTES).feed(data)
+        except (CodecError, ValueError) as error:
+            raise LinkRefusedHere(Refused(RefusedCode.MALFORMED, f"no proof after the hello: {error}"), None) from error
+        return bytes(frame.body) if frame.kind == FrameKind.PROOF else b""
 
     def _is_full_for(self, node_id: NodeId) -> bool:
-        return len(self._inbound) >= self._settings.inbound_links_max and node_id not in self._inbound
+        return (
+            len(self._inbound) >= self._settings.inbound_links_max
+            and node_id not in self._inbound
+            and self._least_deserving() is None
+        )
 
-    async def _receive_hello(self, stream: trio.abc.Stream) -> Hello | None:
-        """None when the stream ends first. Raises LinkRefusedHere for bytes that are no hello."""
+    def _least_deserving(self) -> "_InboundLink | None":
+        """The oldest link of somebody who has shown by nothing that he is a node of the cluster."""
+        return next((inbound for inbound in self._inbound.values() if not (inbound.is_trusted or self._is_trusted(inbound))), None)
+
+    async def _receive_hello(self, stream: trio.abc.Stream) -> bytes | None:
+        """The body of a hello; None when the stream ends first. Raises LinkRefusedHere for anything else."""
         decoder = FrameDecoder(HELLO_BODY_BYTES_MAX)
         preface = b""
         while True:
@@ -344,17 +458,20 @@ class Transport:
                     continue
                 if frames[0].kind != FrameKind.HELLO or len(frames) > 1 or decoder.buffered_bytes:
                     raise CodecError(f"a frame of kind {frames[0].kind}, or more than one, instead of a hello")
-                return decode_hello(frames[0].body)
+                return bytes(frames[0].body)
             except CodecError as error:
                 raise LinkRefusedHere(Refused(RefusedCode.MALFORMED, str(error)), None) from error
 
-    async def _serve_inbound(self, stream: trio.abc.Stream, hello: Hello) -> None:
+    async def _serve_inbound(self, stream: trio.abc.Stream, hello: Hello, is_proved: bool) -> None:
         node_id = hello.node_id
         former = self._inbound.pop(node_id, None)
         if former is not None:
             # The peer has dialled again: whatever became of its former link, this one takes its place.
             former.end("replaced by a new link", is_loss=False)
-        inbound = _InboundLink(node_id, self._epochs.setdefault(node_id, 0))
+        elif len(self._inbound) >= self._settings.inbound_links_max and (least := self._least_deserving()) is not None:
+            del self._inbound[least.hello.node_id]
+            least.end("pushed out by a newer link", is_loss=False)
+        inbound = _InboundLink(hello, is_proved, self._epochs.setdefault(node_id, 0))
         self._inbound[node_id] = inbound
         link = self._links.get(node_id)
         if link is not None:
@@ -376,6 +493,9 @@ class Transport:
                 del self._inbound[node_id]
             if inbound.is_loss:
                 self._lost(node_id, inbound.epoch, f"its link: {inbound.reason or reason}")
+            if node_id not in self._links and node_id not in self._inbound:
+                # Anybody can invent ids.
+                self._epochs.pop(node_id, None)
 
     async def _receive_frames(self, stream: trio.abc.Stream, inbound: "_InboundLink") -> None:
         """Until the end of the stream."""
@@ -415,11 +535,22 @@ class Transport:
         inbound.received_frames += len(frames)
         for kind, group_id, body in frames:
             if kind >= FrameKind.RAFT:
-                self._receive(inbound.node_id, kind, group_id, body)
+                if not (inbound.is_trusted or self._is_trusted(inbound)):
+                    inbound.dropped_frames += 1
+                    continue
+                self._receive(inbound.hello.node_id, kind, group_id, body)
             elif kind == FrameKind.GOODBYE:
                 inbound.is_loss = False
             elif kind == FrameKind.PING:
                 await stream.send_all(encode_frame_head(FrameKind.PONG, 0, body))
+
+    def _is_trusted(self, inbound: "_InboundLink") -> bool:
+        """Ask about a link that is not trusted yet."""
+        hello = inbound.hello
+        link = self._links.get(hello.node_id)
+        has_met = link is not None and link.has_met and link.address == hello.address
+        inbound.is_trusted = self._trusts(Inbound(hello=hello, is_proved=inbound.is_proved, has_met=has_met))
+        return inbound.is_trusted
 
     def _link_statistics(self, link: OutboundLink) -> LinkStatistics:
         inbound = self._inbound.get(link.node_id)
@@ -437,20 +568,24 @@ class Transport:
 
 
 class LinkRefusedHere(Exception):
-    """We do not take the link; `hello` is None when there was none."""
+    """We do not take the link; `hello` is None when there was none; `is_told`: the dialler knows already."""
 
-    def __init__(self, refused: Refused, hello: Hello | None) -> None:
+    def __init__(self, refused: Refused, hello: Hello | None, *, is_told: bool = False) -> None:
         super().__init__(refused.text)
         self.refused = refused
         self.hello = hello
+        self.is_told = is_told
 
 
 @attrs.define(slots=True, eq=False)
 class _InboundLink:
     """A peer's link while it is served."""
 
-    node_id: NodeId
+    hello: Hello
+    is_proved: bool
     epoch: int
+    is_trusted: bool = False
+    dropped_frames: int = 0
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     is_loss: bool = True
     reason: str = ""
@@ -474,6 +609,10 @@ class _InboundLink:
         self.silent_intervals += 1
         if self.silent_intervals >= silent_intervals_max:
             self.end(f"silent for {self.silent_intervals} ping intervals", is_loss=True)
+
+
+def _refusal(refused: Refused) -> bytes:
+    return encode_frame_head(FrameKind.REFUSED, 0, encode_refused(refused))
 
 
 def _judge_preface(preface: bytes) -> Refused:

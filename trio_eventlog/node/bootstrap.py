@@ -17,8 +17,10 @@ import json
 import logging
 from collections.abc import Sequence
 
+import attrs
+
 from trio_eventlog.codec.peer_frame import Hello
-from trio_eventlog.errors import CodecError, DataDirectoryError, SettingsError
+from trio_eventlog.errors import CodecError, DataDirectoryError
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, ClusterId, NodeId, format_id
 from trio_eventlog.net.discovery import Bootstrap, HelloDiscovery, Join, Refuse, Wait, derive_cluster_id
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -80,22 +82,34 @@ async def save_candidates(directory: DataDirectory, candidates: Sequence[NodeId]
     await write_atomically(directory.disk, _path(directory, CANDIDATES_FILE), encode_voters(candidates))
 
 
-async def find_cluster(discovery: HelloDiscovery, directory: DataDirectory, cluster_name: str, bootstrap_expect: int) -> Bootstrap:
+@attrs.define(slots=True)
+class Forming:
+    """What a node that belongs to no cluster waits for, for people; "" when for nothing."""
+
+    waits_for: str = ""
+
+
+async def find_cluster(
+    discovery: HelloDiscovery, directory: DataDirectory, cluster_name: str, bootstrap_expect: int, forming: Forming
+) -> Bootstrap:
     """Wait until it is certain which voters this node's cluster began with, or begins with.
 
     A cluster that exists is joined whether or not this node was among the first voters: its leader adds it.
 
+    Settings of nodes that contradict each other are logged, both values named, and waited out: that another node says something
+    else is no reason to end, since anybody may say it. It ends when that node is gone, or says otherwise.
+
     Args:
         bootstrap_expect: how many nodes begin a cluster; 0: this one is none of them.
+        forming: is told what this node waits for.
 
     Raises:
-        SettingsError: the nodes' settings contradict each other; both values are named.
         DataDirectoryError: what this node had agreed to cannot be read.
     """
     agreed = await load_candidates(directory)
     discovery.agree(agreed)
-    told = ""
     while True:
+        is_conflict = False
         decision = discovery.decision()
         match decision:
             case Wait() | Bootstrap() if agreed and bootstrap_expect not in (0, len(agreed)):
@@ -104,12 +118,14 @@ async def find_cluster(discovery: HelloDiscovery, directory: DataDirectory, clus
                     f" bootstrap_expect is {bootstrap_expect} now: set it to {len(agreed)}, or start with an empty data directory"
                 )
             case Bootstrap():
+                forming.waits_for = ""
                 return decision
             case Refuse(reason):
-                raise SettingsError(f"this node cannot join: {reason}")
+                is_conflict = True
             case Join(cluster_id):
                 founded = _founded(discovery.hellos(), cluster_id, cluster_name)
                 if founded:
+                    forming.waits_for = ""
                     return Bootstrap(cluster_id=cluster_id, voters=founded)
                 reason = f"cluster {format_id(cluster_id)} exists already, but no node has told its first voters yet"
             case Wait(reason):
@@ -119,9 +135,9 @@ async def find_cluster(discovery: HelloDiscovery, directory: DataDirectory, clus
                     agreed = candidates
                     discovery.agree(agreed)
                     continue
-        if reason != told:
-            logger.info("waiting for a cluster: %s", reason)
-            told = reason
+        if reason != forming.waits_for:
+            logger.log(logging.WARNING if is_conflict else logging.INFO, "waiting for a cluster: %s", reason)
+            forming.waits_for = reason
         await discovery.wait_heard()
 
 
