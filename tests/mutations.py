@@ -415,6 +415,46 @@ MUTATIONS = (
         "action=argparse.BooleanOptionalAction, default=None",
         "action=argparse.BooleanOptionalAction, default=False",
     ),
+    Mutation(
+        "an attempt without an answer is forgotten when the next one is refused",
+        "trio_eventlog/service/forwarding.py",
+        "        if not isinstance(error, NotLeader | CallUnsent):\n            self.cause = error\n",
+        "        pass\n",
+    ),
+    Mutation(
+        "a node's lane is given back as it was after a call in doubt",
+        "trio_eventlog/service/event_log.py",
+        "            except OutOfOrderSequence:\n                if lane is None:\n                    raise\n",
+        "            except OutcomeUnknown:\n"
+        "                if lane is not None:\n"
+        "                    self._lanes.give_back(lane, 0)\n"
+        "                raise\n"
+        "            except OutOfOrderSequence:\n                if lane is None:\n                    raise\n",
+    ),
+    Mutation(
+        "a batch that the node has repeated is a duplicate to its client",
+        "trio_eventlog/service/event_log.py",
+        "duplicate=appended.duplicate and lane is None and not doubt,",
+        "duplicate=appended.duplicate and lane is None,",
+    ),
+    Mutation(
+        "nobody asks who leads a group that lives elsewhere",
+        "trio_eventlog/service/forwarding.py",
+        "            while await elsewhere.wait_sought(self._settings.attempt_timeout_seconds):\n",
+        "            while False:\n",
+    ),
+    Mutation(
+        "a failure that comes late undoes what other calls have learned",
+        "trio_eventlog/node/elsewhere.py",
+        "        if asked != self.leader_id:\n            return",
+        "        if False:\n            return",
+    ),
+    Mutation(
+        "a stream that moves begins where it began",
+        "trio_eventlog/service/forwarding.py",
+        "                request = _request_from(request, next_offset)\n",
+        "                pass\n",
+    ),
 )
 
 

@@ -753,10 +753,12 @@ class Node:
             case PeerConnected(node_id=node_id, hello=hello):
                 self._removal.takes_back(node_id)
                 self._meet(hello)
+                self._forwarder.on_link_renewed(node_id)
                 self._reconciler.on_connected(node_id)
             case PeerIntroduced(hello=hello):
                 self._introduce(hello)
             case PeerReset(node_id=node_id):
+                self._forwarder.on_link_lost(node_id)
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
             case PeerRefused(code=RefusedCode.REMOVED, is_ours=False, by=node_id) if node_id != NOBODY:

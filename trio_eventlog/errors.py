@@ -176,7 +176,11 @@ class InvalidArgument(EventLogError):
 
 
 class Unavailable(EventLogError):
-    """No server could be reached, or the connection broke before an answer: the outcome of a write is unknown."""
+    """No server could be reached, or the connection broke before an answer.
+
+    Of calls of a `Client` that change something it means that nothing was changed: what may have been done fails with
+    `OutcomeUnknown`.
+    """
 
     code = "UNAVAILABLE"
     retryable = True

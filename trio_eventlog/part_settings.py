@@ -157,7 +157,9 @@ def rpc(settings: NodeSettings) -> RpcSettings:
 
 
 def forwarding(settings: NodeSettings) -> ForwardingSettings:
-    return ForwardingSettings(timeout_seconds=settings.forward_timeout_seconds)
+    return ForwardingSettings(
+        timeout_seconds=settings.forward_timeout_seconds, attempt_timeout_seconds=settings.forward_attempt_seconds
+    )
 
 
 def mux(settings: NodeSettings, budgets: DescriptorBudgets) -> MuxSettings:

@@ -43,6 +43,7 @@ GIB = 1 << 30
 DAY_SECONDS = 86400.0
 ENVIRONMENT_PREFIX = "TRIO_EVENTLOG_"
 CLIENT_PREFIX = "TRIO_EVENTLOG_CLIENT_"
+FORWARD_ATTEMPT_SECONDS_MIN = 0.5
 _WILDCARDS = frozenset({"0.0.0.0", "::", "*"})
 _BESIDE_SETTINGS = frozenset({"TARGET", "CONFIG"})
 """Variables of the command line that are no node settings."""
@@ -397,6 +398,15 @@ class NodeSettings:
     forward_timeout_seconds: float = setting(
         DURATION, 30.0, "Longest that a forwarded call may take.", group="Limits", minimum=0.001, maximum=DAY_SECONDS
     )
+    forward_attempt_timeout_seconds: float | None = setting(
+        DURATION,
+        None,
+        "Silence of a node that a call was forwarded to, after which its connection is given up and another node is asked.",
+        group="Limits",
+        minimum=0.001,
+        maximum=DAY_SECONDS,
+        default_text="the election timeout, at least 0.5 s",
+    )
 
     # Connections
     peek_timeout_seconds: float = setting(
@@ -556,6 +566,14 @@ class NodeSettings:
         if self.auto_create_topics is not None:
             return self.auto_create_topics
         return self.bootstraps == 1 and not self.join
+
+    @property
+    def forward_attempt_seconds(self) -> float:
+        """How long a node that a call was forwarded to may stay silent."""
+        if self.forward_attempt_timeout_seconds is not None:
+            return self.forward_attempt_timeout_seconds
+        # As long as followers wait for a leader, but never less than a slow network takes for a PING and its answer.
+        return max(self.election_timeout_ticks * self.tick_seconds, FORWARD_ATTEMPT_SECONDS_MIN)
 
     @property
     def has_tls(self) -> bool:

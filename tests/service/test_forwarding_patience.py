@@ -216,7 +216,7 @@ async def test_nodes_none_of_which_can_be_reached_are_asked_in_turn_and_with_pau
     class Unreachable(Dialled):
         async def __call__(self, node_id: NodeId) -> trio.abc.Stream:
             self.nodes.append(node_id)
-            assert len(self.nodes) < 100, "asked without a pause"
+            assert len(self.nodes) < 500, "asked without a pause"
             raise OSError("its address is not known")
 
     dialled = Unreachable()
@@ -225,6 +225,75 @@ async def test_nodes_none_of_which_can_be_reached_are_asked_in_turn_and_with_pau
         with pytest.raises(NoQuorum):
             await made.at_leader(elsewhere, never, never)
     assert dialled.nodes[:4] == [OTHER, THIRD, OTHER, THIRD]
+
+
+async def test_calls_to_a_group_elsewhere_go_to_whichever_node_is_found_to_lead() -> None:
+    """A call that waits for an answer of another node is taken from it, one that waits for a leader goes on at once."""
+    elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
+    elsewhere.worked(OTHER)
+    async with forwarder(Dialled()) as made, trio.open_nursery() as nursery:
+
+        async def remote(channel: object) -> str:
+            if elsewhere.leader_id == OTHER:
+                await trio.sleep_forever()
+            return "by the third"
+
+        async def find() -> None:
+            await trio.sleep(1.0)
+            elsewhere.found(THIRD)
+
+        nursery.start_soon(find)
+        assert await made.at_leader(elsewhere, never, remote) == "by the third"
+        assert trio.current_time() == pytest.approx(1.0, abs=0.1)
+
+
+async def test_a_late_failure_does_not_undo_what_others_have_learned() -> None:
+    """Two calls were given to a node that is lost. When the second one fails, the first has found the new leader already."""
+    elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
+    elsewhere.worked(OTHER)
+    elsewhere.correct(Unavailable("lost"), OTHER)
+    elsewhere.found(THIRD)
+    elsewhere.correct(Unavailable("lost"), OTHER)
+    assert elsewhere.known_leader_id == THIRD
+    elsewhere.correct(Unavailable("lost"), THIRD)
+    elsewhere.correct(NotLeader("go there", THIRD), OTHER)
+    assert elsewhere.known_leader_id == NOBODY, "the hint is older than the loss"
+
+
+async def test_callers_share_the_outcome_of_a_dial() -> None:
+    """Ten calls to a node that does not answer fail together, after one time limit, and not one after another."""
+
+    class Silent(Dialled):
+        async def __call__(self, node_id: NodeId) -> trio.abc.Stream:
+            self.nodes.append(node_id)
+            await trio.sleep_forever()
+            raise AssertionError
+
+    dialled = Silent()
+    async with forwarder(dialled) as made, trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            with pytest.raises(Unavailable):
+                await made.channel(OTHER)
+            assert trio.current_time() == pytest.approx(1.0)
+
+        for _ in range(10):
+            nursery.start_soon(call)
+    assert dialled.nodes == [OTHER]
+
+
+async def test_a_link_that_is_lost_takes_the_connection_with_it_and_a_new_one_ends_old_dials() -> None:
+    """After a cut, TCP tries what was sent or dialled before it again only after about as long as the cut has lasted."""
+    dialled = Dialled()
+    async with forwarder(dialled) as made:
+        first = await made.channel(OTHER)
+        made.on_link_renewed(OTHER)
+        assert await made.channel(OTHER) is first, "a connection that stands is kept"
+        made.on_link_lost(OTHER)
+        assert await made.channel(OTHER) is not first
+        await trio.testing.wait_all_tasks_blocked()
+        assert not first.is_usable
+        made.on_link_lost(THIRD)  # of a node that was never connected to: nothing happens
 
 
 async def test_one_connection_to_each_node_for_all_calls() -> None:

@@ -16,6 +16,7 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
+from trio_eventlog.service.forwarding import Doubt
 from trio_eventlog.service.topics import DURATION_SECONDS_MAX, TopicAdministration
 from trio_eventlog.v1 import admin_pb2
 
@@ -51,12 +52,14 @@ class Broker:
 class Forwarder:
     """Tries again, here, until an attempt is answered."""
 
-    async def at_leader(self, catalog: object, local: Callable[[], Awaitable[Any]], remote: object) -> Any:
+    async def at_leader(self, catalog: object, local: Callable[[], Awaitable[Any]], remote: object, doubt: Doubt) -> Any:
         while True:
             try:
                 return await local()
-            except (NotLeader, NoQuorum, OutcomeUnknown, ShuttingDown, Unavailable):
-                continue
+            except (NotLeader, NoQuorum, OutcomeUnknown, ShuttingDown, Unavailable) as error:
+                doubt.add(error)
+            except EventLogError as error:
+                raise doubt.final(error) from error
 
 
 def administration(*ends: EventLogError) -> TopicAdministration:

@@ -1,11 +1,11 @@
 """Groups that live on other nodes only, as far as a call has to know them to be carried there."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 
-from trio_eventlog.errors import EventLogError, NotLeader
+from trio_eventlog.errors import EventLogError, NotLeader, Unavailable
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 
 
@@ -38,14 +38,28 @@ class Elsewhere:
         self.why_unopened = why_unopened
         self._hint = NOBODY
         self._turn = 0
+        self._lost = NOBODY
+        """A node that went away or fell silent while it led: hints that point to it are older than that."""
+        self._attempts: dict[trio.CancelScope, tuple[NodeId, float]] = {}
+        """Calls on their way to the leader: whom they were given to, and when."""
+        self._waiters = 0
+        self._changed = trio.Event()
+        self._sought = trio.Event()
+        self._looked_at = float("-inf")
+        self._unused_since = float("-inf")
 
     @property
     def leader_id(self) -> NodeId:
-        """Whom to ask: the leader as the last answer had it, else the replicas in turn."""
+        """Whom to ask: the leader as the last answer had it, else the replicas in turn; NOBODY when there is none."""
         nodes = self.nodes()
         if self._hint != NOBODY or not nodes:
             return self._hint
         return nodes[self._turn % len(nodes)]
+
+    @property
+    def is_sought(self) -> bool:
+        """Whether there are calls, and no leader is known that they could go to."""
+        return self._hint == NOBODY and bool(self._waiters or self._attempts)
 
     @property
     def known_leader_id(self) -> NodeId:
@@ -54,28 +68,80 @@ class Elsewhere:
 
     def worked(self, node_id: NodeId) -> None:
         """The node answered as the leader."""
-        self._hint = node_id
+        if node_id != self._hint:
+            self.found(node_id)
 
-    def correct(self, error: EventLogError) -> None:
-        """The node asked last was not the right one."""
-        asked = self._hint
-        self._hint = NodeId(error.leader_id) if isinstance(error, NotLeader) else NOBODY
-        if self._hint in (NOBODY, asked):
-            self._hint = NOBODY
+    def found(self, node_id: NodeId) -> None:
+        """The node says that it leads: calls that wait go there, and those that another node has not answered yet."""
+        self._lost = NOBODY
+        for scope, (asked, _) in self._attempts.items():
+            if asked != node_id:
+                scope.cancel()
+        self._point_to(node_id)
+
+    def correct(self, error: EventLogError, asked: NodeId) -> None:
+        """The node `asked` was not the right one."""
+        if asked != self.leader_id:
+            return  # Another call has learned more since then.
+        hint = NodeId(error.leader_id) if isinstance(error, NotLeader) else NOBODY
+        if isinstance(error, Unavailable):
+            self._lost = asked
+        if hint not in (NOBODY, asked, self._lost):
+            self._point_to(hint)
+            return
+        self._hint = NOBODY
+        self._turn += 1
+        if self.leader_id == self._lost:
             self._turn += 1
+
+    def _point_to(self, node_id: NodeId) -> None:
+        self._hint = node_id
+        self._changed.set()
+        self._changed = trio.Event()
 
     def refusal(self) -> NotLeader:
         """Of a call that another node has carried here already."""
         return not_here(self.name, self.leader_id)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
-        """Nobody tells: whoever waits gives up after a while and asks again.
+        """Until an answer has named a leader other than `node_id`. Meanwhile `wait_sought` says that one is sought.
 
-        Another guess is no leader. It too is worth its wait, or nodes none of which can be reached would be asked without a pause.
+        A guess in turn is no leader: nodes none of which can be reached would be asked without a pause.
         """
-        if self._hint in (NOBODY, node_id):
-            await trio.sleep_forever()
+        while self._hint in (NOBODY, node_id):
+            self._waiters += 1
+            self._sought.set()
+            try:
+                await self._changed.wait()
+            finally:
+                self._waiters -= 1
         return self._hint
 
-    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> Iterator[None]:
+        """A block within which `scope` is cancelled when another node than `node_id` is found to lead."""
+        self._attempts[scope] = (node_id, trio.current_time())
+        try:
+            yield
+        finally:
+            del self._attempts[scope]
+            self._unused_since = trio.current_time()
+
+    async def wait_sought(self, patience_seconds: float) -> bool:
+        """Until somebody should ask the nodes which of them leads; False: nobody has had use for that for `patience_seconds`.
+
+        That is as soon as a call waits for a leader, and once in `patience_seconds` while one has had no answer for as long.
+        """
+        while True:
+            if self._hint == NOBODY and self._waiters:
+                return True
+            due_at = self._unused_since + patience_seconds
+            if self._attempts:
+                oldest = min(begun_at for _, begun_at in self._attempts.values())
+                due_at = max(oldest, self._looked_at) + patience_seconds
+            if trio.current_time() >= due_at:
+                self._looked_at = trio.current_time()
+                return bool(self._attempts)
+            self._sought = trio.Event()
+            with trio.move_on_at(due_at):
+                await self._sought.wait()

@@ -388,7 +388,8 @@ class RaftDriver:
                     self._turn()
         finally:
             self._nursery = None
-            is_gone = self._closed_by is not None
+            # Of a group that goes on elsewhere, what was under way may come to be committed there.
+            is_gone = self._closed_by is not None and not isinstance(self._closed_by, NotLeader)
             error = self._closed_by = self._closed_by or ShuttingDown("this node is stopping: go to another one")
             self._proposals.close(error)
             self._changes.close(error)

@@ -25,7 +25,7 @@ from trio_eventlog.rpc._purerpc import (
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, Pairs
 from trio_eventlog.rpc.protocol import CallFailed, GoAwayReceived, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import RpcFailed, error_of
+from trio_eventlog.rpc.status import CallUnsent, RpcFailed, error_of
 from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
 
 
@@ -138,7 +138,7 @@ _RESET_STATUS = {
 def _reset_error(event: StreamReset) -> EventLogError:
     """gRPC over HTTP/2, "Errors": what a reset without a status means."""
     if event.error_code == ErrorCodes.REFUSED_STREAM:
-        return Unavailable("the server refused the call before looking at it; go to another one or try again")
+        return CallUnsent("the server refused the call before looking at it; go to another one or try again")
     if event.error_code == ErrorCodes.ENHANCE_YOUR_CALM:
         return Overloaded("the server wants fewer calls; try again later")
     status = StatusCode.INTERNAL
@@ -161,6 +161,8 @@ class Channel:
         self._calls: dict[int, Call] = {}
         self._lost = ""
         self._slots = trio.lowlevel.ParkingLot()
+        self._busy_since = math.inf
+        self._became_busy = trio.Event()
         self._unusable = trio.Event()
         self._started_at = trio.current_time()
 
@@ -246,20 +248,25 @@ class Channel:
         except H2Error:
             # All of the connection's 2^30 streams are used up.
             self._make_unusable()
-            raise Unavailable("the connection has served its calls; open a new one") from None
+            raise CallUnsent("the connection has served its calls; open a new one") from None
         call = Call(CallStream(self._wire, entry), method, deadline, is_raw)
+        if not self._calls:
+            self._busy_since = trio.current_time()
+            self._became_busy.set()
         self._calls[entry.stream_id] = call
         return call
 
     def _check_usable(self) -> None:
         if self._lost:
-            raise Unavailable(self._lost)
+            raise CallUnsent(self._lost)
         if self._protocol.is_draining:
-            raise Unavailable("the server is stopping; go to another one")
+            raise CallUnsent("the server is stopping; go to another one")
 
     def _close(self, call: Call) -> None:
         stream_id = call._stream.entry.stream_id
         del self._calls[stream_id]
+        if not self._calls:
+            self._busy_since = math.inf
         self._protocol.reset_stream(stream_id, ErrorCodes.CANCEL)
         call._stream.abandon()
         self._wire.flush()
@@ -301,7 +308,7 @@ class Channel:
     def _receive_go_away(self, event: GoAwayReceived) -> None:
         for stream_id, call in self._calls.items():
             if stream_id > event.last_stream_id:
-                call._end(Unavailable("the server stopped before it looked at the call; go to another one"))
+                call._end(CallUnsent("the server stopped before it looked at the call; go to another one"))
         self._make_unusable()
 
     def _make_unusable(self) -> None:
@@ -328,12 +335,17 @@ class Channel:
 
     async def _keep_house(self) -> None:
         while not self._lost:
-            reason = self._wire.check(self._started_at)
+            reason = self._wire.check(self._started_at, self._busy_since)
             if reason:
                 self._lose(reason)
                 await trio.aclose_forcefully(self._wire.stream)
                 return
-            await trio.sleep_until(self._wire.next_check_time(self._started_at))
+            self._became_busy = trio.Event()
+            with trio.move_on_at(self._wire.next_check_time(self._started_at, self._busy_since)):
+                if self._busy_since == math.inf and self._settings.call_silence_seconds != math.inf:
+                    await self._became_busy.wait()
+                else:
+                    await trio.sleep_forever()
 
     async def _say_goodbye(self) -> None:
         if not self._lost:

@@ -32,6 +32,9 @@ class RpcSettings:
         idle_timeout_seconds: a connection without calls is closed after this (server side); inf: never.
         keepalive_seconds: PING after this long without a byte from the peer; inf: never.
         keepalive_timeout_seconds: the connection is lost when nothing comes within this time after the PING.
+        call_silence_seconds: the same for a client's connection with open calls: it is lost when nothing has come for this long,
+            answers to PINGs included. PINGs leave after a quarter of it. Below the round-trip time no call succeeds; inf: the
+            two settings above apply with and without calls.
         goodbye_seconds: how long a connection that ends waits for its last bytes to leave, and a drained one for the client to
             close it.
         messages_per_checkpoint: a sender that never has to wait lets others run after this many messages...
@@ -55,6 +58,7 @@ class RpcSettings:
     idle_timeout_seconds: float = math.inf
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 20.0
+    call_silence_seconds: float = math.inf
     goodbye_seconds: float = 1.0
     messages_per_checkpoint: int = 64
     bytes_per_checkpoint: int = 256 * 1024

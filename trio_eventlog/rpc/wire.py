@@ -5,6 +5,7 @@ else touches the stream. Tasks wake each other through `Signal`s, whose cost is 
 has run, the writer's turn comes after all of them, so answers that are ready together leave together.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -118,7 +119,7 @@ class Wire:
         self._writable = Signal()
         self._flushed: trio.Event | None = None
         self._is_writing = False
-        self._ping_time = float("inf")
+        self._ping_time = math.inf
 
     def flush(self) -> None:
         """Lets the writer send what has queued."""
@@ -216,31 +217,44 @@ class Wire:
         for call in self.blocked:
             call.sendable.set()
 
-    def next_check_time(self, started_at: float) -> float:
-        """When `check` should be called next."""
-        settings = self.settings
+    def next_check_time(self, started_at: float, busy_since: float = math.inf) -> float:
+        """When `check` should be called next. `busy_since`: when the first of the open calls began; inf: none is open."""
+        ping_after, lost_after = self._patience(busy_since)
         if not self.protocol.has_settings:
-            return started_at + settings.preface_timeout_seconds
-        if self._ping_time != float("inf"):
-            return self._ping_time + settings.keepalive_timeout_seconds
-        return self.last_receive_time + settings.keepalive_seconds
+            # Nobody says when they have come.
+            return min(started_at + self.settings.preface_timeout_seconds, trio.current_time() + ping_after)
+        if self._ping_time != math.inf:
+            return self._ping_time + lost_after
+        return self._silent_since(busy_since) + ping_after
 
-    def check(self, started_at: float) -> str:
+    def check(self, started_at: float, busy_since: float = math.inf) -> str:
         """Sends a PING when it is due. Says why the connection must end, or "" when it need not."""
-        settings = self.settings
         now = trio.current_time()
         if not self.protocol.has_settings:
-            return "no HTTP/2 settings came in time" if now >= started_at + settings.preface_timeout_seconds else ""
-        if self._ping_time != float("inf"):
+            return "no HTTP/2 settings came in time" if now >= started_at + self.settings.preface_timeout_seconds else ""
+        ping_after, lost_after = self._patience(busy_since)
+        if self._ping_time != math.inf:
             if self.last_receive_time >= self._ping_time:
-                self._ping_time = float("inf")
-            elif now >= self._ping_time + settings.keepalive_timeout_seconds:
+                self._ping_time = math.inf
+            elif now >= self._ping_time + lost_after:
                 return "the other side does not answer"
-        elif now >= self.last_receive_time + settings.keepalive_seconds:
+        elif now >= self._silent_since(busy_since) + ping_after:
             self.protocol.ping(b"keepaliv")
             self._ping_time = now
             self.flush()
         return ""
+
+    def _patience(self, busy_since: float) -> tuple[float, float]:
+        """Seconds of silence after which a PING leaves, and seconds from then on after which the connection is lost."""
+        settings = self.settings
+        if busy_since == math.inf or settings.call_silence_seconds == math.inf:
+            return settings.keepalive_seconds, settings.keepalive_timeout_seconds
+        ping_after = settings.call_silence_seconds / 4
+        return ping_after, settings.call_silence_seconds - ping_after
+
+    def _silent_since(self, busy_since: float) -> float:
+        # A connection without calls may have been silent for long: a call that begins has a PING of its own.
+        return self.last_receive_time if busy_since == math.inf else max(self.last_receive_time, busy_since)
 
 
 class CallStream:

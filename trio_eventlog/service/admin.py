@@ -13,7 +13,7 @@ from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import Unopened
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
 from trio_eventlog.service.event_log import is_forwarded, when_ready
-from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.service.forwarding import Doubt, Forwarder, forward
 from trio_eventlog.service.membership import MembershipAdministration
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import admin_pb2 as messages
@@ -110,7 +110,7 @@ class AdminService:
             leader_id: str = response.leader_id
             return leader_id
 
-        leader_id = await (local() if is_forwarded(context) else self._forwarder.at_leader(replica, local, remote))
+        leader_id = await (local() if is_forwarded(context) else self._forwarder.at_leader(replica, local, remote, Doubt()))
         return messages.TransferLeadershipResponse(leader_id=leader_id)
 
 

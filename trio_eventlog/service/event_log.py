@@ -36,7 +36,7 @@ from trio_eventlog.service.convert import (
     requested_acks,
     requested_batch,
 )
-from trio_eventlog.service.forwarding import FORWARDED, Forwarder, forward
+from trio_eventlog.service.forwarding import FORWARDED, Doubt, Forwarder, forward
 from trio_eventlog.service.lanes import Lanes
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import event_log_pb2 as messages
@@ -235,16 +235,18 @@ class EventLogService:
 
         async def answer() -> messages.ProduceResponse:
             nonlocal batch, lane
+            doubt = Doubt()
             try:
-                appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, is_forwarded=is_forwarded)
+                appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, doubt, is_forwarded)
             except OutOfOrderSequence:
                 if lane is None:
                     raise
                 # What went before it in the lane was acknowledged by less than a quorum, and lost. Nothing of that is the client's
-                # business, and this batch is not in the log: it begins another lane.
+                # business, and this batch is not in the log, whatever its earlier attempts were: it begins another lane.
                 lane = self._lanes.begin(replica.group_id)
                 batch = lane.stamp(batch)
-                appended = await self._appended(topic.name, partition, replica, batch, acks, None, is_forwarded=is_forwarded)
+                doubt = Doubt()
+                appended = await self._appended(topic.name, partition, replica, batch, acks, None, doubt, is_forwarded)
             if lane is not None:
                 self._lanes.give_back(lane, batch.record_count)
             return messages.ProduceResponse(
@@ -252,8 +254,8 @@ class EventLogService:
                 partition=partition,
                 base_offset=appended.base_offset,
                 record_count=appended.record_count,
-                # Under a lane a repetition is this node's own doing: the client sent the batch once.
-                duplicate=appended.duplicate and lane is None,
+                # Under a lane, or after an attempt in doubt, a repetition is this node's own doing: its client sent it once.
+                duplicate=appended.duplicate and lane is None and not doubt,
             )
 
         return _Begun(proposal, answer)
@@ -266,15 +268,16 @@ class EventLogService:
         batch: Batch,
         acks: Acks,
         proposal: Proposal | None,
-        *,
+        doubt: Doubt,
         is_forwarded: bool,
     ) -> Appended:
         if proposal is not None:
             try:
                 return await _outcome(proposal)
-            except (NotLeader, OutcomeUnknown, ShuttingDown):
+            except (NotLeader, OutcomeUnknown, ShuttingDown) as error:
                 if is_forwarded:
                     raise
+                doubt.add(error)
 
         async def local() -> Appended:
             place = self._broker.group(replica.group_id)  # opened here meanwhile, perhaps
@@ -286,7 +289,7 @@ class EventLogService:
             response = await forward(channel, _PRODUCE, encode_produce_request(topic, partition, batch, acks))
             return Appended(response.base_offset, response.record_count, response.duplicate)
 
-        return await self._forwarder.at_leader(replica, local, remote)
+        return await self._forwarder.at_leader(replica, local, remote, doubt)
 
     def _partition(self, topic: Topic, request: messages.ProduceRequest) -> int:
         count = len(topic.partitions)

@@ -11,7 +11,7 @@ from trio_eventlog.node.reconciler import GroupReport, MemberStatus, NodeReport,
 from trio_eventlog.raft import Role
 from trio_eventlog.rpc import Channel, Context, methods_of
 from trio_eventlog.service.event_log import is_forwarded
-from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.service.forwarding import Doubt, Forwarder, forward
 from trio_eventlog.v1 import admin_pb2 as messages
 
 _METHODS = methods_of(messages.DESCRIPTOR.services_by_name["Admin"])
@@ -65,7 +65,7 @@ class MembershipAdministration:
         async def remote(channel: Channel) -> None:
             await forward(channel, _METHODS[method], request)
 
-        await (local() if is_forwarded(context) else self._forwarder.at_leader(self._broker.catalog, local, remote))
+        await (local() if is_forwarded(context) else self._forwarder.at_leader(self._broker.catalog, local, remote, Doubt()))
 
 
 async def ask_node(forwarder: Forwarder, node_id: NodeId, with_partitions: bool) -> NodeReport:

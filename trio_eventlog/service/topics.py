@@ -1,25 +1,19 @@
 """Creating and deleting topics from any node: the catalog's leader decides, this node waits until it knows."""
 
-from collections.abc import Awaitable
-from typing import TypeVar
-
 import trio
 from google.protobuf.duration_pb2 import Duration
 
-from trio_eventlog.errors import InvalidArgument, NoQuorum, NotLeader, TopicExists, TopicNotFound
+from trio_eventlog.errors import InvalidArgument, NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.rpc import Channel, methods_of
-from trio_eventlog.service.forwarding import Forwarder, forward
+from trio_eventlog.service.forwarding import Doubt, Forwarder, forward
 from trio_eventlog.v1 import admin_pb2
 
 _METHODS = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])
 
 DURATION_SECONDS_MAX = 315_576_000_000
 """10,000 years: the most that a protobuf Duration may hold."""
-
-T = TypeVar("T")
-_CERTAINLY_NOT_DONE = (NotLeader, InvalidArgument, TopicExists, TopicNotFound)
 
 
 class TopicAdministration:
@@ -33,32 +27,31 @@ class TopicAdministration:
     async def create(self, request: admin_pb2.CreateTopicRequest, *, is_forwarded: bool = False) -> Topic:
         """Make a topic; returns when this node has opened its partitions, or after half of the caller's time.
 
-        Raises TopicExists, InvalidArgument, TooManyPartitions, NoQuorum; NotLeader when the call was forwarded here in vain.
+        Raises TopicExists, InvalidArgument, TooManyPartitions, NoQuorum, OutcomeUnknown; NotLeader when the call was
+        forwarded here in vain.
         """
         retention_seconds = _whole_seconds(request.retention.time)
-        doubt = _Doubt()
+        doubt = Doubt()
 
         async def local() -> str:
-            topic = await doubt.of(
-                self._broker.create_topic(
-                    request.name,
-                    request.partitions or 1,
-                    replica_count=request.replicas,
-                    retention_bytes=request.retention.bytes,
-                    retention_seconds=retention_seconds,
-                )
+            topic = await self._broker.create_topic(
+                request.name,
+                request.partitions or 1,
+                replica_count=request.replicas,
+                retention_bytes=request.retention.bytes,
+                retention_seconds=retention_seconds,
             )
             return topic.name
 
         async def remote(channel: Channel) -> str:
-            response = await doubt.of(forward(channel, _METHODS["CreateTopic"], request))
+            response = await forward(channel, _METHODS["CreateTopic"], request)
             name: str = response.topic.name
             return name
 
         try:
-            name = await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote))
-        except TopicExists:
-            if not doubt.exists:
+            name = await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote, doubt))
+        except OutcomeUnknown as error:
+            if not isinstance(error.__cause__, TopicExists):
                 raise
             # An attempt whose answer was lost has made it, unless somebody else did in the same moment.
             name = request.name
@@ -71,20 +64,21 @@ class TopicAdministration:
         return self._broker.topic(name)
 
     async def delete(self, request: admin_pb2.DeleteTopicRequest, *, is_forwarded: bool = False) -> None:
-        """Raises TopicNotFound, InvalidArgument, NoQuorum; NotLeader when the call was forwarded here in vain."""
-        doubt = _Doubt()
+        """Raises TopicNotFound, InvalidArgument, NoQuorum, OutcomeUnknown; NotLeader when the call was forwarded here in vain."""
+        doubt = Doubt()
 
         async def local() -> None:
-            await doubt.of(self._broker.delete_topic(request.name))
+            await self._broker.delete_topic(request.name)
 
         async def remote(channel: Channel) -> None:
-            await doubt.of(forward(channel, _METHODS["DeleteTopic"], request))
+            await forward(channel, _METHODS["DeleteTopic"], request)
 
         try:
-            await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote))
-        except TopicNotFound:
-            if not doubt.exists:
+            await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote, doubt))
+        except OutcomeUnknown as error:
+            if not isinstance(error.__cause__, TopicNotFound):
                 raise
+            # An attempt whose answer was lost has deleted it, or somebody else has meanwhile.
         await self._wait(request.name, present=False)
 
     async def find_or_create(self, name: str, *, create: bool) -> Topic:
@@ -105,6 +99,9 @@ class TopicAdministration:
             # Somebody else was quicker, or this node is behind: it will know soon.
             await self._wait(name, present=True)
             return self._broker.topic(name)
+        except OutcomeUnknown as error:
+            # The topic may come to be made. Of what the caller wants to do with it, nothing was done.
+            raise NoQuorum(f"topic {name!r} could not be made for certain: {error}") from error
 
     async def find(self, name: str) -> Topic:
         """The topic, although another node may have created it just now. Raises as `find_or_create`."""
@@ -121,26 +118,6 @@ class TopicAdministration:
             await self._broker.wait_topic(name, present=present)
         if scope.cancelled_caught:
             raise NoQuorum(f"topic {name!r} was changed, but this node has not heard of it yet: ask again, or ask another node")
-
-
-class _Doubt:
-    """Whether an earlier attempt of a call may have been carried out although nobody has answered so.
-
-    Attributes:
-        exists: an attempt ended, or is under way, without a word on whether it was.
-    """
-
-    def __init__(self) -> None:
-        self.exists = False
-
-    async def of(self, attempt: Awaitable[T]) -> T:
-        """Await one attempt. Its end by anything else than a certain refusal, cancellation included, leaves the doubt."""
-        before, self.exists = self.exists, True
-        try:
-            return await attempt
-        except _CERTAINLY_NOT_DONE:
-            self.exists = before
-            raise
 
 
 def _whole_seconds(time: Duration) -> int:
