@@ -347,12 +347,13 @@ class Forwarder:
                 for node_id in elsewhere.nodes():
                     if node_id != elsewhere.known_leader_id:
                         nursery.start_soon(self._ask_whether_it_leads, elsewhere, node_id, interval_seconds)
+                was_sought = elsewhere.is_sought
                 while elsewhere.is_sought:
                     # For as long as it takes; one node that does not answer holds up none of the others.
                     scope.deadline = trio.current_time() + self._settings.attempt_timeout_seconds
                     await trio.sleep(interval_seconds)
-                    if not elsewhere.is_sought:
-                        nursery.cancel_scope.cancel()
+                if was_sought:
+                    nursery.cancel_scope.cancel()
 
     async def _ask_whether_it_leads(self, elsewhere: Elsewhere, node_id: NodeId, interval_seconds: float) -> None:
         while True:
