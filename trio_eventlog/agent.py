@@ -80,7 +80,7 @@ from trio_eventlog.service.lanes import Lanes
 from trio_eventlog.service.membership import MembershipAdministration, ask_node
 from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
-from trio_eventlog.settings import NodeSettings, is_wildcard
+from trio_eventlog.settings import NodeSettings, is_loopback, is_wildcard
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
 from trio_eventlog.storage.patient_disk import PatientDisk
@@ -95,6 +95,14 @@ _OWN_SERVICES = (
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 )
 _HEALTH_NAMES = ("", *(service.full_name for service in _OWN_SERVICES))
+ANYBODY_IS_A_NODE = (
+    "whoever reaches {} can be a node of this cluster, lead it and write what it likes: there is neither TLS nor a peer secret."
+    " Give all nodes a peer_secret_file, or TLS with tls_peer_name, or let only nodes reach the port"
+)
+HOSTS_ARE_NODES = (
+    "who has a certificate of tls_ca for a host where it can listen can be a node of this cluster: give the certificates of nodes"
+    " a name that no client's has (tls_peer_name), or all nodes a peer_secret_file"
+)
 NO_GOSSIP = (
     "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
     " So nodes know of each other through --join alone, and each has to be named there"
@@ -423,6 +431,8 @@ class Node:
             admin_pb2.Budget(name=budget.name, limit=budget.limit, used=budget.used, refused=budget.refused)
             for budget in self.budgets()
         )
+        if exposure := self._exposure():
+            response.warnings.append(exposure)
         if warning := self._removal.warning(self._catalog_voters):
             response.warnings.append(warning)
         response.warnings.extend([NO_GOSSIP] if self._gossip is None else self._gossip.warnings())
@@ -501,6 +511,8 @@ class Node:
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Everything but the port's door, until cancelled."""
+        if exposure := self._exposure():
+            logger.warning("%s", exposure)
         self._voters = await load_voters(self._directory)
         try:
             async with self._forwarder.running(), trio.open_nursery() as nursery:
@@ -736,6 +748,15 @@ class Node:
 
     def _peer_secrets(self) -> PeerSecrets:
         return self._secret_file.secrets() if self._secret_file is not None else PeerSecrets()
+
+    def _exposure(self) -> str:
+        """What lets a stranger be a node, in words; "" when nothing does. There are no strangers on a simulated network."""
+        if self._peer_secrets() or not isinstance(self._surroundings.network, RealNetwork):
+            return ""
+        if self._tls is not None:
+            return HOSTS_ARE_NODES if self._settings.tls_ca and not self._settings.tls_peer_name else ""
+        beyond = [address for address in (self.listening_on, self.address) if not is_loopback(split_address(address)[0])]
+        return ANYBODY_IS_A_NODE.format(beyond[0]) if beyond else ""
 
     def _judge_removal(self) -> None:
         voters = self._catalog_voters

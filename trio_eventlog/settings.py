@@ -6,6 +6,7 @@ variables and TOML keys from the fields themselves, so that there is no second l
 
 import argparse
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -220,7 +221,8 @@ class NodeSettings:
     tls_peer_name: str = setting(
         TEXT,
         "",
-        "Name that the certificate of every node carries beside others, and no client's. The same on all nodes.",
+        "Name that the certificate of every node carries beside others, as it is and not by a wildcard, and no client's. The same on"
+        " all nodes.",
         group="Security",
         default_text="none: the certificate of a node is for the host that it advertises",
     )
@@ -587,6 +589,11 @@ class NodeSettings:
         if is_wildcard(host) and self.node_name:
             host = self.node_name
         return format_address(host, port)
+
+
+def is_loopback(host: str) -> bool:
+    """Only programs of the same machine reach `host`, as far as its name tells."""
+    return ipaddress.ip_address(host).is_loopback if is_ip_address(host) else host.removesuffix(".").lower() == "localhost"
 
 
 def is_wildcard(host: str) -> bool:

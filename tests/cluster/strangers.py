@@ -22,6 +22,7 @@ from trio_eventlog.codec.serf import encode_tags
 from trio_eventlog.errors import CodecError
 from trio_eventlog.gossip.messages import OWN_VERSIONS, Alive
 from trio_eventlog.ids import NodeId
+from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.node.gossip_discovery import node_tags
 from trio_eventlog.testing.cluster import Cluster
 
@@ -35,11 +36,13 @@ class Stranger:
 
     Attributes:
         met: hellos of those who have dialled.
+        tls: his certificate, when he speaks TLS.
     """
 
     cluster: Cluster
     name: str = "evil"
     met: list[Hello] = attrs.field(factory=list)
+    tls: TlsSettings | None = None
 
     @property
     def address(self) -> str:
@@ -56,6 +59,8 @@ class Stranger:
 
     async def send(self, to: str, data: bytes, after_answer: bytes = b"") -> list[Frame]:
         stream = await self.cluster.network.host(self.name).open_stream(self.cluster.address(to))
+        if self.tls is not None:
+            stream = trio.SSLStream(stream, FileTls(self.tls).peer_context(), server_hostname=to, https_compatible=True)
         answers: list[Frame] = []
         decoder = FrameDecoder(FRAME_BYTES_MAX)
         with trio.move_on_after(ANSWER_SECONDS_MAX):

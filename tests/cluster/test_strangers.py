@@ -1,14 +1,25 @@
 """What somebody on the network who is no node can say: it ends no node, moves no term, and counts for nothing."""
 
 import random
+from pathlib import Path
 
+import attrs
 import pytest
 import trio
+from authority import Authority
 
 from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK
 from tests.cluster.strangers import Stranger, refusal, reply
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
-from trio_eventlog.codec.peer_frame import Challenge, FrameKind, Hello, RefusedCode, encode_frame_head, encode_hello
+from trio_eventlog.codec.peer_frame import (
+    Challenge,
+    FrameKind,
+    Hello,
+    RefusedCode,
+    decode_refused,
+    encode_frame_head,
+    encode_hello,
+)
 from trio_eventlog.codec.raft_message import encode_message as encode_raft
 from trio_eventlog.ids import CATALOG_GROUP, ClusterId, NodeId
 from trio_eventlog.node.gossip_discovery import node_tags
@@ -222,3 +233,30 @@ def term_of(cluster: Cluster, name: str) -> int:
     replica = cluster.replica(name)
     assert replica is not None
     return replica.status().hard_state.term
+
+
+async def test_a_client_with_a_certificate_of_a_host_of_its_own_is_no_peer(tmp_path: Path) -> None:
+    """The default set-up of TLS: certificates are for hosts. He dials as that host, says what he likes, and is not met there."""
+    authority = Authority(tmp_path / "ca")
+    client_files = authority.issue("evil")
+    async with Cluster(3, seed=12, starts=False) as cluster:
+        for name in cluster.names:
+            files = authority.issue(name)
+            cluster.settings_of[name] |= {"tls_cert": files.certificate, "tls_key": files.key, "tls_ca": files.authority}
+            await cluster.start(name)
+        await cluster.wait_ready()
+        terms = {name: term_of(cluster, name) for name in cluster.names}
+        stranger = Stranger(cluster, tls=client_files)
+        for node_id in (NodeId(99), cluster.node_id("n2")):
+            hello = stranger.hello(node_id, cluster_id=cluster_id_of(cluster))
+            to = cluster.node_id("n1")
+            vote = Message(type=MessageType.VOTE, sender=node_id, to=to, term=1000)
+            beat = Message(type=MessageType.HEARTBEAT, sender=node_id, to=to, term=1000)
+            frames = [encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_raft(one)) for one in (vote, beat)]
+            await stranger.say("n1", hello, *frames)
+            elsewhere = attrs.evolve(hello, address="n2:8400")
+            (refused,) = await stranger.say("n1", elsewhere, *frames)
+            assert decode_refused(refused.body).code == RefusedCode.CERTIFICATE
+        await trio.sleep(10)
+        assert {name: term_of(cluster, name) for name in cluster.names} == terms
+        assert cluster.running == cluster.names

@@ -205,6 +205,20 @@ async def test_a_client_that_owns_its_host_is_no_peer_where_peers_have_a_name(au
         assert "Hostname mismatch" in await both.node_dials()
 
 
+async def test_a_wildcard_does_not_stand_for_the_name_of_all_peers(authority: Authority) -> None:
+    """`*.log.example` is on servers of every kind; a node's certificate carries `peers.log.example` itself."""
+    node = authority.issue("n1", PEERS, peer_name=PEERS)
+    async with pair(node, authority.issue("n2", "*.log.example", peer_name=PEERS), "n2:1") as both:
+        assert f"not for {PEERS}" in await both.other_dials()
+        assert f"carries {PEERS} by a wildcard only" in await both.node_dials()
+        assert not await both.linked()
+    both_names = authority.issue("n2", "*.log.example", PEERS, peer_name=PEERS)
+    async with pair(node, both_names, "n2:1") as both:
+        assert await both.linked()
+    wildcard = FileTls(authority.issue("*.log.example", peer_name=PEERS))
+    assert "by a wildcard only" in why_refused_by_peers(wildcard, "n1")
+
+
 async def test_an_expired_certificate_is_refused_both_ways(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     expired = authority.issue("n2", not_before=PAST, not_after=PAST + datetime.timedelta(days=1))
     async with pair(authority.issue("n1"), expired, "n2:1") as both:

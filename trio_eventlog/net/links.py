@@ -38,7 +38,7 @@ from trio_eventlog.errors import CodecError, SettingsError
 from trio_eventlog.ids import NOBODY, NodeId, format_id
 from trio_eventlog.net.network import AddressError, Network, split_address
 from trio_eventlog.net.socket_io import SocketIo, drop_front, socket_io
-from trio_eventlog.net.tls import TlsSource, certificate_is_for, names_of_certificate
+from trio_eventlog.net.tls import TlsSource, certificate_is_for, names_of_certificate, names_peer
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def judge_certificate(other: Hello, certificate: Mapping[str, Any] | None, peer_
     host = peer_name or _host_of(other.address)
     if certificate is None:
         text = "nodes know each other by certificates: you showed none, or there is no authority (tls_ca) here to check it by"
-    elif not certificate_is_for(certificate, host):
+    elif not (names_peer(certificate, host) if peer_name else certificate_is_for(certificate, host)):
         why = "tls_peer_name here" if peer_name else "where you say that you are; advertise what it names, or use tls_peer_name"
         text = f"your certificate is for {names_of_certificate(certificate)} and not for {host or 'any host'}, {why}"
     else:
@@ -252,6 +252,9 @@ async def dial(
                 server_name = tls.peer_name or host or split_address(address)[0]
                 stream = trio.SSLStream(stream, tls.peer_context(), server_hostname=server_name, https_compatible=True)
                 await stream.do_handshake()
+                if tls.peer_name and not names_peer(stream.getpeercert() or {}, tls.peer_name):
+                    text = f"the certificate there carries {tls.peer_name} by a wildcard only"
+                    raise CertificateRefused(errno.EACCES, f"{address}: {text}")
         with trio.fail_after(settings.hello_seconds_max):
             greeted = await _greet(stream, own, address, secrets)
     except BaseException as error:

@@ -63,6 +63,13 @@ class TlsSource(Protocol):
         ...
 
 
+def names_peer(certificate: Mapping[str, Any], peer_name: str) -> bool:
+    """Whether a verified certificate carries the name that only nodes' certificates have: as it is, and not by a `*`, which stands
+    for hosts of every kind."""
+    names: Sequence[tuple[str, str]] = certificate.get("subjectAltName", ())
+    return certificate_is_for({"subjectAltName": [(kind, value) for kind, value in names if "*" not in value]}, peer_name)
+
+
 def certificate_is_for(certificate: Mapping[str, Any], host: str) -> bool:
     """Whether a verified certificate, as `ssl.SSLSocket.getpeercert` gives it, names `host`.
 
@@ -180,6 +187,10 @@ def why_refused_by_peers(source: TlsSource, host: str) -> str:
                 return error.verify_message
             except ssl.SSLError as error:
                 return str(error)
+    if source.peer_name:
+        shown = sides[0].getpeercert() or {}
+        if not names_peer(shown, source.peer_name):
+            return f"it carries {source.peer_name} by a wildcard only, and is for {names_of_certificate(shown)}"
     return ""
 
 
