@@ -221,8 +221,8 @@ class NodeSettings:
     tls_peer_name: str = setting(
         TEXT,
         "",
-        "Name that the certificate of every node carries beside others, as it is and not by a wildcard, and no client's. The same on"
-        " all nodes.",
+        "Name that the certificate of every node carries beside others, as it is and not by a wildcard, and no client's. The same"
+        " on all nodes.",
         group="Security",
         default_text="none: the certificate of a node is for the host that it advertises",
     )
