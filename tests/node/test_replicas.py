@@ -9,20 +9,22 @@ import pytest
 import trio
 import trio.testing
 
-from tests.node.rig import ME, TWO, data
+from tests.node.rig import ME, TWO, batch_of, data
 from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.errors import TopicNotFound
+from trio_eventlog.errors import EventLogError, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, ClusterId, GroupId, NodeId
 from trio_eventlog.machine.catalog import Command, CreateTopic, DeleteTopic, SetReplicas
+from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.raft_driver import DriverSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import Replicas, ReplicasSettings
 from trio_eventlog.raft import Message, MessageType, RaftSettings
+from trio_eventlog.records import Acks
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.segmented_log import LogSettings
-from trio_eventlog.testing.disk import SimDisk
+from trio_eventlog.testing.disk import Operation, SimDisk
 
 
 class Kit:
@@ -184,3 +186,37 @@ async def test_a_reset_link_concerns_the_groups_that_the_peer_led() -> None:
         await trio.sleep(1)
         assert MessageType.PRE_VOTE in [message.type for _, message in kit.sent]
         assert kit.replicas.catalog.leader_id == 0
+
+
+async def search_while_deleted(delay_seconds: float) -> object:
+    """The answer to a search by time in a partition that is deleted so long after it began; or the kind of error."""
+    log = LogSettings(preallocate_bytes=0, tail_cache_bytes=0, segment_bytes=4096)
+    kit = Kit()
+    kit.settings = attrs.evolve(kit.settings, replica=attrs.evolve(kit.settings.replica, log=log))
+    results: list[object] = []
+    async with kit.open(), trio.open_nursery() as nursery:
+        await kit.command(create("t"))
+        replica = kit.replicas.get(GroupId(1))
+        for _ in range(4):
+            await (await replica.propose_batch(batch_of(bytes(2000)), Acks.QUORUM)).outcome()
+        broker = Broker(kit.replicas)
+        kit.disk.latency_seconds[Operation.READ] = kit.disk.latency_seconds[Operation.NAMES] = 0.01
+
+        async def search() -> None:
+            try:
+                results.append(await broker.offset_at_timestamp(replica, 1))
+            except EventLogError as error:
+                results.append(type(error))
+
+        nursery.start_soon(search)
+        await trio.sleep(delay_seconds)
+        await kit.command(DeleteTopic(name="t"))
+        await trio.sleep(1)
+    (result,) = results
+    return result
+
+
+async def test_a_search_by_time_in_a_partition_that_is_deleted_meanwhile_says_so() -> None:
+    """Like a fetch: the log's own words about files that are closed are for nobody."""
+    results = {await search_while_deleted(0.005 * steps) for steps in range(12)}
+    assert results == {0, TopicNotFound}, "some ended before, some had the log closed under them"

@@ -144,10 +144,22 @@ class Broker:
         try:
             return await self._fetch(replica, topic_name, partition, offset, max_bytes, max_records)
         except (EventLogError, OSError, IndexError) as error:
-            if self._replicas.find(replica.group_id) is not replica:
-                self._replicas.get(replica.group_id)
-                raise NotLeader(f"{replica.name} has moved, and is back: ask again") from error
+            self._tell_if_closed(replica, error)
             raise
+
+    async def offset_at_timestamp(self, replica: Replica, timestamp_ns: int) -> int:
+        """As `Replica.offset_at_timestamp`. Raises as `fetch_from`."""
+        try:
+            return await replica.offset_at_timestamp(timestamp_ns)
+        except (EventLogError, OSError, IndexError) as error:
+            self._tell_if_closed(replica, error)
+            raise
+
+    def _tell_if_closed(self, replica: Replica, error: Exception) -> None:
+        """A replica may be closed while its disk is read. Then that is the news, whatever its log had to say to it."""
+        if self._replicas.find(replica.group_id) is not replica:
+            self._replicas.get(replica.group_id)
+            raise NotLeader(f"{replica.name} has moved, and is back: ask again") from error
 
     async def _fetch(
         self, replica: Replica, topic_name: str, partition: int, offset: int, max_bytes: int, max_records: int

@@ -143,11 +143,7 @@ class Replica:
 
     async def offset_at_timestamp(self, timestamp_ns: int) -> int:
         """Offset of the first batch with a record stamped at `timestamp_ns` or later; the high watermark when there is none."""
-        index = await self.log.find_timestamp(timestamp_ns)
-        if index > self.log.last_index:
-            return self.watermark.value
-        (frame, *_) = await self.log.read(index, index, 1)
-        return min(frame.base_offset, self.watermark.value)
+        return min(await self.log.find_offset_at(timestamp_ns), self.watermark.value)
 
     async def transfer_leadership(self, to: NodeId | None, seconds_max: float) -> NodeId:
         """Hand over to `to`, or to the voter that is closest behind; returns who leads then.

@@ -390,7 +390,7 @@ class EventLogService:
                 return replica.watermark.value
             case messages.TIMESTAMP:
                 timestamp_ns = request.start_timestamp.seconds * NANOSECONDS + request.start_timestamp.nanos
-                return await replica.offset_at_timestamp(timestamp_ns)
+                return await self._broker.offset_at_timestamp(replica, timestamp_ns)
         raise InvalidArgument(f"start {request.start} is none of OFFSET, BEGINNING, END, TIMESTAMP")
 
     async def _wait_linearizable(self, replica: Replica) -> None:

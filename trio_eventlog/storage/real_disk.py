@@ -86,6 +86,8 @@ class RealFile:
         self._size_bytes = os.fstat(descriptor).st_size
         self._failure: str = ""
         self._nowait = _RWF_NOWAIT
+        self._readers = 0
+        self._is_closed = False
         # fdatasync may leave out a size that shrank; the next sync is a full one.
         self._is_size_changed = False
 
@@ -100,26 +102,28 @@ class RealFile:
     async def read_at(self, position: int, size_bytes: int) -> bytes | bytearray:
         self._check_usable()
         size_bytes = max(min(size_bytes, self._size_bytes - position), 0)
+        buffer = bytearray(size_bytes)
+        found = 0
         if self._nowait and size_bytes <= INLINE_READ_BYTES_MAX:
             await trio.lowlevel.checkpoint()
-            buffer = bytearray(size_bytes)
+            self._check_usable()
             try:
                 found = os.preadv(self._descriptor, [buffer], position, self._nowait)
             except BlockingIOError:
-                found = 0
+                pass
             except OSError as error:
                 if error.errno not in _NO_NOWAIT:
                     raise self._damaged(error, position) from error
                 self._nowait = 0
-                found = 0
             if found == size_bytes:
                 return buffer
+        self._readers += 1
+        try:
             with memoryview(buffer) as view:
                 found += await self._in_thread_reading(position, lambda: self._read_into(view[found:], position + found))
-        else:
-            buffer = bytearray(size_bytes)
-            with memoryview(buffer) as view:
-                found = await self._in_thread_reading(position, lambda: self._read_into(view, position))
+        finally:
+            self._readers -= 1
+            self._close_unused()
         del buffer[found:]
         return buffer
 
@@ -139,13 +143,18 @@ class RealFile:
         await self._in_thread("preallocate", lambda: self._preallocate(size_bytes))
 
     async def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
+        self._is_closed = True
         self._failure = self._failure or "it is closed"
-        if descriptor >= 0:
+        self._close_unused()
+        await trio.lowlevel.checkpoint()
+
+    def _close_unused(self) -> None:
+        """Not under a reading thread: its descriptor may be that of another file a moment later."""
+        if self._is_closed and not self._readers and self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
             # Nothing is lost by a failing close: all that matters was synced before, with its error seen.
             with suppress(OSError):
                 os.close(descriptor)
-        await trio.lowlevel.checkpoint()
 
     def _check_usable(self) -> None:
         if self._failure:

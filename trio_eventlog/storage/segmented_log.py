@@ -141,6 +141,7 @@ class SegmentedLog:
         self._cache = TailCache(settings.tail_cache_bytes)
         self._last_index = 0
         self._is_appending = False
+        self._is_closed = False
         self._failure = ""
         self._truncations = 0
         self._opening = trio.Lock()
@@ -517,8 +518,18 @@ class SegmentedLog:
         """
         if offset >= end_offset:
             raise self._out_of_range(offset)
-        index = await self.find_offset(offset)
-        frames = await self.read(index, self._last_index, max_bytes)
+        while True:
+            truncations = self._truncations
+            index = await self.find_offset(offset)
+            try:
+                frames = await self.read(index, self._last_index, max_bytes)
+            except IndexError:
+                # What was to be read along was cut off meanwhile, or that very entry; then `find_offset` says so.
+                if truncations == self._truncations:
+                    raise
+                continue
+            if truncations == self._truncations:
+                break
         while frames[-1].base_offset >= end_offset:
             frames.pop()
         return frames
@@ -527,10 +538,14 @@ class SegmentedLog:
         """Index of the entry that holds the record at `offset`. Raises as `read_by_offset`."""
         if not self._base.offset <= offset < self.log_end_offset:
             raise self._out_of_range(offset)
+        truncations = self._truncations
         index = self._cache.find_offset(offset)
         if index is not None and index <= self._cache.persisted_index:
             await trio.lowlevel.checkpoint()
-            return index
+            if truncations == self._truncations:
+                return index
+            if offset >= self.log_end_offset:
+                raise self._out_of_range(offset)
         while True:
             truncations = self._truncations
             segment = self._segments[bisect_right(self._segments, offset, key=_base_offset) - 1]
@@ -552,8 +567,12 @@ class SegmentedLog:
                 if segment.contents.max_timestamp_ns >= timestamp_ns and segment.contents.next_index > segment.contents.base_index:
                     break
             else:
+                # What is appended from here on is what comes next, whatever its timestamp.
+                next_index = self._last_index + 1
                 await trio.lowlevel.checkpoint()
-                return self._last_index + 1
+                if truncations == self._truncations:
+                    return next_index
+                continue
             try:
                 found = await self._find_in_block(
                     segment, lambda sparse: sparse.slot_of_timestamp(timestamp_ns), _reaches_timestamp, timestamp_ns
@@ -563,6 +582,25 @@ class SegmentedLog:
             except DamagedData:
                 if truncations == self._truncations:
                     raise
+
+    async def find_offset_at(self, timestamp_ns: int) -> int:
+        """Offset of the first record of the first entry with one stamped at or after `timestamp_ns`; `log_end_offset` when there is
+        none. Raises DamagedData, with path and position."""
+        while True:
+            truncations = self._truncations
+            index = await self.find_timestamp(timestamp_ns)
+            if truncations != self._truncations:
+                continue
+            if index > self._last_index:
+                return self.log_end_offset
+            try:
+                (frame,) = await self.read(index, index, 1)
+            except IndexError:
+                if truncations == self._truncations:
+                    raise
+                continue
+            if truncations == self._truncations:
+                return frame.base_offset
 
     def _cached_durable(self, first: int, last: int, max_bytes: int) -> list[EntryFrame] | None:
         """From the tail cache, without what is only staged."""
@@ -658,7 +696,8 @@ class SegmentedLog:
     # Files of sealed segments are open only as long as they are among the most recently used.
 
     async def _acquire(self, segment: _Segment) -> None:
-        """Hold the segment's file and sparse index open until `_release`."""
+        """Hold the segment's file and sparse index open until `_release`. Raises StorageFailed when the log is closed."""
+        self._check_open()
         segment.users += 1
         if segment in self._opened:
             self._opened.pop(segment)
@@ -668,7 +707,9 @@ class SegmentedLog:
         try:
             async with self._opening:
                 if segment.file is None and not segment.is_removed:
+                    self._check_open()
                     segment.file = await self._disk.open(segment.path)
+                    self._check_open()
                 if segment.contents.sparse is None and segment.file is not None:
                     await self._load_sparse_index(segment)
                 if not segment.is_removed and segment is not self._active:
@@ -680,16 +721,21 @@ class SegmentedLog:
             raise
         if segment.file is None or segment.contents.sparse is None:
             await self._release(segment)
+            self._check_open()
             raise DamagedData(f"{segment.path}: removed meanwhile")  # `_truncations` has changed too
 
     async def _release(self, segment: _Segment) -> None:
         segment.users -= 1
         if segment.users:
             return
-        if segment.is_removed:
+        if segment.is_removed or self._is_closed:
             await _close(segment)
         elif len(self._opened) > self._settings.open_segments_max:
             await self._close_surplus()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StorageFailed(f"{self._directory}: the log is closed")
 
     async def _close_surplus(self) -> None:
         for segment in list(self._opened):
@@ -817,6 +863,7 @@ class SegmentedLog:
         return segment
 
     async def _aclose(self) -> None:
+        self._is_closed = True
         self._failure = self._failure or "the log is closed"
         for segment in self._segments:
             await _close(segment)
