@@ -1,13 +1,14 @@
 """A replica that leaves and comes back is as careful as if it had never lost its log."""
 
 import random
+from collections import Counter
 
 import attrs
 import pytest
 import trio.testing
 
-from tests.node.rig import ME, TWO, Rig, data
-from trio_eventlog.errors import CodecError, DamagedData, StorageFailed
+from tests.node.rig import ME, TWO, Rig, batch_of, data
+from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.node.departed import (
     DEPARTED_FILE,
     DEPARTING_FILE,
@@ -20,8 +21,10 @@ from trio_eventlog.node.departed import (
 )
 from trio_eventlog.raft import MessageType
 from trio_eventlog.raft.messages import Message
+from trio_eventlog.records import Acks
 from trio_eventlog.storage.disk import write_atomically
-from trio_eventlog.testing.disk import CrashMode, SimDisk
+from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.testing.disk import CrashMode, DiskCrashed, SimDisk
 
 LEFT = Departed(last_term=1, last_index=2, commit_index=2)
 
@@ -90,41 +93,66 @@ async def test_it_elects_nobody_with_less_than_it_had() -> None:
         assert not vote.reject
 
 
-@pytest.mark.parametrize("operations", range(12))
-async def test_a_departure_cut_short_is_finished(operations: int) -> None:
-    """After any write the machine may go down: the log is whole and known to be there, or its end is remembered."""
-    disk = SimDisk(random.Random(operations))
-    left = await left_behind(disk, (1, 2, 3))
-    remaining = operations
+SEGMENTS = LogSettings(preallocate_bytes=0, segment_bytes=1500)
+DEPARTURE_OPERATIONS_MAX = 200
 
-    async def fail_after(*_: object) -> None:
-        nonlocal remaining
-        remaining -= 1
-        if remaining < 0:
-            raise StorageFailed("down")
 
-    for name in ("rename", "remove", "sync_directory", "make_directory"):
-        real = getattr(disk, name)
+async def left_segments(disk: SimDisk) -> Departed:
+    """As `left_behind`, by a leader whose log has several segments."""
+    async with Rig(disk, log=SEGMENTS).open() as rig:
+        await rig.lead()
+        for _ in range(8):
+            await rig.replica.propose_batch(batch_of(bytes(600)), Acks.QUORUM)
+            await rig.settle()
+            await rig.acknowledge()
+        status = rig.replica.status()
+        assert rig.replica.log.segment_count >= 4
+    return Departed(last_term=status.last_term, last_index=status.last_index, commit_index=status.hard_state.commit)
 
-        async def wrapped(*arguments: object, _real: object = real) -> object:
-            await fail_after()
-            return await _real(*arguments)  # type: ignore[operator]
 
-        setattr(disk, name, wrapped)
-    try:
-        await depart(disk, "g", left)
-    except StorageFailed:
-        pass
-    after = disk.crash(CrashMode.LOSE)
-    if await has_log(after, "g"):
-        async with Rig(after).open() as rig:
+async def check_departure(disk: SimDisk, left: Departed, mode: CrashMode) -> bool:
+    """The log is whole and known to be there, or its end is remembered and nothing is left of it. Whether it is gone."""
+    if await has_log(disk, "g"):
+        async with Rig(disk, log=SEGMENTS).open() as rig:
             assert rig.replica.status().last_index == left.last_index
+        return False
+    assert await load_departed(disk, "g") == left
+    disk = disk.crash(mode)
+    assert await load_departed(disk, "g") == left, "what was read was durable"
+    assert not await disk.exists(f"g/{DEPARTING_FILE}")
+    async with Rig(disk, log=SEGMENTS).open() as rig:
+        assert rig.replica.status().last_index == 0
+        assert rig.term == left.last_term
+    return True
+
+
+@pytest.mark.parametrize("mode", CrashMode)
+async def test_a_departure_cut_short_is_finished(mode: CrashMode) -> None:
+    """The power fails at any operation, and once more while the rest is being done after that."""
+    outcomes = Counter[bool]()
+    for operations in range(DEPARTURE_OPERATIONS_MAX):
+        has_power = False
+        for seed in range(4 if mode is CrashMode.DRAW else 1):
+            disk = SimDisk(random.Random(f"{operations} {seed}"))
+            left = await left_segments(disk)
+            disk.cut_power_after(operations)
+            try:
+                await depart(disk, "g", left)
+                has_power = True
+            except DiskCrashed:
+                pass
+            disk = disk.crash(mode)
+            disk.cut_power_after(operations * 7 % 23)
+            try:
+                await load_departed(disk, "g")
+            except DiskCrashed:
+                pass
+            outcomes[await check_departure(disk.crash(mode), left, mode)] += 1
+        if has_power:
+            break
     else:
-        assert await load_departed(after, "g") == left
-        assert not await after.exists(f"g/{DEPARTING_FILE}")
-        async with Rig(after).open() as rig:
-            assert rig.replica.status().last_index == 0
-            assert rig.term == left.last_term
+        raise AssertionError("a departure has no end")
+    assert min(outcomes[False], outcomes[True]) > 3, "crashes came before it and after it had begun"
 
 
 def joined_cases() -> list[tuple[Departed, Departed, Departed]]:

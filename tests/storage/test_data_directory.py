@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,11 @@ async def test_created_on_first_use_and_found_again() -> None:
         assert (directory.node_id, directory.created_seconds) == (7, 1_700_000_000)
 
 
-async def test_survives_power_cuts() -> None:
+@pytest.mark.parametrize("mode", CrashMode)
+async def test_survives_power_cuts(mode: CrashMode) -> None:
     """Cut at any operation: once opened the identity is durable, and what is left can always be opened."""
-    for operations in range(30):
-        disk = SimDisk(random.Random(operations))
+    for operations, seed in product(range(30), range(4)):
+        disk = SimDisk(random.Random(f"{operations} {seed}"))
         disk.cut_power_after(operations)
         node_id = cluster_id = 0
         try:
@@ -48,7 +50,7 @@ async def test_survives_power_cuts() -> None:
                 cluster_id = directory.cluster_id
         except DiskCrashed:
             pass
-        disk = disk.crash()
+        disk = disk.crash(mode)
         async with opened(disk, ids=iter([8])) as directory:
             assert not node_id or directory.node_id == node_id
             assert not cluster_id or directory.cluster_id == cluster_id

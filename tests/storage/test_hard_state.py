@@ -68,7 +68,8 @@ async def test_what_is_read_after_a_kill_is_durable() -> None:
     assert await read(disk.crash(CrashMode.LOSE)) == state(2)
 
 
-async def test_power_cut_at_every_operation() -> None:
+@pytest.mark.parametrize("mode", CrashMode)
+async def test_power_cut_at_every_operation(mode: CrashMode) -> None:
     """The state found is the last one saved, or the one being saved; never older, never a mixture; and it stays."""
     for seed in range(8):
         for operations in range(40):
@@ -82,7 +83,7 @@ async def test_power_cut_at_every_operation() -> None:
                         saved = number
             except DiskCrashed:
                 pass
-            disk = disk.crash()
+            disk = disk.crash(mode)
             found = await read(disk)
             assert found in (state(saved), state(saved + 1))
             assert await read(disk.crash(CrashMode.LOSE)) == found

@@ -91,6 +91,26 @@ async def test_torn_writes() -> None:
     assert min(outcomes[outcome] for outcome in ("kept", "lost", "torn")) > 5, outcomes
 
 
+async def test_drawn_crashes_lose_names_and_keep_them() -> None:
+    """Names that were created, renamed or removed, one by one, each of them in some crashes and not in others."""
+    outcomes: Counter[tuple[str, bool]] = Counter()
+    for seed in range(80):
+        disk = await new_disk(seed)
+        for name in ("a", "b", "gone"):
+            await put(disk, f"/d/{name}", name.encode())
+        await (await disk.open("/d/created", create=True)).write_and_sync(0, [b"created"])
+        await disk.rename("/d/a", "/d/renamed")
+        await disk.rename("/d/b", "/d/renamed too")
+        await disk.remove("/d/gone")
+        names = await disk.crash().list_directory("/d")
+        for name in ("created", "renamed", "renamed too", "gone"):
+            outcomes[name, name in names] += 1
+        assert ("a" in names) is not ("renamed" in names), "a file keeps a name"
+        outcomes["only the second", "renamed" not in names and "renamed too" in names] += 1
+    assert len(outcomes) == 10
+    assert min(outcomes.values()) > 8, outcomes
+
+
 async def test_same_seed_same_crash() -> None:
     """All chance comes from the generator handed in."""
 

@@ -255,7 +255,9 @@ class RaftDriver:
     @contextmanager
     def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> Iterator[None]:
         """Within the block, `scope` is cancelled when somebody else is known to lead (not when just nobody is), or when this is
-        closed."""
+        closed. At once, when that is so already."""
+        if self._closed_by is not None or self.leader_id not in (node_id, NOBODY):
+            scope.cancel()
         self._scopes[scope] = node_id
         try:
             yield

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 import attrs
 import trio
 
-from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown
+from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.departed import Departed, load_departed
@@ -221,7 +221,10 @@ async def open_replica(
             read_nonce=rng.getrandbits(64),
             departed=departed,
         )
-        async with trio.open_nursery() as nursery:
-            await nursery.start(driver.run)
-            yield Replica(node_id, group_id, driver, log, watermark, departed)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(driver.run)
+                yield Replica(node_id, group_id, driver, log, watermark, departed)
+                nursery.cancel_scope.cancel()
+        finally:
+            watermark.close(ShuttingDown("this node is stopping: go to another one"))
