@@ -14,6 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("simulation")
     group.addoption("--seeds", type=int, help="how many seeds each simulation runs")
     group.addoption("--first-seed", type=int, help="the first one of them")
+    group.addoption("--rolls", type=int, default=4, help="how many nodes the stories of rolling restarts restart")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,6 +23,13 @@ def pytest_configure(config: pytest.Config) -> None:
         value = config.getoption(option)
         if value is not None:
             os.environ[variable] = str(value)
+
+
+@pytest.fixture
+def rolls(request: pytest.FixtureRequest) -> int:
+    """How many nodes are restarted, one after the other."""
+    number: int = request.config.getoption("rolls")
+    return number
 
 
 VIRTUAL_TIME = {"cluster": 1000.0, "node": math.inf}

@@ -312,6 +312,7 @@ class Node:
             status=self.status,
             ready=self._ready,
             transfer_seconds_max=HAND_OVER_SECONDS_MAX,
+            creates_topics=service_settings.creates_topics,
         )
         services = [self._event_log.service(), admin.service()]
         self._health = Health()
@@ -452,7 +453,9 @@ class Node:
 
     def servers(self) -> event_log_pb2.GetServersResponse:
         """The cluster as clients should see it."""
-        response = event_log_pb2.GetServersResponse(cluster_id=format_id(self._directory.cluster_id))
+        response = event_log_pb2.GetServersResponse(
+            cluster_id=format_id(self._directory.cluster_id), catalog_index=self._replicas.catalog_index
+        )
         catalog = self._replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
         seen = {one.node_id: one for one in self._seen()}
@@ -479,6 +482,7 @@ class Node:
                     partition=number,
                     leader_id=id_text(self.broker.leader_of(topic, number)),
                     replica_ids=map(format_id, partition.wanted),
+                    group_id=partition.group_id,
                 )
         return response
 

@@ -43,9 +43,26 @@ class OffsetOutOfRange(EventLogError):
 
 
 class TopicNotFound(EventLogError):
-    """No such topic, or no such partition of it."""
+    """No such topic, or no such partition of it.
+
+    Attributes:
+        catalog_index: the catalog's entry as of which this is so; 0 when the node has not looked at the newest.
+    """
 
     code = "TOPIC_NOT_FOUND"
+
+    def __init__(self, message: str, catalog_index: int = 0) -> None:
+        super().__init__(message)
+        self.catalog_index = catalog_index
+
+
+class TopicRecreated(TopicNotFound):
+    """The topic was deleted, and another one has its name now: offsets, and batches not yet acknowledged, were the old one's.
+
+    The records of the old topic are gone. To use the new one, begin anew: consume from its beginning, send again.
+    """
+
+    code = "TOPIC_RECREATED"
 
 
 class TopicExists(EventLogError):

@@ -19,6 +19,7 @@ from trio_eventlog.errors import (
     OutOfOrderSequence,
     TopicExists,
     TopicNotFound,
+    TopicRecreated,
     Unavailable,
 )
 from trio_eventlog.rpc import Context, Requests, Send, Server, Service
@@ -32,6 +33,7 @@ WINDOW = 5
 @attrs.define(eq=False)
 class FakePartition:
     leader: str
+    group_id: int = 0
     batches: list[records_pb2.Batch] = attrs.field(factory=list)
     log_start_offset: int = 0
     known: dict[int, tuple[int, int]] = attrs.field(factory=dict)  # producer -> epoch, next sequence
@@ -79,6 +81,9 @@ class FakeNode:
         self.before_append: Callable[[records_pb2.Batch], Any] | None = None
         self.after_append: Callable[[records_pb2.Batch], Any] | None = None
         self.hears_of_topics_at = float("-inf")
+        self.is_old_release = False  # It gives neither catalog index nor groups, and looks at none.
+        self.starts_until = float("-inf")  # Until then it lists nobody but itself.
+        self.shows_since = 0  # A node that lags: what it shows is the cluster as it was at that index.
         self.visible_end: int | None = None  # A follower that lags.
 
     def services(self) -> list[Service]:
@@ -108,7 +113,26 @@ class FakeNode:
             ),
         ]
 
-    def partition(self, topic: str, number: int) -> FakePartition:
+    @property
+    def catalog_index(self) -> int:
+        if self.is_old_release or trio.current_time() < self.starts_until:
+            return 0
+        if trio.current_time() < self.hears_of_topics_at:
+            return 1
+        return self.shows_since or self.cluster.catalog_index
+
+    @property
+    def topics(self) -> dict[str, list[FakePartition]]:
+        """As this node shows them."""
+        if trio.current_time() < max(self.hears_of_topics_at, self.starts_until):
+            return {}
+        return self.cluster.history[self.shows_since] if self.shows_since else self.cluster.topics
+
+    def check_group(self, topic: str, partition: FakePartition, group_id: int) -> None:
+        if group_id and group_id != partition.group_id and not self.is_old_release:
+            raise TopicRecreated(f"topic {topic} is another one now", self.cluster.catalog_index)
+
+    def partition(self, topic: str, number: int, group_id: int = 0) -> FakePartition:
         found = self.cluster.topics.get(topic)
         if trio.current_time() < self.hears_of_topics_at:
             raise TopicNotFound(f"no topic {topic} here yet")
@@ -116,7 +140,8 @@ class FakeNode:
             self.cluster.add_topic(topic)
             found = self.cluster.topics[topic]
         if found is None or number >= len(found):
-            raise TopicNotFound(f"topic {topic} has no partition {number}")
+            raise TopicNotFound(f"topic {topic} has no partition {number}", 0 if self.is_old_release else self.catalog_index)
+        self.check_group(topic, found[number], group_id)
         return found[number]
 
     def check_leads(self, leader: str) -> None:
@@ -125,7 +150,7 @@ class FakeNode:
             raise NotLeader(f"{self.name} does not lead", 1 if hint else 0, hint)
 
     async def append(self, request: event_log_pb2.ProduceRequest) -> event_log_pb2.ProduceResponse:
-        partition = self.partition(request.topic, request.partition)
+        partition = self.partition(request.topic, request.partition, request.group_id)
         if self.before_append is not None:
             await self.before_append(request.batch)
         self.check_leads(partition.leader)
@@ -179,16 +204,18 @@ class FakeNode:
 
     async def consume(self, request: event_log_pb2.ConsumeRequest, context: Context) -> event_log_pb2.ConsumeResponse:
         self.calls.append("Consume")
-        partition = self.partition(request.topic, request.partition)
+        partition = self.partition(request.topic, request.partition, request.group_id)
         if request.consistency == event_log_pb2.LINEARIZABLE:
             self.check_leads(partition.leader)
         return event_log_pb2.ConsumeResponse(high_watermark=self.end_of(partition), log_start_offset=partition.log_start_offset)
 
     async def consume_stream(self, request: event_log_pb2.ConsumeRequest, context: Context, send: Send) -> None:
         self.calls.append("ConsumeStream")
-        partition = self.partition(request.topic, request.partition)
+        partition = self.partition(request.topic, request.partition, request.group_id)
         next_offset = self.start_of(request, partition, self.end_of(partition))
         while True:
+            if self.cluster.topics.get(request.topic, [None] * 99)[request.partition] is not partition:
+                raise TopicNotFound("the topic was deleted")
             grown = partition.grown
             end = self.end_of(partition)
             for batch in list(partition.batches):
@@ -200,7 +227,10 @@ class FakeNode:
                         damaged(sent)
                     await send(
                         event_log_pb2.ConsumeResponse(
-                            batches=[sent], high_watermark=end, log_start_offset=partition.log_start_offset
+                            batches=[sent],
+                            high_watermark=end,
+                            log_start_offset=partition.log_start_offset,
+                            group_id=0 if self.is_old_release else partition.group_id,
                         )
                     )
                     next_offset = batch_end
@@ -209,8 +239,10 @@ class FakeNode:
 
     async def get_servers(self, request: event_log_pb2.GetServersRequest, context: Context) -> event_log_pb2.GetServersResponse:
         self.calls.append("GetServers")
-        nodes = list(self.cluster.nodes.values())
+        nodes = [node for node in self.cluster.nodes.values() if node is self or trio.current_time() >= self.starts_until]
         return event_log_pb2.GetServersResponse(
+            cluster_id="c",
+            catalog_index=self.catalog_index,
             servers=[
                 event_log_pb2.Server(
                     id=f"id-{node.name}",
@@ -226,8 +258,9 @@ class FakeNode:
                     partition=number,
                     leader_id=f"id-{partition.leader}" if partition.leader else "",
                     replica_ids=[f"id-{node.name}" for node in nodes],
+                    group_id=0 if self.is_old_release else partition.group_id,
                 )
-                for topic, partitions in self.cluster.topics.items()
+                for topic, partitions in self.topics.items()
                 for number, partition in enumerate(partitions)
             ],
         )
@@ -241,36 +274,44 @@ class FakeNode:
         if self.cluster.lose_next_admin_answer:
             self.cluster.lose_next_admin_answer = False
             raise Unavailable("lost")
-        return admin_pb2.CreateTopicResponse(topic=self.topic(request.name))
+        return admin_pb2.CreateTopicResponse(topic=self.topic(request.name), catalog_index=self.catalog_index)
 
     async def delete_topic(self, request: admin_pb2.DeleteTopicRequest, context: Context) -> admin_pb2.DeleteTopicResponse:
         self.calls.append("DeleteTopic")
         self.check_leads(self.cluster.catalog_leader)
-        if self.cluster.topics.pop(request.name, None) is None:
+        if request.name not in self.cluster.topics:
             raise TopicNotFound(f"no topic {request.name}")
+        self.cluster.drop_topic(request.name)
         if self.cluster.lose_next_admin_answer:
             self.cluster.lose_next_admin_answer = False
             raise Unavailable("lost")
-        return admin_pb2.DeleteTopicResponse()
+        return admin_pb2.DeleteTopicResponse(catalog_index=self.catalog_index)
 
     async def list_topics(self, request: admin_pb2.ListTopicsRequest, context: Context) -> admin_pb2.ListTopicsResponse:
         return admin_pb2.ListTopicsResponse(topics=[self.topic(name) for name in sorted(self.cluster.topics)])
 
     async def describe_topic(self, request: admin_pb2.DescribeTopicRequest, context: Context) -> admin_pb2.DescribeTopicResponse:
-        if request.name not in self.cluster.topics:
-            raise TopicNotFound(f"no topic {request.name}")
+        self.calls.append("DescribeTopic")
+        await trio.sleep_until(max(self.starts_until, trio.current_time()))
+        # What is not there now is asked of the catalog's leader.
+        topics = self.topics if request.name in self.topics else self.cluster.topics
+        if request.name not in topics and request.create and self.cluster.auto_create:
+            self.cluster.add_topic(request.name)
+        if request.name not in topics:
+            raise TopicNotFound(f"there is no topic {request.name!r}", 0 if self.is_old_release else self.cluster.catalog_index)
         return admin_pb2.DescribeTopicResponse(
             topic=self.topic(request.name),
+            catalog_index=self.catalog_index if topics is self.topics else self.cluster.catalog_index,
             partitions=[
                 admin_pb2.PartitionDescription(
                     partition=number,
-                    group_id=number + 1,
+                    group_id=partition.group_id,
                     leader_id=f"id-{partition.leader}",
                     replica_ids=[f"id-{name}" for name in self.cluster.nodes],
                     log_start_offset=partition.log_start_offset,
                     high_watermark=partition.end,
                 )
-                for number, partition in enumerate(self.cluster.topics[request.name])
+                for number, partition in enumerate(topics[request.name])
             ],
         )
 
@@ -290,13 +331,15 @@ class FakeNode:
             self.check_leads(self.cluster.catalog_leader)
             self.cluster.catalog_leader = to
         else:
-            partition = self.cluster.topics["t"][request.group_id - 1]
+            (partition,) = [item for item in self.cluster.topics["t"] if item.group_id == request.group_id]
             self.check_leads(partition.leader)
             partition.leader = to
         return admin_pb2.TransferLeadershipResponse(leader_id=f"id-{to}")
 
     def topic(self, name: str) -> admin_pb2.Topic:
-        return admin_pb2.Topic(name=name, partitions=len(self.cluster.topics[name]), replicas=len(self.cluster.nodes))
+        partitions = self.cluster.topics[name]
+        ids = [] if self.is_old_release else [partition.group_id for partition in partitions]
+        return admin_pb2.Topic(name=name, partitions=len(partitions), replicas=len(self.cluster.nodes), group_ids=ids)
 
 
 class FakeCluster:
@@ -304,6 +347,9 @@ class FakeCluster:
         self.network = SimNetwork(random.Random(1))
         self.nodes = {name: FakeNode(self, name) for name in names}
         self.topics: dict[str, list[FakePartition]] = {}
+        self.catalog_index = 1
+        self.history = {1: dict(self.topics)}  # Catalog index -> the topics there were then.
+        self.next_group_id = 1
         self.catalog_leader = names[0]
         self.auto_create = False
         self.gives_hints = True
@@ -314,7 +360,28 @@ class FakeCluster:
 
     def add_topic(self, name: str, partitions: int = 1) -> None:
         names = list(self.nodes)
-        self.topics[name] = [FakePartition(names[number % len(names)]) for number in range(partitions)]
+        self.topics[name] = [self.new_partition(names[number % len(names)]) for number in range(partitions)]
+        self.change()
+
+    def grow_topic(self, name: str, partitions: int) -> None:
+        self.topics[name] += [self.new_partition("n1") for _ in range(partitions)]
+        self.change()
+
+    def new_partition(self, leader: str) -> FakePartition:
+        self.next_group_id += 1
+        return FakePartition(leader, self.next_group_id - 1)
+
+    def drop_topic(self, name: str) -> None:
+        """Who reads from it is told."""
+        for partition in self.topics.pop(name):
+            partition.grown.set()
+            partition.grown = trio.Event()
+        self.change()
+
+    def change(self) -> None:
+        """The catalog has applied a command."""
+        self.catalog_index += 1
+        self.history[self.catalog_index] = {name: list(partitions) for name, partitions in self.topics.items()}
 
     def lead(self, topic: str, partition: int, name: str) -> None:
         self.topics[topic][partition].leader = name

@@ -268,9 +268,9 @@ async def test_refused(autojump_clock: trio.testing.MockClock) -> None:
         with pytest.raises(InvalidArgument):
             async with client.consume("t", partition=-1):
                 raise AssertionError
-        async with client.consume("none") as records:
-            with pytest.raises(TopicNotFound):
-                await records.receive()
+        with pytest.raises(TopicNotFound):
+            async with client.consume("none"):
+                raise AssertionError
         async with client.consume("t", partition=1) as records:
             with pytest.raises(TopicNotFound):
                 await records.receive()

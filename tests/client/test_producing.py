@@ -7,6 +7,7 @@ import trio
 from fake_cluster import FakeCluster, open_fake
 
 from trio_eventlog.client import ClientSettings
+from trio_eventlog.client.routing import KnownTopic
 from trio_eventlog.errors import (
     BatchTooLarge,
     InvalidArgument,
@@ -77,7 +78,8 @@ async def test_never_more_in_flight_than_the_window(autojump_clock: trio.testing
 
     async with open_fake(settings=ClientSettings(producer_in_flight_batches=2)) as (cluster, client):
         cluster.nodes["n1"].before_append = slow
-        lane = client._lane("t", 0)
+        await client.partitions("t")
+        lane = client._lane(KnownTopic(name="t", group_ids=(1,)), 0)
         handles = [await client.submit_batch("t", 0, _batch(b"x")) for _ in range(10)]
         while not handles[-1].is_done:
             most = max(most, lane._core.in_flight_batches)

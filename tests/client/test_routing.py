@@ -82,7 +82,7 @@ def test_nothing_known() -> None:
     routing = Routing(("a:1", "b:1"))
     firsts = [routing.for_write("t", 0, 0.0)[0] for _ in range(4)]
     assert sorted(firsts) == ["a:1", "a:1", "b:1", "b:1"]
-    assert routing.partitions("t") is None
+    assert routing.topic("t") is None
     assert routing.leader("t", 0) is None
 
 
@@ -95,7 +95,9 @@ def test_writes_go_to_the_leader_and_reads_to_followers() -> None:
     assert {order[0] for order in reads} == {"n2:1", "n3:1"}
     assert all(order[2:] == ["n1:1", "seed:1"] for order in reads)
     assert routing.for_catalog(0.0)[0] == "n2:1"
-    assert routing.partitions("t") == 1
+    found = routing.topic("t")
+    assert found is not None
+    assert found.partitions == 1
 
 
 def test_hints() -> None:

@@ -25,6 +25,8 @@ CLASSES = [
 EXAMPLES = {
     errors.NotLeader: {"leader_id": 2**64 - 1, "leader_address": "[::1]:8400"},
     errors.OffsetOutOfRange: {"log_start_offset": 17, "high_watermark": 2**63},
+    errors.TopicNotFound: {"catalog_index": 2**64 - 1},
+    errors.TopicRecreated: {"catalog_index": 3},
     errors.BatchTooLarge: {"limit_bytes": 4096},
     errors.WrongExpectedVersion: {"actual_version": 12},
     errors.OutOfOrderSequence: {"expected_sequence": 9},

@@ -31,21 +31,22 @@ def joined(encoded: Encoded) -> bytes:
     return b"".join(map(bytes, encoded.buffers))
 
 
-@given(batches, st.text(max_size=20), U32, st.sampled_from(Acks))
-def test_a_carried_request_says_what_the_client_said(batch: Batch, topic: str, partition: int, acks: Acks) -> None:
+@given(batches, st.text(max_size=20), U32, st.sampled_from(Acks), U64)
+def test_a_carried_request_says_what_the_client_said(batch: Batch, topic: str, partition: int, acks: Acks, group_id: int) -> None:
     """The payload is put beside what protobuf encodes; a protobuf parser must not see the difference."""
-    request = event_log_pb2.ProduceRequest.FromString(joined(encode_produce_request(topic, partition, batch, acks)))
-    assert (request.topic, request.partition, request.acks) == (topic, partition, int(acks))
+    request = event_log_pb2.ProduceRequest.FromString(joined(encode_produce_request(topic, partition, batch, acks, group_id)))
+    assert (request.topic, request.partition, request.acks, request.group_id) == (topic, partition, int(acks), group_id)
     assert request.HasField("partition")
     assert requested_batch(request, max_bytes=1000, now_ns=0) == batch
 
 
-@given(st.lists(batches, max_size=4), U64, U64)
-def test_batches_for_a_consumer(items: list[Batch], high_watermark: int, log_start_offset: int) -> None:
+@given(st.lists(batches, max_size=4), U64, U64, U64)
+def test_batches_for_a_consumer(items: list[Batch], high_watermark: int, log_start_offset: int, group_id: int) -> None:
     """The same for answers with opaque batches."""
-    encoded = encode_batches(items, high_watermark=high_watermark, log_start_offset=log_start_offset)
+    encoded = encode_batches(items, high_watermark=high_watermark, log_start_offset=log_start_offset, group_id=group_id)
     response = event_log_pb2.ConsumeResponse.FromString(joined(encoded))
     assert (response.high_watermark, response.log_start_offset) == (high_watermark, log_start_offset)
+    assert response.group_id == group_id
     assert [batch.payload for batch in response.batches] == [batch.payload for batch in items]
     assert [batch.base_sequence for batch in response.batches] == [batch.base_sequence for batch in items]
 

@@ -9,9 +9,9 @@ import trio
 
 from trio_eventlog.client.backoff import Backoff
 from trio_eventlog.client.channels import ChannelPool
-from trio_eventlog.client.routing import Routing
+from trio_eventlog.client.routing import KnownTopic, Routing
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.client.wire import GET_SERVERS, routing_of
+from trio_eventlog.client.wire import DESCRIBE_TOPIC, GET_SERVERS, described_topic, routing_of
 from trio_eventlog.errors import (
     EventLogError,
     NotLeader,
@@ -20,10 +20,11 @@ from trio_eventlog.errors import (
     ResourceShortage,
     ShuttingDown,
     TopicNotFound,
+    TopicRecreated,
     Unavailable,
 )
 from trio_eventlog.rpc import Method
-from trio_eventlog.v1 import event_log_pb2
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,10 @@ class Caller:
         self.rng = rng
         self._refresh_lock = trio.Lock()
 
+    def is_outdated(self) -> bool:
+        """Nobody has asked for nodes, topics and leaders for routing_refresh_seconds."""
+        return self.routing.updated_at <= trio.current_time() - self.settings.routing_refresh_seconds
+
     def backoff(self) -> Backoff:
         return Backoff(self.rng, self.settings.retry_backoff_seconds_min, self.settings.retry_backoff_seconds_max)
 
@@ -50,6 +55,7 @@ class Caller:
         request: Any,
         addresses: Callable[[float], list[str]],
         *,
+        check: Callable[[Any], None] = lambda response: None,
         on_uncertain: Callable[[], None] = lambda: None,
         grace: "TopicGrace | None" = None,
     ) -> Any:
@@ -57,6 +63,7 @@ class Caller:
 
         Args:
             addresses: time -> where to try, the best first.
+            check: given the answer; raises Unavailable when another node has to be asked.
             on_uncertain: told when an attempt may have had its effect without an answer.
             grace: for calls about a topic that may be new to the node.
 
@@ -73,6 +80,7 @@ class Caller:
                 hinted = ""
                 try:
                     response = await self.call_once(address, method, request)
+                    check(response)
                 except NotLeader as error:
                     last = error
                     hinted = self.routing.hinted(error)
@@ -134,6 +142,7 @@ class Caller:
             if self.routing.updated_at > newer_than:
                 return
             reasons: list[str] = []
+            is_answered = False
             addresses = self.routing.addresses(trio.current_time())
             for address in sorted(addresses, key=lambda address: address in last):
                 try:
@@ -147,10 +156,24 @@ class Caller:
                     reasons.append(str(error))
                     continue
                 self.routing.worked(address)
-                servers, placements = routing_of(response)
-                self.routing.update(servers, placements, trio.current_time())
+                is_answered = True
+                if self._take(response):
+                    return
+                reasons.append(f"{address} has not applied the catalog as far as others have")
+            if is_answered and not self.routing.catalog_index:
+                # Nobody knows more: the cluster is only forming, or its nodes are of an older release.
                 return
             raise Unavailable("no node answers: " + "; ".join(reasons))
+
+    def _take(self, response: event_log_pb2.GetServersResponse) -> bool:
+        servers, placements = routing_of(response)
+        return self.routing.update(
+            servers,
+            placements,
+            trio.current_time(),
+            catalog_index=response.catalog_index,
+            cluster_id=response.cluster_id,
+        )
 
     async def refresh_if_possible(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
         """As `refresh`; when no node answers, what is known stays, and the call that needed it tells what is wrong."""
@@ -159,22 +182,43 @@ class Caller:
         except Unavailable as error:
             logger.debug("routing stays as it is: %s", error)
 
-    async def know_topic(self, topic: str) -> int | None:
-        """How many partitions the topic has; None when no node knows it. Asks when it is not known or was asked long ago.
+    async def know_topic(self, name: str, *, create: bool = False) -> KnownTopic:
+        """The topic, as the newest answer has it. Asks when it is not known or was asked long ago.
+
+        Whether a topic exists is answered only by a node that has applied everything the catalog's leader has acknowledged: to not
+        know is not to know that there is none.
+
+        Args:
+            create: have it created if it does not exist, where the nodes create topics on first use.
 
         Raises:
-            EventLogError: the topic is not known, and no node answered in time.
+            TopicNotFound: there is no such topic.
+            EventLogError: the topic is not known, and no node that knows answered in time.
         """
-        if self.routing.partitions(topic) is not None:
+        known = self.routing.topic(name)
+        if known is not None and self.is_outdated():
             await self.refresh_if_possible()
-        else:
-            response = await self.call(GET_SERVERS, event_log_pb2.GetServersRequest(), self.routing.addresses)
-            self.routing.update(*routing_of(response), trio.current_time())
-        return self.routing.partitions(topic)
+            known = self.routing.topic(name)
+        if known is not None:
+            return known
+
+        def learn(response: admin_pb2.DescribeTopicResponse) -> None:
+            topic, placements = described_topic(response)
+            if not topic.group_ids or not self.routing.learn(topic, placements, response.catalog_index):
+                raise Unavailable(f"a node has not heard of the newest topics yet, and describes topic {name!r} as it was")
+
+        request = admin_pb2.DescribeTopicRequest(name=name, create=create)
+        await self.call(DESCRIBE_TOPIC, request, self.routing.addresses, check=learn)
+        known = self.routing.topic(name)
+        assert known is not None, "it was learned just now, without a checkpoint in between"
+        return known
 
 
 class TopicGrace:
-    """A node may be asked for a topic before it has heard of it. That is no error, unless it goes on for long."""
+    """A node may be asked for a topic before it has heard of it. That is no error, unless it goes on for long.
+
+    Nodes of this release ask the catalog's leader before they say that there is no topic: what they say is believed at once.
+    """
 
     def __init__(self, caller: Caller, topic: str, partition: int) -> None:
         self._caller = caller
@@ -188,8 +232,14 @@ class TopicGrace:
 
     def forgives(self, error: EventLogError) -> bool:
         """Whether to try again: other nodes know the topic, and attempt_timeout_seconds are not over yet."""
-        partitions = self._caller.routing.partitions(self._topic)
-        if not isinstance(error, TopicNotFound) or partitions is None or self._partition >= partitions:
+        if not isinstance(error, TopicNotFound):
+            return False
+        routing = self._caller.routing
+        if error.catalog_index or isinstance(error, TopicRecreated):
+            routing.forget_topic(self._topic, error.catalog_index)
+            return False
+        known = routing.topic(self._topic)
+        if known is None or self._partition >= known.partitions:
             return False
         now = trio.current_time()
         if self._missing_since is None:

@@ -20,11 +20,12 @@ from trio_eventlog.client.consumer import (
     ask_offsets,
     check_start,
     earliest_ns,
+    follow_partitions,
 )
 from trio_eventlog.client.lane import Lane
 from trio_eventlog.client.producer import Delivery, OpenBatch, Producer
 from trio_eventlog.client.producer_core import PendingBatch, ProduceResult
-from trio_eventlog.client.routing import Placement, Routing, ServerInfo
+from trio_eventlog.client.routing import KnownTopic, Placement, Routing, ServerInfo
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.target import find_seeds
 from trio_eventlog.client.values import (
@@ -54,7 +55,7 @@ from trio_eventlog.client.wire import (
 )
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.partitioner import partition_of
-from trio_eventlog.errors import InvalidArgument, OutcomeUnknown, TopicExists, TopicNotFound, Unavailable
+from trio_eventlog.errors import InvalidArgument, OutcomeUnknown, TopicExists, TopicNotFound, TopicRecreated, Unavailable
 from trio_eventlog.ids import CATALOG_GROUP
 from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import Network
@@ -110,22 +111,41 @@ class Client:
         Raises:
             BatchTooLarge: together they are over max_batch_bytes.
             OutcomeUnknown: no answer in time; they may be in the log or not.
+            TopicNotFound: there is no such topic, and the nodes create none on first use.
             EventLogError: as the node says; then they are not in the log.
         """
         if not records:
             raise InvalidArgument("produce needs at least one record")
         values = [record if isinstance(record, Record) else Record(value=record) for record in records]
-        if partition is None:
-            partition = await self._partition_for(topic, values[0].key)
         batch = encode_records(values, _COMPRESSIONS[self.settings.compression], self._now_ns())
-        return await self.produce_batch(topic, partition, batch, acks=acks)
+        key = values[0].key
+        return await self._produce(
+            topic, lambda known: self._partition_for(known, key) if partition is None else partition, batch, acks
+        )
 
     async def produce_batch(self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM) -> ProduceResult:
         """Append a batch that is encoded already. As `produce`; several tasks doing so fill the pipeline."""
-        outcome = OpenBatch(partition, 0.0)
-        lane = self._lane(topic, partition)
+        return await self._produce(topic, lambda known: partition, batch, acks)
+
+    async def _produce(self, topic: str, choose: Callable[[KnownTopic], int], batch: Batch, acks: Acks) -> ProduceResult:
+        deadline = trio.current_time() + self.settings.request_timeout_seconds
+        while True:
+            known = await self._caller.know_topic(topic, create=True)
+            lane = self._lane(known, choose(known))
+            try:
+                return await self._submit(lane, batch, acks, deadline)
+            except TopicRecreated:
+                # The topic as it was is gone, and the batch is in no log: it goes to the one that has the name now, where its key
+                # may belong to another partition.
+                if self._routing.topic(topic) is known:
+                    self._routing.forget_topic(topic)
+                if trio.current_time() >= deadline:
+                    raise
+
+    async def _submit(self, lane: Lane, batch: Batch, acks: Acks, deadline: float) -> ProduceResult:
+        outcome = OpenBatch(lane, 0.0)
         try:
-            with trio.move_on_after(self.settings.request_timeout_seconds):
+            with trio.move_on_at(deadline):
                 outcome.pending = await lane.submit(batch, acks, lambda done: outcome.resolve(done.result, done.error))
                 return await outcome.wait()
         finally:
@@ -136,8 +156,9 @@ class Client:
 
     async def submit_batch(self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM) -> Delivery:
         """Queue a batch that is encoded already, waiting for room only; the handle tells the outcome of its first record."""
-        outcome = OpenBatch(partition, 0.0)
-        lane = self._lane(topic, partition)
+        known = self._routing.topic(topic) or await self._caller.know_topic(topic, create=True)
+        lane = self._lane(known, partition)
+        outcome = OpenBatch(lane, 0.0)
         await trio.lowlevel.checkpoint()
         outcome.pending = await lane.submit(batch, acks, lambda done: outcome.resolve(done.result, done.error))
         return Delivery(outcome, 0)
@@ -155,18 +176,23 @@ class Client:
     ) -> AsyncIterator[Producer]:
         """A batching producer for the block. Its end waits until everything is acknowledged (unless an exception ends it).
 
+        The number of partitions is followed meanwhile. When the topic is deleted and created again, records that were not
+        acknowledged by then fail with TopicRecreated, and those sent afterwards go to the new one.
+
         Args:
             linger: seconds that a batch waits for more records. The other arguments likewise replace settings.
 
         Raises:
+            TopicNotFound: there is no such topic, and the nodes create none on first use.
             EventLogError: at the end of the block, the first failure that nobody has been told of.
         """
         settings = self.settings
-        partitions = await self._caller.know_topic(topic) or 1
         producer = Producer(
-            topic=topic,
-            partitions=partitions,
-            lane_of=lambda partition: self._lane(topic, partition),
+            topic=await self._caller.know_topic(topic, create=True),
+            known=lambda: self._routing.topic(topic),
+            is_outdated=self._caller.is_outdated,
+            ask=lambda: self._caller.know_topic(topic, create=True),
+            lane_of=self._lane,
             rng=self._rng,
             now_ns=self._now_ns,
             acks=acks,
@@ -193,6 +219,7 @@ class Client:
         *,
         start: Start = BEGINNING,
         partition: int | None = None,
+        group_id: int = 0,
         buffer_batches: int | None = None,
         fetch_bytes: int | None = None,
     ) -> AsyncIterator[RecordReceiver]:
@@ -203,13 +230,23 @@ class Client:
 
         Args:
             start: BEGINNING, END (nothing acknowledged before the call), an offset (of one partition), or a datetime with zone.
+            group_id: of the partition that the offset `start` is a place in, as `ConsumedBatch` and `RecordReceiver` have it. If
+                the topic was deleted since, and created again, TopicRecreated is raised; without it the offset is looked up in
+                the topic that has the name now.
 
         Raises:
             InvalidArgument: `start` cannot be.
-            TopicNotFound, OffsetOutOfRange, ...: when receiving.
+            TopicNotFound: there is no such topic; when receiving: it was deleted.
+            TopicRecreated: when receiving: it was deleted, and another one has its name.
+            OffsetOutOfRange, ...: when receiving.
         """
         async with self.consume_batches(
-            topic, start=start, partition=partition, buffer_batches=buffer_batches, fetch_bytes=fetch_bytes
+            topic,
+            start=start,
+            partition=partition,
+            group_id=group_id,
+            buffer_batches=buffer_batches,
+            fetch_bytes=fetch_bytes,
         ) as batches:
             yield RecordReceiver(batches, self.settings.max_unpacked_bytes, earliest_ns(start))
 
@@ -220,39 +257,54 @@ class Client:
         *,
         start: Start = BEGINNING,
         partition: int | None = None,
+        group_id: int = 0,
         buffer_batches: int | None = None,
         fetch_bytes: int | None = None,
     ) -> AsyncIterator[BatchReceiver]:
         """As `consume`, whole opaque batches: the first one may begin before `start`. The fastest way to read."""
-        partitions = await self._caller.know_topic(topic) or 1
+        known = await self._caller.know_topic(topic)
         try:
-            check_start(start, partitions if partition is None else 1)
+            check_start(start, known.partitions if partition is None else 1)
         except ValueError as error:
             raise InvalidArgument(f"start {start!r}: {error}") from None
         if partition is not None and partition < 0:
             raise InvalidArgument(f"partition {partition}: partitions count from 0")
-        starts = dict.fromkeys(range(partitions) if partition is None else (partition,), start)
+        if group_id and partition is None:
+            raise InvalidArgument("group_id belongs to one partition: name the partition")
+        if partition is None:
+            groups = dict(enumerate(known.group_ids))
+        else:
+            # One that is beyond those known may have come since: the node says whether it exists.
+            groups = {partition: group_id or (known.group_ids[partition] if partition < known.partitions else 0)}
+        starts: dict[int, Start] = dict.fromkeys(groups, start)
         if start is END:
-            for number in starts:
-                _, starts[number] = await self.offsets(topic, number)
+            for number, group in groups.items():
+                _, starts[number] = await ask_offsets(self._caller, topic, number, group)
         buffered = self.settings.consumer_buffer_batches if buffer_batches is None else buffer_batches
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
         send, receive = trio.open_memory_channel[Item](buffered)
         # The readers end before what they send to is closed.
         async with receive, background() as nursery:
+
+            def read(number: int, group: int, begin: Start, into: trio.MemorySendChannel[Item]) -> None:
+                reader = PartitionReader(
+                    topic,
+                    number,
+                    group,
+                    begin,
+                    self._caller,
+                    into,
+                    max_bytes=fetch_bytes or self.settings.consumer_fetch_bytes,
+                    is_earned=start is END,
+                )
+                nursery.start_soon(reader.run)
+
             async with send:
-                for number, begin in starts.items():
-                    reader = PartitionReader(
-                        topic,
-                        number,
-                        begin,
-                        self._caller,
-                        send.clone(),
-                        max_bytes=fetch_bytes or self.settings.consumer_fetch_bytes,
-                        is_earned=start is END,
-                    )
-                    nursery.start_soon(reader.run)
+                for number, group in groups.items():
+                    read(number, group, starts[number], send.clone())
+                if partition is None:
+                    nursery.start_soon(follow_partitions, self._caller, known, send.clone(), read)
             yield BatchReceiver(receive)
 
     async def offsets(self, topic: str, partition: int = 0) -> tuple[int, int]:
@@ -265,10 +317,7 @@ class Client:
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises TopicNotFound; a topic that is made on first use is not made."""
-        known = await self._caller.know_topic(topic)
-        if known is None:
-            raise TopicNotFound(f"there is no topic {topic!r}: `trio-eventlog topics list` shows those there are")
-        return known
+        return (await self._caller.know_topic(topic)).partitions
 
     # Topics and the cluster
 
@@ -302,23 +351,28 @@ class Client:
                 raise
             # An attempt of ours whose answer was lost has made it, unless somebody else did in the same moment.
             return (await self.describe_topic(name)).topic
-        await self._caller.refresh(newer_than=trio.current_time())
+        if response.topic.group_ids:
+            self._routing.learn(KnownTopic(name=name, group_ids=tuple(response.topic.group_ids)), (), response.catalog_index)
+        await self._caller.refresh_if_possible(newer_than=trio.current_time())
         return attrs.evolve(topic_info(response.topic), unopened_partitions=response.unopened_partitions)
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic and its records. Raises TopicNotFound."""
         uncertain: list[bool] = []
+        catalog_index = 0
         try:
-            await self._caller.call(
+            response = await self._caller.call(
                 DELETE_TOPIC,
                 admin_pb2.DeleteTopicRequest(name=name),
                 self._routing.for_catalog,
                 on_uncertain=lambda: uncertain.append(True),
             )
+            catalog_index = response.catalog_index
         except TopicNotFound:
             if not uncertain:
                 raise
-        await self._caller.refresh(newer_than=trio.current_time())
+        self._routing.forget_topic(name, catalog_index)
+        await self._caller.refresh_if_possible(newer_than=trio.current_time())
 
     async def list_topics(self) -> list[TopicInfo]:
         """Every topic."""
@@ -405,19 +459,26 @@ class Client:
                 seen = activity
                 await self._caller.refresh_if_possible()
 
-    async def _partition_for(self, topic: str, key: bytes) -> int:
-        # A topic that nobody knows may be made on first use, with one partition; the node refuses if not.
-        partitions = await self._caller.know_topic(topic) or 1
+    def _partition_for(self, known: KnownTopic, key: bytes) -> int:
         if key:
-            return partition_of(key, partitions)
-        turn = self._sticky.get(topic, self._rng.randrange(partitions))
-        self._sticky[topic] = turn + 1
-        return turn % partitions
+            return partition_of(key, known.partitions)
+        turn = self._sticky.get(known.name, self._rng.randrange(known.partitions))
+        self._sticky[known.name] = turn + 1
+        return turn % known.partitions
 
-    def _lane(self, topic: str, partition: int) -> Lane:
+    def _lane(self, known: KnownTopic, partition: int) -> Lane:
+        topic = known.name
+        # A partition beyond those known may have come since: the node says whether it exists.
+        group_id = known.group_ids[partition] if 0 <= partition < known.partitions else 0
         lane = self._lanes.get((topic, partition))
+        if lane is not None and group_id and lane.group_id != group_id:
+            if not lane.group_id:
+                lane.name_group(group_id)
+            else:
+                lane.retire(TopicRecreated(f"topic {topic!r} was deleted and created again: send again what was not acknowledged"))
+                lane = None
         if lane is None:
-            lane = self._lanes[topic, partition] = Lane(topic, partition, self.producer_id, self._caller)
+            lane = self._lanes[topic, partition] = Lane(topic, partition, group_id, self.producer_id, self._caller)
             self._nursery.start_soon(lane.run, name=f"lane of {topic}/{partition}")
         return lane
 

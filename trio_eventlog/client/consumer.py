@@ -1,13 +1,16 @@
 """Reading a topic: one task per partition follows a replica; what it fetches waits in one bounded channel."""
 
 import datetime
+from collections.abc import Callable
 
 import attrs
 import trio
 
 from trio_eventlog.client.calls import Caller, TopicGrace
 from trio_eventlog.client.channels import ClientCall
+from trio_eventlog.client.routing import KnownTopic
 from trio_eventlog.client.wire import (
+    BEGINNING,
     CONSUME,
     CONSUME_STREAM,
     END,
@@ -18,7 +21,16 @@ from trio_eventlog.client.wire import (
 )
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.errors import CodecError, CorruptBatch, EventLogError, OffsetOutOfRange, ShuttingDown, TopicNotFound, Unavailable
+from trio_eventlog.errors import (
+    CodecError,
+    CorruptBatch,
+    EventLogError,
+    OffsetOutOfRange,
+    ShuttingDown,
+    TopicNotFound,
+    TopicRecreated,
+    Unavailable,
+)
 from trio_eventlog.records import Batch, Record
 from trio_eventlog.v1 import event_log_pb2
 
@@ -33,6 +45,8 @@ class ConsumedBatch:
 
     Attributes:
         topic, partition: where it is from.
+        group_id: identifies the partition for ever; 0 when its nodes do not tell it. Keep it with a position: offsets of a topic
+            that was deleted mean nothing in the next one of its name.
         batch: opaque; `decode_records` opens it.
         first_offset: the first record wanted. Above `batch.base_offset` when consuming began inside the batch.
         high_watermark: one past the last readable offset, when it was sent.
@@ -43,6 +57,7 @@ class ConsumedBatch:
     batch: Batch
     first_offset: int
     high_watermark: int
+    group_id: int = 0
 
     @property
     def end_offset(self) -> int:
@@ -64,6 +79,7 @@ class BatchReceiver(trio.abc.ReceiveChannel[ConsumedBatch]):
 
         Raises:
             OffsetOutOfRange: the next record is gone (retention), or the start is beyond the end.
+            TopicRecreated: the topic was deleted, and another one has its name now.
             TopicNotFound, PermissionDenied, CorruptBatch, Unavailable: it cannot go on.
         """
         item = await self._items.receive()
@@ -82,6 +98,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
 
     Attributes:
         partition: where the last record or batch received is from.
+        group_id: identifies that partition for ever; see `ConsumedBatch`.
         end_offset: one past the last record of the last batch.
     """
 
@@ -92,6 +109,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
         self._records: list[Record] = []
         self._next = 0
         self.partition = 0
+        self.group_id = 0
         self.end_offset = 0
 
     async def receive(self) -> Record:
@@ -115,6 +133,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
             return rest
         item = await self._batches.receive()
         self.partition = item.partition
+        self.group_id = item.group_id
         self.end_offset = item.end_offset
         try:
             records = decode_records(item.batch, self._max_unpacked_bytes)
@@ -137,6 +156,8 @@ class PartitionReader:
     """Follows one partition, whoever serves it, without a gap and without a repetition.
 
     Args:
+        group_id: of the partition: its records are wanted, and not those of another topic of the same name. 0: not told yet; then
+            the first answer decides.
         start: not END, which is asked for once and before: asked again after a lost stream, it would leave out records.
         is_earned: `start` is what the log has said, not what the user has.
 
@@ -148,6 +169,7 @@ class PartitionReader:
         self,
         topic: str,
         partition: int,
+        group_id: int,
         start: Start,
         caller: Caller,
         items: trio.MemorySendChannel[Item],
@@ -157,6 +179,7 @@ class PartitionReader:
     ) -> None:
         self._topic = topic
         self._partition = partition
+        self._group_id = group_id
         self._start = start
         self._caller = caller
         self._items = items
@@ -220,7 +243,7 @@ class PartitionReader:
     async def _follow(self, call: ClientCall) -> None:
         """Until the stream ends (raises), or is silent for so long that another replica is asked (returns)."""
         start = self._start if self.next_offset is None else self.next_offset
-        await call.send(consume_request(self._topic, self._partition, start, self._max_bytes))
+        await call.send(consume_request(self._topic, self._partition, start, self._max_bytes, self._group_id))
         await call.done_sending()
         while True:
             response: event_log_pb2.ConsumeResponse | None = None
@@ -230,6 +253,7 @@ class PartitionReader:
                 return
             if response is None:
                 raise Unavailable(f"topic {self._topic}, partition {self._partition}: the node ended the stream")
+            self._check_group(response.group_id)
             self._heard_at = trio.current_time()
             self._grace.reset()
             for message in response.batches:
@@ -237,6 +261,12 @@ class PartitionReader:
                 if item is not None:
                     await self._items.send(item)
                     self._corrupt = 0
+
+    def _check_group(self, group_id: int) -> None:
+        if not self._group_id:
+            self._group_id = group_id
+        elif group_id and group_id != self._group_id:
+            raise TopicRecreated(f"topic {self._topic!r} was deleted and created again: consume the new one from its beginning")
 
     def _take(self, batch: Batch, response: event_log_pb2.ConsumeResponse) -> ConsumedBatch | None:
         """The batch for the channel, and `next_offset` moved behind it; None when everything in it was had before."""
@@ -263,6 +293,7 @@ class PartitionReader:
             batch=batch,
             first_offset=first_offset,
             high_watermark=response.high_watermark,
+            group_id=self._group_id,
         )
 
     def _is_only_behind(self, error: OffsetOutOfRange, from_leader: bool) -> bool:
@@ -272,9 +303,29 @@ class PartitionReader:
         return self._is_earned or not from_leader
 
 
-async def ask_offsets(caller: Caller, topic: str, partition: int) -> tuple[int, int]:
+async def follow_partitions(
+    caller: Caller,
+    known: KnownTopic,
+    items: trio.MemorySendChannel[Item],
+    read: Callable[[int, int, Start, trio.MemorySendChannel[Item]], None],
+) -> None:
+    """Have partitions read that a topic gets while all of it is consumed, each from its beginning."""
+    async with items:
+        while True:
+            await trio.sleep(caller.settings.routing_refresh_seconds)
+            await caller.refresh_if_possible()
+            newest = caller.routing.topic(known.name)
+            if newest is None or not newest.is_same(known):
+                # Its partitions are no more: their readers are told so by the nodes.
+                continue
+            for number in range(known.partitions, newest.partitions):
+                read(number, newest.group_ids[number], BEGINNING, items.clone())
+            known = newest if newest.partitions > known.partitions else known
+
+
+async def ask_offsets(caller: Caller, topic: str, partition: int, group_id: int = 0) -> tuple[int, int]:
     """Log start offset and high watermark, which covers everything acknowledged before the call."""
-    request = consume_request(topic, partition, END, max_bytes=1)
+    request = consume_request(topic, partition, END, max_bytes=1, group_id=group_id)
     request.consistency = event_log_pb2.LINEARIZABLE
     grace = TopicGrace(caller, topic, partition)
     response = await caller.call(CONSUME, request, lambda now: caller.routing.for_write(topic, partition, now), grace=grace)

@@ -14,6 +14,7 @@ from trio_eventlog.errors import (
     NotLeader,
     OutOfOrderSequence,
     ShuttingDown,
+    TopicRecreated,
     Unavailable,
 )
 from trio_eventlog.records import Acks, Batch
@@ -29,16 +30,22 @@ class Lane:
 
     `run` is the one task that owns the core and the stream; producers hand batches in and wait for their outcome. A batch that
     was sent is carried on with even when nobody waits for it any more, since those behind it depend on its outcome.
+
+    Attributes:
+        group_id: of the partition: another topic of the same name has another lane, since its log has not seen this producer. 0:
+            nodes of an older release have not told it.
     """
 
-    def __init__(self, topic: str, partition: int, producer_id: int, caller: Caller) -> None:
+    def __init__(self, topic: str, partition: int, group_id: int, producer_id: int, caller: Caller) -> None:
         settings = caller.settings
         self.topic = topic
         self.partition = partition
+        self.group_id = group_id
         self._producer_id = producer_id
         self._caller = caller
         self._core = ProducerCore(producer_id, settings.producer_in_flight_batches)
-        self._heads = {acks: produce_head(topic, partition, acks) for acks in Acks}
+        self._heads = self._make_heads()
+        self._life = trio.CancelScope()
         self._buffered_bytes = 0
         self._entrance = trio.StrictFIFOLock()
         self._room = trio.Event()
@@ -52,6 +59,21 @@ class Lane:
         self._error: EventLogError | None = None
         self._is_leaving = False
         self._grace = TopicGrace(caller, topic, partition)
+
+    def _make_heads(self) -> dict[Acks, bytes]:
+        return {acks: produce_head(self.topic, self.partition, self.group_id, acks) for acks in Acks}
+
+    def name_group(self, group_id: int) -> None:
+        """What the partition's group is has only now been told. The log, and the sequences in it, are the same."""
+        self.group_id = group_id
+        self._heads = self._make_heads()
+
+    def retire(self, error: TopicRecreated) -> None:
+        """The log of this lane is gone with its topic. No batch in it, sent or not, is in any log that exists."""
+        self._closed_by = error
+        self._core.refuse_all(error)
+        self._room.set()
+        self._life.cancel()
 
     @property
     def activity(self) -> int:
@@ -135,9 +157,10 @@ class Lane:
     async def run(self) -> None:
         """Carry batches to the leader until cancelled; then fail what is left."""
         try:
-            await self._run()
+            with self._life:
+                await self._run()
         finally:
-            self._closed_by = Unavailable("the client was closed before the batch was acknowledged")
+            self._closed_by = self._closed_by or Unavailable("the client was closed before the batch was acknowledged")
             self._core.fail_all(self._closed_by)
             self._room.set()
 

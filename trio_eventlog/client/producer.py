@@ -1,16 +1,17 @@
 """The batching producer: records come one by one, leave in batches, and each has a handle that tells where it is."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import attrs
 import trio
 
 from trio_eventlog.client.lane import Lane
 from trio_eventlog.client.producer_core import OFFSET_UNKNOWN, PendingBatch, ProduceResult
+from trio_eventlog.client.routing import KnownTopic
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.partitioner import partition_of
-from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument, Unavailable
+from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument, TopicRecreated, Unavailable
 from trio_eventlog.records import Acks, Batch, Compression, Header, Record
 
 RECORD_OVERHEAD_BYTES = 24
@@ -20,10 +21,12 @@ RECORD_OVERHEAD_BYTES = 24
 class OpenBatch:
     """Records of one partition that wait to be sent together, and what became of them."""
 
-    __slots__ = ("_done", "error", "is_observed", "partition", "pending", "records", "result", "seal_at", "size_bytes")
+    __slots__ = ("_done", "error", "is_observed", "lane", "partition", "pending", "records", "result", "seal_at", "size_bytes")
 
-    def __init__(self, partition: int, seal_at: float) -> None:
-        self.partition = partition
+    def __init__(self, lane: Lane, seal_at: float) -> None:
+        # The lane is kept: the partition's name may be another partition's by the time that the batch is full.
+        self.lane = lane
+        self.partition = lane.partition
         self.seal_at = seal_at
         self.records: list[Record] = []
         self.size_bytes = 0
@@ -103,9 +106,11 @@ class Producer:
     def __init__(
         self,
         *,
-        topic: str,
-        partitions: int,
-        lane_of: Callable[[int], Lane],
+        topic: KnownTopic,
+        known: Callable[[], KnownTopic | None],
+        is_outdated: Callable[[], bool],
+        ask: Callable[[], Awaitable[KnownTopic]],
+        lane_of: Callable[[KnownTopic, int], Lane],
         rng: random.Random,
         now_ns: Callable[[], int],
         acks: Acks,
@@ -116,7 +121,9 @@ class Producer:
         max_batch_bytes: int,
     ) -> None:
         self._topic = topic
-        self._partitions = partitions
+        self._known = known
+        self._is_outdated = is_outdated
+        self._ask = ask
         self._lane_of = lane_of
         self._now_ns = now_ns
         self._acks = acks
@@ -131,7 +138,7 @@ class Producer:
         self._failed: list[OpenBatch] = []
         self._ranges: dict[int, ProducedRange] = {}
         self._change = trio.Event()
-        self._sticky = rng.randrange(partitions)
+        self._sticky = rng.randrange(topic.partitions)
         self._is_closed = False
 
     async def send(
@@ -145,7 +152,8 @@ class Producer:
 
         Raises:
             BatchTooLarge: the record alone is over the limit.
-            Unavailable: the producer is closed.
+            TopicNotFound: the topic was deleted, and the nodes create none on first use.
+            Unavailable: the producer is closed; or no node answers that knows the topic.
         """
         if isinstance(value, Record):
             if key or headers:
@@ -154,6 +162,8 @@ class Producer:
         else:
             record = Record(value=value, key=key, headers=tuple(headers))
         await trio.lowlevel.checkpoint()
+        if self._has_changed():
+            await self._follow_topic()
         delivery, full = self._add(record, partition)
         for batch in full:
             await self._submit(batch)
@@ -163,11 +173,15 @@ class Producer:
         """As `send` for each, at a fraction of the cost: others run once per call and once per full batch."""
         await trio.lowlevel.checkpoint()
         deliveries: list[Delivery] = []
+        if self._has_changed():
+            await self._follow_topic()
         for item in records:
             delivery, full = self._add(item if isinstance(item, Record) else Record(value=item), partition)
             deliveries.append(delivery)
             for batch in full:
                 await self._submit(batch)
+            if full and self._known() is not self._topic:
+                await self._follow_topic()
         return deliveries
 
     async def flush(self) -> None:
@@ -198,7 +212,7 @@ class Producer:
             self._change = trio.Event()
             now = trio.current_time()
             for batch in [batch for batch in self._open.values() if batch.seal_at <= now]:
-                if self._lane_of(batch.partition).has_room(batch.size_bytes):
+                if batch.lane.has_room(batch.size_bytes):
                     del self._open[batch.partition]
                     self._submit_nowait(batch)
                 else:
@@ -213,9 +227,27 @@ class Producer:
         self._is_closed = True
         error = Unavailable("the producer was closed before the record was sent")
         for batch in list(self._unfinished):
-            if batch.pending is None or self._lane_of(batch.partition).withdraw(batch.pending):
+            if batch.pending is None or batch.lane.withdraw(batch.pending):
                 self._finish(batch, None, error)
         self._open.clear()
+
+    def _has_changed(self) -> bool:
+        """Whether to look again. While records are on their way, the client keeps what it knows fresh, and `send` need not wait for
+        that."""
+        return self._known() is not self._topic or (not self._unfinished and self._is_outdated())
+
+    async def _follow_topic(self) -> None:
+        """What is known of the topic may have changed: it has grown, or it is gone and perhaps another one has its name."""
+        known = await self._ask()
+        if not known.is_same(self._topic):
+            # What waits here was placed by its key in a topic that is gone. It fails as what was sent and not acknowledged does.
+            error = TopicRecreated(f"topic {known.name!r} was deleted and created again: send again what was not acknowledged")
+            for batch in self._open.values():
+                self._finish(batch, None, error)
+            self._open.clear()
+            self._ranges.clear()
+        self._topic = known
+        self._sticky %= known.partitions
 
     def _add(self, record: Record, partition: int | None) -> tuple[Delivery, list[OpenBatch]]:
         """Put the record into an open batch; the batches that are full now are the caller's to submit, in order."""
@@ -230,16 +262,16 @@ class Producer:
                 limit_bytes=self._max_batch_bytes,
             )
         if partition is None:
-            partition = partition_of(record.key, self._partitions) if record.key else self._sticky
-        elif not 0 <= partition < self._partitions:
-            raise InvalidArgument(f"topic {self._topic} has partitions 0 to {self._partitions - 1}, not {partition}")
+            partition = partition_of(record.key, self._topic.partitions) if record.key else self._sticky
+        elif not 0 <= partition < self._topic.partitions:
+            raise InvalidArgument(f"topic {self._topic.name} has partitions 0 to {self._topic.partitions - 1}, not {partition}")
         full: list[OpenBatch] = []
         batch = self._open.get(partition)
         if batch is not None and batch.size_bytes + size_bytes > self._max_batch_bytes:
             full.append(self._open.pop(partition))
             batch = None
         if batch is None:
-            batch = OpenBatch(partition, trio.current_time() + self._linger_seconds)
+            batch = OpenBatch(self._lane_of(self._topic, partition), trio.current_time() + self._linger_seconds)
             self._open[partition] = batch
             self._unfinished[batch] = None
             self._change.set()
@@ -253,7 +285,7 @@ class Producer:
     async def _submit(self, batch: OpenBatch) -> None:
         self._move_on(batch)
         try:
-            batch.pending = await self._lane_of(batch.partition).submit(self._encode(batch), self._acks, self._on_done(batch))
+            batch.pending = await batch.lane.submit(self._encode(batch), self._acks, self._on_done(batch))
         except EventLogError as error:
             self._finish(batch, None, error)
         except trio.Cancelled:
@@ -263,13 +295,13 @@ class Producer:
     def _submit_nowait(self, batch: OpenBatch) -> None:
         self._move_on(batch)
         try:
-            batch.pending = self._lane_of(batch.partition).submit_nowait(self._encode(batch), self._acks, self._on_done(batch))
+            batch.pending = batch.lane.submit_nowait(self._encode(batch), self._acks, self._on_done(batch))
         except EventLogError as error:
             self._finish(batch, None, error)
 
     def _move_on(self, batch: OpenBatch) -> None:
         if batch.partition == self._sticky:
-            self._sticky = (self._sticky + 1) % self._partitions
+            self._sticky = (self._sticky + 1) % self._topic.partitions
 
     def _encode(self, batch: OpenBatch) -> Batch:
         return encode_records(batch.records, self._compression, self._now_ns())

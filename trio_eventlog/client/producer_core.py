@@ -29,6 +29,7 @@ from trio_eventlog.errors import (
     OutOfOrderSequence,
     Overloaded,
     QuotaExceeded,
+    TopicRecreated,
     Unavailable,
 )
 from trio_eventlog.records import Acks, Batch
@@ -201,6 +202,12 @@ class ProducerCore:
             self._fail(pending, _refused(pending, error))
         self._settle()
 
+    def refuse_all(self, error: TopicRecreated) -> None:
+        """Fail everything: the log that it was for does not exist any more."""
+        self._in_flight.clear()
+        while self._unresolved or self._queue:
+            self._fail((self._unresolved or self._queue).popleft(), error)
+
     def on_stream_lost(self, error: EventLogError) -> None:
         """No more answers will come on the present stream. Also when it never came to be."""
         for pending in self._in_flight:
@@ -269,7 +276,8 @@ class ProducerCore:
 
 
 def _refused(pending: PendingBatch, error: EventLogError) -> EventLogError:
-    if not pending.may_be_in_log:
+    if not pending.may_be_in_log or isinstance(error, TopicRecreated):
+        # An attempt whose answer was lost may have put it into the log of a topic that is gone, with all that was in it.
         return error
     unknown = OutcomeUnknown(
         f"an attempt whose answer was lost may have put the batch into the log; the last attempt was refused: {error}"

@@ -1,10 +1,14 @@
-"""Who leads what, as far as the client knows. Pure: answers come in, addresses go out.
+"""Which topics there are and who leads what, as far as the client knows. Pure: answers come in, addresses go out.
 
-What is known may be stale at any time. That costs a detour, never correctness: a node that does not lead forwards the call or
+Who leads may be out of date at any time. That costs a detour, never correctness: a node that does not lead forwards the call or
 says who leads.
+
+Which partitions a topic has decides where a keyed record goes, so there only knowledge counts. Each answer says which entry of the
+catalog it reflects, and an answer never replaces a newer one. What an answer leaves out is absent only if the answering node knows:
+one that has just started lists nothing, and takes nothing away.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -25,12 +29,44 @@ class ServerInfo:
 
 @attrs.frozen(slots=True, kw_only=True)
 class Placement:
-    """Where a partition is. `leader_id` is "" while nobody leads."""
+    """Where a partition is.
+
+    Attributes:
+        leader_id: "" while nobody leads.
+        group_id: identifies the partition for ever. 0 when nodes of an older release have answered.
+    """
 
     topic: str
     partition: int
     leader_id: str
     replica_ids: tuple[str, ...]
+    group_id: int = 0
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class KnownTopic:
+    """A topic that exists, as of the newest answer.
+
+    Attributes:
+        group_ids: of partition 0, 1, ...: another topic of the same name has others, larger ones. 0: not told.
+    """
+
+    name: str
+    group_ids: tuple[int, ...]
+
+    @property
+    def partitions(self) -> int:
+        """How many there are; at least 1."""
+        return len(self.group_ids)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the groups are known."""
+        return all(self.group_ids)
+
+    def is_same(self, other: "KnownTopic") -> bool:
+        """Whether both are one topic, which may have grown, and not two of one name."""
+        return not self.group_ids[0] or not other.group_ids[0] or self.group_ids[0] == other.group_ids[0]
 
 
 class Routing:
@@ -48,11 +84,13 @@ class Routing:
         self._avoid_seconds_max = avoid_seconds_max
         self._servers: dict[str, ServerInfo] = {}
         self._placements: dict[tuple[str, int], Placement] = {}
-        self._partitions: dict[str, int] = {}
+        self._topics: dict[str, KnownTopic] = {}
         self._leaders: dict[tuple[str, int], str] = {}
         self._avoid_until: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._turn = 0
+        self._cluster_id = ""
+        self.catalog_index = 0
         self.updated_at = float("-inf")
 
     @property
@@ -63,26 +101,101 @@ class Routing:
     def placements(self) -> tuple[Placement, ...]:
         return tuple(self._placements.values())
 
-    def update(self, servers: Iterable[ServerInfo], placements: Iterable[Placement], now: float) -> None:
-        """A fresh answer replaces everything known, hints too."""
-        self._servers = {server.id: server for server in servers}
-        self._placements = {(place.topic, place.partition): place for place in placements}
-        self._partitions = {}
-        for topic, partition in self._placements:
-            self._partitions[topic] = max(self._partitions.get(topic, 0), partition + 1)
-        self._leaders = {
-            key: self._servers[place.leader_id].address
-            for key, place in self._placements.items()
-            if place.leader_id in self._servers
-        }
-        known = {*self._seeds, *(server.address for server in self._servers.values())}
-        self._avoid_until = {address: until for address, until in self._avoid_until.items() if address in known}
-        self._failures = {address: count for address, count in self._failures.items() if address in known}
-        self.updated_at = now
+    def update(
+        self,
+        servers: Iterable[ServerInfo],
+        placements: Iterable[Placement],
+        now: float,
+        *,
+        catalog_index: int = 0,
+        cluster_id: str = "",
+    ) -> bool:
+        """Take an answer of GetServers.
 
-    def partitions(self, topic: str) -> int | None:
-        """How many partitions the topic has; None when it is not known."""
-        return self._partitions.get(topic)
+        Args:
+            catalog_index: as in GetServersResponse; 0: the node does not know which topics there are, or is of an older release.
+
+        Returns:
+            Whether everything known is now as the answer says. If not, the answer is older than what is known, or is not complete:
+            only what is new in it was taken.
+        """
+        self.updated_at = now
+        if catalog_index and cluster_id != self._cluster_id:
+            if self._cluster_id:
+                # Another cluster at the same addresses: its catalog begins anew, and so does what is known.
+                self.catalog_index = 0
+                self._servers, self._placements, self._topics, self._leaders = {}, {}, {}, {}
+            self._cluster_id = cluster_id
+        told = {server.id: server for server in servers}
+        placements = list(placements)
+        if not catalog_index or catalog_index < self.catalog_index:
+            self._servers = {**self._servers, **told} if not self.catalog_index else {**told, **self._servers}
+            if not self.catalog_index:
+                self._take_topics(placements)
+            self._take_leaders(placements)
+            return False
+        # A node that was just started has not met all others yet, and still knows from the catalog that they are there.
+        replicas = {node_id for place in placements for node_id in place.replica_ids}
+        self._servers = told | {node: server for node, server in self._servers.items() if node in replicas and node not in told}
+        known, self._topics, self._placements, self._leaders = self._topics, {}, {}, {}
+        self._take_topics(placements, known)
+        self._take_leaders(placements)
+        self.catalog_index = catalog_index
+        addresses = {*self._seeds, *(server.address for server in self._servers.values())}
+        self._avoid_until = {address: until for address, until in self._avoid_until.items() if address in addresses}
+        self._failures = {address: count for address, count in self._failures.items() if address in addresses}
+        return True
+
+    def learn(self, topic: KnownTopic, placements: Sequence[Placement], catalog_index: int) -> bool:
+        """Take an answer about one topic that exists. False when a newer answer is known: then this one is not taken."""
+        if catalog_index and catalog_index < self.catalog_index:
+            return False
+        self.catalog_index = max(self.catalog_index, catalog_index)
+        self.forget_topic(topic.name)
+        self._topics[topic.name] = topic
+        for place in placements:
+            self._placements[place.topic, place.partition] = place
+        self._take_leaders(placements)
+        return True
+
+    def forget_topic(self, name: str, catalog_index: int = 0) -> None:
+        """A node has said that there is no such topic, or that it is another one by now: whoever needs it asks again.
+
+        Args:
+            catalog_index: as of which entry; answers that are older than that are not taken from here on.
+        """
+        self.catalog_index = max(self.catalog_index, catalog_index)
+        known = self._topics.pop(name, None)
+        for partition in range(known.partitions if known is not None else 0):
+            self._placements.pop((name, partition), None)
+            self._leaders.pop((name, partition), None)
+
+    def _take_topics(self, placements: Sequence[Placement], known: Mapping[str, KnownTopic] | None = None) -> None:
+        by_topic: dict[str, list[Placement]] = {}
+        for place in placements:
+            by_topic.setdefault(place.topic, []).append(place)
+        for name, places in by_topic.items():
+            groups = {place.partition: place.group_id for place in places}
+            topic = KnownTopic(name=name, group_ids=tuple(groups.get(partition, 0) for partition in range(max(groups) + 1)))
+            before = None if known is None else known.get(name)
+            if before is not None and (before == topic or (before.is_told and not topic.is_told)):
+                # A group that was told once is not forgotten because a node of an older release does not tell it.
+                topic = before
+            self._topics[name] = topic
+            for place in places:
+                self._placements[name, place.partition] = place
+
+    def _take_leaders(self, placements: Iterable[Placement]) -> None:
+        """Also of an answer that is out of date: the group ids tell whether it means the partitions that are known."""
+        for place in placements:
+            known = self._placements.get((place.topic, place.partition))
+            server = self._servers.get(place.leader_id)
+            if server is not None and known is not None and place.group_id in (0, known.group_id):
+                self._leaders[place.topic, place.partition] = server.address
+
+    def topic(self, name: str) -> KnownTopic | None:
+        """None when the client does not know: that is no proof that there is no such topic."""
+        return self._topics.get(name)
 
     def leader(self, topic: str, partition: int) -> str | None:
         """Address of the partition's leader; None when it is not known."""

@@ -4,7 +4,7 @@ import datetime
 import enum
 
 from trio_eventlog.client.producer_core import OFFSET_UNKNOWN, PendingBatch, ProduceResult
-from trio_eventlog.client.routing import Placement, ServerInfo
+from trio_eventlog.client.routing import KnownTopic, Placement, ServerInfo
 from trio_eventlog.errors import CorruptBatch, EventLogError
 from trio_eventlog.records import Acks, Batch, Compression
 from trio_eventlog.rpc import Encoded, methods_of
@@ -47,9 +47,9 @@ Start = Position | int | datetime.datetime
 """Where a consumer begins: BEGINNING, END, an offset, or a time with its zone."""
 
 
-def produce_head(topic: str, partition: int, acks: Acks) -> bytes:
+def produce_head(topic: str, partition: int, group_id: int, acks: Acks) -> bytes:
     """The part of a ProduceRequest that is the same for all batches of a partition."""
-    message = event_log_pb2.ProduceRequest(topic=topic, partition=partition)
+    message = event_log_pb2.ProduceRequest(topic=topic, partition=partition, group_id=group_id)
     message.acks = int(acks)  # type: ignore[assignment]
     return message.SerializeToString()
 
@@ -106,9 +106,9 @@ def batch_of(message: records_pb2.Batch) -> Batch:
     )
 
 
-def consume_request(topic: str, partition: int, start: Start, max_bytes: int) -> event_log_pb2.ConsumeRequest:
-    """A request for opaque batches from `start` on."""
-    request = event_log_pb2.ConsumeRequest(topic=topic, partition=partition, max_bytes=max_bytes, batches=True)
+def consume_request(topic: str, partition: int, start: Start, max_bytes: int, group_id: int = 0) -> event_log_pb2.ConsumeRequest:
+    """A request for opaque batches from `start` on; of that very group, unless it is 0."""
+    request = event_log_pb2.ConsumeRequest(topic=topic, partition=partition, max_bytes=max_bytes, batches=True, group_id=group_id)
     match start:
         case Position.BEGINNING:
             request.start = event_log_pb2.BEGINNING
@@ -136,10 +136,31 @@ def routing_of(response: event_log_pb2.GetServersResponse) -> tuple[list[ServerI
         for item in response.servers
     ]
     placements = [
-        Placement(topic=item.topic, partition=item.partition, leader_id=item.leader_id, replica_ids=tuple(item.replica_ids))
+        Placement(
+            topic=item.topic,
+            partition=item.partition,
+            leader_id=item.leader_id,
+            replica_ids=tuple(item.replica_ids),
+            group_id=item.group_id,
+        )
         for item in response.partitions
     ]
     return servers, placements
+
+
+def described_topic(response: admin_pb2.DescribeTopicResponse) -> tuple[KnownTopic, list[Placement]]:
+    name = response.topic.name
+    placements = [
+        Placement(
+            topic=name,
+            partition=item.partition,
+            leader_id=item.leader_id,
+            replica_ids=tuple(item.replica_ids),
+            group_id=item.group_id,
+        )
+        for item in response.partitions
+    ]
+    return KnownTopic(name=name, group_ids=tuple(item.group_id for item in response.partitions)), placements
 
 
 def _varint(value: int) -> bytes:

@@ -71,9 +71,23 @@ class Broker:
         """This node's replica of a partition, or what stands in for one. Raises TopicNotFound."""
         return self.group(self._group_id(topic_name, partition))
 
+    @property
+    def catalog_index(self) -> int:
+        """See `Replicas.catalog_index`."""
+        return self._replicas.catalog_index
+
+    @property
+    def applied_command_index(self) -> int:
+        """See `Replicas.applied_command_index`."""
+        return self._replicas.applied_command_index
+
+    def find_topic(self, name: str) -> Topic | None:
+        """None when this node knows no such topic, which may be because it is behind: see `wait_current`."""
+        return self._replicas.topics.get(name)
+
     def topic(self, name: str) -> Topic:
         """Raises TopicNotFound."""
-        topic = self._replicas.topics.get(name)
+        topic = self.find_topic(name)
         if topic is None:
             raise TopicNotFound(f"there is no topic {name!r}: create it, or let a producer create it (auto_create_topics)")
         return topic

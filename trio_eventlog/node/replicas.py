@@ -165,6 +165,8 @@ class Replicas:
         self._catalog_changed = trio.Event()
         self._changes_seen = 0
         self._changes_done = 0
+        self._command_index = 0
+        self._catalog_index = 0
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -175,6 +177,21 @@ class Replicas:
     def topics(self) -> Mapping[str, Topic]:
         """Every topic that this node knows. Its partitions that live here may still be on their way to be opened (`unopened`)."""
         return self._topics
+
+    @property
+    def catalog_index(self) -> int:
+        """Index of the catalog's last command whose effect `topics` shows; 1 before the first command. 0 while this node has not
+        yet applied what it knows to be committed: then a topic that is missing here may exist.
+
+        Of the last command, and not of the last entry: the entries of new leaders change no topic, and nodes that show the same
+        topics must give the same index, or a client would take one of them for outdated.
+        """
+        return self._catalog_index
+
+    @property
+    def applied_command_index(self) -> int:
+        """Index of the last command that the catalog has applied. What it changes may not be carried out here yet."""
+        return self._command_index
 
     @property
     def removed(self) -> Container[NodeId]:
@@ -394,6 +411,7 @@ class Replicas:
 
     def _on_catalog_applied(self, command: Command, outcome: Outcome) -> None:
         self._changes_seen += 1
+        self._command_index = self.machine.applied_index
         self._catalog_changed.set()
 
     async def _follow_catalog(self) -> None:
@@ -407,10 +425,12 @@ class Replicas:
         while True:
             self._catalog_changed = trio.Event()
             seen = self._changes_seen
+            command_index = self._command_index
             await self._follow(list(self.machine.topics.values()), self.machine.next_group_id)
             if not self._changes_done:
                 self._at_start = list(self._groups.values())
             self._changes_done = seen
+            self._catalog_index = max(command_index, 1)
             self._tell_topics_changed()
             if self._node_id in self.machine.removed and not is_told:
                 is_told = True

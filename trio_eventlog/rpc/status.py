@@ -80,6 +80,7 @@ class _Row:
 
 
 _RETRY_AFTER = _Field("retry_after_seconds", "retry-after-ms", _milliseconds, _seconds)
+_CATALOG_INDEX = _Field("catalog_index", "catalog-index")
 
 STATUS_TABLE: dict[type[EventLogError], _Row] = {
     # FAILED_PRECONDITION and not UNAVAILABLE: a generic client that repeats on UNAVAILABLE would ask the same node again.
@@ -89,7 +90,8 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.OffsetOutOfRange: _Row(
         StatusCode.OUT_OF_RANGE, (_Field("log_start_offset", "log-start-offset"), _Field("high_watermark", "high-watermark"))
     ),
-    errors.TopicNotFound: _Row(StatusCode.NOT_FOUND),
+    errors.TopicNotFound: _Row(StatusCode.NOT_FOUND, (_CATALOG_INDEX,)),
+    errors.TopicRecreated: _Row(StatusCode.NOT_FOUND, (_CATALOG_INDEX,)),
     errors.TopicExists: _Row(StatusCode.ALREADY_EXISTS),
     errors.BatchTooLarge: _Row(StatusCode.RESOURCE_EXHAUSTED, (_Field("limit_bytes", "limit-bytes"),)),
     errors.CorruptBatch: _Row(StatusCode.INVALID_ARGUMENT),

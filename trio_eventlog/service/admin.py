@@ -20,7 +20,11 @@ from trio_eventlog.v1 import admin_pb2 as messages
 
 
 class AdminService:
-    """Handlers of the `Admin` service, for one node."""
+    """Handlers of the `Admin` service, for one node.
+
+    Args:
+        creates_topics: whether producers that describe a topic may have it created by that.
+    """
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class AdminService:
         status: Callable[[bool], messages.GetStatusResponse],
         ready: trio.Event,
         transfer_seconds_max: float,
+        creates_topics: bool,
     ) -> None:
         self._broker = broker
         self._topics = topics
@@ -40,6 +45,7 @@ class AdminService:
         self._status = status
         self._ready = ready
         self._transfer_seconds_max = transfer_seconds_max
+        self._creates_topics = creates_topics
 
     def service(self) -> Service:
         return Service(
@@ -59,21 +65,27 @@ class AdminService:
 
     async def create_topic(self, request: messages.CreateTopicRequest, context: Context) -> messages.CreateTopicResponse:
         topic = await self._topics.create(request, is_forwarded=is_forwarded(context))
-        return messages.CreateTopicResponse(topic=topic_message(topic), unopened_partitions=len(self._broker.unopened(topic)))
+        return messages.CreateTopicResponse(
+            topic=topic_message(topic),
+            unopened_partitions=len(self._broker.unopened(topic)),
+            # Of what is applied, and not of what is carried out: the answer must not claim to be older than this very change.
+            catalog_index=self._broker.applied_command_index,
+        )
 
     async def delete_topic(self, request: messages.DeleteTopicRequest, context: Context) -> messages.DeleteTopicResponse:
         await self._topics.delete(request, is_forwarded=is_forwarded(context))
-        return messages.DeleteTopicResponse()
+        return messages.DeleteTopicResponse(catalog_index=self._broker.applied_command_index)
 
     async def list_topics(self, request: messages.ListTopicsRequest, context: Context) -> messages.ListTopicsResponse:
-        return messages.ListTopicsResponse(topics=map(topic_message, self._broker.topics()))
+        topics = await self._topics.list_all()
+        return messages.ListTopicsResponse(topics=map(topic_message, topics), catalog_index=self._broker.catalog_index)
 
     async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
-        topic = await self._topics.find_or_create(request.name, create=False)
-        response = messages.DescribeTopicResponse(topic=topic_message(topic))
+        topic = await self._topics.find(request.name, create=request.create and self._creates_topics)
+        response = messages.DescribeTopicResponse(topic=topic_message(topic), catalog_index=self._broker.catalog_index)
         unopened = self._broker.unopened(topic)
         for number, partition in enumerate(topic.partitions):
-            place = self._broker.place(topic.name, number)
+            place = self._broker.group(partition.group_id)
             described = response.partitions.add(
                 partition=number,
                 group_id=partition.group_id,
@@ -123,7 +135,12 @@ def id_text(node_id: NodeId) -> str:
 
 
 def topic_message(topic: Topic) -> messages.Topic:
-    message = messages.Topic(name=topic.name, partitions=len(topic.partitions), replicas=len(topic.partitions[0].wanted))
+    message = messages.Topic(
+        name=topic.name,
+        partitions=len(topic.partitions),
+        replicas=len(topic.partitions[0].wanted),
+        group_ids=[partition.group_id for partition in topic.partitions],
+    )
     if topic.retention_bytes or topic.retention_seconds:
         message.retention.bytes = topic.retention_bytes
         message.retention.time.seconds = topic.retention_seconds

@@ -128,7 +128,7 @@ def batch_message(batch: Batch) -> records_pb2.Batch:
     return message
 
 
-def encode_batches(batches: Iterable[Batch], *, high_watermark: int, log_start_offset: int) -> Encoded:
+def encode_batches(batches: Iterable[Batch], *, high_watermark: int, log_start_offset: int, group_id: int) -> Encoded:
     """A ConsumeResponse of opaque batches, with their payloads moved rather than copied through protobuf.
 
     A length-delimited field is its tag, its length and its bytes, in any order among the others, so the payload can be put
@@ -140,15 +140,14 @@ def encode_batches(batches: Iterable[Batch], *, high_watermark: int, log_start_o
         payload_head = _PAYLOAD_TAG + _varint(len(batch.payload))
         size = len(fields) + len(payload_head) + len(batch.payload)
         buffers += (_BATCHES_TAG + _varint(size) + fields + payload_head, batch.payload)
-    buffers.append(
-        event_log_pb2.ConsumeResponse(high_watermark=high_watermark, log_start_offset=log_start_offset).SerializeToString()
-    )
+    rest = event_log_pb2.ConsumeResponse(high_watermark=high_watermark, log_start_offset=log_start_offset, group_id=group_id)
+    buffers.append(rest.SerializeToString())
     return Encoded(*buffers)
 
 
-def encode_produce_request(topic: str, partition: int, batch: Batch, acks: Acks) -> Encoded:
-    """A ProduceRequest with its payload moved, for forwarding."""
-    head = event_log_pb2.ProduceRequest(topic=topic, partition=partition, acks=int(acks))  # type: ignore[arg-type]
+def encode_produce_request(topic: str, partition: int, batch: Batch, acks: Acks, group_id: int = 0) -> Encoded:
+    """A ProduceRequest with its payload moved, for forwarding; `group_id` is the group that it must go to."""
+    head = event_log_pb2.ProduceRequest(topic=topic, partition=partition, acks=int(acks), group_id=group_id)  # type: ignore[arg-type]
     fields = batch_message(batch).SerializeToString()
     payload_head = _PAYLOAD_TAG + _varint(len(batch.payload))
     size = len(fields) + len(payload_head) + len(batch.payload)

@@ -1,6 +1,7 @@
 """The `EventLog` service: protobuf in, broker or another node, protobuf out."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -18,9 +19,10 @@ from trio_eventlog.errors import (
     OutcomeUnknown,
     OutOfOrderSequence,
     ShuttingDown,
-    TopicNotFound,
+    TopicRecreated,
+    Unavailable,
 )
-from trio_eventlog.ids import NOBODY, format_id
+from trio_eventlog.ids import NOBODY, GroupId, format_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker, Fetched
 from trio_eventlog.node.elsewhere import Elsewhere
@@ -216,9 +218,14 @@ class EventLogService:
         if request.HasField("expected_version"):
             raise InvalidArgument("expected_version belongs to the event store, which this release does not have")
         acks = requested_acks(request)
-        topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics and not is_forwarded)
+        topic = await self._topics.find(
+            request.topic,
+            request.partition,
+            request.group_id,
+            create=self._settings.creates_topics and not is_forwarded,
+        )
         partition = self._partition(topic, request)
-        replica = self._broker.place(topic.name, partition)
+        replica = self._broker.group(topic.partitions[partition].group_id)
         if isinstance(replica, Elsewhere) and is_forwarded:
             raise replica.refusal()
         lane = None
@@ -238,6 +245,10 @@ class EventLogService:
             doubt = Doubt()
             try:
                 appended = await self._appended(topic.name, partition, replica, batch, acks, proposal, doubt, is_forwarded)
+            except TopicRecreated as error:
+                if request.group_id:
+                    raise
+                raise _outdated(error) from error
             except OutOfOrderSequence:
                 if lane is None:
                     raise
@@ -286,7 +297,7 @@ class EventLogService:
             return await _outcome(await place.propose_batch(batch, acks))
 
         async def remote(channel: Channel) -> Appended:
-            response = await forward(channel, _PRODUCE, encode_produce_request(topic, partition, batch, acks))
+            response = await forward(channel, _PRODUCE, encode_produce_request(topic, partition, batch, acks, replica.group_id))
             return Appended(response.base_offset, response.record_count, response.duplicate)
 
         return await self._forwarder.at_leader(replica, local, remote, doubt)
@@ -294,15 +305,11 @@ class EventLogService:
     def _partition(self, topic: Topic, request: messages.ProduceRequest) -> int:
         count = len(topic.partitions)
         if request.HasField("partition"):
-            if request.partition >= count:
-                raise TopicNotFound(
-                    f"topic {topic.name!r} has {count} partitions, numbered from 0: there is no partition {request.partition}"
-                )
             return int(request.partition)
         if request.records and request.records[0].key:
             return partition_of(request.records[0].key, count)
         # Sticky: a partition that this node leads saves the way to another node.
-        led = [number for number in range(count) if self._broker.place(topic.name, number).is_leader]
+        led = [number for number, item in enumerate(topic.partitions) if self._broker.group(item.group_id).is_leader]
         self._sticky += 1
         return led[self._sticky % len(led)] if led else self._sticky % count
 
@@ -326,7 +333,8 @@ class EventLogService:
                 raise found.refusal()
             return await self._consume_here(found, request)
 
-        return await self._forwarder.at_leader(place, here, lambda channel: _carried(channel, request))
+        with _identified(request, place):
+            return await self._forwarder.at_leader(place, here, lambda channel: _carried(channel, request))
 
     async def _consume_here(self, replica: Replica, request: messages.ConsumeRequest) -> messages.ConsumeResponse | Encoded:
         offset = await self._start(replica, request)
@@ -336,7 +344,7 @@ class EventLogService:
             with trio.move_on_after(min(wait_seconds, self._settings.fetch_wait_seconds_max)):
                 await replica.wait_readable(offset)
             fetched = await self._fetch(replica, request, offset)
-        response, _ = _response(request, offset, fetched, self._settings)
+        response, _ = _response(request, replica.group_id, offset, fetched, self._settings)
         return response
 
     async def consume_stream(self, request: messages.ConsumeRequest, context: Context, send: Send) -> None:
@@ -344,7 +352,7 @@ class EventLogService:
         async with trio.open_nursery() as nursery:
             place = await self._place(request, context)
             if isinstance(place, Elsewhere):
-                nursery.start_soon(self._forwarder.stream, place, _CONSUME_STREAM, request, send)
+                nursery.start_soon(self._stream_from_elsewhere, place, request, send)
             else:
                 nursery.start_soon(self._stream_from, place, request, send)
             # A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them.
@@ -352,20 +360,24 @@ class EventLogService:
             nursery.cancel_scope.cancel()
         raise ShuttingDown("this node is stopping: go on from the next offset at another one")
 
+    async def _stream_from_elsewhere(self, place: Elsewhere, request: messages.ConsumeRequest, send: Send) -> None:
+        with _identified(request, place):
+            await self._forwarder.stream(place, _CONSUME_STREAM, request, send)
+
     async def _stream_from(self, replica: Replica, request: messages.ConsumeRequest, send: Send) -> None:
         offset = await self._start(replica, request)
         while True:
             fetched = await self._fetch(replica, request, offset)
             if fetched.batches:
-                response, offset = _response(request, offset, fetched, self._settings)
+                response, offset = _response(request, replica.group_id, offset, fetched, self._settings)
                 await send(response)
             else:
                 await replica.wait_readable(offset)
 
     async def _place(self, request: messages.ConsumeRequest, context: Context) -> Replica | Elsewhere:
         """What to read from, or where to ask for it."""
-        topic = await self._topics.find_or_create(request.topic, create=self._settings.creates_topics)
-        place = self._broker.place(topic.name, request.partition)
+        topic = await self._topics.find(request.topic, request.partition, request.group_id)
+        place = self._broker.group(topic.partitions[request.partition].group_id)
         if isinstance(place, Elsewhere) and is_forwarded(context):
             raise place.refusal()
         return place
@@ -471,19 +483,44 @@ async def _outcome(proposal: Proposal) -> Appended:
     return result
 
 
+@contextmanager
+def _identified(request: messages.ConsumeRequest, place: Replica | Elsewhere) -> Iterator[None]:
+    """A block in which the request is carried elsewhere, where it must find this very group, and not what has its name by then."""
+    is_asked_for = bool(request.group_id)
+    request.group_id = place.group_id
+    try:
+        yield
+    except TopicRecreated as error:
+        if is_asked_for:
+            raise
+        raise _outdated(error) from error
+
+
+def _outdated(error: TopicRecreated) -> Unavailable:
+    """What a client is told that named no group, when this node was behind: the next time, it may not be."""
+    return Unavailable(f"this node had not heard of it yet: {error}. Ask again")
+
+
 def _check_filter(request: messages.ConsumeRequest) -> None:
     if request.batches and request.filter.key:
         raise InvalidArgument("a filter looks into records, and opaque batches were asked for: leave one of them out")
 
 
 def _response(
-    request: messages.ConsumeRequest, offset: int, fetched: Fetched, settings: ServiceSettings
+    request: messages.ConsumeRequest, group_id: GroupId, offset: int, fetched: Fetched, settings: ServiceSettings
 ) -> tuple[messages.ConsumeResponse | Encoded, int]:
     """The answer, and the offset where the next one begins."""
     if request.batches:
-        encoded = encode_batches(fetched.batches, high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
+        encoded = encode_batches(
+            fetched.batches,
+            high_watermark=fetched.high_watermark,
+            log_start_offset=fetched.log_start_offset,
+            group_id=group_id,
+        )
         return encoded, fetched.next_offset
-    response = messages.ConsumeResponse(high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset)
+    response = messages.ConsumeResponse(
+        high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset, group_id=group_id
+    )
     room_bytes = settings.response_bytes_max
     for batch in fetched.batches:
         try:

@@ -1,9 +1,11 @@
-"""Creating and deleting topics from any node: the catalog's leader decides, this node waits until it knows."""
+"""Creating, deleting and finding topics from any node: the catalog's leader decides, this node waits until it knows."""
+
+from collections.abc import Sequence
 
 import trio
 from google.protobuf.duration_pb2 import Duration
 
-from trio_eventlog.errors import InvalidArgument, NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound
+from trio_eventlog.errors import InvalidArgument, NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound, TopicRecreated
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.rpc import Channel, methods_of
@@ -81,18 +83,46 @@ class TopicAdministration:
             # An attempt whose answer was lost has deleted it, or somebody else has meanwhile.
         await self._wait(request.name, present=False)
 
-    async def find_or_create(self, name: str, *, create: bool) -> Topic:
-        """The topic. One that does not exist is created when `create` is set.
+    async def find(self, name: str, partition: int = 0, group_id: int = 0, *, create: bool = False) -> Topic:
+        """The topic, which has this partition.
+
+        What this node has not heard of, another one may have created just now. So nothing is said to be missing before this node
+        has applied everything that the catalog's leader has acknowledged.
+
+        Args:
+            group_id: what the caller takes the partition's group for; 0: the caller does not know.
+            create: make the topic if it does not exist.
 
         Raises:
             TopicNotFound: nobody has created it, or it was deleted, before this call.
+            TopicRecreated: the topic whose partition had this group was deleted; another one has its name.
             NoQuorum: this node does not know it, and cannot find out whether others do.
         """
-        try:
-            return self._broker.topic(name)
-        except TopicNotFound:
-            if not create:
-                return await self.find(name)
+        topic = self._broker.find_topic(name)
+        if topic is None and create:
+            topic = await self._create_on_first_use(name)
+        if topic is None or not _has(topic, partition, group_id):
+            await self.wait_current(f"whether topic {name!r} has a partition {partition}")
+            topic = self._broker.find_topic(name)
+        if topic is None:
+            raise TopicNotFound(
+                f"there is no topic {name!r}: create it, or let a producer create it (auto_create_topics)",
+                self._broker.catalog_index,
+            )
+        if partition >= len(topic.partitions):
+            raise TopicNotFound(
+                f"topic {name!r} has {len(topic.partitions)} partitions, numbered from 0: there is no partition {partition}",
+                self._broker.catalog_index,
+            )
+        if group_id and topic.partitions[partition].group_id != group_id:
+            raise TopicRecreated(
+                f"topic {name!r} was deleted and created again: what belonged to the old one, offsets and batches on their way,"
+                " means nothing in the new one. Begin anew",
+                self._broker.catalog_index,
+            )
+        return topic
+
+    async def _create_on_first_use(self, name: str) -> Topic:
         try:
             return await self.create(admin_pb2.CreateTopicRequest(name=name))
         except TopicExists:
@@ -103,15 +133,21 @@ class TopicAdministration:
             # The topic may come to be made. Of what the caller wants to do with it, nothing was done.
             raise NoQuorum(f"topic {name!r} could not be made for certain: {error}") from error
 
-    async def find(self, name: str) -> Topic:
-        """The topic, although another node may have created it just now. Raises as `find_or_create`."""
+    async def list_all(self) -> Sequence[Topic]:
+        """Every topic created, and none deleted, by calls that were answered before this one. Raises NoQuorum."""
+        await self.wait_current("which topics there are")
+        return self._broker.topics()
+
+    async def wait_current(self, what: str) -> None:
+        """Until this node shows every change of topics that was acknowledged before the call.
+
+        Raises:
+            NoQuorum: it could not find out in time; `what` is told to be unknown.
+        """
         with trio.move_on_after(self._visible_seconds_max) as scope:
             await self._broker.wait_current()
         if scope.cancelled_caught:
-            raise NoQuorum(
-                f"this node knows no topic {name!r}, and cannot ask the catalog's leader: ask again, or ask another node"
-            )
-        return self._broker.topic(name)
+            raise NoQuorum(f"this node does not know {what}, and cannot ask the catalog's leader: ask again, or ask another node")
 
     async def _wait(self, name: str, *, present: bool) -> None:
         with trio.move_on_after(self._visible_seconds_max) as scope:
@@ -128,3 +164,9 @@ def _whole_seconds(time: Duration) -> int:
             " without a retention time there is no limit"
         )
     return int(time.seconds)
+
+
+def _has(topic: Topic, partition: int, group_id: int) -> bool:
+    """Whether a caller can be answered by what this node knows. Group ids only grow: of two topics of one name, the one with the
+    larger ids is the newer one, and what a caller has from an older one needs no more asking."""
+    return partition < len(topic.partitions) and topic.partitions[partition].group_id >= group_id

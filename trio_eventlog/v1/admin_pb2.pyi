@@ -30,24 +30,28 @@ class CreateTopicRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
 
 class Topic(_message.Message):
-    __slots__ = ("name", "partitions", "replicas", "retention")
+    __slots__ = ("name", "partitions", "replicas", "retention", "group_ids")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
+    GROUP_IDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     partitions: int
     replicas: int
     retention: Retention
-    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
+    group_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ..., group_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CreateTopicResponse(_message.Message):
-    __slots__ = ("topic", "unopened_partitions")
+    __slots__ = ("topic", "unopened_partitions", "catalog_index")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     UNOPENED_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     topic: Topic
     unopened_partitions: int
-    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., unopened_partitions: _Optional[int] = ...) -> None: ...
+    catalog_index: int
+    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., unopened_partitions: _Optional[int] = ..., catalog_index: _Optional[int] = ...) -> None: ...
 
 class DeleteTopicRequest(_message.Message):
     __slots__ = ("name",)
@@ -56,24 +60,30 @@ class DeleteTopicRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DeleteTopicResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("catalog_index",)
+    CATALOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    catalog_index: int
+    def __init__(self, catalog_index: _Optional[int] = ...) -> None: ...
 
 class ListTopicsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ListTopicsResponse(_message.Message):
-    __slots__ = ("topics",)
+    __slots__ = ("topics", "catalog_index")
     TOPICS_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     topics: _containers.RepeatedCompositeFieldContainer[Topic]
-    def __init__(self, topics: _Optional[_Iterable[_Union[Topic, _Mapping]]] = ...) -> None: ...
+    catalog_index: int
+    def __init__(self, topics: _Optional[_Iterable[_Union[Topic, _Mapping]]] = ..., catalog_index: _Optional[int] = ...) -> None: ...
 
 class DescribeTopicRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "create")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    create: bool
+    def __init__(self, name: _Optional[str] = ..., create: bool = ...) -> None: ...
 
 class PartitionDescription(_message.Message):
     __slots__ = ("partition", "group_id", "leader_id", "replica_ids", "log_start_offset", "high_watermark", "problem")
@@ -94,12 +104,14 @@ class PartitionDescription(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., group_id: _Optional[int] = ..., leader_id: _Optional[str] = ..., replica_ids: _Optional[_Iterable[str]] = ..., log_start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class DescribeTopicResponse(_message.Message):
-    __slots__ = ("topic", "partitions")
+    __slots__ = ("topic", "partitions", "catalog_index")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     topic: Topic
     partitions: _containers.RepeatedCompositeFieldContainer[PartitionDescription]
-    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionDescription, _Mapping]]] = ...) -> None: ...
+    catalog_index: int
+    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionDescription, _Mapping]]] = ..., catalog_index: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ("catalog_only",)

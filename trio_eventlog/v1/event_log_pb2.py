@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trio_eventlog.v1 import records_pb2 as trio__eventlog_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trio_eventlog/v1/event_log.proto\x12\x10trio_eventlog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrio_eventlog/v1/records.proto\"C\n\x0f\x45xpectedVersion\x12\x0f\n\x05\x65xact\x18\x01 \x01(\x04H\x00\x12\x10\n\x06\x65xists\x18\x02 \x01(\x08H\x00\x42\r\n\x0b\x65xpectation\"\x95\x02\n\x0eProduceRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x16\n\tpartition\x18\x02 \x01(\rH\x00\x88\x01\x01\x12)\n\x07records\x18\x03 \x03(\x0b\x32\x18.trio_eventlog.v1.Record\x12&\n\x05\x62\x61tch\x18\x04 \x01(\x0b\x32\x17.trio_eventlog.v1.Batch\x12$\n\x04\x61\x63ks\x18\x05 \x01(\x0e\x32\x16.trio_eventlog.v1.Acks\x12@\n\x10\x65xpected_version\x18\x06 \x01(\x0b\x32!.trio_eventlog.v1.ExpectedVersionH\x01\x88\x01\x01\x42\x0c\n\n_partitionB\x13\n\x11_expected_version\"\x8d\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x35\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32$.trio_eventlog.v1.Error.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x99\x01\n\x0fProduceResponse\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61se_offset\x18\x03 \x01(\x04\x12\x14\n\x0crecord_count\x18\x04 \x01(\r\x12\x11\n\tduplicate\x18\x05 \x01(\x08\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.trio_eventlog.v1.Error\"\x15\n\x06\x46ilter\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"\xeb\x02\n\x0e\x43onsumeRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12.\n\x05start\x18\x04 \x01(\x0e\x32\x1f.trio_eventlog.v1.StartPosition\x12\x33\n\x0fstart_timestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bmax_records\x18\x06 \x01(\r\x12\x11\n\tmax_bytes\x18\x07 \x01(\r\x12+\n\x08max_wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x62\x61tches\x18\t \x01(\x08\x12\x32\n\x0b\x63onsistency\x18\n \x01(\x0e\x32\x1d.trio_eventlog.v1.Consistency\x12(\n\x06\x66ilter\x18\x0b \x01(\x0b\x32\x18.trio_eventlog.v1.Filter\"\x98\x01\n\x0f\x43onsumeResponse\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.trio_eventlog.v1.Record\x12(\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x17.trio_eventlog.v1.Batch\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x04\x12\x18\n\x10log_start_offset\x18\x04 \x01(\x04\"\x13\n\x11GetServersRequest\"\xa5\x01\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tis_leader\x18\x04 \x01(\x08\x12\x30\n\x04tags\x18\x05 \x03(\x0b\x32\".trio_eventlog.v1.Server.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x12PartitionPlacement\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x13\n\x0breplica_ids\x18\x04 \x03(\t\"\x8d\x01\n\x12GetServersResponse\x12)\n\x07servers\x18\x01 \x03(\x0b\x32\x18.trio_eventlog.v1.Server\x12\x38\n\npartitions\x18\x02 \x03(\x0b\x32$.trio_eventlog.v1.PartitionPlacement\x12\x12\n\ncluster_id\x18\x03 \x01(\t*,\n\x04\x41\x63ks\x12\n\n\x06QUORUM\x10\x00\x12\n\n\x06LEADER\x10\x01\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x02*B\n\rStartPosition\x12\n\n\x06OFFSET\x10\x00\x12\r\n\tBEGINNING\x10\x01\x12\x07\n\x03\x45ND\x10\x02\x12\r\n\tTIMESTAMP\x10\x03*.\n\x0b\x43onsistency\x12\r\n\tCOMMITTED\x10\x00\x12\x10\n\x0cLINEARIZABLE\x10\x01\x32\xb5\x03\n\x08\x45ventLog\x12N\n\x07Produce\x12 .trio_eventlog.v1.ProduceRequest\x1a!.trio_eventlog.v1.ProduceResponse\x12X\n\rProduceStream\x12 .trio_eventlog.v1.ProduceRequest\x1a!.trio_eventlog.v1.ProduceResponse(\x01\x30\x01\x12N\n\x07\x43onsume\x12 .trio_eventlog.v1.ConsumeRequest\x1a!.trio_eventlog.v1.ConsumeResponse\x12V\n\rConsumeStream\x12 .trio_eventlog.v1.ConsumeRequest\x1a!.trio_eventlog.v1.ConsumeResponse0\x01\x12W\n\nGetServers\x12#.trio_eventlog.v1.GetServersRequest\x1a$.trio_eventlog.v1.GetServersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trio_eventlog/v1/event_log.proto\x12\x10trio_eventlog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrio_eventlog/v1/records.proto\"C\n\x0f\x45xpectedVersion\x12\x0f\n\x05\x65xact\x18\x01 \x01(\x04H\x00\x12\x10\n\x06\x65xists\x18\x02 \x01(\x08H\x00\x42\r\n\x0b\x65xpectation\"\xa7\x02\n\x0eProduceRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x16\n\tpartition\x18\x02 \x01(\rH\x00\x88\x01\x01\x12)\n\x07records\x18\x03 \x03(\x0b\x32\x18.trio_eventlog.v1.Record\x12&\n\x05\x62\x61tch\x18\x04 \x01(\x0b\x32\x17.trio_eventlog.v1.Batch\x12$\n\x04\x61\x63ks\x18\x05 \x01(\x0e\x32\x16.trio_eventlog.v1.Acks\x12@\n\x10\x65xpected_version\x18\x06 \x01(\x0b\x32!.trio_eventlog.v1.ExpectedVersionH\x01\x88\x01\x01\x12\x10\n\x08group_id\x18\x07 \x01(\x04\x42\x0c\n\n_partitionB\x13\n\x11_expected_version\"\x8d\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x35\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32$.trio_eventlog.v1.Error.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x99\x01\n\x0fProduceResponse\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61se_offset\x18\x03 \x01(\x04\x12\x14\n\x0crecord_count\x18\x04 \x01(\r\x12\x11\n\tduplicate\x18\x05 \x01(\x08\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.trio_eventlog.v1.Error\"\x15\n\x06\x46ilter\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"\xfd\x02\n\x0e\x43onsumeRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12.\n\x05start\x18\x04 \x01(\x0e\x32\x1f.trio_eventlog.v1.StartPosition\x12\x33\n\x0fstart_timestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bmax_records\x18\x06 \x01(\r\x12\x11\n\tmax_bytes\x18\x07 \x01(\r\x12+\n\x08max_wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x62\x61tches\x18\t \x01(\x08\x12\x32\n\x0b\x63onsistency\x18\n \x01(\x0e\x32\x1d.trio_eventlog.v1.Consistency\x12(\n\x06\x66ilter\x18\x0b \x01(\x0b\x32\x18.trio_eventlog.v1.Filter\x12\x10\n\x08group_id\x18\x0c \x01(\x04\"\xaa\x01\n\x0f\x43onsumeResponse\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.trio_eventlog.v1.Record\x12(\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x17.trio_eventlog.v1.Batch\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x04\x12\x18\n\x10log_start_offset\x18\x04 \x01(\x04\x12\x10\n\x08group_id\x18\x05 \x01(\x04\"\x13\n\x11GetServersRequest\"\xa5\x01\n\x06Server\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tis_leader\x18\x04 \x01(\x08\x12\x30\n\x04tags\x18\x05 \x03(\x0b\x32\".trio_eventlog.v1.Server.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\x12PartitionPlacement\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x13\n\x0breplica_ids\x18\x04 \x03(\t\x12\x10\n\x08group_id\x18\x05 \x01(\x04\"\xa4\x01\n\x12GetServersResponse\x12)\n\x07servers\x18\x01 \x03(\x0b\x32\x18.trio_eventlog.v1.Server\x12\x38\n\npartitions\x18\x02 \x03(\x0b\x32$.trio_eventlog.v1.PartitionPlacement\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x15\n\rcatalog_index\x18\x04 \x01(\x04*,\n\x04\x41\x63ks\x12\n\n\x06QUORUM\x10\x00\x12\n\n\x06LEADER\x10\x01\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x02*B\n\rStartPosition\x12\n\n\x06OFFSET\x10\x00\x12\r\n\tBEGINNING\x10\x01\x12\x07\n\x03\x45ND\x10\x02\x12\r\n\tTIMESTAMP\x10\x03*.\n\x0b\x43onsistency\x12\r\n\tCOMMITTED\x10\x00\x12\x10\n\x0cLINEARIZABLE\x10\x01\x32\xb5\x03\n\x08\x45ventLog\x12N\n\x07Produce\x12 .trio_eventlog.v1.ProduceRequest\x1a!.trio_eventlog.v1.ProduceResponse\x12X\n\rProduceStream\x12 .trio_eventlog.v1.ProduceRequest\x1a!.trio_eventlog.v1.ProduceResponse(\x01\x30\x01\x12N\n\x07\x43onsume\x12 .trio_eventlog.v1.ConsumeRequest\x1a!.trio_eventlog.v1.ConsumeResponse\x12V\n\rConsumeStream\x12 .trio_eventlog.v1.ConsumeRequest\x1a!.trio_eventlog.v1.ConsumeResponse0\x01\x12W\n\nGetServers\x12#.trio_eventlog.v1.GetServersRequest\x1a$.trio_eventlog.v1.GetServersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,38 +38,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERROR_DETAILSENTRY']._serialized_options = b'8\001'
   _globals['_SERVER_TAGSENTRY']._loaded_options = None
   _globals['_SERVER_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_ACKS']._serialized_start=1773
-  _globals['_ACKS']._serialized_end=1817
-  _globals['_STARTPOSITION']._serialized_start=1819
-  _globals['_STARTPOSITION']._serialized_end=1885
-  _globals['_CONSISTENCY']._serialized_start=1887
-  _globals['_CONSISTENCY']._serialized_end=1933
+  _globals['_ACKS']._serialized_start=1868
+  _globals['_ACKS']._serialized_end=1912
+  _globals['_STARTPOSITION']._serialized_start=1914
+  _globals['_STARTPOSITION']._serialized_end=1980
+  _globals['_CONSISTENCY']._serialized_start=1982
+  _globals['_CONSISTENCY']._serialized_end=2028
   _globals['_EXPECTEDVERSION']._serialized_start=151
   _globals['_EXPECTEDVERSION']._serialized_end=218
   _globals['_PRODUCEREQUEST']._serialized_start=221
-  _globals['_PRODUCEREQUEST']._serialized_end=498
-  _globals['_ERROR']._serialized_start=501
-  _globals['_ERROR']._serialized_end=642
-  _globals['_ERROR_DETAILSENTRY']._serialized_start=596
-  _globals['_ERROR_DETAILSENTRY']._serialized_end=642
-  _globals['_PRODUCERESPONSE']._serialized_start=645
-  _globals['_PRODUCERESPONSE']._serialized_end=798
-  _globals['_FILTER']._serialized_start=800
-  _globals['_FILTER']._serialized_end=821
-  _globals['_CONSUMEREQUEST']._serialized_start=824
-  _globals['_CONSUMEREQUEST']._serialized_end=1187
-  _globals['_CONSUMERESPONSE']._serialized_start=1190
-  _globals['_CONSUMERESPONSE']._serialized_end=1342
-  _globals['_GETSERVERSREQUEST']._serialized_start=1344
-  _globals['_GETSERVERSREQUEST']._serialized_end=1363
-  _globals['_SERVER']._serialized_start=1366
-  _globals['_SERVER']._serialized_end=1531
-  _globals['_SERVER_TAGSENTRY']._serialized_start=1488
-  _globals['_SERVER_TAGSENTRY']._serialized_end=1531
-  _globals['_PARTITIONPLACEMENT']._serialized_start=1533
-  _globals['_PARTITIONPLACEMENT']._serialized_end=1627
-  _globals['_GETSERVERSRESPONSE']._serialized_start=1630
-  _globals['_GETSERVERSRESPONSE']._serialized_end=1771
-  _globals['_EVENTLOG']._serialized_start=1936
-  _globals['_EVENTLOG']._serialized_end=2373
+  _globals['_PRODUCEREQUEST']._serialized_end=516
+  _globals['_ERROR']._serialized_start=519
+  _globals['_ERROR']._serialized_end=660
+  _globals['_ERROR_DETAILSENTRY']._serialized_start=614
+  _globals['_ERROR_DETAILSENTRY']._serialized_end=660
+  _globals['_PRODUCERESPONSE']._serialized_start=663
+  _globals['_PRODUCERESPONSE']._serialized_end=816
+  _globals['_FILTER']._serialized_start=818
+  _globals['_FILTER']._serialized_end=839
+  _globals['_CONSUMEREQUEST']._serialized_start=842
+  _globals['_CONSUMEREQUEST']._serialized_end=1223
+  _globals['_CONSUMERESPONSE']._serialized_start=1226
+  _globals['_CONSUMERESPONSE']._serialized_end=1396
+  _globals['_GETSERVERSREQUEST']._serialized_start=1398
+  _globals['_GETSERVERSREQUEST']._serialized_end=1417
+  _globals['_SERVER']._serialized_start=1420
+  _globals['_SERVER']._serialized_end=1585
+  _globals['_SERVER_TAGSENTRY']._serialized_start=1542
+  _globals['_SERVER_TAGSENTRY']._serialized_end=1585
+  _globals['_PARTITIONPLACEMENT']._serialized_start=1587
+  _globals['_PARTITIONPLACEMENT']._serialized_end=1699
+  _globals['_GETSERVERSRESPONSE']._serialized_start=1702
+  _globals['_GETSERVERSRESPONSE']._serialized_end=1866
+  _globals['_EVENTLOG']._serialized_start=2031
+  _globals['_EVENTLOG']._serialized_end=2468
 # @@protoc_insertion_point(module_scope)

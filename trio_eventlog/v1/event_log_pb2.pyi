@@ -48,20 +48,22 @@ class ExpectedVersion(_message.Message):
     def __init__(self, exact: _Optional[int] = ..., exists: bool = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
-    __slots__ = ("topic", "partition", "records", "batch", "acks", "expected_version")
+    __slots__ = ("topic", "partition", "records", "batch", "acks", "expected_version", "group_id")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     ACKS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     records: _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]
     batch: _records_pb2.Batch
     acks: Acks
     expected_version: ExpectedVersion
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., records: _Optional[_Iterable[_Union[_records_pb2.Record, _Mapping]]] = ..., batch: _Optional[_Union[_records_pb2.Batch, _Mapping]] = ..., acks: _Optional[_Union[Acks, str]] = ..., expected_version: _Optional[_Union[ExpectedVersion, _Mapping]] = ...) -> None: ...
+    group_id: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., records: _Optional[_Iterable[_Union[_records_pb2.Record, _Mapping]]] = ..., batch: _Optional[_Union[_records_pb2.Batch, _Mapping]] = ..., acks: _Optional[_Union[Acks, str]] = ..., expected_version: _Optional[_Union[ExpectedVersion, _Mapping]] = ..., group_id: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "details")
@@ -103,7 +105,7 @@ class Filter(_message.Message):
     def __init__(self, key: _Optional[bytes] = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
-    __slots__ = ("topic", "partition", "offset", "start", "start_timestamp", "max_records", "max_bytes", "max_wait", "batches", "consistency", "filter")
+    __slots__ = ("topic", "partition", "offset", "start", "start_timestamp", "max_records", "max_bytes", "max_wait", "batches", "consistency", "filter", "group_id")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +117,7 @@ class ConsumeRequest(_message.Message):
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     offset: int
@@ -126,19 +129,22 @@ class ConsumeRequest(_message.Message):
     batches: bool
     consistency: Consistency
     filter: Filter
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., start: _Optional[_Union[StartPosition, str]] = ..., start_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., batches: bool = ..., consistency: _Optional[_Union[Consistency, str]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
+    group_id: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., start: _Optional[_Union[StartPosition, str]] = ..., start_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., batches: bool = ..., consistency: _Optional[_Union[Consistency, str]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., group_id: _Optional[int] = ...) -> None: ...
 
 class ConsumeResponse(_message.Message):
-    __slots__ = ("records", "batches", "high_watermark", "log_start_offset")
+    __slots__ = ("records", "batches", "high_watermark", "log_start_offset", "group_id")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     HIGH_WATERMARK_FIELD_NUMBER: _ClassVar[int]
     LOG_START_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]
     batches: _containers.RepeatedCompositeFieldContainer[_records_pb2.Batch]
     high_watermark: int
     log_start_offset: int
-    def __init__(self, records: _Optional[_Iterable[_Union[_records_pb2.Record, _Mapping]]] = ..., batches: _Optional[_Iterable[_Union[_records_pb2.Batch, _Mapping]]] = ..., high_watermark: _Optional[int] = ..., log_start_offset: _Optional[int] = ...) -> None: ...
+    group_id: int
+    def __init__(self, records: _Optional[_Iterable[_Union[_records_pb2.Record, _Mapping]]] = ..., batches: _Optional[_Iterable[_Union[_records_pb2.Batch, _Mapping]]] = ..., high_watermark: _Optional[int] = ..., log_start_offset: _Optional[int] = ..., group_id: _Optional[int] = ...) -> None: ...
 
 class GetServersRequest(_message.Message):
     __slots__ = ()
@@ -166,23 +172,27 @@ class Server(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., is_leader: bool = ..., tags: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PartitionPlacement(_message.Message):
-    __slots__ = ("topic", "partition", "leader_id", "replica_ids")
+    __slots__ = ("topic", "partition", "leader_id", "replica_ids", "group_id")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     REPLICA_IDS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     leader_id: str
     replica_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., leader_id: _Optional[str] = ..., replica_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    group_id: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., leader_id: _Optional[str] = ..., replica_ids: _Optional[_Iterable[str]] = ..., group_id: _Optional[int] = ...) -> None: ...
 
 class GetServersResponse(_message.Message):
-    __slots__ = ("servers", "partitions", "cluster_id")
+    __slots__ = ("servers", "partitions", "cluster_id", "catalog_index")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     partitions: _containers.RepeatedCompositeFieldContainer[PartitionPlacement]
     cluster_id: str
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., partitions: _Optional[_Iterable[_Union[PartitionPlacement, _Mapping]]] = ..., cluster_id: _Optional[str] = ...) -> None: ...
+    catalog_index: int
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., partitions: _Optional[_Iterable[_Union[PartitionPlacement, _Mapping]]] = ..., cluster_id: _Optional[str] = ..., catalog_index: _Optional[int] = ...) -> None: ...
