@@ -649,6 +649,53 @@ async def test_the_limit_of_inbound_links(autojump_clock: trio.testing.MockClock
         assert n1.of_kind(PeerReset)
 
 
+async def test_links_of_strangers_make_room(autojump_clock: trio.testing.MockClock) -> None:
+    """Those that carry nothing are dropped first, the oldest of them; who has proved to be a node keeps his."""
+    async with open_nodes() as nodes:
+        n1 = await nodes.start(1, LinkSettings(inbound_links_max=3))
+        n1.transport._trusts = lambda inbound: inbound.hello.node_id < 10
+        (real, *strangers, newcomer) = [await nodes.start(number) for number in (2, 11, 12, 13, 14, 3)]
+        for node in (real, *strangers, newcomer):
+            node.transport.set_peer(NodeId(1), "n1:8400")
+            await node.wait(lambda node=node: node.of_kind(PeerConnected))  # type: ignore[misc]
+        assert next(iter(n1.transport._inbound)) == 2
+        assert [*n1.transport._inbound][-1] == 3
+        for node in (real, newcomer):
+            assert node.transport.send(NodeId(1), frame(b"x"), Lane.URGENT)
+        await n1.wait(lambda: {sender for sender, *_ in n1.received} == {2, 3})
+        assert strangers[-1].transport.send(NodeId(1), frame(b"y"), Lane.URGENT) in (True, False)
+        await trio.sleep(1)
+        assert {sender for sender, *_ in n1.received} == {2, 3}
+        assert set(n1.transport._epochs) <= {2, 3, 11, 12, 13, 14}
+
+
+async def test_a_node_that_is_connected_is_not_pushed_out_by_its_id(autojump_clock: trio.testing.MockClock) -> None:
+    """Somebody else dials with it and says that he is elsewhere: he is refused as long as the node is there."""
+    async with open_nodes() as nodes:
+        (n1, n2) = await connected_pair(nodes)
+        assert n2.transport.send(NodeId(1), frame(b"first"), Lane.URGENT)
+        await n1.wait(lambda: n1.received)
+        inbound = n1.transport._inbound[NodeId(2)]
+        rogue = await nodes.start(9, hello=other_hello(2, address="n9:8400"))
+        rogue.transport.set_peer(NodeId(1), "n1:8400")
+        await rogue.wait(lambda: rogue.of_kind(PeerRefused))
+        assert rogue.of_kind(PeerRefused)[0].code == RefusedCode.BUSY
+        assert "is connected at n2:8400" in rogue.of_kind(PeerRefused)[0].text
+        assert n1.transport._inbound[NodeId(2)] is inbound
+        await nodes.crash(2)
+        await rogue.wait(lambda: rogue.of_kind(PeerConnected))
+
+
+async def test_a_link_says_anew_who_we_are(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_nodes() as nodes:
+        (n1, n2) = await connected_pair(nodes)
+        n1.hello = other_hello(1, cluster_id=ClusterId(4))
+        n1.transport.renew_links()
+        await n2.wait(lambda: n2.transport._inbound[NodeId(1)].hello.cluster_id == 4)
+        await trio.sleep(1)
+        assert not n2.of_kind(PeerReset), "it was meant"
+
+
 async def raw_peer(nodes: Nodes, first: bytes) -> trio.abc.Stream:
     """A connection to n1 that has sent `first`."""
     stream = await nodes.network.host("rogue").open_stream("n1:8400")

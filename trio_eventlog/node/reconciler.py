@@ -476,14 +476,19 @@ class Reconciler:
         """A peer whose address nobody has told us: another peer may know it."""
         nodes = {node_id for replica in self._replicas.all() for node_id in replica.status().configuration.nodes}
         missing = nodes - self._surroundings.members().keys() - {self._node_id}
-        leader_id = self._replicas.catalog.leader_id
-        if not missing or leader_id in (NOBODY, self._node_id) or not self._surroundings.is_connected(leader_id):
+        if not missing:
+            return
+        asked = self._replicas.catalog.leader_id
+        if asked in (NOBODY, self._node_id) or not self._surroundings.is_connected(asked):
+            # Nobody leads us: perhaps we were removed, and those that could say so are the ones that we miss.
+            asked = min(nodes & self._surroundings.members().keys(), default=NOBODY)
+        if asked == NOBODY:
             return
         with trio.move_on_after(self._settings.answer_seconds_max):
             try:
-                self._meet((await self._surroundings.ask(leader_id, False)).peers)
+                self._meet((await self._surroundings.ask(asked, False)).peers)
             except EventLogError as error:
-                logger.debug("node %s does not say whom it knows: %s", format_id(leader_id), error)
+                logger.debug("node %s does not say whom it knows: %s", format_id(asked), error)
 
     def _meet(self, peers: Mapping[NodeId, str]) -> None:
         known = self._surroundings.members()
