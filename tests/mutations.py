@@ -281,6 +281,30 @@ MUTATIONS = (
         "    if whole_frame_bytes(tail) and tail[12] == 1:\n",
     ),
     Mutation(
+        "a control entry of a partition is skipped",
+        "trio_eventlog/node/appliers.py",
+        "            if frame.kind is EntryKind.CONTROL:\n                raise",
+        "            if False:\n                raise",
+    ),
+    Mutation(
+        "a replica that cannot apply campaigns",
+        "trio_eventlog/raft/node.py",
+        "        elif self._confined_because:\n            refusal = self._confined_because\n",
+        "",
+    ),
+    Mutation(
+        "a replica that cannot apply keeps others from electing",
+        "trio_eventlog/raft/node.py",
+        "                if not self._campaign_if_possible() and self._confined_because:\n",
+        "                if not self._campaign_if_possible() and False:\n",
+    ),
+    Mutation(
+        "the feature level rises without those who do not answer",
+        "trio_eventlog/node/reconciler.py",
+        "            level = min(level, report.feature_level if report is not None else 0)\n",
+        "            level = min(level, report.feature_level if report is not None else level)\n",
+    ),
+    Mutation(
         "a committed command out of bounds ends the node",
         "trio_eventlog/node/appliers.py",
         "            self._machine.skip(frame.index)\n            return InvalidArgument(",

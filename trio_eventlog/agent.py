@@ -36,6 +36,7 @@ from trio_eventlog.gossip.events import KeysChanged
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.http.server import answer_probe, health_handler, probe_head, serve_http
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NOBODY, GroupId, NodeId, format_id, new_node_id
+from trio_eventlog.machine.catalog import FEATURE_LEVEL
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.discovery import (
     DiscoveryEvent,
@@ -128,6 +129,7 @@ class Surroundings:
         rng: for ids, jitter and election timeouts.
         now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
         protocol_versions: of peer links: the oldest and the newest that the node says it speaks. Simulated upgrades say others.
+        feature_level: the highest that the node says it speaks. Simulated upgrades say others.
         descriptors_max: how many files and connections may be open. None: what the process is allowed.
     """
 
@@ -138,6 +140,7 @@ class Surroundings:
     rng: random.Random = attrs.field(factory=random.SystemRandom)
     now_ns: Callable[[], int] = time.time_ns
     protocol_versions: tuple[int, int] = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
+    feature_level: int = FEATURE_LEVEL
     descriptors_max: int | None = None
 
 
@@ -264,6 +267,7 @@ class Node:
             rng=rng,
             on_removed=self._removed.set,
             on_deleted=self._forget_group,
+            feature_level=surroundings.feature_level,
         )
         self.broker = Broker(self._replicas)
         rpc = part_settings.rpc(settings)
@@ -346,6 +350,9 @@ class Node:
         """
         if self._stopping.is_set():
             return "the node is stopping"
+        for replica in self._replicas.all():
+            if replica.stopped_because:
+                return f"{replica.name}: {replica.stopped_because}"
         if not self._ready.is_set():
             reason = f": {self._forming.waits_for}" if self._forming.waits_for else ""
             return f"the node has not found a cluster with a leader yet{reason}"
@@ -402,6 +409,8 @@ class Node:
             cluster_id=format_id(self._directory.cluster_id),
             cluster_name=self._settings.cluster_name,
             version=VERSION,
+            feature_level=self._replicas.feature_level,
+            cluster_feature_level=self._replicas.machine.feature_level,
         )
         places = {CATALOG_GROUP: ("", 0)} | {
             partition.group_id: (topic.name, number)
@@ -436,6 +445,9 @@ class Node:
             response.warnings.append(exposure)
         if warning := self._removal.warning(self._catalog_voters):
             response.warnings.append(warning)
+        response.warnings.extend(
+            f"{replica.name}: {replica.stopped_because}" for replica in self._replicas.all() if replica.stopped_because
+        )
         response.warnings.extend([NO_GOSSIP] if self._gossip is None else self._gossip.warnings())
         return response
 

@@ -10,11 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import trio_eventlog
-from trio_eventlog.codec.catalog import decode_command, encode_command
+from trio_eventlog.codec.catalog import COMMANDS, decode_command, encode_command
 from trio_eventlog.codec.entry import EntryKind, encode_entry
 from trio_eventlog.errors import CodecError, EventLogError, InvalidArgument, NewerRelease, TopicExists, TopicNotFound
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import (
+    FEATURE_LEVEL_MAX,
     NODES_MAX,
     PARTITIONS_MAX,
     CatalogMachine,
@@ -23,6 +24,7 @@ from trio_eventlog.machine.catalog import (
     CreateTopic,
     DeleteTopic,
     DrainNode,
+    RaiseFeatureLevel,
     RegisterNode,
     RemoveNode,
     Result,
@@ -160,6 +162,7 @@ EVERY_COMMAND: tuple[Command, ...] = (
     RegisterNode(node_id=NodeId(1 << 63), name="n1"),
     DrainNode(node_id=NodeId(2)),
     RemoveNode(node_id=NodeId(3)),
+    RaiseFeatureLevel(level=1),
 )
 
 
@@ -182,6 +185,8 @@ def test_golden_bytes() -> None:
     assert encode_command(EVERY_COMMAND[3]) == b'{"command":"register_node","name":"n1","node":9223372036854775808}'
     assert encode_command(EVERY_COMMAND[4]) == b'{"command":"drain_node","node":2}'
     assert encode_command(EVERY_COMMAND[5]) == b'{"command":"remove_node","node":3}'
+    assert encode_command(EVERY_COMMAND[6]) == b'{"command":"raise_feature_level","level":1}'
+    assert len(EVERY_COMMAND) == len(COMMANDS) == 7
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: repr(v).encode()))
@@ -222,7 +227,7 @@ class Replica:
 
     def __init__(self) -> None:
         self.machine = CatalogMachine()
-        self.applier = CatalogApplier(self.machine, lambda command, outcome: None)
+        self.applier = CatalogApplier(self.machine, lambda command, outcome: None, FEATURE_LEVEL_MAX)
         self.apply(encode_command(create()))
 
     def apply(self, payload: bytes) -> object:
@@ -232,7 +237,7 @@ class Replica:
     @property
     def state(self) -> object:
         machine = self.machine
-        return machine.applied_index, machine.topics, machine.next_group_id, machine.nodes, machine.removed
+        return machine.applied_index, machine.topics, machine.next_group_id, machine.nodes, machine.removed, machine.feature_level
 
 
 @settings(max_examples=500)

@@ -5,9 +5,9 @@ import pytest
 from tests.node.rig import data, no_op
 from trio_eventlog.codec.catalog import encode_command
 from trio_eventlog.codec.entry import encode_entry
-from trio_eventlog.errors import DamagedData, TopicExists
+from trio_eventlog.errors import NewerRelease, TopicExists
 from trio_eventlog.ids import NodeId
-from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, DeleteTopic, Outcome, Topic
+from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, DeleteTopic, Outcome, RaiseFeatureLevel, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import CatalogApplier, PartitionApplier
 from trio_eventlog.node.proposals import Appended
@@ -40,12 +40,24 @@ def test_entries_are_applied_in_order_each_once() -> None:
         applier.apply(data(1, 2, 5, b"a"))
 
 
-def test_a_committed_entry_that_is_no_batch_ends_the_node() -> None:
-    """Going on would make this replica differ from the others."""
-    applier = PartitionApplier(PartitionMachine(5, 10), Watermark())
-    frame = encode_entry(EntryKind.DATA, term=1, index=1, base_offset=0, record_count=1, payload=b"short")
-    with pytest.raises(DamagedData, match="entry 1"):
-        applier.apply(frame)
+@pytest.mark.parametrize("payload", [b"short", b"", b"\xff" * 31, b"\xff" * 200, bytes(32)])
+def test_a_committed_entry_that_holds_no_readable_batch_ends_nothing(payload: bytes) -> None:
+    """It has its place and its offsets, on every replica alike; who reads it is told. It would end every node, at each start."""
+    machine, watermark = PartitionMachine(5, 10), Watermark()
+    applier = PartitionApplier(machine, watermark)
+    frame = encode_entry(EntryKind.DATA, term=1, index=1, base_offset=0, record_count=3, payload=payload)
+    assert applier.apply(frame) == Appended(0, 3)
+    assert applier.apply(data(1, 2, 3, b"a")) == Appended(3, 1)
+    assert (watermark.value, machine.applied_index) == (4, 2)
+
+
+def test_a_control_entry_of_a_partition_is_of_a_newer_release() -> None:
+    """This release writes none. Skipped, the replica would differ from those that know it."""
+    machine, watermark = PartitionMachine(5, 10), Watermark()
+    applier = PartitionApplier(machine, watermark)
+    with pytest.raises(NewerRelease, match="control entry"):
+        applier.apply(control(1, b"{}"))  # type: ignore[arg-type]
+    assert machine.applied_index == 0
 
 
 def control(index: int, payload: bytes) -> object:
@@ -67,8 +79,23 @@ def test_commands_of_the_catalog_and_their_refusals_are_told() -> None:
     assert told[2] == (DeleteTopic(name="t"), created)
 
 
-def test_a_command_that_is_not_understood_ends_the_node() -> None:
-    """A newer release may have written it."""
-    applier = CatalogApplier(CatalogMachine(), lambda command, outcome: None)
-    with pytest.raises(DamagedData, match="not understood"):
-        applier.apply(control(1, b'{"command":"set_quota"}'))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"command":"set_quota"}', b'{"command":"drain_node","node":2,"until":7}', b'{"command":"raise_feature_level","level":2}'],
+)
+def test_a_command_of_a_newer_release_is_neither_skipped_nor_refused(payload: bytes) -> None:
+    """The machine stays before it, and so it can be applied after an upgrade."""
+    machine = CatalogMachine()
+    applier = CatalogApplier(machine, lambda command, outcome: None, feature_level=1)
+    with pytest.raises(NewerRelease):
+        applier.apply(control(1, payload))  # type: ignore[arg-type]
+    assert (machine.applied_index, machine.feature_level) == (0, 1)
+
+
+def test_the_feature_level_never_falls() -> None:
+    """A level proposed twice, or late, changes nothing."""
+    machine = CatalogMachine()
+    applier = CatalogApplier(machine, lambda command, outcome: None, feature_level=3)
+    for index, level in enumerate((2, 3, 1, 2), 1):
+        applier.apply(control(index, encode_command(RaiseFeatureLevel(level=level))))  # type: ignore[arg-type]
+    assert machine.feature_level == 3

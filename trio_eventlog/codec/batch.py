@@ -165,6 +165,15 @@ def entry_batch(frame: EntryFrame) -> Batch:
     )
 
 
+def batch_producer(frame: EntryFrame) -> tuple[int, int, int]:
+    """Producer id, epoch and base sequence of the batch in a DATA entry. Zeros when there is no room for them."""
+    payload = frame.payload
+    if len(payload) < HEAD.size:
+        return 0, 0, 0
+    _, _, _, epoch, producer_id, base_sequence, _, _ = HEAD.unpack_from(payload)
+    return producer_id, epoch, base_sequence
+
+
 def stamp(batch: Batch, *, producer_id: int, producer_epoch: int, base_sequence: int) -> Batch:
     """The same batch as an idempotent producer sends it."""
     return attrs.evolve(batch, producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=base_sequence)

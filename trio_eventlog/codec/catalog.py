@@ -10,7 +10,16 @@ from typing import Any
 import attrs
 
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
-from trio_eventlog.machine.catalog import Command, CreateTopic, DeleteTopic, DrainNode, RegisterNode, RemoveNode, SetReplicas
+from trio_eventlog.machine.catalog import (
+    Command,
+    CreateTopic,
+    DeleteTopic,
+    DrainNode,
+    RaiseFeatureLevel,
+    RegisterNode,
+    RemoveNode,
+    SetReplicas,
+)
 
 COMMANDS: dict[str, type[Command]] = {
     "create_topic": CreateTopic,
@@ -19,7 +28,10 @@ COMMANDS: dict[str, type[Command]] = {
     "register_node": RegisterNode,
     "drain_node": DrainNode,
     "remove_node": RemoveNode,
+    "raise_feature_level": RaiseFeatureLevel,
 }
+LEVELS: dict[type[Command], int] = dict.fromkeys(COMMANDS.values(), 1)
+"""The feature level from which on each may be proposed."""
 _KEYS = {"partition_count": "partitions", "group_id": "group", "node_id": "node"}
 """Fields that are called differently in the log."""
 

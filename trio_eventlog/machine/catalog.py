@@ -29,6 +29,10 @@ RETENTION_SECONDS_MAX = (1 << 63) - 1
 NODE_NAME_BYTES_MAX = 4096
 """In UTF-8. Hellos carry less; this is what bounds a single node, which sends none."""
 
+FEATURE_LEVEL = 1
+"""The highest level that this release speaks. A release that adds a kind of command, or of entry, takes the next one for it."""
+FEATURE_LEVEL_MAX = (1 << 16) - 1
+
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
@@ -172,6 +176,16 @@ class RemoveNode:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class RaiseFeatureLevel:
+    """Every node speaks this level: what belongs to it may be proposed from here on. It never falls.
+
+    A node that does not speak it (it was away, or went back to an older release) stops applying here, where it is told why.
+    """
+
+    level: int = attrs.field(validator=_whole(1, FEATURE_LEVEL_MAX))
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class CatalogNode:
     """A node as the catalog knows it."""
 
@@ -180,8 +194,15 @@ class CatalogNode:
     is_draining: bool = False
 
 
-Command = CreateTopic | DeleteTopic | SetReplicas | RegisterNode | DrainNode | RemoveNode
-Result = Topic | CatalogNode
+@attrs.frozen(slots=True)
+class FeatureLevel:
+    """What the cluster speaks."""
+
+    level: int
+
+
+Command = CreateTopic | DeleteTopic | SetReplicas | RegisterNode | DrainNode | RemoveNode | RaiseFeatureLevel
+Result = Topic | CatalogNode | FeatureLevel
 Outcome = Result | EventLogError
 
 
@@ -192,6 +213,7 @@ class CatalogMachine:
     next_group_id: what the next partition's group is called; never reused.
     nodes: those that may carry partitions, and those that are being drained.
     removed: the tombstones. They only grow: an id is 8 bytes and a cluster loses a node now and then.
+    feature_level: commands and entries of a higher one are not proposed. Never falls.
     """
 
     def __init__(self) -> None:
@@ -200,6 +222,7 @@ class CatalogMachine:
         self.next_group_id = GroupId(1)
         self.nodes: dict[NodeId, CatalogNode] = {}
         self.removed: dict[NodeId, CatalogNode] = {}
+        self.feature_level = 1
 
     def apply(self, index: int, command: Command) -> Outcome:
         """The result, or the error that the proposer is to see. Never raises for what a client may send."""
@@ -218,6 +241,9 @@ class CatalogMachine:
                     return self._drain(command)
                 case RemoveNode():
                     return self._remove(command)
+                case RaiseFeatureLevel():
+                    self.feature_level = max(self.feature_level, command.level)
+                    return FeatureLevel(self.feature_level)
         except EventLogError as error:
             return error
 

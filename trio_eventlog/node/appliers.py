@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from trio_eventlog.codec.batch import entry_batch
+from trio_eventlog.codec.batch import batch_producer
 from trio_eventlog.codec.catalog import decode_command
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.errors import CodecError, DamagedData, InvalidArgument, NewerRelease
-from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome
+from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
+from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, Command, Outcome, RaiseFeatureLevel
 from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine
 from trio_eventlog.machine.producers import ProducerTable
 from trio_eventlog.node.proposals import Appended
@@ -29,8 +29,11 @@ class Applier(Protocol):
     def apply(self, frame: EntryFrame) -> object:
         """Take the next committed entry. Returns what its proposer is to be told: a result or an EventLogError.
 
-        Whatever a proposer may have put into an entry has an outcome here. What is raised ends the node, now and at every start
-        again, and the other replicas with it.
+        Whatever a proposer may have put into an entry has an outcome here. Anything else than NewerRelease that is raised ends the
+        node, now and at every start again, and the other replicas with it.
+
+        Raises:
+            NewerRelease: only a newer release knows what to do with it. Nothing has changed; nothing behind it may be applied.
         """
         ...
 
@@ -48,21 +51,14 @@ class PartitionApplier:
 
     def apply(self, frame: EntryFrame) -> Appended | None:
         if frame.kind is not EntryKind.DATA:
+            if frame.kind is EntryKind.CONTROL:
+                raise NewerRelease("a control entry in a partition")
             self._machine.skip(frame.index)
             return None
-        try:
-            batch = entry_batch(frame)
-        except CodecError as error:
-            raise DamagedData(f"committed entry {frame.index} holds no batch: {error}") from error
+        # Whether the payload can be read is for readers to find out; the machine takes any, or one bad batch would end every node.
+        producer_id, producer_epoch, base_sequence = batch_producer(frame)
         self._machine.apply_batch(
-            AppliedBatch(
-                frame.index,
-                frame.base_offset,
-                frame.record_count,
-                batch.producer_id,
-                batch.producer_epoch,
-                batch.base_sequence,
-            )
+            AppliedBatch(frame.index, frame.base_offset, frame.record_count, producer_id, producer_epoch, base_sequence)
         )
         self._watermark.advance(self._machine.high_watermark)
         return Appended(frame.base_offset, frame.record_count)
@@ -73,11 +69,15 @@ class CatalogApplier:
 
     Args:
         on_applied: told of every command and its outcome, in order, on every replica.
+        feature_level: the highest that this node speaks.
     """
 
-    def __init__(self, machine: CatalogMachine, on_applied: Callable[[Command, Outcome], None]) -> None:
+    def __init__(
+        self, machine: CatalogMachine, on_applied: Callable[[Command, Outcome], None], feature_level: int = FEATURE_LEVEL
+    ) -> None:
         self._machine = machine
         self._on_applied = on_applied
+        self._feature_level = feature_level
 
     @property
     def producers(self) -> None:
@@ -89,15 +89,16 @@ class CatalogApplier:
             return None
         try:
             command = decode_command(frame.payload)
-        except NewerRelease as error:
-            # Going on without it would make this replica differ from the others.
-            raise DamagedData(f"committed catalog entry {frame.index} is not understood: {error}") from error
+        except NewerRelease:
+            raise
         except CodecError as error:
             # It is committed, so every replica has it, and refuses it alike, at every start again. `encode_command` lets none
             # through; releases that did not look have.
             logger.error("committed catalog entry %d changes nothing, on every replica alike: %s", frame.index, error)
             self._machine.skip(frame.index)
             return InvalidArgument(f"the command cannot be carried out: {error}")
+        if isinstance(command, RaiseFeatureLevel) and command.level > self._feature_level:
+            raise NewerRelease(f"the cluster speaks feature level {command.level}, this release {self._feature_level}")
         outcome = self._machine.apply(frame.index, command)
         self._on_applied(command, outcome)
         return outcome

@@ -24,7 +24,7 @@ import trio
 from trio_eventlog.bounds import OFFSET_MAX
 from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
-from trio_eventlog.errors import DiskFull, EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
+from trio_eventlog.errors import DiskFull, EventLogError, NewerRelease, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
@@ -44,6 +44,7 @@ from trio_eventlog.raft import (
     HardState,
     Message,
     MessageType,
+    NewerLayout,
     ProposalDropped,
     ProposedEntry,
     ProtocolError,
@@ -205,6 +206,7 @@ class RaftDriver:
         self._scopes: dict[trio.CancelScope, NodeId] = {}
         self._applied_moved = Watermark()
         self._counters = Counter[str]()
+        self._stopped_because = ""
         self._refusal_lines = LineLimit()
         self._nursery: trio.Nursery | None = None
 
@@ -223,6 +225,11 @@ class RaftDriver:
     def entries_behind(self) -> int:
         """Entries that are committed, as far as this node has heard, and not applied here."""
         return max(self._told_commit_index, self._core.commit_index) - self._applied_index
+
+    @property
+    def stopped_because(self) -> str:
+        """Why nothing is applied here any more; "" while something is."""
+        return self._stopped_because
 
     def status(self) -> Status:
         return self._core.status()
@@ -364,6 +371,16 @@ class RaftDriver:
     async def wait_applied(self, index: int) -> None:
         """Until the machine has taken the entry at `index`. Raises the error of `close`."""
         await self._applied_moved.wait_at_least(index)
+
+    async def has_applied(self, index: int) -> bool:
+        """Wait until the machine has taken the entry at `index`. False: it has stopped before. Raises the error of `close`."""
+        try:
+            await self.wait_applied(index)
+        except EventLogError:
+            if not self._stopped_because or self._closed_by is not None:
+                raise
+            return False
+        return True
 
     def close(self, error: EventLogError) -> None:
         """What everybody who waits is told when `run` ends, which is about to be cancelled. Otherwise it is ShuttingDown."""
@@ -953,8 +970,8 @@ class RaftDriver:
         self._apply_wanted.set()
 
     async def _apply_loop(self) -> None:
-        """Committed entries, in order, to the machine; then the answers to who proposed them."""
-        while True:
+        """Committed entries, in order, to the machine; then the answers to who proposed them. Ends where that cannot go on."""
+        while not self._stopped_because:
             while not self._to_apply:
                 self._apply_wanted = trio.Event()
                 await self._apply_wanted.wait()
@@ -967,7 +984,11 @@ class RaftDriver:
                 for frame in frames:
                     if frame.kind is EntryKind.CONFIGURATION or frame.kind is EntryKind.CONTROL:
                         await self._persist_commit(frame.index)
-                    self._apply(frame)
+                    try:
+                        self._apply(frame)
+                    except NewerRelease as error:
+                        self._stop_applying(frame.index, error)
+                        return
                 first = frames[-1].index + 1
                 self._is_applying = bool(self._to_apply) or first <= last
                 self._applied_notices.append((frames[-1].index, None))
@@ -975,13 +996,30 @@ class RaftDriver:
                 if first <= last:
                     await trio.lowlevel.checkpoint()
 
+    def _stop_applying(self, index: int, error: NewerRelease) -> None:
+        """The rest of the log waits for an upgrade. The replica goes on storing and voting, and shows what it has applied."""
+        self._stopped_because = f"entry {index} is of a newer release ({error}): upgrade this node"
+        logger.error("%s: %s. Until then nothing behind it is applied here", self.name, self._stopped_because)
+        self._applied_notices.append((self._applied_index, None))
+        stopped = NotLeader(
+            f"{self.name} is behind on this node for good: {self._stopped_because}; ask another one", self.leader_id
+        )
+        self._applied_moved.close(stopped)
+
+        def confine() -> None:
+            self._core.confine(self._stopped_because)
+            self._under_way.abandon_above(self._applied_index, "this node cannot apply what it has committed")
+
+        self._request(confine)
+
     def _apply(self, frame: EntryFrame) -> None:
+        change = self._change_in(frame) if frame.kind is EntryKind.CONFIGURATION else None
         result = self._applier.apply(frame)
         self._applied_index = frame.index
         self._applied_moved.advance(frame.index)
         self._counters["applied_entries"] += 1
         if frame.kind is EntryKind.CONFIGURATION:
-            self._applied_notices.append((frame.index, self._change_in(frame)))
+            self._applied_notices.append((frame.index, change))
             self._inbox.wake()
         proposal = self._under_way.pop(frame.index)
         if proposal is None:
@@ -996,6 +1034,8 @@ class RaftDriver:
     def _change_in(self, frame: EntryFrame) -> ConfigurationChange | None:
         try:
             return decode_change(frame.payload)
+        except NewerLayout as error:
+            raise NewerRelease(str(error)) from error
         except ProtocolError as error:
             logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, frame.index, error)
             return None

@@ -14,7 +14,7 @@ import trio
 
 from trio_eventlog.errors import EventLogError, InvalidArgument, MembershipRefused, NotLeader
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import DrainNode, Partition, RegisterNode, RemoveNode, SetReplicas, Topic
+from trio_eventlog.machine.catalog import DrainNode, Partition, RaiseFeatureLevel, RegisterNode, RemoveNode, SetReplicas, Topic
 from trio_eventlog.net.discovery import Member
 from trio_eventlog.node.membership import (
     AddLearner,
@@ -66,11 +66,13 @@ class NodeReport:
         groups: the catalog always, the partitions when asked for.
         peers: addresses of other nodes that it knows.
         partitions_max: number of partitions that it has room for; 0: it does not say.
+        feature_level: the highest that it speaks; 0: its release knows of none.
     """
 
     groups: Mapping[GroupId, GroupReport]
     peers: Mapping[NodeId, str] = attrs.field(factory=dict)
     partitions_max: int = 0
+    feature_level: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -285,6 +287,7 @@ class Reconciler:
         view = self._view()
         if catalog.leader_id != view.own:
             return
+        await self._raise_feature_level(view)
         for step in plan(view, self._settings.membership):
             logger.info("catalog: %s", self._described(step))
             with trio.move_on_after(self._settings.step_seconds_max) as scope:
@@ -296,6 +299,21 @@ class Reconciler:
             if scope.cancelled_caught:
                 logger.warning("catalog: %s: not done after %g s", self._described(step), self._settings.step_seconds_max)
                 return
+
+    async def _raise_feature_level(self, view: View) -> None:
+        """To what every node says in this round that it speaks. One that does not answer, or knows of no levels, holds it back."""
+        level = self._replicas.feature_level
+        for node_id in sorted({*view.configuration.nodes, *view.nodes} - {self._node_id}):
+            report = self._reports.get(node_id)
+            level = min(level, report.feature_level if report is not None else 0)
+        if level <= self._replicas.machine.feature_level:
+            return
+        with trio.move_on_after(self._settings.step_seconds_max):
+            try:
+                await self._replicas.command(RaiseFeatureLevel(level=level))
+                logger.info("catalog: every node speaks feature level %d: the cluster does from now on", level)
+            except EventLogError as error:
+                logger.info("catalog: feature level %d: not now: %s", level, error)
 
     async def _take(self, catalog: Replica, step: Step) -> None:
         match step:

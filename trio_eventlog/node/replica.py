@@ -86,6 +86,10 @@ class Replica:
     def entries_behind(self) -> int:
         return self.driver.entries_behind
 
+    @property
+    def stopped_because(self) -> str:
+        return self.driver.stopped_because
+
     def status(self) -> Status:
         return self.driver.status()
 

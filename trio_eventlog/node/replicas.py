@@ -19,10 +19,18 @@ from typing import TypeVar
 import attrs
 import trio
 
-from trio_eventlog.codec.catalog import encode_command
-from trio_eventlog.errors import EventLogError, NodeRemoved, NotLeader, ResourceShortage, TooManyPartitions, TopicNotFound
+from trio_eventlog.codec.catalog import LEVELS, encode_command
+from trio_eventlog.errors import (
+    EventLogError,
+    InvalidArgument,
+    NodeRemoved,
+    NotLeader,
+    ResourceShortage,
+    TooManyPartitions,
+    TopicNotFound,
+)
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import CatalogMachine, Command, CreateTopic, Outcome, Result, Topic
+from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, Command, CreateTopic, Outcome, Result, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.machine.placement import place, spread_leaders
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
@@ -123,6 +131,7 @@ class Replicas:
         on_removed: called once, when this node is removed from the cluster.
         rng: each group's core gets a generator of its own, seeded from this one.
         on_deleted: told of each group that is gone for good.
+        feature_level: the highest that this node speaks.
     """
 
     def __init__(
@@ -135,8 +144,10 @@ class Replicas:
         rng: random.Random,
         on_removed: Callable[[], None] = lambda: None,
         on_deleted: Callable[[GroupId], None] = lambda group_id: None,
+        feature_level: int = FEATURE_LEVEL,
     ) -> None:
         self.machine = CatalogMachine()
+        self.feature_level = feature_level
         self._on_removed = on_removed
         self._on_deleted = on_deleted
         self._node_id = node_id
@@ -337,6 +348,12 @@ class Replicas:
             NotLeader: this node does not lead the catalog. OutcomeUnknown.
             What the catalog refuses it with.
         """
+        level = LEVELS[type(command)]
+        if level > self.machine.feature_level:
+            raise InvalidArgument(
+                f"{type(command).__name__} needs feature level {level}, and the cluster is at {self.machine.feature_level}: upgrade"
+                " every node first"
+            )
         proposal = await self.catalog.propose_control(encode_command(command))
         result = await proposal.outcome()
         assert isinstance(result, Result)
@@ -417,7 +434,8 @@ class Replicas:
     async def _follow_catalog(self) -> None:
         """Open and close partitions until what is open is what the catalog says, again and again."""
         # What this node has acted upon before, it has made durable as committed.
-        await self.catalog.driver.wait_applied(self.catalog.status().hard_state.commit)
+        if not await self.catalog.driver.has_applied(self.catalog.status().hard_state.commit):
+            await self._follow_old_catalog()
         if self._node_id in self.machine.removed:
             raise NodeRemoved(REMOVED_TEXT.format(format_id(self._node_id)))
         await self._remove_left_behind()
@@ -436,6 +454,25 @@ class Replicas:
                 is_told = True
                 self._on_removed()
             await self._catalog_changed.wait()
+
+    async def _follow_old_catalog(self) -> None:
+        """The catalog is of a newer release from some entry on that was applied here before: what it says of partitions is old.
+
+        What was open then and is still said to be here goes on, with the files it has. Nothing is begun, as another node may carry
+        it by now, and nothing is removed. This lasts until the node is upgraded.
+        """
+        for topic in self.machine.topics.values():
+            for number, partition in enumerate(topic.partitions):
+                path = self._directory.group_path(partition.group_id)
+                if self._node_id in partition.replicas and await self._when_possible(
+                    f"looking for the log of {topic.name}/{number}", partial(has_log, self._directory.disk, path)
+                ):
+                    self._want(partition.group_id, f"{topic.name}/{number}", partition.first_voters, NOBODY)
+            self._topics[topic.name] = topic
+        self._at_start = list(self._groups.values())
+        self._followed_groups_end = self.machine.next_group_id
+        self._tell_topics_changed()
+        await trio.sleep_forever()
 
     async def _remove_left_behind(self) -> None:
         """Files of groups that were deleted or have moved: a crash amid their removal has left them."""
@@ -570,7 +607,7 @@ class Replicas:
         watermark = Watermark()
         applier: Applier
         if group.group_id == CATALOG_GROUP:
-            applier = CatalogApplier(self.machine, self._on_catalog_applied)
+            applier = CatalogApplier(self.machine, self._on_catalog_applied, self.feature_level)
         else:
             machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
             applier = PartitionApplier(machine, watermark)
@@ -599,10 +636,10 @@ class Replicas:
             replica.driver.receive(group.early.popleft())
         status = replica.status()
         is_new = status.hard_state.term == 0 and status.last_index == 0
-        if group.voters == (self._node_id,) or (is_new and group.first_leader == self._node_id):
-            # A group of one needs nobody's silence to pass; a new group has an appointed candidate. The core refuses to stand for
-            # election before it has applied what it knows to be committed.
-            await replica.driver.wait_applied(status.hard_state.commit)
+        is_candidate = group.voters == (self._node_id,) or (is_new and group.first_leader == self._node_id)
+        # A group of one needs nobody's silence to pass; a new group has an appointed candidate. The core refuses to stand for
+        # election before it has applied what it knows to be committed.
+        if is_candidate and await replica.driver.has_applied(status.hard_state.commit):
             replica.driver.campaign()
 
     def _log_shortage(self, what: str, why: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from trio_eventlog.ids import NodeId
-from trio_eventlog.raft.errors import ConfigurationError, ProtocolError
+from trio_eventlog.raft.errors import ConfigurationError, NewerLayout, ProtocolError
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -282,11 +282,14 @@ def decode_change(payload: bytes | memoryview) -> ConfigurationChange:
     """The inverse of `encode_change`.
 
     Raises:
+        NewerLayout: a newer release knows what it means, and replicas of that release carry it out.
         ProtocolError: not such bytes. As every replica sees the same bytes, all refuse them alike and go on unchanged.
     """
     if len(payload) < _CHANGE_HEAD.size:
         raise ProtocolError(f"configuration change: {len(payload)} bytes are no head")
     version, transition, count, context_bytes = _CHANGE_HEAD.unpack_from(payload)
+    if version > LAYOUT_VERSION:
+        raise NewerLayout(f"configuration change: layout version {version}, this release reads {LAYOUT_VERSION}")
     end_of_operations = _CHANGE_HEAD.size + count * _OPERATION.size
     if version != LAYOUT_VERSION or transition not in _TRANSITIONS or count > CHANGES_MAX or context_bytes > CONTEXT_BYTES_MAX:
         raise ProtocolError(f"configuration change: version {version}, transition {transition}, {count} operations")

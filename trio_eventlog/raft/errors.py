@@ -11,6 +11,12 @@ class ProtocolError(EventLogError):
     code = "RAFT_PROTOCOL"
 
 
+class NewerLayout(ProtocolError):
+    """Bytes of a layout that only a newer release can have written."""
+
+    code = "RAFT_NEWER_LAYOUT"
+
+
 class PeerNotFound(ProtocolError):
     """A response from a node that is not in this node's configuration: usually one just removed. Harmless."""
 

@@ -152,6 +152,7 @@ class RaftNode:
         has promised, and promises it anew."""
         self._lost_leader = NOBODY
         self._lost_leader_term = 0
+        self._confined_because = ""
 
         self._lead_transferee = NOBODY
         self._timeout_now_sent = False
@@ -443,7 +444,9 @@ class RaftNode:
             self._election_elapsed += 1
             if self._election_elapsed >= self._randomized_election_timeout and self._is_promotable():
                 self._election_elapsed = 0
-                self._campaign_if_possible()
+                if not self._campaign_if_possible() and self._confined_because:
+                    # Others may, and it must not keep them from it in the name of a leader that is silent.
+                    self.forget_leader()
 
     def _tick_leader(self) -> None:
         settings = self.settings
@@ -580,6 +583,12 @@ class RaftNode:
             raise NotLeader(f"node {self.node_id} knows of no leader")
         else:
             self._send(MessageType.TRANSFER_LEADER, self._leader, transferee=to)
+
+    def confine(self, why: str) -> None:
+        """For the rest of its life this node stores and votes, but neither leads nor campaigns, as its machine cannot follow."""
+        self._confined_because = why
+        if self._role is not Role.FOLLOWER:
+            self._become_follower(self._term, NOBODY)
 
     def campaign(self) -> bool:
         """Try to become leader now. Returns whether a campaign was started (a leader, a learner, ... do not)."""
@@ -795,6 +804,8 @@ class RaftNode:
             refusal = "a committed configuration change is not applied yet"
         elif settings.step_down_on_stalled_append and self._append_wait_ticks >= settings.election_timeout_ticks:
             refusal = "the disk does not answer"
+        elif self._confined_because:
+            refusal = self._confined_because
         elif self._term >= TERM_MAX:
             refusal = "there is no term left: stop every node, and set their terms back with `trio-eventlog log repair`"
         if refusal:

@@ -89,6 +89,7 @@ async def ask_node(forwarder: Forwarder, node_id: NodeId, with_partitions: bool)
         groups={report.group_id: report for report in reports},
         partitions_max=response.partitions_max,
         peers={_node_id(peer.id): peer.address for peer in response.peers},
+        feature_level=response.feature_level,
     )
 
 

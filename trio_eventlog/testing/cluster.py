@@ -34,6 +34,7 @@ from trio_eventlog.codec.peer_frame import OLDEST_PROTOCOL_VERSION, PROTOCOL_VER
 from trio_eventlog.codec.sparse_index import FORMAT_VERSION
 from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.machine.catalog import FEATURE_LEVEL
 from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import BoundListener
 from trio_eventlog.node.replica import Replica
@@ -160,6 +161,7 @@ class Cluster:
     Attributes:
         names: of the nodes, in order.
         network: to cut, reset and heal in ways that have no method here.
+        feature_level_of: the highest feature level that single nodes say they speak, from their next start on.
         protocol_versions_of: the oldest and newest peer protocol that single nodes say they speak, from their next start on:
             as if they were of another release. A node that comes back from `NEXT_RELEASE` finds what that has left on the disk.
         settings_of: fields of `NodeSettings` for single nodes, from their next start on.
@@ -201,6 +203,7 @@ class Cluster:
         """Empty disks, a network on which nothing has happened, nodes like each other."""
         self.settings_of: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         self.protocol_versions_of: dict[str, tuple[int, int]] = {}
+        self.feature_level_of: dict[str, int] = {}
         self.wall_clock_shift_ns: defaultdict[str, int] = defaultdict(int)
         self.descriptors_of: dict[str, int] = {}
         self.network = SimNetwork(derive(self.seed, "network"), self._network_settings)
@@ -356,6 +359,7 @@ class Cluster:
             rng=derive(self.seed, f"node:{name}:{self._starts_of[name]}"),
             now_ns=self._wall_clock(name),
             protocol_versions=release,
+            feature_level=self.feature_level_of.get(name, FEATURE_LEVEL),
             descriptors_max=self.descriptors_of.get(name, DESCRIPTORS_MAX),
         )
         self.note(f"start {name}")

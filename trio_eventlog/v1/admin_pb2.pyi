@@ -164,7 +164,7 @@ class Peer(_message.Message):
     def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("id", "name", "address", "cluster_id", "cluster_name", "version", "groups", "peers", "warnings", "budgets", "partitions_max")
+    __slots__ = ("id", "name", "address", "cluster_id", "cluster_name", "version", "groups", "peers", "warnings", "budgets", "partitions_max", "feature_level", "cluster_feature_level")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +176,8 @@ class GetStatusResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_MAX_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     address: str
@@ -187,7 +189,9 @@ class GetStatusResponse(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     budgets: _containers.RepeatedCompositeFieldContainer[Budget]
     partitions_max: int
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., partitions_max: _Optional[int] = ...) -> None: ...
+    feature_level: int
+    cluster_feature_level: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., partitions_max: _Optional[int] = ..., feature_level: _Optional[int] = ..., cluster_feature_level: _Optional[int] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("name", "limit", "used", "refused")
