@@ -153,6 +153,7 @@ def rpc(settings: NodeSettings) -> RpcSettings:
         message_bytes_max=settings.max_message_bytes,
         concurrent_calls_max=settings.streams_per_connection_max,
         idle_timeout_seconds=settings.idle_timeout_seconds,
+        useless_frames_max=settings.useless_frames_per_second_max,
     )
 
 

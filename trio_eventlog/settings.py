@@ -473,6 +473,15 @@ class NodeSettings:
     streams_per_connection_max: int = setting(
         COUNT, 1024, "Calls at once on one gRPC connection.", group="Connections", minimum=1, maximum=1_000_000
     )
+    useless_frames_per_second_max: int = setting(
+        COUNT,
+        1000,
+        "HTTP/2 frames that make work and no progress (resets, pings, settings), of all connections together. When there are more,"
+        " connections that sent more than an equal part wait until the second is over.",
+        group="Connections",
+        minimum=10,
+        maximum=1_000_000,
+    )
     idle_timeout_seconds: float = setting(
         DURATION, 600.0, "A client connection without calls is closed after this long.", group="Connections", minimum=0.001
     )

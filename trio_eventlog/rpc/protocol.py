@@ -248,6 +248,8 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         is_draining: a GOAWAY was sent (server) or received (client): no new calls.
         has_settings: the peer's SETTINGS have arrived.
         has_pending: `receive_data(b"")` has more to read from what was given before.
+        frames_per_pass: how many frames `receive_data` looks at.
+        useless_frames: control frames since the beginning: work without progress.
     """
 
     def __init__(self, settings: RpcSettings, *, client_side: bool, answer_get: AnswerGet | None = None) -> None:
@@ -261,7 +263,9 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         self.is_draining = False
         self.has_settings = False
         self.has_pending = False
-        self._decoder = HeaderDecoder(list_bytes_max=4 * settings.header_bytes_max)
+        self.frames_per_pass = settings.frames_per_pass
+        self.useless_frames = 0
+        self._decoder = HeaderDecoder(list_bytes_max=max(4 * settings.header_bytes_max, 2 * settings.header_block_bytes_max))
         self._heads: dict[bytes, Any] = {}
         self._heads_version = 0
         self._pending: Buffer = b""
@@ -342,6 +346,7 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
             raise ConnectionFailure(ErrorCodes.ENHANCE_YOUR_CALM, "answers to control frames pile up unread")
 
     def _count_control(self) -> None:
+        self.useless_frames += 1
         self._control_frames += 1
         if self._control_frames > self._settings.control_frames_max:
             raise ConnectionFailure(ErrorCodes.ENHANCE_YOUR_CALM, "too many control frames")
@@ -545,7 +550,7 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
     # Input.
 
     def receive_data(self, data: Buffer) -> list[Any]:
-        """Reads what arrived and returns events. At most a few hundred frames at a time: see `has_pending`."""
+        """Reads what arrived and returns events. At most `frames_per_pass` frames at a time: see `has_pending`."""
         events: list[Any] = []
         if self.failure is not None:
             return events
@@ -574,7 +579,7 @@ class RpcConnection(GRPCConnection):  # type: ignore[misc]
         view = memoryview(data)
         end = len(view)
         position = 0
-        frames_left = 512
+        frames_left = self.frames_per_pass
         if self._preface_left:
             position = self._receive_preface(view)
             if self._preface_left:

@@ -21,6 +21,7 @@ from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pai
 from trio_eventlog.rpc.protocol import AnswerGet, CallFailed, CallReceived, PingAcknowledged, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, RpcFailed, status_of
+from trio_eventlog.rpc.useless_work import UselessWork
 from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
 
 logger = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ class _ServerConnection:
         self._services = server.services
         self._counters = server.counters
         self.protocol = RpcConnection(server.settings, client_side=False, answer_get=server.answer_get)
-        self.wire = Wire(stream, self.protocol, server.settings, self._dispatch)
+        self.wire = Wire(stream, self.protocol, server.settings, self._dispatch, server.useless_work)
         self.calls: dict[int, _ServerCall] = {}
         self._calls_begun = 0
         self._nursery: trio.Nursery | None = None
@@ -239,8 +240,6 @@ class _ServerConnection:
                         await self.wire.wait_flushed()
                 nursery.cancel_scope.cancel()
         finally:
-            self._counters.received_bytes += self.wire.received_bytes
-            self._counters.sent_bytes += self.wire.sent_bytes
             await close_stream(self.wire.stream, self._settings.goodbye_seconds)
 
     def activity(self) -> Activity:
@@ -328,7 +327,13 @@ class _ServerConnection:
         # Only now: what came in the same bytes as the headers is there when the handler starts.
         for call in started:
             assert self._nursery is not None
-            self._nursery.start_soon(self._run_call, call)
+            if call.is_gone:
+                # Reset in the bytes that began it: no task is needed to find that out.
+                del calls[call.stream.entry.stream_id]
+                call.stream.abandon()
+                self._finish_if_drained()
+            else:
+                self._nursery.start_soon(self._run_call, call)
 
     def _begin_call(self, event: CallReceived) -> _ServerCall | None:
         head = event.head
@@ -450,6 +455,7 @@ class Server:
         self.services = {service.name: service for service in services}
         self.is_draining = False
         self.counters = _Counters()
+        self.useless_work = UselessWork(self.settings)
         self._connections: dict[_ServerConnection, None] = {}
         self._all_ended = trio.Event()
 
@@ -472,7 +478,10 @@ class Server:
             # A mistake of ours, as the handlers' are dealt with where they are called. The node and the others go on.
             logger.exception("gRPC connection of %s crashed", connection.peer.address)
         finally:
+            # At once: between these lines nobody looks, so no byte is counted twice or not at all.
             del self._connections[connection]
+            self.counters.received_bytes += connection.wire.received_bytes
+            self.counters.sent_bytes += connection.wire.sent_bytes
             if not self._connections:
                 self._all_ended.set()
 

@@ -23,10 +23,16 @@ class RpcSettings:
         send_buffer_bytes: how much output may be queued before senders wait for the socket.
         concurrent_calls_max: calls open at once; further ones are refused and may be repeated elsewhere.
         header_bytes_max: largest header list taken, decoded, as HTTP/2 counts it (32 bytes more per header).
-        header_block_bytes_max: largest encoded header block that reaches the HPACK decoder.
+        header_block_bytes_max: largest encoded header block that reaches the HPACK decoder. A call with headers beyond
+            `header_bytes_max` is refused alone; a block beyond this ends the connection, as what is not decoded leaves the
+            tables of the two sides apart.
         control_frames_max: frames without payload progress (PING, SETTINGS, RST_STREAM, PRIORITY, empty DATA, ...) a
             peer may send per `control_seconds`; over it the connection ends.
         control_seconds: the period of `control_frames_max`.
+        useless_frames_max: the same of all connections of a server together, per `useless_seconds`; over it those that sent more
+            than an equal part are not read from until the period is over.
+        useless_seconds: the period of `useless_frames_max`.
+        frames_per_pass: frames of one connection looked at before others have their turn.
         control_bytes_max: unsent answers to control frames; over it the connection ends.
         preface_timeout_seconds: how long the peer may take from the first byte to its SETTINGS.
         idle_timeout_seconds: a connection without calls is closed after this (server side); inf: never.
@@ -50,9 +56,12 @@ class RpcSettings:
     send_buffer_bytes: int = 1024 * 1024
     concurrent_calls_max: int = 1024
     header_bytes_max: int = 16 * 1024
-    header_block_bytes_max: int = 32 * 1024
+    header_block_bytes_max: int = 64 * 1024
     control_frames_max: int = 10_000
     control_seconds: float = 10.0
+    useless_frames_max: int = 1000
+    useless_seconds: float = 1.0
+    frames_per_pass: int = 128
     control_bytes_max: int = 256 * 1024
     preface_timeout_seconds: float = 10.0
     idle_timeout_seconds: float = math.inf
@@ -89,6 +98,8 @@ _RANGES: dict[str, tuple[int, int]] = {
     # A frame of other kinds than DATA may be as long as this, and peers may send 16 KiB without asking.
     "header_block_bytes_max": (16_384, 2**24),
     "control_frames_max": (100, 2**62),
+    "useless_frames_max": (1, 2**62),
+    "frames_per_pass": (1, 2**31),
     "control_bytes_max": (1024, 2**62),
     "messages_per_checkpoint": (1, 2**31),
     "bytes_per_checkpoint": (1, 2**62),

@@ -19,6 +19,7 @@ from trio_eventlog.rpc._purerpc import ErrorCodes
 from trio_eventlog.rpc.methods import Encoded
 from trio_eventlog.rpc.protocol import Buffer, RpcConnection, StreamEntry
 from trio_eventlog.rpc.settings import RpcSettings
+from trio_eventlog.rpc.useless_work import UselessWork
 
 _MESSAGE_HEADER = Struct(">BL")
 
@@ -105,6 +106,7 @@ class Wire:
         protocol: RpcConnection,
         settings: RpcSettings,
         dispatch: Callable[[list[Any]], None],
+        useless_work: UselessWork | None = None,
     ) -> None:
         self.stream = stream
         self.protocol = protocol
@@ -116,6 +118,8 @@ class Wire:
         self.sent_bytes = 0
         self._sending_end = sending_end(stream)
         self._dispatch = dispatch
+        self._useless_work = useless_work
+        self._useless_frames = 0
         self._writable = Signal()
         self._flushed: trio.Event | None = None
         self._is_writing = False
@@ -174,17 +178,32 @@ class Wire:
             if now >= renewal_time:
                 protocol.renew_budget()
                 renewal_time = now + self.settings.control_seconds
+            if self._useless_work is not None:
+                protocol.frames_per_pass = self._useless_work.frames_per_pass(now)
             events = protocol.receive_data(data)
             while True:
                 self._dispatch(events)
                 self.flush()
                 if protocol.failure is not None:
                     return f"the other side broke HTTP/2: {protocol.failure}"
+                if protocol.useless_frames != self._useless_frames:
+                    await self._wait_turn()
                 if not protocol.has_pending:
                     break
                 # Very many small frames: others run in between.
                 await trio.lowlevel.checkpoint()
                 events = protocol.receive_data(b"")
+
+    async def _wait_turn(self) -> None:
+        """Who makes others work for nothing waits, once there is much of that."""
+        frames = self.protocol.useless_frames - self._useless_frames
+        self._useless_frames = self.protocol.useless_frames
+        if self._useless_work is not None:
+            now = trio.current_time()
+            pause_seconds = self._useless_work.add(self, frames, now)
+            self.protocol.frames_per_pass = self._useless_work.frames_per_pass(now)
+            if pause_seconds:
+                await trio.sleep(pause_seconds)
 
     async def write(self) -> None:
         """For ever; a stream that breaks is for the reader to notice."""
