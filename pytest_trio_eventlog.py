@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from trio_eventlog.testing import Cluster
 
 FIXTURE = "eventlog_cluster"
+EVENTS_SHOWN = 6
+LOGS_SHOWN = 3
+"""Lines in the report of a failure: the last things that were done, and partitions."""
 LINES_SHOWN = 30
-"""Of the events, and of the trace, in the report of a failure."""
+"""The same with -v, and of the trace."""
 
 _cluster = pytest.StashKey["Cluster"]()
 """The cluster of the test that runs."""
@@ -100,14 +103,23 @@ def pytest_runtest_makereport(
         cluster = item.config.stash[_cluster]
         path = os.path.relpath(item.path, item.config.invocation_params.dir)
         test = shlex.quote("::".join([path, *item.nodeid.split("::")[1:]]))
+        is_verbose = item.config.get_verbosity() > 0
+        done = [event for event in cluster.events if is_verbose or " start n" not in event]
         lines = [
             f"seed {cluster.seed}; to run exactly this again:",
             f"    pytest {test} --eventlog-first-seed {cluster.seed} --eventlog-seeds 1",
-            "what was done to the cluster:",
-            *cluster.events[-LINES_SHOWN:],
-            f"the last of {cluster.trace.count} lines of the trace, which is {cluster.trace.digest}:",
-            *list(cluster.trace.lines)[-LINES_SHOWN:],
+            "what was done to the cluster, by time in seconds:" if done else "nothing was done to the cluster",
+            *done[-(LINES_SHOWN if is_verbose else EVENTS_SHOWN) :],
+            *cluster.logs_at_failure[: LINES_SHOWN if is_verbose else LOGS_SHOWN],
         ]
+        if is_verbose:
+            lines += [
+                cluster.state_at_failure,
+                f"the last of {cluster.trace.count} lines of the trace, which is {cluster.trace.digest}:",
+                *list(cluster.trace.lines)[-LINES_SHOWN:],
+            ]
+        else:
+            lines.append("(-v shows the nodes and the trace, too)")
         report.sections.append(("eventlog cluster", "\n".join(lines)))
     return report
 

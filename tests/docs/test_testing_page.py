@@ -60,7 +60,7 @@ def test_the_page_shows_the_example() -> None:
 
 def test_the_bug_is_found_and_its_command_finds_it_again(tmp_path: Path) -> None:
     """Some of a dozen seeds book twice; the report says which, what was done, and how to see it again: in the same trace."""
-    found = run(tmp_path, "careless", "test_bank.py", "--eventlog-seeds", str(SEEDS_TO_FIND_IT))
+    found = run(tmp_path, "careless", "test_bank.py", "--eventlog-seeds", str(SEEDS_TO_FIND_IT), "-vv")
     assert found.returncode == 1, found.stdout
     assert re.search(r"assert {'ann': -10[2-9], 'bob': 10[2-9]} == {'ann': -101, 'bob': 101}", found.stdout), found.stdout
     assert re.search(r"^\d+\.\d+ isolate n\d$", found.stdout, re.MULTILINE)
@@ -68,7 +68,7 @@ def test_the_bug_is_found_and_its_command_finds_it_again(tmp_path: Path) -> None
     digest = re.search(r"the trace, which is (\w+)", found.stdout)
     assert again is not None
     assert digest is not None
-    repeated = run(tmp_path, "careless", *shlex.split(again[1]))
+    repeated = run(tmp_path, "careless", *shlex.split(again[1]), "-vv")
     assert "1 failed" in repeated.stdout
     assert digest[1] in repeated.stdout
 
@@ -81,7 +81,7 @@ def test_the_mended_bank_passes(tmp_path: Path) -> None:
 def test_everything_else_on_the_page_runs(tmp_path: Path) -> None:
     """With the mended bank: every other test; and the program, by itself."""
     others = sorted(name for name in files() if name.startswith("test_") and name != "test_bank.py")
-    assert len(others) == 3
+    assert len(others) == 4
     ran = run(tmp_path, "mended", *others)
     assert ran.returncode == 0, ran.stdout
     subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)

@@ -95,16 +95,17 @@ def test_time_is_the_tests() -> None:
 
 
 def test_errors_come_out_as_they_are() -> None:
-    """With the state of the cluster as a note; a node that stops by itself fails the test, whatever that waits for."""
+    """With seed and time as a note, the state is kept; a node that stops by itself fails the test, whatever that waits for."""
 
     async def fail(cluster: Cluster) -> None:
         raise KeyError("mine")
 
+    cluster = Cluster(1, seed=9)
     with pytest.raises(KeyError, match="mine") as caught:
-        Cluster(1, seed=9).run(fail)
+        cluster.run(fail)
     (note,) = caught.value.__notes__
-    assert note.startswith("seed 9, time ")
-    assert "n1: catalog: leader" in note
+    assert note.startswith("seed 9, at ")
+    assert "n1: catalog: leader" in cluster.state_at_failure
 
     async def break_a_disk(cluster: Cluster) -> None:
         cluster.disk("n1").cut_power_after(0)

@@ -161,5 +161,5 @@ def test_a_bug_of_an_application_shrinks_to_the_fault_that_shows_it() -> None:
     print(f"{len(failed)} failures, {time.process_time() - before:.1f} s of processor time, the last: {failed[-1]}")
     assert 1 <= len(failed[-1]) <= 2
     assert any("script=[" in note for note in caught.value.__notes__)
-    assert any("seed 2, time" in note for note in caught.value.__notes__)
+    assert any("seed 2, at " in note for note in caught.value.__notes__)
     cluster.run(ten_orders, mended, failed[-1])

@@ -61,10 +61,13 @@ def test_plain(eventlog_cluster):
 
 def test_an_error_comes_out_as_it_is(eventlog_cluster):
     async def fail(cluster):
+        import trio
+        await trio.sleep_until(1)
         raise KeyError("mine")
     with pytest.raises(KeyError) as caught:
         eventlog_cluster.run(fail)
-    assert any("n1: catalog:" in note for note in caught.value.__notes__)
+    assert caught.value.__notes__ == [f"seed {eventlog_cluster.seed}, at 1.000 s of virtual time"]
+    assert "n1: catalog:" in eventlog_cluster.state_at_failure
 
 @few
 @given(value=st.binary())
@@ -111,6 +114,15 @@ def test_outside(eventlog_cluster):
     async def story(cluster):
         assert False, f"now {eventlog_cluster.random('x').random()}"
     eventlog_cluster.run(story)
+"""
+
+SHORT = """
+async def test_short(eventlog_cluster):
+    async with eventlog_cluster.client() as client:
+        await client.produce("orders", b"one", b"two")
+        await eventlog_cluster.wait_converged("orders")
+        eventlog_cluster.pause("n1")
+        assert 1 == 2
 """
 
 UNUSED = """
@@ -174,6 +186,7 @@ def test_more_seeds(tmp_path: Path) -> None:
 )
 def test_a_failure_says_how_to_see_it_again(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
     """Seed, state, events, last lines of the trace; and the command, which runs that one test and ends in the same trace."""
+    options = (*options, "-vv")
     first = run(tmp_path, BAD, "--eventlog-first-seed", "7", "--eventlog-seeds", "2", "-k", f"{name} and seed8", *options)
     assert "seed 8, time " in first
     assert "n1: catalog:" in first
@@ -187,6 +200,26 @@ def test_a_failure_says_how_to_see_it_again(tmp_path: Path, name: str, options: 
         return re.findall(r"now 0\.\d+|lines of the trace, which is \w{64}", output)
 
     assert essence(first) == essence(again) != []
+
+
+def test_a_failure_is_read_in_ten_lines(tmp_path: Path) -> None:
+    """How to replay it, what was done, what the log holds: no state of nodes, no hashes, nothing of how the cluster ended.
+
+    And a node that stands still does not keep the test from its end.
+    """
+    output = run(tmp_path, SHORT)
+    section = output[output.index("- eventlog cluster -") :].splitlines()[1:]
+    section = section[: next(at for at, line in enumerate(section) if line.startswith("="))]
+    assert section == [
+        "seed 0; to run exactly this again:",
+        "    pytest 'test_app.py::test_short[seed0]' --eventlog-first-seed 0 --eventlog-seeds 1",
+        "what was done to the cluster, by time in seconds:",
+        section[3],
+        "orders/0 holds 2 records, the last: 0: b'one', 1: b'two'",
+        "(-v shows the nodes and the trace, too)",
+    ]
+    assert section[3].endswith(" pause n1")
+    assert "Captured" not in output, output
 
 
 def test_an_unused_plugin_imports_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@
 Nothing of the product imports this package.
 """
 
+from trio_eventlog.testing.application import AppFault, AppFaultKind, app_faults
 from trio_eventlog.testing.checkers import Interval, Model, check_log, linearizable, log_linearizable
 from trio_eventlog.testing.cluster import Cluster, NodeFailed
 from trio_eventlog.testing.determinism import Trace, derive, run
@@ -37,6 +38,8 @@ from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSetting
 from trio_eventlog.testing.weather import Weather
 
 __all__ = [
+    "AppFault",
+    "AppFaultKind",
     "Cluster",
     "Crash",
     "CrashMode",
@@ -57,6 +60,7 @@ __all__ = [
     "SlowDisk",
     "Trace",
     "Weather",
+    "app_faults",
     "check_log",
     "derive",
     "fault_scripts",

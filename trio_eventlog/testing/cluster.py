@@ -11,11 +11,12 @@ Needs Trio's `MockClock` with autojump (`Cluster.run`, `determinism.run`, or pyt
 here takes real time. Every piece of chance is derived by name from the seed, so a run can be repeated.
 """
 
+import logging
 import random
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ from trio_eventlog.errors import EventLogError, StorageFailed
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
 from trio_eventlog.machine.catalog import FEATURE_LEVEL
 from trio_eventlog.net.names import Names
-from trio_eventlog.net.network import BoundListener
+from trio_eventlog.net.network import BoundListener, Network
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.raft import Configuration
 from trio_eventlog.records import Record
@@ -44,6 +45,7 @@ from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.segment import INDEX_SUFFIX
 from trio_eventlog.testing import determinism
+from trio_eventlog.testing.application import AppFault, AppRun, draw_app_faults, faults_text
 from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
@@ -61,6 +63,10 @@ LOOK_SECONDS = 0.005
 """How often, in virtual time, a condition that nobody announces is looked at."""
 WAIT_SECONDS_MAX = 120.0
 """A condition not met after so much virtual time fails the test."""
+LOOK_AT_LOGS_SECONDS_MAX = 10.0
+RECORDS_SHOWN = 4
+VALUE_BYTES_SHOWN = 60
+"""Of each partition, and of each record, in the report of a failure."""
 DESCRIPTORS_MAX = 1 << 14
 """Files and connections that a node may have open, when `Cluster.descriptors_of` says nothing."""
 RUN_SECONDS_MAX = 1000.0
@@ -89,6 +95,27 @@ def _leave_as_next_release(disk: SimDisk) -> None:
             magic, rest = index[:8], index[16:]
             checked = (FORMAT_VERSION + 1).to_bytes(4, "little") + rest
             disk.put(path, magic + crc32c(checked).to_bytes(4, "little") + checked)
+
+
+class _Silence:
+    """A block in which, once `begin` was called, log lines of this package reach nobody: a machine that is gone says nothing."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("trio_eventlog")
+        self._nowhere = logging.NullHandler()
+        """Lines that no handler takes would be written to standard error."""
+
+    def __enter__(self) -> "_Silence":
+        self._propagated = self._logger.propagate
+        return self
+
+    def begin(self) -> None:
+        self._logger.propagate = False
+        self._logger.addHandler(self._nowhere)
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self._nowhere)
+        self._logger.propagate = self._propagated
 
 
 def _never(name: str, error: BaseException) -> bool:
@@ -120,6 +147,18 @@ class _Host:
 
 
 @attrs.define(slots=True, eq=False)
+class _AppLife:
+    """The machine of an application under test from one start to its end."""
+
+    host: _Host
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    over: trio.Event = attrs.field(factory=trio.Event)
+    """It has ended, or was killed: then its tasks stand still for ever."""
+    is_paused: bool = False
+    failure: BaseException | None = None
+
+
+@attrs.define(slots=True, eq=False)
 class _Life:
     """A node from one start to its end."""
 
@@ -134,8 +173,8 @@ class _Life:
     failure: BaseException | None = None
 
 
-_life_of_task: ContextVar[_Life | None] = ContextVar("life", default=None)
-"""The life of the node that a task belongs to: tasks inherit it from whoever starts them."""
+_life_of_task: ContextVar[_Life | _AppLife | None] = ContextVar("life", default=None)
+"""The life of the node or application that a task belongs to: tasks inherit it from whoever starts them."""
 
 
 def _is_paused(task: trio.lowlevel.Task) -> bool:
@@ -169,7 +208,8 @@ class Cluster:
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
         on_note: told of what is done to the cluster, in words.
-        events: what was done to nodes and network, with its time; a part of the trace.
+        events: what was done to nodes, network and application, with its time; a part of the trace.
+        state_at_failure, logs_at_failure: after a failure, `describe()`, and what each partition held.
     """
 
     def __init__(
@@ -215,10 +255,15 @@ class Cluster:
         for disk in self._disks.values():
             disk.latency_seconds[Operation.SYNC] = self._sync_seconds
         self._lives: dict[str, _Life] = {}
+        self._app_lives: list[_AppLife] = []
         self._starts_of = dict.fromkeys(self.names, 0)
         self._release_of: dict[str, tuple[int, int]] = {}
         self._ids: dict[str, NodeId] = {}
+        self.state_at_failure = ""
+        self.logs_at_failure: list[str] = []
         self._clients = 0
+        self._clients_of = Counter[str]()
+        self._is_over = False
         self._context = self._open()
         self._nursery: trio.Nursery | None = None
 
@@ -239,7 +284,10 @@ class Cluster:
     async def _open(self) -> AsyncIterator["Cluster"]:
         clock = trio.lowlevel.current_clock()
         assert isinstance(clock, trio.testing.MockClock), "in real time this takes for ever: `Cluster.run` brings virtual time"
-        async with self._freezer.working(), background() as nursery:
+        async with AsyncExitStack() as stack:
+            silence = stack.enter_context(_Silence())
+            await stack.enter_async_context(self._freezer.working())
+            nursery = await stack.enter_async_context(background())
             self._nursery = nursery
             if self._starts:
                 for name in self.founders:
@@ -247,14 +295,27 @@ class Cluster:
             try:
                 yield self
             except Exception as error:
-                error.add_note(self.describe())
+                error.add_note(f"seed {self.seed}, at {trio.current_time():.3f} s of virtual time")
+                self.state_at_failure = self.describe()
+                self.logs_at_failure = await self._shown_logs()
                 raise
-            # What the nodes still hold is lost with them; whoever wants a graceful end stops them.
-            self.heal()
-            for name in self.running:
-                self.crash(name, CrashMode.KEEP)
+            finally:
+                silence.begin()
+                self._end()
             for life in self._lives.values():
                 await life.over.wait()
+
+    def _end(self) -> None:
+        """Take everything down, however the block ended. What the nodes still hold is lost with them; whoever wants a graceful end
+        stops them. What stands still could not be cancelled, and a test that failed would never end."""
+        self._is_over = True
+        self.heal()
+        for name in self.running:
+            self.crash(name, CrashMode.KEEP)
+        for life in self._app_lives:
+            life.is_paused = False
+            life.scope.cancel()
+        self._freezer.changed()
 
     def run(
         self,
@@ -685,6 +746,29 @@ class Cluster:
             offset = fetched.next_offset
         return records
 
+    async def _shown_logs(self) -> list[str]:
+        """What each partition holds that consumers may see, in a line, as a node knows it that is up."""
+        lines: list[str] = []
+        awake = [name for name in self.running if not self.is_paused(name)]
+        with trio.move_on_after(LOOK_AT_LOGS_SECONDS_MAX, shield=True):
+            for topic in sorted({topic for name in awake for topic in self.node(name)._replicas.topics}):
+                for number, records in enumerate(await self._read_everywhere(awake, topic)):
+                    last = ", ".join(
+                        f"{record.offset}: {record.value[:VALUE_BYTES_SHOWN]!r}" for record in records[-RECORDS_SHOWN:]
+                    )
+                    lines.append(f"{topic}/{number} holds {len(records)} records" + (f", the last: {last}" if records else ""))
+        return lines
+
+    async def _read_everywhere(self, names: Sequence[str], topic: str) -> list[list[Record]]:
+        """For each partition the records of the node that shows most of them."""
+        found: dict[int, list[Record]] = {}
+        for name in names:
+            known = self.node(name)._replicas.topics.get(topic)
+            for number in range(len(known.partitions) if known is not None else 0):
+                if self.replica(name, topic, number) is not None:
+                    found[number] = max(found.get(number, []), await self.read(name, topic, number), key=len)
+        return [found[number] for number in sorted(found)]
+
     def describe(self) -> str:
         """The cluster as a few lines, for failures."""
         lines = [f"seed {self.seed}, time {trio.current_time():.3f}"]
@@ -716,17 +800,99 @@ class Cluster:
         Args:
             name: of its machine, for cuts.
         """
+        name = name or self._next_client_name()
+        async with self._client(targets, name, settings, self.network.host(name)) as client:
+            yield client
+
+    @asynccontextmanager
+    async def _client(
+        self, targets: Sequence[str], name: str, settings: ClientSettings | None, network: Network
+    ) -> AsyncIterator[Client]:
         assert self._nursery is not None, "use `async with Cluster(...)`, or `Cluster(...).run(...)`"
         addresses = ",".join(self.address(target) for target in targets or self.names)
-        name = name or self._next_client_name()
+        self._clients_of[name] += 1
         async with open_client(
             f"eventlog://{addresses}",
             settings=settings,
-            network=self.network.host(name),
-            rng=derive(self.seed, name),
+            network=network,
+            rng=derive(self.seed, f"{name}:{self._clients_of[name]}" if self._clients_of[name] > 1 else name),
             now_ns=self._wall_clock(name),
         ) as client:
             yield client
+
+    async def run_app(
+        self,
+        app: Callable[..., Awaitable[T]],
+        *args: object,
+        faults: Sequence[AppFault] | None = None,
+        name: str = "app",
+        settings: ClientSettings | None = None,
+    ) -> T:
+        """Run an application to its end: `await app(client, *args)`, ended on the way by each of `faults`, and started again.
+
+        Args:
+            app: gets a client on a machine of its own. What is to survive its end, its database, is among `args`.
+            faults: one after the other, each in a run of its own; after the last one it runs to its end. None: drawn by the seed.
+            name: of its machine, for cuts.
+
+        Returns:
+            What the application returned in its last run.
+
+        Raises:
+            What the application raises.
+        """
+        if faults is None:
+            faults = draw_app_faults(self.random(f"faults of {name}"))
+        self.note(f"run {name}, ended by: {faults_text(faults)}")
+        left = [*faults, None]
+        while True:
+            life = _AppLife(_Host(self.network.host(name)))
+            self._app_lives.append(life)
+            assert self._nursery is not None, "use `async with Cluster(...)`, or `Cluster(...).run(...)`"
+            runs: list[AppRun] = []
+            self._nursery.start_soon(self._live_app, life, runs, left, name, settings, app, args)
+            try:
+                await life.over.wait()
+            finally:
+                life.scope.cancel()
+            if life.failure is not None:
+                raise life.failure
+            if not life.is_paused:
+                return runs[-1].result  # type: ignore[no-any-return]
+            life.host.is_down = True
+            self.network.crash(name)
+
+    async def _live_app(
+        self,
+        life: _AppLife,
+        runs: list[AppRun],
+        left: list[AppFault | None],
+        name: str,
+        settings: ClientSettings | None,
+        app: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+    ) -> None:
+        """One machine, until the application is done or killed. It takes from `left` what ends each run."""
+
+        def kill() -> None:
+            self.note(f"{name} is killed, at step {runs[-1].steps}")
+            life.is_paused = True
+            life.over.set()
+
+        _life_of_task.set(life)
+        try:
+            with life.scope:
+                async with self._client((), name, settings, life.host) as client:
+                    while not runs or runs[-1].is_cut_short:
+                        if runs:
+                            self.note(f"{name} was cancelled, after step {runs[-1].steps}")
+                        runs.append(AppRun(left.pop(0), kill))
+                        await runs[-1].run(app, client, *args)
+        except Exception as error:
+            if not life.is_paused:
+                life.failure = error
+        finally:
+            life.over.set()
 
     @asynccontextmanager
     async def channel(self, target: str, *, name: str = "", settings: RpcSettings | None = None) -> AsyncIterator[Channel]:
@@ -749,13 +915,17 @@ class Cluster:
         return derive(self.seed, name)
 
     def note(self, line: str) -> None:
-        """Put what is done to the cluster into the trace."""
+        """Put what is done to the cluster into the trace. What its end does to it is no part of the story."""
+        if self._is_over:
+            return
         self.trace.add(f"{trio.current_time():.9f} {line}")
         if self.on_note is not None:
             self.on_note(line)
         self.events.append(f"{trio.current_time():.6f} {line}")
 
     def _on_write(self, source: str, target: str, data: bytes) -> None:
+        if self._is_over:
+            return
         self.trace.add(f"{trio.current_time():.9f} {source}>{target} {len(data)} {zlib.crc32(data):08x}")
 
 
