@@ -19,6 +19,7 @@ from trio_eventlog import part_settings
 from trio_eventlog.budgets import DESCRIPTORS_PER_PARTITION, Allowance, BudgetUse
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.lives import Claim, decode_claim, encode_claim
 from trio_eventlog.codec.peer_frame import (
     OLDEST_PROTOCOL_VERSION,
     PROTOCOL_VERSION,
@@ -27,6 +28,7 @@ from trio_eventlog.codec.peer_frame import (
     Refused,
     RefusedCode,
     encode_frame,
+    encode_frame_head,
 )
 from trio_eventlog.codec.peer_secret import PeerSecrets
 from trio_eventlog.codec.raft_message import decode_message, encode_message
@@ -65,6 +67,8 @@ from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.line_limit import LineLimit
+from trio_eventlog.node.membership import quorum
+from trio_eventlog.node.peer_lives import PeerLives, PeerLivesSettings
 from trio_eventlog.node.reconciler import NodeReport, Reconciler
 from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
 from trio_eventlog.node.removal import RemovalVerdict
@@ -84,6 +88,7 @@ from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings, is_loopback, is_wildcard
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
+from trio_eventlog.storage.lives import OwnLives, begin_life
 from trio_eventlog.storage.patient_disk import PatientDisk
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
@@ -108,6 +113,10 @@ NO_GOSSIP = (
     "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
     " So nodes know of each other through --join alone, and each has to be named there"
 )
+MOMENT_SECONDS = 5.0
+"""A node that writes moves to another moment of its life this often, and tells its peers: a copy made before that is refused."""
+CLAIMS_MAX = 1024
+"""What peers have said of lives, not looked at yet; more is dropped, and said again when a link comes up."""
 FAREWELL_SECONDS_MAX = 2.0
 """How long a node that others refuse as removed waits for its own log to say so."""
 HAND_OVER_SECONDS_MAX = 2.0
@@ -170,6 +179,7 @@ class Node:
         settings: NodeSettings,
         surroundings: Surroundings,
         directory: DataDirectory,
+        lives: OwnLives,
         port: Port,
         gossip: _GossipParts | None,
     ) -> None:
@@ -180,6 +190,19 @@ class Node:
         self._settings = settings
         self._surroundings = surroundings
         self._directory = directory
+        self._lives = lives
+        self._writes_told = 0
+        self._not_heard_by: dict[NodeId, str] = {}
+        """Peers that do not take this process for this node, and what they say."""
+        self._claims, self._claims_received = trio.open_memory_channel[tuple[NodeId, Claim]](CLAIMS_MAX)
+        self._peer_lives = PeerLives(
+            directory,
+            is_member=self._is_known,
+            is_removed=lambda node_id: node_id in self._replicas.removed,
+            on_accepted=self._on_life_accepted,
+            on_news=self._tell_life,
+            settings=PeerLivesSettings(),
+        )
         self._port = port
         self._keys = None if gossip is None else gossip.keys
         self._voters: tuple[NodeId, ...] = ()
@@ -216,6 +239,7 @@ class Node:
             admit=self._admit,
             trusts=self._trusts,
             secrets=self._peer_secrets,
+            recognize=self._peer_lives.recognize,
         )
         looks_up = surroundings.names is not None or isinstance(surroundings.network, RealNetwork)
         fixed, named = part_settings.addresses_to_join(settings, looks_up)
@@ -350,6 +374,8 @@ class Node:
         """
         if self._stopping.is_set():
             return "the node is stopping"
+        if (not_heard := self._not_heard()) is not None:
+            return not_heard
         for replica in self._replicas.all():
             if replica.stopped_because:
                 return f"{replica.name}: {replica.stopped_because}"
@@ -365,6 +391,21 @@ class Node:
             if replica.entries_behind > self._settings.catch_up_entries_max:
                 return f"{replica.name} is {replica.entries_behind} entries behind"
         return ""
+
+    def _not_heard(self) -> str | None:
+        """What is the matter when so many voters take another process for this node that the others are no quorum.
+
+        They said so on links that this node has dialled, to where it believes them to be. No reason to end: anybody may say so.
+        """
+        catalog = self._replicas.find(CATALOG_GROUP)
+        voters = catalog.driver.configuration.voters if catalog is not None else frozenset(self._voters)
+        refusing = sorted(voters & self._not_heard_by.keys())
+        if not refusing or len(voters) - len(refusing) >= quorum(voters):
+            return None
+        return (
+            f"this process is not heard: for {', '.join(map(format_id, refusing))} another one is node {format_id(self.node_id)}"
+            f" ({self._not_heard_by[refusing[0]]})"
+        )
 
     async def wait_removed(self) -> None:
         """Until the cluster has removed this node, for ever: whoever runs it should end it then."""
@@ -448,6 +489,9 @@ class Node:
         response.warnings.extend(
             f"{replica.name}: {replica.stopped_because}" for replica in self._replicas.all() if replica.stopped_because
         )
+        if (not_heard := self._not_heard()) is not None:
+            response.warnings.append(not_heard)
+        response.warnings.extend(self._peer_lives.warnings())
         response.warnings.extend([NO_GOSSIP] if self._gossip is None else self._gossip.warnings())
         return response
 
@@ -530,9 +574,13 @@ class Node:
         if exposure := self._exposure():
             logger.warning("%s", exposure)
         self._voters = await load_voters(self._directory)
+        await self._peer_lives.load()
         try:
             async with self._forwarder.running(), trio.open_nursery() as nursery:
                 await nursery.start(self._transport.run)
+                nursery.start_soon(self._peer_lives.run)
+                nursery.start_soon(self._hear_claims)
+                nursery.start_soon(self._count_moments)
                 nursery.start_soon(self._discovery.run)
                 nursery.start_soon(self._joiner.run)
                 if self._gossip is not None:
@@ -580,6 +628,34 @@ class Node:
             return
         raise self._disowned
 
+    async def _count_moments(self) -> None:
+        while True:
+            await trio.sleep(MOMENT_SECONDS)
+            await self._next_moment()
+
+    async def _next_moment(self) -> None:
+        """What was promised since the last one is not in copies of the data directory that were made before."""
+        writes = self._replicas.writes_done
+        if writes != self._writes_told:
+            self._writes_told = writes
+            lives = await self._lives.next_moment(self._replicas.extents(self._lives.extents))
+            self._tell_life(Claim(node_id=self.node_id, lives=lives))
+
+    async def _end_life(self) -> None:
+        """Nothing is written after this: the last thing of an orderly stop."""
+        await self._lives.next_moment(self._replicas.extents(self._lives.extents), is_orderly=True)
+
+    async def _hear_claims(self) -> None:
+        async for sender, claim in self._claims_received:
+            await self._peer_lives.claimed(sender, claim)
+
+    def _tell_life(self, claim: Claim) -> None:
+        self._transport.send_to_all(encode_frame_head(FrameKind.LIVES, 0, encode_claim(claim)), Lane.URGENT)
+
+    def _on_life_accepted(self, node_id: NodeId) -> None:
+        lives = self._peer_lives.lives(node_id)
+        self._transport.end_other_lives(node_id, lives.present if lives is not None else None)
+
     async def _tick(self) -> None:
         while True:
             await trio.sleep(self._settings.tick_seconds)
@@ -610,6 +686,7 @@ class Node:
                             nursery.start_soon(self._lead_no_more, replica)
                         await self._server.drain(deadline)
                         nursery.cancel_scope.cancel()
+                    await self._next_moment()
         self._edge_scope.cancel()
         self._core_scope.cancel()
 
@@ -694,6 +771,7 @@ class Node:
             protocol_version=newest,
             # Peers of one version only are told nothing else: that is the hello of the releases before there were two.
             oldest_protocol_version=oldest if oldest != newest else 0,
+            lives=self._lives.lives,
         )
 
     def _send(self, group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
@@ -703,6 +781,8 @@ class Node:
         return self._transport.send(message.to, buffers, Lane.BULK if kind is FrameKind.APPEND else Lane.URGENT)
 
     def _receive(self, node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
+        if kind == FrameKind.LIVES:
+            self._receive_claim(node_id, body)
         if kind not in (FrameKind.RAFT, FrameKind.APPEND):
             return
         try:
@@ -720,6 +800,14 @@ class Node:
             )
             return
         self._replicas.receive(group_id, Received(message, frames))
+
+    def _receive_claim(self, node_id: NodeId, body: memoryview) -> None:
+        try:
+            self._claims.send_nowait((node_id, decode_claim(body)))
+        except CodecError as error:
+            logger.warning("what %s says of a life was dropped: %s", format_id(node_id), error)
+        except trio.WouldBlock:
+            logger.debug("what %s says of a life was dropped: too much waits", format_id(node_id))
 
     def _forget_group(self, group_id: GroupId) -> None:
         self._lanes.forget(group_id)
@@ -788,6 +876,9 @@ class Node:
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
             case PeerConnected(node_id=node_id, hello=hello):
+                self._not_heard_by.pop(node_id, None)
+                for claim in self._peer_lives.claims(node_id):
+                    self._transport.send(node_id, encode_frame_head(FrameKind.LIVES, 0, encode_claim(claim)), Lane.URGENT)
                 self._removal.takes_back(node_id)
                 self._meet(hello)
                 self._forwarder.on_link_renewed(node_id)
@@ -801,6 +892,8 @@ class Node:
             case PeerRefused(code=RefusedCode.REMOVED, is_ours=False, by=node_id) if node_id != NOBODY:
                 self._removal.says(node_id, event.text)
                 self._judge_removal()
+            case PeerRefused(code=RefusedCode.NOT_THIS_LIFE, is_ours=False, by=node_id) if node_id != NOBODY:
+                self._not_heard_by[node_id] = event.text
             case PeerRefused():
                 pass  # The links log it, as they do what the others are about; nothing follows from it here.
 
@@ -870,7 +963,8 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
             if port.datagrams is not None:
                 address = await _gossip_address(settings, port, surroundings.datagrams)
                 gossip = _GossipParts(datagrams=port.datagrams, address=address, keys=keys)
-            node = Node(settings, surroundings, directory, port, gossip)
+            lives = await begin_life(directory, surroundings.rng.getrandbits(64))
+            node = Node(settings, surroundings, directory, lives, port, gossip)
             disk.relieve = node.relieve
             async with trio.open_nursery() as nursery:
                 await nursery.start(node._live)
@@ -881,6 +975,7 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
                 finally:
                     with trio.CancelScope(shield=True):
                         await node._stop(settings.shutdown_timeout_seconds if is_orderly else CANCELLED_STOP_SECONDS_MAX)
+            await node._end_life()
 
 
 async def run_node(settings: NodeSettings, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_eventlog.codec.lives import NONCES_MAX, Lives
+from trio_eventlog.codec.lives import LIVES_MAX, Lives
 from trio_eventlog.codec.peer_frame import (
     FIELD_BYTES_MAX,
     FRAME_HEADER_BYTES,
@@ -45,12 +45,12 @@ HELLO = Hello(
     is_probe=True,
     known_ids=(NodeId(1), NodeId(2), NodeId(0x1122334455667788)),
     expected_id=NodeId(2),
-    lives=Lives(3, (0x0A0B0C0D0E0F1011, 2, 1)),
+    lives=Lives(3, ((0x0A0B0C0D0E0F1011, 7), (2, 5), (1, 0))),
 )
 BEFORE_TAGS = attrs.evolve(HELLO, lives=None)
 
-nonces = st.integers(0, (1 << 64) - 1)
-lives = st.lists(nonces, min_size=1, max_size=NONCES_MAX).flatmap(
+uint64s = st.integers(0, (1 << 64) - 1)
+lives = st.lists(st.tuples(uint64s, uint64s), min_size=1, max_size=LIVES_MAX).flatmap(
     lambda chain: st.builds(Lives, st.integers(len(chain), (1 << 64) - 1), st.just(tuple(chain)))
 )
 ids = st.integers(1, (1 << 64) - 1).map(NodeId)
@@ -261,10 +261,10 @@ def test_tagged_fields_cut_short_are_refused(hello: Hello, data: st.DataObject) 
         (b"\x09" + (FIELD_BYTES_MAX + 1).to_bytes(2, "little") + bytes(FIELD_BYTES_MAX + 1), "tag 9 of 4097 bytes"),
         (b"\x01\x00\x00", "chain of lives: 0 bytes"),
         (b"\x01\x08\x00" + bytes(8), "chain of lives: 8 bytes"),
-        (b"\x01\x11\x00" + bytes(17), "chain of lives: 17 bytes"),
-        (b"\x01\x10\x00" + bytes(16), "life 0 with 1 nonces"),
-        (b"\x01\x18\x00\x01" + bytes(23), "life 1 with 2 nonces"),
-        (b"\x01\x10\x02" + bytes(8 * (NONCES_MAX + 2)), "chain of lives: 528 bytes"),
+        (b"\x01\x19\x00" + bytes(25), "chain of lives: 25 bytes"),
+        (b"\x01\x18\x00" + bytes(24), "life 0 with a chain of 1"),
+        (b"\x01\x28\x00\x01" + bytes(39), "life 1 with a chain of 2"),
+        (b"\x01\x18\x04" + bytes(8 + 16 * (LIVES_MAX + 1)), "chain of lives: 1048 bytes"),
     ],
 )
 def test_malformed_fields_are_refused(fields: bytes, why: str) -> None:
@@ -308,7 +308,7 @@ def test_the_limits_of_a_hello() -> None:
         HELLO,
         cluster_name="ä" * (NAME_BYTES_MAX // 2),
         known_ids=tuple(NodeId(n + 1) for n in range(KNOWN_IDS_MAX)),
-        lives=Lives((1 << 64) - 1, tuple(range(NONCES_MAX))),
+        lives=Lives((1 << 64) - 1, ((1, 2),) * LIVES_MAX),
     )
     assert decode_hello(encode_hello(at_limit)) == at_limit
     with pytest.raises(CodecError, match="256 bytes, the limit is 255"):

@@ -73,6 +73,8 @@ class FrameKind(enum.IntEnum):
     """The header of an AppendEntries message (checked), then raw entry frames."""
     HEARTBEATS = 18
     """Raft messages of several groups; the group id of the frame is 0."""
+    LIVES = 19
+    """What the sender knows of the life of a node, itself or another (`codec/lives.py: Claim`); the group id is 0."""
 
 
 class HelloTag(enum.IntEnum):
@@ -98,6 +100,8 @@ class RefusedCode(enum.IntEnum):
     """The dialler was removed from the cluster, for ever."""
     CERTIFICATE = 9
     """The dialler's certificate does not show that it is a node of the cluster."""
+    NOT_THIS_LIFE = 10
+    """Another process has the dialler's node id, or had it at a later moment than the dialler's data directory stands at."""
 
     SECRET = 11
     """One side has a secret, and the other has none, or another one."""

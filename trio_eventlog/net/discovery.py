@@ -413,6 +413,8 @@ class HelloDiscovery:
                 if error.refused.text != last_text:
                     logger.warning("probe of %s refused: %s", address, error.refused.text)
                     last_text = error.refused.text
+                if error.is_ours and error.refused.code == RefusedCode.NOT_THIS_LIFE:
+                    self._nobody_at(address)  # who answers there is not the node that was
             else:
                 failures = 0
                 last_text = ""

@@ -136,13 +136,19 @@ class LinkRefused(Exception):
 
     Attributes:
         by: who refused it, when it said who it is before (and proved it, where there is a secret); None: we, or anybody at all.
+        is_ours: it was us.
     """
 
-    def __init__(self, refused: Refused, address: str, *, by: Hello | None = None) -> None:
+    def __init__(self, refused: Refused, address: str, *, by: Hello | None = None, is_ours: bool = False) -> None:
         super().__init__(f"{address}: {refused.text}")
         self.refused = refused
         self.address = address
         self.by = by
+        self.is_ours = is_ours
+
+
+Recognize = Callable[[Hello], Awaitable[Refused | None]]
+"""Whether the process behind a hello that is right in itself is the node that it says; None: it is, and that is remembered."""
 
 
 def _versions(versions: range) -> str:
@@ -232,12 +238,14 @@ async def dial(
     settings: LinkSettings,
     tls: TlsSource | None,
     secrets: PeerSecrets,
+    recognize: Recognize,
     host: str = "",
 ) -> "Greeted":
     """Connect, shake hands, exchange hellos and, where there is a secret, proofs.
 
     Arguments:
         own: with a challenge whose nonce is fresh.
+        recognize: has the last word on who answers.
         host: whom the certificate there is to be for, unless `tls` has a name for all peers; "" takes the host in `address`.
 
     Raises:
@@ -256,7 +264,7 @@ async def dial(
                     text = f"the certificate there carries {tls.peer_name} by a wildcard only"
                     raise CertificateRefused(errno.EACCES, f"{address}: {text}")
         with trio.fail_after(settings.hello_seconds_max):
-            greeted = await _greet(stream, own, address, secrets)
+            greeted = await _greet(stream, own, address, secrets, recognize)
     except BaseException as error:
         if stream is not None:
             await trio.aclose_forcefully(stream)
@@ -282,7 +290,7 @@ class Greeted:
     decoder: FrameDecoder
 
 
-async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: PeerSecrets) -> Greeted:
+async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: PeerSecrets, recognize: Recognize) -> Greeted:
     own_body = encode_hello(own)
     await stream.send_all(PEER_PREFACE + encode_frame_head(FrameKind.HELLO, 0, own_body))
     decoder = FrameDecoder(HELLO_BODY_BYTES_MAX)
@@ -321,7 +329,7 @@ async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: Pee
             # Whoever sits between the two nodes can carry both proofs; he cannot change what address the node says it has.
             refused = Refused(RefusedCode.WRONG_NODE, f"node {format_id(other.node_id)} says that it is at {other.address}")
     if refused is not None:
-        raise LinkRefused(refused, address)
+        raise LinkRefused(refused, address, is_ours=True)
     if challenge is not None and challenge.refuses:
         refusal = await next_frame()
         if refusal.kind != FrameKind.REFUSED:
@@ -329,6 +337,9 @@ async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: Pee
         raise LinkRefused(decode_refused(refusal.body), address, by=other)
     if frames:
         raise CodecError(f"{len(frames)} frames more than belong to the answer to a hello")
+    refused = await recognize(other)
+    if refused is not None:
+        raise LinkRefused(refused, address, is_ours=True)
     if secrets:
         await stream.send_all(encode_frame_head(FrameKind.PROOF, 0, secrets.prove(Side.DIALLER, own_body, body)))
     return Greeted(stream, other, decoder)
@@ -349,6 +360,7 @@ class OutboundLink:
     Attributes:
         epoch: of the peer when the link was last known to live; the transport's (see `Transport`).
         has_met: the peer was there, at this address, at some time.
+        hello: what it said of itself when the link last came up.
     """
 
     def __init__(
@@ -363,12 +375,14 @@ class OutboundLink:
         rng: random.Random,
         owner: LinkOwner,
         secrets: Callable[[], PeerSecrets],
+        recognize: Recognize,
     ) -> None:
         self.node_id = node_id
         self.address = address
         self.epoch = 0
         self.is_up = False
         self.has_met = False
+        self.hello: Hello | None = None
         self.queued_bytes = 0
         self.sends = 0
         self.dropped_sends = 0
@@ -382,6 +396,7 @@ class OutboundLink:
         self._rng = rng
         self._owner = owner
         self._secrets = secrets
+        self._recognize = recognize
         self._lanes: tuple[_Queue, _Queue] = (_Queue(), _Queue())
         self._not_empty = trio.lowlevel.ParkingLot()
         self._is_idle = False
@@ -442,6 +457,10 @@ class OutboundLink:
         self._wake_writer()
         return is_up
 
+    def end_session(self, reason: str) -> None:
+        """Lose the connection, if there is one, and dial again."""
+        self._lose(reason)
+
     def poke(self) -> None:
         """The peer lives: if we wait to dial again, do so now."""
         self._poked.set()
@@ -474,7 +493,13 @@ class OutboundLink:
                     self._identity(), expected_id=self.node_id, is_probe=False, challenge=new_challenge(secrets, self._rng)
                 )
                 greeted = await dial(
-                    self.address, own, network=self._network, settings=self._settings, tls=self._tls, secrets=secrets
+                    self.address,
+                    own,
+                    network=self._network,
+                    settings=self._settings,
+                    tls=self._tls,
+                    secrets=secrets,
+                    recognize=self._recognize,
                 )
             except OSError as error:
                 failures += 1
@@ -522,6 +547,7 @@ class OutboundLink:
             async with trio.open_nursery() as nursery:
                 self._session = nursery.cancel_scope
                 self.is_up = self.has_met = True
+                self.hello = greeted.hello
                 self._owner.on_up(self, greeted.hello)
                 nursery.start_soon(self._until_lost, self._read, greeted)
                 nursery.start_soon(self._until_lost, self._write, greeted)

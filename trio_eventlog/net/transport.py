@@ -6,13 +6,15 @@ and one owner (docs/design/wire.md). Losing frames is allowed; delaying the call
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
 
 from trio_eventlog.budgets import Activity
 from trio_eventlog.codec.first_bytes import PEER_MAGIC, PEER_PREFACE, PEER_VERSION
+from trio_eventlog.codec.lives import Life
 from trio_eventlog.codec.peer_frame import (
     FRAME_HEADER_BYTES,
     Buffer,
@@ -51,6 +53,13 @@ from trio_eventlog.net.socket_io import SocketIo, socket_io
 from trio_eventlog.net.tls import TlsSource
 
 logger = logging.getLogger(__name__)
+
+SAY_AGAIN_SECONDS = 60.0
+"""A link that is refused again and again, for the same reason, to the same node, is logged at most this often."""
+REFUSALS_REMEMBERED_MAX = 256
+"""Of whom it was logged: the oldest is forgotten first."""
+SIGNS_OF_LIFE_INTERVALS = 2
+"""For so many ping intervals a node that starts again waits for a sign of its former life, where that was not seen to end."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -115,6 +124,9 @@ Trust = Callable[[Inbound], bool]
 Admit = Callable[[Hello, ConnectionInfo], Refused | None]
 """A last word on an inbound hello that is right in itself: None takes it. For what only the node knows, such as who was removed."""
 
+RecognizeProcess = Callable[[Hello, bool], Awaitable[Refused | None]]
+"""Whether the process behind a hello is the node that it says; None: it is. True: and no other is from now on, durably."""
+
 Receive = Callable[[NodeId, int, GroupId, memoryview], None]
 """from, frame kind, group id, body. Synchronous, never blocks, never raises for bad bytes (it counts and drops)."""
 
@@ -132,6 +144,7 @@ class Transport:
         admit: see `Admit`.
         trusts: see `Trust`: what comes on a link that is not trusted (yet) is dropped.
         secrets: what nodes prove themselves with, asked for at each exchange.
+        recognize: see `RecognizeProcess`; the last word on everybody who dials us or answers us.
 
     One loss, one PeerReset: a crash breaks both connections with a peer, one a little later than the other, perhaps after the
     peer is back. So each peer has an epoch, which a loss ends. A connection belongs to the epoch in which it was made, and
@@ -151,6 +164,7 @@ class Transport:
         admit: Admit | None = None,
         trusts: Trust = lambda inbound: True,
         secrets: Callable[[], PeerSecrets] = PeerSecrets,
+        recognize: RecognizeProcess | None = None,
     ) -> None:
         self._identity = identity
         self._network = network
@@ -162,6 +176,9 @@ class Transport:
         self._admit = admit
         self._trusts = trusts
         self._secrets = secrets
+        self._recognize = recognize
+        self._said: OrderedDict[tuple[int, NodeId, str], float] = OrderedDict()
+        """When it was last logged that a node at an address is refused for a reason."""
         self._links: dict[NodeId, OutboundLink] = {}
         self._scopes: dict[OutboundLink, trio.CancelScope] = {}
         self._inbound: dict[NodeId, _InboundLink] = {}
@@ -214,6 +231,7 @@ class Transport:
             rng=self._rng,
             owner=self._owner,
             secrets=self._secrets,
+            recognize=self._recognize_answer,
         )
         self._links[node_id] = link
         if self._nursery is not None:
@@ -240,6 +258,21 @@ class Transport:
         link = self._links.get(node_id)
         return link is not None and link.send(buffers, lane, more)
 
+    def send_to_all(self, buffers: Buffer | Sequence[Buffer], lane: Lane) -> None:
+        """`send` to every peer whose link is up."""
+        for link in self._links.values():
+            if link.is_up:
+                link.send(buffers, lane)
+
+    def end_other_lives(self, node_id: NodeId, life: Life | None) -> None:
+        """End the connections with processes that have the node's id and are in another life than `life` (None: in any)."""
+        inbound = self._inbound.get(node_id)
+        if inbound is not None and _is_other_life(inbound.hello, life):
+            inbound.end(_OTHER_LIFE, is_loss=True)
+        link = self._links.get(node_id)
+        if link is not None and link.is_up and link.hello is not None and _is_other_life(link.hello, life):
+            link.end_session(_OTHER_LIFE)
+
     def is_connected(self, node_id: NodeId) -> bool:
         """Our link to the peer is up."""
         link = self._links.get(node_id)
@@ -255,7 +288,14 @@ class Transport:
         secrets = self._secrets()
         own = attrs.evolve(self._own_probe(), challenge=new_challenge(secrets, self._rng))
         greeted = await dial(
-            address, own, network=self._network, settings=self._settings, tls=self._tls, secrets=secrets, host=host
+            address,
+            own,
+            network=self._network,
+            settings=self._settings,
+            tls=self._tls,
+            secrets=secrets,
+            recognize=self._recognize_answer,
+            host=host,
         )
         await trio.aclose_forcefully(greeted.stream)
         return greeted.hello
@@ -270,8 +310,8 @@ class Transport:
         except LinkRefusedHere as error:
             refused = error.refused
             # A node that is given the same list of addresses as all others finds itself in it.
-            is_own_probe = error.hello is not None and error.hello.is_probe and error.hello == self._own_probe()
-            level = logging.DEBUG if is_own_probe else logging.WARNING
+            is_own_probe = error.hello is not None and error.hello.is_probe and _is_same_process(error.hello, self._own_probe())
+            level = logging.DEBUG if is_own_probe or not self._is_news(error) else logging.WARNING
             logger.log(level, "peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
             if not error.is_told:
                 with trio.move_on_after(self._settings.hello_seconds_max):
@@ -330,7 +370,16 @@ class Transport:
     def _on_refused(self, link: OutboundLink, error: LinkRefused) -> None:
         refused = error.refused
         by = error.by.node_id if error.by is not None else NOBODY
-        self._on_event(PeerRefused(node_id=link.node_id, address=link.address, code=refused.code, text=refused.text, by=by))
+        self._on_event(
+            PeerRefused(
+                node_id=link.node_id,
+                address=link.address,
+                code=refused.code,
+                text=refused.text,
+                is_ours=error.is_ours,
+                by=by,
+            )
+        )
 
     def _lost(self, node_id: NodeId, epoch: int, reason: str) -> None:
         """A connection of `epoch` broke."""
@@ -375,9 +424,11 @@ class Transport:
             if refused is not None:
                 raise LinkRefusedHere(refused, hello)
             refused = self._admit(hello, info) if self._admit is not None else None
+            if refused is None:
+                refused = await self._recognize_process(hello, False)
             if refused is not None and challenge is None:
                 raise LinkRefusedHere(refused, hello)
-            reply = attrs.evolve(own, is_probe=hello.is_probe, expected_id=NOBODY)
+            reply = attrs.evolve(self._identity(), is_probe=hello.is_probe, expected_id=NOBODY)
             if challenge is not None:
                 reply = attrs.evolve(reply, challenge=new_challenge(secrets, self._rng, refuses=refused is not None))
             reply_body = encode_hello(reply)
@@ -395,7 +446,13 @@ class Transport:
                     return None, False
                 if not secrets.accepts(proof, Side.DIALLER, body, reply_body):
                     raise LinkRefusedHere(Refused(RefusedCode.SECRET, "you have another peer secret than this node"), hello)
-            return hello, bool(secrets) or (self._tls is not None and bool(self._tls.peer_name))
+            is_proved = bool(secrets) or (self._tls is not None and bool(self._tls.peer_name))
+            if not hello.is_probe and self._trusts(Inbound(hello=hello, is_proved=is_proved, has_met=self._has_met(hello))):
+                # Only now has it proved what there is to be proved. Somebody else may have come meanwhile.
+                refused = await self._recognize_process(hello, True)
+                if refused is not None:
+                    raise LinkRefusedHere(refused, hello)
+            return hello, is_proved
         logger.debug("peer link of %s: no hello in time", info.remote_address)
         return None, False
 
@@ -405,6 +462,8 @@ class Transport:
         inbound = self._inbound.get(hello.node_id)
         if link is None or inbound is None or not link.is_up or not inbound.is_trusted or hello.address == link.address:
             return None
+        if hello.lives is not None and _is_other_life(inbound.hello, hello.lives.present):
+            return None  # see `_recognize_process`
         return Refused(
             RefusedCode.BUSY,
             f"node {format_id(hello.node_id)} is connected at {link.address}, you say that you are at {hello.address}",
@@ -424,6 +483,53 @@ class Transport:
         except (CodecError, ValueError) as error:
             raise LinkRefusedHere(Refused(RefusedCode.MALFORMED, f"no proof after the hello: {error}"), None) from error
         return bytes(frame.body) if frame.kind == FrameKind.PROOF else b""
+
+    async def _recognize_answer(self, hello: Hello) -> Refused | None:
+        """Who answers where we have dialled."""
+        return await self._recognize_process(hello, not hello.is_probe)
+
+    async def _recognize_process(self, hello: Hello, remembers: bool) -> Refused | None:
+        """The last word on who is at the other end."""
+        if self._recognize is None:
+            return None
+        inbound = self._inbound.get(hello.node_id)
+        if (
+            inbound is not None
+            and hello.lives is not None
+            and _is_other_life(inbound.hello, hello.lives.present)
+            and (inbound.is_trusted or self._is_trusted(inbound))
+            and await self._speaks(inbound)
+        ):
+            # A node that has started again is dead in its former life; this one lives.
+            return Refused(
+                RefusedCode.NOT_THIS_LIFE,
+                f"you at {hello.address} are not the node {format_id(hello.node_id)} that is connected here, at"
+                f" {inbound.hello.address}: a copy of its data directory was started, or it was not stopped first",
+            )
+        return await self._recognize(hello, remembers)
+
+    async def _speaks(self, inbound: "_InboundLink") -> bool:
+        """Whether something arrives on the link from now on: perhaps nobody has noticed yet that the peer is gone."""
+        settings = self._settings
+        chunks = inbound.chunks_received
+        with trio.move_on_after(min(SIGNS_OF_LIFE_INTERVALS * settings.ping_interval_seconds, settings.hello_seconds_max / 2)):
+            while inbound.chunks_received == chunks and self._inbound.get(inbound.hello.node_id) is inbound:
+                await inbound.signs_of_life.park()
+        return inbound.chunks_received != chunks and self._inbound.get(inbound.hello.node_id) is inbound
+
+    def _is_news(self, error: "LinkRefusedHere") -> bool:
+        """Whether this refusal is to be logged."""
+        if error.hello is None:
+            return True
+        key = (error.refused.code, error.hello.node_id, error.hello.address)
+        now = trio.current_time()
+        if now - self._said.get(key, -SAY_AGAIN_SECONDS) < SAY_AGAIN_SECONDS:
+            return False
+        self._said[key] = now
+        self._said.move_to_end(key)
+        if len(self._said) > REFUSALS_REMEMBERED_MAX:
+            self._said.popitem(last=False)
+        return True
 
     def _is_full_for(self, node_id: NodeId) -> bool:
         return (
@@ -491,6 +597,7 @@ class Transport:
         finally:
             if self._inbound.get(node_id) is inbound:
                 del self._inbound[node_id]
+            inbound.signs_of_life.unpark_all()
             if inbound.is_loss:
                 self._lost(node_id, inbound.epoch, f"its link: {inbound.reason or reason}")
             if node_id not in self._links and node_id not in self._inbound:
@@ -530,10 +637,12 @@ class Transport:
 
     async def _take_frames(self, frames: list[Frame], read_bytes: int, stream: trio.abc.Stream, inbound: "_InboundLink") -> None:
         """Give each frame to whom it concerns. Waits only to answer a PING."""
-        inbound.chunks_received += 1
+        inbound.on_chunk()
         inbound.received_bytes += read_bytes
         inbound.received_frames += len(frames)
         for kind, group_id, body in frames:
+            if inbound.scope.cancel_called:
+                return  # another process is this node now
             if kind >= FrameKind.RAFT:
                 if not (inbound.is_trusted or self._is_trusted(inbound)):
                     inbound.dropped_frames += 1
@@ -547,10 +656,13 @@ class Transport:
     def _is_trusted(self, inbound: "_InboundLink") -> bool:
         """Ask about a link that is not trusted yet."""
         hello = inbound.hello
-        link = self._links.get(hello.node_id)
-        has_met = link is not None and link.has_met and link.address == hello.address
-        inbound.is_trusted = self._trusts(Inbound(hello=hello, is_proved=inbound.is_proved, has_met=has_met))
+        inbound.is_trusted = self._trusts(Inbound(hello=hello, is_proved=inbound.is_proved, has_met=self._has_met(hello)))
         return inbound.is_trusted
+
+    def _has_met(self, hello: Hello) -> bool:
+        """Our own link has found the node of this id at the address that it says it has."""
+        link = self._links.get(hello.node_id)
+        return link is not None and link.has_met and link.address == hello.address
 
     def _link_statistics(self, link: OutboundLink) -> LinkStatistics:
         inbound = self._inbound.get(link.node_id)
@@ -594,6 +706,13 @@ class _InboundLink:
     silent_intervals: int = 0
     received_bytes: int = 0
     received_frames: int = 0
+    signs_of_life: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    """Who waits for something to arrive, or for the link to end."""
+
+    def on_chunk(self) -> None:
+        self.chunks_received += 1
+        if self.signs_of_life:
+            self.signs_of_life.unpark_all()
 
     def end(self, reason: str, *, is_loss: bool) -> None:
         self.is_loss = is_loss
@@ -609,6 +728,20 @@ class _InboundLink:
         self.silent_intervals += 1
         if self.silent_intervals >= silent_intervals_max:
             self.end(f"silent for {self.silent_intervals} ping intervals", is_loss=True)
+
+
+_OTHER_LIFE = "another process is this node now"
+
+
+def _is_same_process(one: Hello, other: Hello) -> bool:
+    """Whether both are hellos of one process that says the same of itself, perhaps at two moments of its life."""
+    if one.lives is None or other.lives is None:
+        return one == other
+    return one.lives.present.is_life_of(other.lives.present) and attrs.evolve(one, lives=other.lives) == other
+
+
+def _is_other_life(hello: Hello, life: Life | None) -> bool:
+    return hello.lives is not None and (life is None or not hello.lives.present.is_life_of(life))
 
 
 def _refusal(refused: Refused) -> bytes:

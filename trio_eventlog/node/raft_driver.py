@@ -24,6 +24,7 @@ import trio
 from trio_eventlog.bounds import OFFSET_MAX
 from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
+from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import DiskFull, EventLogError, NewerRelease, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
@@ -175,6 +176,8 @@ class RaftDriver:
         self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
         self._write_wanted = trio.Event()
         self._written: deque[_Write] = deque()
+        self.writes_done = 0
+        """Turns of the disk task since this was opened: promises may have been given after each."""
         self._to_apply: deque[range] = deque()
         self._apply_wanted = trio.Event()
         self._applied_index = 0
@@ -220,6 +223,17 @@ class RaftDriver:
     @property
     def is_leader(self) -> bool:
         return self._core.is_leader
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in force."""
+        return self._core.configuration
+
+    @property
+    def extent(self) -> Extent:
+        """How far this replica went, as far as that is durable."""
+        state, log = self._hard_state.state, self._log
+        return Extent(term=state.term, last_term=log.last_term, last_index=log.last_index, commit_index=state.commit)
 
     @property
     def entries_behind(self) -> int:
@@ -930,6 +944,7 @@ class RaftDriver:
             if frames:
                 self._counters["appended_entries"] += len(frames)
                 self._counters["appended_bytes"] += sum(frame.size_bytes for frame in frames)
+            self.writes_done += 1
             self._written.extend(batch)
             self._writes_waiting -= len(batch)
             self._inbox.wake()

@@ -20,6 +20,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.catalog import LEVELS, encode_command
+from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import (
     EventLogError,
     InvalidArgument,
@@ -168,6 +169,8 @@ class Replicas:
         self.room: dict[NodeId, int] = {}
         """By node, the number of partitions that it has room for, as far as it has said so to this node."""
         self._degraded_logged_at = -DEGRADED_LOG_SECONDS
+        self._closed: set[GroupId] = set()
+        """Closed for good in this life, and not opened again."""
         self._early: OrderedDict[GroupId, deque[Received]] = OrderedDict()
         self._followed_groups_end = GroupId(CATALOG_GROUP + 1)
         """Groups below live here, or not any more, or live elsewhere."""
@@ -319,6 +322,16 @@ class Replicas:
                 if partition.group_id == group_id:
                     return [node_id for node_id in partition.wanted if node_id != self._node_id]
         return ()
+
+    @property
+    def writes_done(self) -> int:
+        """Grows with what is made durable, and changes when a group is closed."""
+        return sum(replica.driver.writes_done for replica in self._open.values())
+
+    def extents(self, known: Mapping[GroupId, Extent]) -> dict[GroupId, Extent]:
+        """How far the groups went; of those that are not open, but were not closed for good either, as `known` says."""
+        kept = {group_id: extent for group_id, extent in known.items() if group_id not in self._closed}
+        return kept | {group_id: replica.driver.extent for group_id, replica in self._open.items()}
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until this node knows the topic (or that it is gone)."""
@@ -485,6 +498,7 @@ class Replicas:
             if group_id == CATALOG_GROUP or group_id >= self.machine.next_group_id:
                 continue
             if group_id not in known:
+                self._closed.add(group_id)
                 await self._remove_files(group_id)
                 continue
             topic, number = known[group_id]
@@ -629,6 +643,7 @@ class Replicas:
         if group.trouble:
             logger.info("%s is open again", group.name)
         group.replica = self._open[group.group_id] = replica
+        self._closed.discard(group.group_id)
         group.trouble = ""
         group.settled.set()
         group.opened.set()
@@ -656,6 +671,7 @@ class Replicas:
     async def _close(self, group_id: GroupId, has_moved: bool) -> None:
         """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
         group = self._groups.pop(group_id)
+        self._closed.add(group_id)
         replica = self._open.pop(group_id, None)
         if replica is not None:
             if has_moved:

@@ -709,6 +709,17 @@ class Cluster:
         self._disks[target] = self._disks[source]
         self._ids.pop(source, None)
 
+    def image(self, name: str) -> SimDisk:
+        """A copy of the node's disk as it is now, whether the node runs or not: for `put_disk`."""
+        self.note(f"image {name}")
+        return self._disks[name].image()
+
+    def put_disk(self, name: str, image: SimDisk) -> None:
+        """A node that is down has this disk from now on: a copy of another's, or of its own as it was before."""
+        assert not self.is_running(name), f"{name} is up"
+        self.note(f"put disk {name}")
+        self._disks[name] = image.image()
+
     def wipe(self, name: str) -> None:
         """A new disk for a node that is down: what starts with it is a new node."""
         assert not self.is_running(name), f"{name} is up"

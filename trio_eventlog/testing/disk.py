@@ -374,6 +374,17 @@ class SimDisk:
             fresh._directories[path] = new
         return fresh
 
+    def image(self) -> "SimDisk":
+        """A copy of all files as they read now, all of it durable: what `cp` makes beside a node that runs. Never checkpoints."""
+        copy = SimDisk(random.Random(0), capacity_bytes=self.capacity_bytes)
+        copy._former_capacity_bytes = self._former_capacity_bytes
+        copy.latency_seconds = dict(self.latency_seconds)
+        for path, directory in self._directories.items():
+            new = copy._directories[path] = _Directory()
+            for name, inode in directory.live.items():
+                new.durable[name] = new.live[name] = _Inode(bytearray(inode.live), bytearray(inode.live))
+        return copy
+
     def cut_power_after(self, operations: int) -> None:
         """Let so many more operations happen; the next one and all others raise DiskCrashed. Then call `crash`.
 

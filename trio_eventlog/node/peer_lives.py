@@ -1,0 +1,313 @@
+"""What a node remembers of the lives of the others, and whom it therefore does not hear.
+
+Two processes with one node id are a node that breaks its word: what one has promised the other does not know. So of each id one
+life is heard at a time, and a life follows another only when it continues it at the moment at which that ended (codec/lives.py).
+What was accepted is written down before it takes effect, and told to all others: who was away, or cannot reach the node itself,
+knows it all the same.
+
+| shown | in a hello | claimed by another member |
+| --- | --- | --- |
+| the same life, the same moment or a later one | heard | remembered |
+| a life that continues what is known | heard, once it is durable here | the same; links of the former life end |
+| a moment or a life that was left | refused: a copy, or a directory put back | nothing new |
+| both continue an earlier moment | refused | *forked*: members have heard both. Neither is heard any more |
+| out of reach: more than 63 starts were missed | refused, until another member claims it | remembered |
+
+    <data-dir>/peers    the lives accepted, written before they are
+"""
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+
+import attrs
+import trio
+
+from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.codec.lives import Claim, Lives, Relation, decode_lives, encode_lives, relate
+from trio_eventlog.codec.peer_frame import Hello, Refused, RefusedCode
+from trio_eventlog.errors import CodecError, DataDirectoryError
+from trio_eventlog.ids import NodeId, format_id
+from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.disk import join_path, read_whole, write_atomically
+
+logger = logging.getLogger(__name__)
+
+PEERS_FILE = "peers"
+PEERS_FILE_BYTES_MAX = 16 * 1024 * 1024
+WAY_BACK = (
+    "only one process may be this node. If it is to be this one: stop the other, remove the node from the cluster"
+    " (`trio-eventlog node remove`), and start this one with an empty data directory and --join; it becomes a new node"
+)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PeerLivesSettings:
+    """Attributes:
+    strangers_max: nodes that are no members and whose lives are remembered, in memory alone; the oldest is forgotten first.
+    inform_seconds_max: a node that starts waits this long, at most, for what another member knows, before it accepts a life that it
+        has not heard of: a copy must not find a node that was away when the original went on.
+    write_seconds: moments that were only heard of are written down together, this long after the first of them.
+    """
+
+    strangers_max: int = 256
+    write_seconds: float = 1.0
+    inform_seconds_max: float = 0.5
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class _Known:
+    """What is remembered of a node: the newest life accepted, where it was, and whether two of its lives were heard."""
+
+    lives: Lives
+    address: str = ""
+    is_forked: bool = False
+
+
+class PeerLives:
+    """The lives of other nodes. `run` writes down what need not be durable at once; the rest may be called from any task.
+
+    Args:
+        is_member: whether a node is in a configuration that this one knows: what it says of others counts, and its own lives are
+            remembered durably.
+        is_removed: whether a node has left the cluster for ever; then its lives are forgotten.
+        on_accepted: called when a life has become the one that is heard, or none is any more (forked): other links are to end.
+        on_news: called with what is to be told to all other nodes.
+    """
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        *,
+        is_member: Callable[[NodeId], bool],
+        is_removed: Callable[[NodeId], bool],
+        on_accepted: Callable[[NodeId], None],
+        on_news: Callable[[Claim], None],
+        settings: PeerLivesSettings,
+    ) -> None:
+        self._directory = directory
+        self._own_id = directory.node_id
+        self._is_in_configuration = is_member
+        self._is_removed = is_removed
+        self._on_accepted = on_accepted
+        self._on_news = on_news
+        self._settings = settings
+        self._known: OrderedDict[NodeId, _Known] = OrderedDict()
+        self._written: Mapping[NodeId, _Known] = {}
+        self._refused: OrderedDict[tuple[NodeId, str], str] = OrderedDict()
+        self._writing = trio.Lock()
+        self._is_behind = trio.Event()
+        self._informed = trio.Event()
+        self._informed_by = 0.0
+
+    async def load(self) -> None:
+        """Read what earlier lives of this node have accepted. Raises DataDirectoryError."""
+        self._informed_by = trio.current_time() + self._settings.inform_seconds_max
+        path = self._path
+        try:
+            known = decode_peers(await read_whole(self._directory.disk, path, PEERS_FILE_BYTES_MAX))
+        except FileNotFoundError:
+            self._informed.set()  # it has known nobody, so that it has missed nothing
+            return
+        except (OSError, CodecError) as error:
+            raise DataDirectoryError(
+                f"{path}: cannot be used: {error}. It says which processes this node takes for the others. When you are certain"
+                " that no copy of another node runs, remove the file: those that come first are taken then."
+            ) from error
+        self._written = dict(known)
+        self._known.update(known)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises StorageFailed, DiskFull."""
+        while True:
+            await self._is_behind.wait()
+            await trio.sleep(self._settings.write_seconds)
+            self._is_behind = trio.Event()
+            async with self._writing:
+                await self._write(self._known)
+
+    def lives(self, node_id: NodeId) -> Lives | None:
+        """The newest life accepted of a node that is not forked."""
+        known = self._known.get(node_id)
+        return known.lives if known is not None and not known.is_forked else None
+
+    def claims(self, receiver: NodeId) -> Iterable[Claim]:
+        """All that is known of members, for a node whose link has just come up. What is known of itself is last: that was all."""
+        for node_id, known in sorted(self._known.items(), key=lambda item: item[0] == receiver):
+            if self._is_member(node_id) or node_id == receiver:
+                yield Claim(node_id=node_id, lives=known.lives, is_forked=known.is_forked)
+
+    def warnings(self) -> list[str]:
+        """Who is not heard, for people."""
+        forked = [
+            f"node {format_id(node_id)} is not heard any more: {_FORKED}"
+            for node_id, known in self._known.items()
+            if known.is_forked and self._is_member(node_id)
+        ]
+        return [*forked, *(f"node {format_id(node_id)} at {address}: {text}" for (node_id, address), text in self._refused.items())]
+
+    async def recognize(self, hello: Hello, remembers: bool) -> Refused | None:
+        """Whether the process that says `hello` is the node as it is known. None: it is.
+
+        Args:
+            remembers: no other is from now on; durable when this returns. Without, nothing follows from it.
+        """
+        lives = hello.lives
+        if lives is None:
+            return None  # of a release that has none: nothing can be told
+        known = self._known.get(hello.node_id)
+        if known is not None and not known.lives.present.is_life_of(lives.present):
+            with trio.move_on_at(self._informed_by):
+                await self._informed.wait()
+        async with self._writing:
+            known = self._known.get(hello.node_id)
+            refusal = self._refuse(hello, known, lives)
+            if refusal:
+                self._refused[hello.node_id, hello.address] = refusal
+                if len(self._refused) > self._settings.strangers_max:
+                    self._refused.popitem(last=False)
+                return Refused(RefusedCode.NOT_THIS_LIFE, f"{refusal}; {WAY_BACK}")
+            if not remembers:
+                return None
+            self._refused.pop((hello.node_id, hello.address), None)
+            if known is None or relate(known.lives, lives) is Relation.CONTINUES:
+                await self._accept(hello.node_id, _Known(lives=lives, address=hello.address))
+            elif known.address != hello.address:
+                self._remember(hello.node_id, attrs.evolve(known, address=hello.address))
+        return None
+
+    def _refuse(self, hello: Hello, known: _Known | None, lives: Lives) -> str:
+        if known is None:
+            return ""
+        if known.is_forked:
+            return _FORKED
+        relation = relate(known.lives, lives)
+        who = f"you at {hello.address} are not the node {format_id(hello.node_id)} that is known here"
+        where = f" at {known.address}" if known.address and known.address != hello.address else ""
+        match relation:
+            case Relation.SAME | Relation.CONTINUES:
+                return ""
+            case Relation.BEHIND if known.lives.present.moment - lives.present.moment <= 1 and known.lives.present.is_life_of(
+                lives.present
+            ):
+                return ""  # it has gone on since it has sent this hello
+            case Relation.OUT_OF_REACH if lives.number > known.lives.number:
+                return (
+                    f"{who}: this node has missed so many starts of it that it cannot tell (life {known.lives.number} is known,"
+                    f" you show life {lives.number}). A node that has not missed them vouches for it when it is connected with this"
+                    f" one; where there is none, stop this one, remove {self._path} and start it again"
+                )
+            case Relation.BEHIND:
+                return (
+                    f"{who}{where}: your data directory is an earlier state of its (it is in life {known.lives.number}, you are in"
+                    f" life {lives.number}), put back from an image or a backup"
+                )
+            case _:
+                return (
+                    f"{who}{where}: your data directory is a copy, or was put back to an earlier state, and that one has gone on"
+                    f" meanwhile (it is in life {known.lives.number}, you are in life {lives.number})"
+                )
+
+    async def claimed(self, sender: NodeId, claim: Claim) -> None:
+        """A link of `sender`, which was recognized, has said what it knows."""
+        node_id = NodeId(claim.node_id)
+        if node_id == self._own_id and self._is_member(sender):
+            self._informed.set()
+        if node_id == self._own_id or (sender != node_id and not self._is_member(sender)):
+            return
+        async with self._writing:
+            known = self._known.get(node_id)
+            if sender == node_id:
+                # Of itself, on a link that is open: a link of a life that is not heard any more has ended.
+                if known is not None and known.lives.present.is_life_of(claim.lives.present):
+                    self._go_on(node_id, known, claim.lives)
+                return
+            if not self._is_member(node_id) or (known is not None and known.is_forked):
+                return
+            relation = relate(known.lives, claim.lives) if known is not None else Relation.CONTINUES
+            is_news = relation is Relation.CONTINUES or (
+                relation is Relation.OUT_OF_REACH and known is not None and claim.lives.number > known.lives.number
+            )
+            if claim.is_forked or relation is Relation.APART:
+                former = known or _Known(lives=claim.lives)
+                logger.error("node %s is not heard any more: %s", format_id(node_id), _FORKED)
+                await self._accept(node_id, attrs.evolve(former, is_forked=True))
+            elif is_news and known is not None and known.lives.present.is_life_of(claim.lives.present):
+                self._go_on(node_id, known, claim.lives)
+            elif is_news:
+                await self._accept(node_id, _Known(lives=claim.lives))
+
+    def _go_on(self, node_id: NodeId, known: _Known, lives: Lives) -> None:
+        """The life that is heard is at a later moment."""
+        if lives.present.moment > known.lives.present.moment:
+            self._remember(node_id, attrs.evolve(known, lives=lives))
+            self._on_news(Claim(node_id=node_id, lives=lives))
+
+    async def _accept(self, node_id: NodeId, accepted: _Known) -> None:
+        """From here on no other life is heard: durable first, then in effect."""
+        if self._is_member(node_id):
+            await self._write({**self._known, node_id: accepted})
+        self._remember(node_id, accepted)
+        self._on_accepted(node_id)
+        self._on_news(Claim(node_id=node_id, lives=accepted.lives, is_forked=accepted.is_forked))
+
+    def _is_member(self, node_id: NodeId) -> bool:
+        """A node that was one when this one ran before may not be known yet, as the log is applied again."""
+        return not self._is_removed(node_id) and (self._is_in_configuration(node_id) or node_id in self._written)
+
+    def _remember(self, node_id: NodeId, known: _Known) -> None:
+        self._known[node_id] = known
+        self._known.move_to_end(node_id)
+        strangers = [other for other in self._known if not self._is_member(other)]
+        for stranger in strangers[: max(len(strangers) - self._settings.strangers_max, 0)]:
+            del self._known[stranger]
+        self._is_behind.set()
+
+    async def _write(self, known: Mapping[NodeId, _Known]) -> None:
+        members = {node_id: item for node_id, item in known.items() if self._is_member(node_id)}
+        if members != self._written:
+            await write_atomically(self._directory.disk, self._path, encode_peers(members))
+            self._written = members
+
+    @property
+    def _path(self) -> str:
+        return join_path(self._directory.path, PEERS_FILE)
+
+
+_FORKED = (
+    "two processes with this node id were heard that went on from one data directory, so neither keeps what the other has promised;"
+    " remove it (`trio-eventlog node remove`) and start its machine with an empty data directory and --join"
+)
+
+
+def encode_peers(known: Mapping[NodeId, _Known]) -> bytes:
+    """A line of JSON, and its checksum."""
+    nodes = [
+        {
+            "id": format_id(node_id),
+            "lives": encode_lives(item.lives).hex(),
+            "address": item.address,
+            "is_forked": item.is_forked,
+        }
+        for node_id, item in sorted(known.items())
+    ]
+    body = json.dumps({"format": 1, "nodes": nodes}).encode() + b"\n"
+    return body + b"%08x\n" % crc32c(body)
+
+
+def decode_peers(data: bytes) -> dict[NodeId, _Known]:
+    """Raises CodecError for anything that `encode_peers` does not make."""
+    (body, newline, checksum) = data.removesuffix(b"\n").rpartition(b"\n")
+    body += newline
+    if checksum != b"%08x" % crc32c(body):
+        raise CodecError("peers: the checksum does not agree")
+    try:
+        return {
+            NodeId(int(node["id"], 16)): _Known(
+                lives=decode_lives(bytes.fromhex(node["lives"])), address=str(node["address"]), is_forked=bool(node["is_forked"])
+            )
+            for node in json.loads(body)["nodes"]
+        }
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CodecError(f"peers: {error}") from error
