@@ -19,7 +19,7 @@ import errno
 from collections.abc import Sequence
 from typing import Protocol
 
-from trio_eventlog.errors import DiskFull, ResourceShortage, StorageFailed
+from trio_eventlog.errors import DamagedData, DiskFull, ResourceShortage, StorageFailed
 
 Buffer = bytes | bytearray | memoryview
 FILE_MODE = 0o640
@@ -79,7 +79,8 @@ class Disk(Protocol):
     async def list_directory(self, path: str) -> list[str]:
         """The names in `path`, sorted. Raises FileNotFoundError, NotADirectoryError."""
 
-    async def exists(self, path: str) -> bool: ...
+    async def exists(self, path: str) -> bool:
+        """Whether there is anything of this name, be it a link to nowhere."""
 
     async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> File:
         """Open for reading and, with `writes`, writing. With `create` the file must not be there yet (FileExistsError) and gets
@@ -117,6 +118,22 @@ async def write_atomically(disk: Disk, path: str, data: Buffer, *, mode: int = F
         await file.close()
     await disk.rename(beside, path)
     await disk.sync_directory(parent_directory(path))
+
+
+async def open_present(disk: Disk, path: str) -> File:
+    """Open a file whose name is known to be there.
+
+    Raises:
+        DamagedData: something else is there: a directory, a link to nowhere, a file that is not ours to open.
+    """
+    try:
+        return await disk.open(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise DamagedData(
+            f"{path}: cannot be opened: {error.strerror or error}. It has to be a file of this node: look what has taken its place,"
+            " or restore it from a backup. Nothing was changed.",
+            path=path,
+        ) from error
 
 
 async def read_whole(disk: Disk, path: str, max_bytes: int) -> bytes:

@@ -8,7 +8,7 @@ import trio
 from trio_eventlog.codec.hard_state import FILE_BYTES, beyond_bounds, decode_file, encode_new_file, encode_slot, slot_position
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.raft.ready import HardState
-from trio_eventlog.storage.disk import Disk, File, write_atomically
+from trio_eventlog.storage.disk import Disk, File, open_present, write_atomically
 
 
 class HardStateFile:
@@ -37,7 +37,7 @@ class HardStateFile:
         """
         if not await disk.exists(path):
             await write_atomically(disk, path, encode_new_file())
-        file = await disk.open(path)
+        file = await open_present(disk, path)
         try:
             try:
                 found = decode_file(await file.read_at(0, FILE_BYTES + 1))

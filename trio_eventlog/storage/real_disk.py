@@ -277,7 +277,7 @@ class RealDisk:
         return await self._in_thread(path, lambda: sorted(os.listdir(path)))
 
     async def exists(self, path: str) -> bool:
-        return await self._in_thread(path, lambda: os.path.exists(path))
+        return await self._in_thread(path, lambda: os.path.lexists(path))
 
     async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> RealFile:
         flags = (os.O_RDWR if writes else os.O_RDONLY) | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)

@@ -18,7 +18,7 @@ from trio_eventlog.codec.entry import HEADER, HEADER_BYTES, LENGTH_BYTES, EntryF
 from trio_eventlog.codec.segment import BASE_BYTES, MARK_BYTES, LogBase, decode_base, encode_footer, encode_mark
 from trio_eventlog.codec.sparse_index import SparseIndex, decode_sparse_index, encode_sparse_index
 from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, ResourceShortage, SettingsError, StorageFailed
-from trio_eventlog.storage.disk import Disk, File, join_path, read_whole
+from trio_eventlog.storage.disk import Disk, File, join_path, open_present, read_whole
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
     SEGMENT_SUFFIX,
@@ -806,7 +806,7 @@ class SegmentedLog:
                 f"{missing_path}: missing, the next segment begins at entry {base_index}. Nothing was changed.",
                 path=missing_path,
             )
-        file = await self._disk.open(path)
+        file = await open_present(self._disk, path)
         segment: _Segment | None = None
         try:
             try:

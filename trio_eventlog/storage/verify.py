@@ -21,7 +21,7 @@ from trio_eventlog.codec.segment import BASE_BYTES, LogBase, SegmentFooter, deco
 from trio_eventlog.codec.sparse_index import decode_sparse_index
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
-from trio_eventlog.storage.disk import Disk, join_path, read_whole
+from trio_eventlog.storage.disk import Disk, join_path, open_present, read_whole
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
     SCAN_BYTES,
@@ -371,7 +371,7 @@ async def _survey(disk: Disk, directory: str, problems: list[Problem]) -> tuple[
 
 
 async def _read_segment(disk: Disk, path: str) -> tuple[bytearray, SegmentFooter | None]:
-    file = await disk.open(path)
+    file = await open_present(disk, path)
     try:
         try:
             footer = await read_footer(file)
