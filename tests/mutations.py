@@ -479,6 +479,40 @@ MUTATIONS = (
         "                request = _request_from(request, next_offset)\n",
         "                pass\n",
     ),
+    Mutation(
+        "callers that wait for a call slot are not woken when the channel ends",
+        "trio_eventlog/rpc/client.py",
+        "        self._unusable.set()\n        self._slots.unpark_all()\n",
+        "        self._unusable.set()\n",
+    ),
+    Mutation(
+        "a sender that waits for window is not woken by a server that has refused its call",
+        "trio_eventlog/rpc/client.py",
+        "                self._protocol.close_stream(call._stream.entry)\n                call._end(CallUnsent",
+        "                call._end(CallUnsent",
+    ),
+    Mutation(
+        "a cancelled receive takes records with it",
+        "trio_eventlog/client/consumer.py",
+        "            await trio.lowlevel.checkpoint()\n            rest = self._records[self._next :]\n"
+        "            self._records = []\n            self._next = 0\n",
+        "            rest = self._records[self._next :]\n            self._records = []\n            self._next = 0\n"
+        "            await trio.lowlevel.checkpoint()\n",
+    ),
+    Mutation(
+        "a record is passed before a cancelled receive returns it",
+        "trio_eventlog/client/consumer.py",
+        "        if not (self._next + 1) % RECORDS_PER_CHECKPOINT:\n            await trio.lowlevel.checkpoint()\n"
+        "        record = self._records[self._next]\n        self._next += 1\n",
+        "        record = self._records[self._next]\n        self._next += 1\n"
+        "        if not self._next % RECORDS_PER_CHECKPOINT:\n            await trio.lowlevel.checkpoint()\n",
+    ),
+    Mutation(
+        "what a cancelled send has sealed stays behind",
+        "trio_eventlog/client/producer.py",
+        "        finally:\n            if sealed.batches:\n                self._change.set()\n",
+        "        except trio.Cancelled:\n            sealed.batches.clear()\n            raise\n",
+    ),
 )
 
 

@@ -126,10 +126,10 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
     async def receive_batch(self) -> list[Record]:
         """The records of the next batch, those already received of the present one excepted: for loops over lists."""
         if self._next < len(self._records):
+            await trio.lowlevel.checkpoint()
             rest = self._records[self._next :]
             self._records = []
             self._next = 0
-            await trio.lowlevel.checkpoint()
             return rest
         item = await self._batches.receive()
         self.partition = item.partition

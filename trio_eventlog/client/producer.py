@@ -1,6 +1,7 @@
 """The batching producer: records come one by one, leave in batches, and each has a handle that tells where it is."""
 
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import attrs
@@ -56,6 +57,14 @@ class OpenBatch:
             raise self.error
         assert self.result is not None
         return self.result
+
+
+@attrs.define(slots=True, eq=False)
+class _Sealed:
+    """Batches of one partition that the lane has not taken yet, in order, and the way to it: one task at a time."""
+
+    batches: deque[OpenBatch] = attrs.field(factory=deque)
+    entrance: trio.StrictFIFOLock = attrs.field(factory=trio.StrictFIFOLock)
 
 
 class Delivery:
@@ -133,6 +142,7 @@ class Producer:
         self._batch_records = batch_records
         self._max_batch_bytes = max_batch_bytes
         self._open: dict[int, OpenBatch] = {}
+        self._sealed: dict[int, _Sealed] = {}
         # In the order of their making: a set would be walked by addresses in memory, otherwise in every process.
         self._unfinished: dict[OpenBatch, None] = {}
         self._failed: list[OpenBatch] = []
@@ -145,6 +155,8 @@ class Producer:
         self, value: bytes | Record, *, key: bytes = b"", headers: Sequence[Header] = (), partition: int | None = None
     ) -> Delivery:
         """Hand in one record; waits while the partition's buffer is full.
+
+        A call that is cancelled while it waits for room has handed the record in: it is sent with its batch.
 
         Args:
             value: the message, or a whole Record (the other arguments are not given then).
@@ -166,7 +178,7 @@ class Producer:
             await self._follow_topic()
         delivery, full = self._add(record, partition)
         for batch in full:
-            await self._submit(batch)
+            await self._submit_up_to(batch)
         return delivery
 
     async def send_many(self, records: Iterable[bytes | Record], *, partition: int | None = None) -> list[Delivery]:
@@ -179,7 +191,7 @@ class Producer:
             delivery, full = self._add(item if isinstance(item, Record) else Record(value=item), partition)
             deliveries.append(delivery)
             for batch in full:
-                await self._submit(batch)
+                await self._submit_up_to(batch)
             if full and self._known() is not self._topic:
                 await self._follow_topic()
         return deliveries
@@ -191,10 +203,11 @@ class Producer:
             EventLogError: the first failure that no `Delivery.wait` has raised yet.
         """
         await trio.lowlevel.checkpoint()
-        for partition in list(self._open):
-            batch = self._open.pop(partition, None)
-            if batch is not None:
-                await self._submit(batch)
+        for batch in list(self._open.values()):
+            self._seal(batch)
+        for sealed in list(self._sealed.values()):
+            if sealed.batches:
+                await self._submit_up_to(sealed.batches[-1])
         for batch in list(self._unfinished):
             await batch.wait_done()
         failed, self._failed = self._failed, []
@@ -211,14 +224,22 @@ class Producer:
         while True:
             self._change = trio.Event()
             now = trio.current_time()
+            look_again_at = now + max(self._linger_seconds, 0.001)
+            next_at = float("inf")
+            for sealed in self._sealed.values():
+                # Left behind by callers that were cancelled while they waited for room.
+                self._submit_while_there_is_room(sealed)
+                if sealed.batches and not sealed.entrance.locked():
+                    next_at = look_again_at
             for batch in [batch for batch in self._open.values() if batch.seal_at <= now]:
-                if batch.lane.has_room(batch.size_bytes):
-                    del self._open[batch.partition]
-                    self._submit_nowait(batch)
+                sealed = self._sealed_of(batch.partition)
+                if not sealed.batches and batch.lane.has_room(batch.size_bytes):
+                    self._seal(batch)
+                    self._submit_while_there_is_room(sealed)
                 else:
                     # It fills up meanwhile; whoever fills it waits for room.
-                    batch.seal_at = now + max(self._linger_seconds, 0.001)
-            next_at = min((batch.seal_at for batch in self._open.values()), default=float("inf"))
+                    batch.seal_at = look_again_at
+            next_at = min((batch.seal_at for batch in self._open.values()), default=next_at)
             with trio.move_on_at(next_at):
                 await self._change.wait()
 
@@ -230,6 +251,8 @@ class Producer:
             if batch.pending is None or batch.lane.withdraw(batch.pending):
                 self._finish(batch, None, error)
         self._open.clear()
+        for sealed in self._sealed.values():
+            sealed.batches.clear()
 
     def _has_changed(self) -> bool:
         """Whether to look again. While records are on their way, the client keeps what it knows fresh, and `send` need not wait for
@@ -250,7 +273,7 @@ class Producer:
         self._sticky %= known.partitions
 
     def _add(self, record: Record, partition: int | None) -> tuple[Delivery, list[OpenBatch]]:
-        """Put the record into an open batch; the batches that are full now are the caller's to submit, in order."""
+        """Put the record into an open batch; the batches that are full now are sealed, and the caller waits for room."""
         if self._is_closed:
             raise Unavailable("the producer is closed: its block has ended")
         size_bytes = len(record.value) + len(record.key) + RECORD_OVERHEAD_BYTES
@@ -268,7 +291,8 @@ class Producer:
         full: list[OpenBatch] = []
         batch = self._open.get(partition)
         if batch is not None and batch.size_bytes + size_bytes > self._max_batch_bytes:
-            full.append(self._open.pop(partition))
+            full.append(batch)
+            self._seal(batch)
             batch = None
         if batch is None:
             batch = OpenBatch(self._lane_of(self._topic, partition), trio.current_time() + self._linger_seconds)
@@ -279,29 +303,66 @@ class Producer:
         batch.records.append(record)
         batch.size_bytes += size_bytes
         if batch.size_bytes >= self._batch_bytes or len(batch.records) >= self._batch_records:
-            full.append(self._open.pop(partition))
+            full.append(batch)
+            self._seal(batch)
         return delivery, full
 
-    async def _submit(self, batch: OpenBatch) -> None:
-        self._move_on(batch)
-        try:
-            batch.pending = await batch.lane.submit(self._encode(batch), self._acks, self._on_done(batch))
-        except EventLogError as error:
-            self._finish(batch, None, error)
-        except trio.Cancelled:
-            self._finish(batch, None, Unavailable("sending was cancelled before there was room for the record"))
-            raise
+    def _sealed_of(self, partition: int) -> "_Sealed":
+        sealed = self._sealed.get(partition)
+        if sealed is None:
+            sealed = self._sealed[partition] = _Sealed()
+        return sealed
 
-    def _submit_nowait(self, batch: OpenBatch) -> None:
-        self._move_on(batch)
-        try:
-            batch.pending = batch.lane.submit_nowait(self._encode(batch), self._acks, self._on_done(batch))
-        except EventLogError as error:
-            self._finish(batch, None, error)
-
-    def _move_on(self, batch: OpenBatch) -> None:
+    def _seal(self, batch: OpenBatch) -> None:
+        """No more records: it waits for the lane, behind those sealed before it."""
+        del self._open[batch.partition]
+        self._sealed_of(batch.partition).batches.append(batch)
         if batch.partition == self._sticky:
             self._sticky = (self._sticky + 1) % self._topic.partitions
+
+    async def _submit_up_to(self, batch: OpenBatch) -> None:
+        """Give the lane what is sealed, in order, until it has taken `batch`.
+
+        What is sealed belongs to the producer and not to the task that waits here: it may hold records of other callers, and
+        when that task is cancelled, the next one goes on with it, or else `run_linger`.
+        """
+        sealed = self._sealed_of(batch.partition)
+        self._submit_while_there_is_room(sealed)
+        if batch not in sealed.batches:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        try:
+            async with sealed.entrance:
+                while batch in sealed.batches:
+                    first = sealed.batches[0]
+                    try:
+                        pending = await first.lane.submit(self._encode(first), self._acks, self._on_done(first))
+                    except EventLogError as error:
+                        self._finish(first, None, error)
+                    else:
+                        self._took(first, pending)
+                    if first in sealed.batches:  # not so when the producer was closed meanwhile
+                        sealed.batches.remove(first)
+        finally:
+            if sealed.batches:
+                self._change.set()
+
+    def _submit_while_there_is_room(self, sealed: "_Sealed") -> None:
+        while sealed.batches and not sealed.entrance.locked():
+            first = sealed.batches[0]
+            if not first.lane.has_room(first.size_bytes):
+                return
+            sealed.batches.popleft()
+            try:
+                self._took(first, first.lane.submit_nowait(self._encode(first), self._acks, self._on_done(first)))
+            except EventLogError as error:
+                self._finish(first, None, error)
+
+    def _took(self, batch: OpenBatch, pending: PendingBatch) -> None:
+        batch.pending = pending
+        if batch.is_done:
+            # The producer was closed while the batch waited for room, and its records were given up.
+            batch.lane.withdraw(pending)
 
     def _encode(self, batch: OpenBatch) -> Batch:
         return encode_records(batch.records, self._compression, self._now_ns())

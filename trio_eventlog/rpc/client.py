@@ -294,6 +294,9 @@ class Channel:
                 metadata = Metadata(event.custom_metadata)
                 is_ok = status.int_value == 0
                 call._end(None if is_ok else error_of(status.int_value, status.status_message, metadata), metadata)
+                if call._stream in self._wire.blocked:
+                    # Its sender waits for window that a server has no reason to give any more.
+                    self._protocol.reset_stream(event.stream_id, ErrorCodes.CANCEL)
             elif kind is ResponseReceived:
                 call._begin(event.custom_metadata)
             elif kind is WindowUpdated:
@@ -308,6 +311,8 @@ class Channel:
     def _receive_go_away(self, event: GoAwayReceived) -> None:
         for stream_id, call in self._calls.items():
             if stream_id > event.last_stream_id:
+                # A sender that waits for window is woken as well, and finds that there is nobody to send to.
+                self._protocol.close_stream(call._stream.entry)
                 call._end(CallUnsent("the server stopped before it looked at the call; go to another one"))
         self._make_unusable()
 
