@@ -305,6 +305,24 @@ MUTATIONS = (
         "            level = min(level, report.feature_level if report is not None else level)\n",
     ),
     Mutation(
+        "a producer is forgotten while it may repeat a batch",
+        "trio_eventlog/node/proposals.py",
+        "        if applied.lacks_room(len(self._newcomers), self._settled(), self._by_producer):\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "newcomers under way take no room",
+        "trio_eventlog/node/proposals.py",
+        "applied.lacks_room(len(self._newcomers), ",
+        "applied.lacks_room(0, ",
+    ),
+    Mutation(
+        "a forgotten producer is taken for a new one",
+        "trio_eventlog/node/proposals.py",
+        "        if batch.base_sequence and applied.has_forgotten:\n",
+        "        if False:\n",
+    ),
+    Mutation(
         "a committed command out of bounds ends the node",
         "trio_eventlog/node/appliers.py",
         "            self._machine.skip(frame.index)\n            return InvalidArgument(",

@@ -108,6 +108,7 @@ def replicas(settings: NodeSettings, descriptors: DescriptorBudgets) -> Replicas
                 proposals_max=settings.proposals_max,
                 under_way_max=settings.proposals_max,
                 append_bytes_max=settings.append_bytes_max,
+                producer_idle_seconds=settings.producer_idle_seconds,
             ),
             log=LogSettings(
                 segment_bytes=settings.segment_bytes,

@@ -375,6 +375,15 @@ class NodeSettings:
         minimum=1,
         maximum=10_000_000,
     )
+    producer_idle_seconds: float = setting(
+        DURATION,
+        60.0,
+        "A producer that wrote less than this ago is not forgotten, so that a batch it repeats is not taken twice: when"
+        " `producers_max` did, new ones are refused with OVERLOADED. More than a client's `request_timeout_seconds`.",
+        group="Limits",
+        minimum=0.0,
+        maximum=86400.0,
+    )
     fetch_records_max: int = setting(
         COUNT, 100_000, "Most records in one answer to a consumer.", group="Limits", minimum=1, maximum=10_000_000
     )

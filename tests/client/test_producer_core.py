@@ -179,11 +179,23 @@ def test_repetition_out_of_the_window_is_in_the_log() -> None:
     """Only its offset is lost; what follows is not disturbed."""
     core, added = proven(2)
     send_all(core)
+    core.on_stream_lost(LOST)
+    send_all(core)
     core.on_error(DuplicateOutOfWindow("old"))
     assert isinstance(added[0].error, DuplicateOutOfWindow)
     core.on_result(result(5))
     assert added[1].result is not None
     assert core.epoch == 0
+
+
+def test_a_producer_that_was_forgotten_goes_on_in_a_new_epoch() -> None:
+    """What was sent for the first time cannot be a repetition: the log does not know the producer any more."""
+    core, added = proven(2)
+    send_all(core)
+    core.on_error(DuplicateOutOfWindow("not known"))
+    core.on_error(DuplicateOutOfWindow("not known"))
+    assert send_all(core) == added[:1]
+    assert [(one.epoch, one.base_sequence, one.error) for one in added[:1]] == [(1, 0, None)]
 
 
 @pytest.mark.parametrize("was_sent", [False, True])

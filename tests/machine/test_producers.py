@@ -84,3 +84,23 @@ def test_no_batch_is_taken_twice(steps: list[tuple[int, bool]], window: int) -> 
             taken += range(base, base + number)
             sent.append((base, number))
     assert taken == list(range(len(taken)))
+
+
+def test_a_table_tells_whom_it_would_forget() -> None:
+    """Room is what is free, and those who wrote long ago and have nothing on its way."""
+    table = ProducerTable(window_batches=2, producers_max=3)
+    assert not table.lacks_room(2, 0, ())
+    assert table.lacks_room(3, 0, ())
+    for producer_id in (1, 2, 3):
+        table.record(producer_id, 0, Remembered(0, 1, producer_id))
+    assert table.lacks_room(0, 0, ())
+    assert not table.lacks_room(0, 1, ())
+    assert table.lacks_room(0, 1, {1})
+    assert not table.lacks_room(0, 2, {1})
+    assert table.lacks_room(1, 2, {1})
+    assert not table.has_forgotten
+    table.record(4, 0, Remembered(0, 1, 4))
+    assert table.has_forgotten
+    table.record(2, 0, Remembered(1, 1, 5))
+    assert table.lacks_room(0, 2, ()), "the second one has written again"
+    assert not table.lacks_room(0, 3, ())

@@ -181,7 +181,10 @@ class ProducerCore:
         """The oldest batch in flight was answered with an error."""
         pending = self._in_flight.popleft()
         pending.last_error = error
-        if isinstance(error, DuplicateOutOfWindow):
+        if isinstance(error, DuplicateOutOfWindow) and not pending.may_be_in_log:
+            # It was sent for the first time, so it is not in the log: this producer was idle for so long that it was forgotten.
+            self._has_error = self._has_hole = True
+        elif isinstance(error, DuplicateOutOfWindow):
             # It is in the log; only its offset is lost.
             self._unresolved.remove(pending)
             self._epoch_is_known = True

@@ -2,11 +2,11 @@
 
 A producer numbers the records it sends to a partition. A batch is accepted when its base sequence continues where the last one
 ended, answered with the original offset when it is one of the last `window_batches`, and refused otherwise. The first batch of
-a producer may begin anywhere.
+a producer may begin anywhere, as long as none was ever forgotten in the partition: then it begins at 0, or it may be a repetition.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import attrs
 
@@ -24,27 +24,40 @@ class Remembered:
 
 @attrs.define(slots=True)
 class ProducerState:
-    """One producer in one partition. Invariant: `recent` is contiguous and ends at `next_sequence`."""
+    """One producer in one partition. Invariant: `recent` is contiguous and ends at `next_sequence`.
+
+    Attributes:
+        recorded: number of batches of idempotent producers recorded in the partition, with this one's last.
+    """
 
     epoch: int
     next_sequence: int
     recent: deque[Remembered]
+    recorded: int = 0
 
 
 class ProducerTable:
     """The producers of one partition, the least recently heard forgotten first.
 
-    Forgetting goes by the order of applied entries, never by time, so that every replica forgets the same ones.
+    Forgetting goes by the order of applied entries, never by time, so that every replica forgets the same ones. Leaders see to it
+    that a producer that may still repeat a batch is not among them: they take no new one while the table is full of such
+    (`node.proposals`).
 
     Args:
-        window_batches: how many batches of a producer are remembered. A client keeps fewer than that in flight.
-        producers_max: how many producers are remembered.
+        window_batches: number of batches of a producer that are remembered. A client keeps fewer than that in flight.
+        producers_max: number of producers that are remembered.
+
+    Attributes:
+        recorded: number of batches recorded so far.
+        has_forgotten: some producer was forgotten, and it could be any that is not known.
     """
 
     def __init__(self, window_batches: int, producers_max: int) -> None:
         self._window_batches = window_batches
         self._producers_max = producers_max
         self._producers: OrderedDict[int, ProducerState] = OrderedDict()
+        self.recorded = 0
+        self.has_forgotten = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ProducerTable) and list(self._producers.items()) == list(other._producers.items())
@@ -63,11 +76,25 @@ class ProducerTable:
         if state is None or state.epoch != epoch or state.next_sequence != batch.base_sequence:
             state = ProducerState(epoch, batch.base_sequence, deque(maxlen=self._window_batches))
             self._producers[producer_id] = state
+        self.recorded += 1
+        state.recorded = self.recorded
         state.recent.append(batch)
         state.next_sequence = batch.base_sequence + batch.record_count
         self._producers.move_to_end(producer_id)
         if len(self._producers) > self._producers_max:
             self._producers.popitem(last=False)
+            self.has_forgotten = True
+
+    def lacks_room(self, newcomers: int, recorded: int, busy: Container[int]) -> bool:
+        """Whether one more new producer would make this forget one that wrote after `recorded` batches had been recorded, or one of
+        `busy`. `newcomers`: the number of new producers whose first batch is on its way already."""
+        wanted = len(self._producers) + newcomers + 1 - self._producers_max
+        for producer_id, state in self._producers.items():
+            if wanted <= 0 or state.recorded > recorded:
+                break
+            if producer_id not in busy:
+                wanted -= 1
+        return wanted > 0
 
 
 def find_duplicate(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from trio_eventlog.errors import BatchTooLarge, EventLogError, OutcomeUnknown
+from trio_eventlog.errors import BatchTooLarge, DuplicateOutOfWindow, EventLogError, OutcomeUnknown, Overloaded
 from trio_eventlog.machine.producers import ProducerTable, Remembered, find_duplicate
 from trio_eventlog.records import Acks, Batch
 
@@ -209,9 +209,15 @@ class ProposalsUnderWay:
 
     The producers' table knows applied batches only; a repetition of one still under way is found here and shares its answer.
     A new leader begins empty: it takes proposals only once everything of older terms is applied.
+
+    Args:
+        settled: number of batches recorded in the producers' table so long ago that none of them is repeated any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settled: Callable[[], int] = lambda: 0) -> None:
+        self._settled = settled
+        self._newcomers: set[int] = set()
+        """Producers with their first batch under way."""
         self._by_index: OrderedDict[int, Proposal] = OrderedDict()
         # By producer: (epoch, base sequence) -> proposal, in the order of the log. Two epochs may begin at the same sequence.
         self._by_producer: dict[int, OrderedDict[tuple[int, int], Proposal]] = {}
@@ -222,7 +228,10 @@ class ProposalsUnderWay:
     def find(self, batch: Batch, applied: ProducerTable) -> Remembered | Proposal | None:
         """None when `batch` is new; where it is, or the proposal that carries it, when it is a repetition.
 
-        Raises as `machine.producers.find_duplicate`.
+        Raises:
+            DuplicateOutOfWindow: also when the producer may be one that was forgotten.
+            Overloaded: for a new producer, one would be forgotten that may still repeat a batch.
+            As `machine.producers.find_duplicate`.
         """
         if not batch.producer_id:
             return None
@@ -246,15 +255,31 @@ class ProposalsUnderWay:
             )
         state = applied.get(batch.producer_id)
         if state is None:
+            self._check_newcomer(batch, applied)
             return None
         return find_duplicate(
             batch.producer_epoch, batch.base_sequence, batch.record_count, state.epoch, state.next_sequence, state.recent
         )
 
-    def add(self, proposal: Proposal) -> None:
+    def _check_newcomer(self, batch: Batch, applied: ProducerTable) -> None:
+        if batch.base_sequence and applied.has_forgotten:
+            raise DuplicateOutOfWindow(
+                f"the batch begins at sequence {batch.base_sequence} of a producer that is not known (any more): it may have been"
+                " taken before, and is not taken again. A producer that was idle for long begins a new epoch, at sequence 0"
+            )
+        if applied.lacks_room(len(self._newcomers), self._settled(), self._by_producer):
+            raise Overloaded(
+                "the partition remembers as many producers as it can (producers_max), and none was idle long enough to be forgotten"
+                " (producer_idle_seconds): use producers for more than a few batches, or try again later",
+                retry_after_seconds=1.0,
+            )
+
+    def add(self, proposal: Proposal, applied: ProducerTable | None = None) -> None:
         self._by_index[proposal.index] = proposal
         batch = proposal.payload
         if isinstance(batch, Batch) and batch.producer_id:
+            if applied is not None and batch.producer_id not in self._by_producer and applied.get(batch.producer_id) is None:
+                self._newcomers.add(batch.producer_id)
             self._by_producer.setdefault(batch.producer_id, OrderedDict())[_key(batch)] = proposal
 
     def get(self, index: int) -> Proposal | None:
@@ -266,6 +291,8 @@ class ProposalsUnderWay:
             under_way = self._by_producer[proposal.payload.producer_id]
             if under_way.get(_key(proposal.payload)) is proposal:
                 del under_way[_key(proposal.payload)]
+            # Applied by now, or abandoned.
+            self._newcomers.discard(proposal.payload.producer_id)
             if not under_way:
                 del self._by_producer[proposal.payload.producer_id]
         return proposal

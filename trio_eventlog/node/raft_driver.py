@@ -33,6 +33,7 @@ from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.line_limit import LineLimit
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
+from trio_eventlog.node.settled import SettledCount
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import (
     AppendToken,
@@ -76,6 +77,8 @@ class DriverSettings:
         apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
         commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
             one with entries to carry it.
+        producer_idle_seconds: an idempotent producer that wrote less than this ago is never forgotten: within it a repetition of a
+            batch may come.
         read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer, or after twice the time that
             the last answer took, if that is more; then after twice as many, and so on.
         read_retry_ticks_max: never after more.
@@ -91,6 +94,7 @@ class DriverSettings:
     apply_bytes_max: int = 4 << 20
     apply_at_once_max: int = 256
     commit_notice_seconds: float = 0.005
+    producer_idle_seconds: float = 60.0
     read_retry_ticks: int = 5
     read_retry_ticks_max: int = 80
     read_questions_max: int = 4
@@ -160,7 +164,8 @@ class RaftDriver:
         self._settings = settings
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         self._proposals = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, self._inbox.wake)
-        self._under_way = ProposalsUnderWay()
+        self._settled_batches = SettledCount(settings.producer_idle_seconds)
+        self._under_way = ProposalsUnderWay(self._settled_batches.value)
         self._changes = PendingChanges()
         self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
@@ -460,6 +465,8 @@ class RaftDriver:
             if not self._is_returning:
                 core.tick()
             self._ticks += 1
+            if self._applier.producers is not None:
+                self._settled_batches.note(self._applier.producers.recorded)
             if self._questions:
                 self._repeat_questions()
         now = trio.current_time()
@@ -615,7 +622,7 @@ class RaftDriver:
             end_offset += entry.record_count
             proposal.index = first_index + len(entries)
             proposal.term = core.term
-            self._under_way.add(proposal)
+            self._under_way.add(proposal, self._applier.producers)
             waiting_bytes += entry.size_bytes
             accepted.append(proposal)
             entries.append(entry)

@@ -12,6 +12,7 @@ from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import (
     CodecError,
     DamagedData,
+    DuplicateOutOfWindow,
     EventLogError,
     InvalidArgument,
     NoQuorum,
@@ -249,8 +250,8 @@ class EventLogService:
                 if request.group_id:
                     raise
                 raise _outdated(error) from error
-            except OutOfOrderSequence:
-                if lane is None:
+            except (OutOfOrderSequence, DuplicateOutOfWindow) as error:
+                if lane is None or (isinstance(error, DuplicateOutOfWindow) and doubt.cause is not None):
                     raise
                 # What went before it in the lane was acknowledged by less than a quorum, and lost. Nothing of that is the client's
                 # business, and this batch is not in the log, whatever its earlier attempts were: it begins another lane.
