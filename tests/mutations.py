@@ -372,6 +372,80 @@ MUTATIONS = (
         "            self._refuse(proposal, error)\n",
         "            proposal.fail(error)\n",
     ),
+    # Strangers: with `--tests tests/net/test_discovery.py,tests/codec,tests/cluster` these are noticed soonest.
+    Mutation(
+        "one voter is enough to remove a node",
+        "trio_eventlog/node/removal.py",
+        "len(others & self._said.keys()) >= needed(voters, self.own)",
+        "bool(others & self._said.keys())",
+    ),
+    Mutation(
+        "who refuses need not say who it is",
+        "trio_eventlog/net/transport.py",
+        "by = error.by.node_id if error.by is not None else NOBODY",
+        "by = link.node_id",
+    ),
+    Mutation(
+        "Raft is taken from whoever says our cluster's id",
+        "trio_eventlog/agent.py",
+        "        return inbound.has_met or (inbound.is_proved and self._is_known(hello.node_id))\n",
+        "        return True\n",
+    ),
+    Mutation(
+        "a link of no cluster carries Raft",
+        "trio_eventlog/agent.py",
+        "cluster_id == NO_CLUSTER or hello.cluster_id != cluster_id or",
+        "cluster_id == NO_CLUSTER or",
+    ),
+    Mutation(
+        "peers are not dialled anew when a cluster begins",
+        "trio_eventlog/agent.py",
+        "            self._transport.renew_links()\n",
+        "",
+    ),
+    Mutation(
+        "who says that he is a node is a member",
+        "trio_eventlog/net/discovery.py",
+        "            self._stop_watching(next(iter(self._claims)))\n        if self._begin_watching(address):\n",
+        "            self._stop_watching(next(iter(self._claims)))\n        self._heard(hello, address)\n"
+        "        if self._begin_watching(address):\n",
+    ),
+    Mutation(
+        "a connected node moves by somebody's word",
+        "trio_eventlog/net/discovery.py",
+        "and node_id not in self._failed and self._is_linked(node_id):",
+        "and node_id not in self._failed and False:",
+    ),
+    Mutation(
+        "an address in a hello is not looked at",
+        "trio_eventlog/codec/peer_frame.py",
+        "    _check_address(address)\n",
+        "",
+    ),
+    Mutation(
+        "a proof is good for either side",
+        "trio_eventlog/codec/peer_secret.py",
+        "(side.value, _LENGTH.pack(",
+        "(_LENGTH.pack(",
+    ),
+    Mutation(
+        "the dialler's proof is not looked at",
+        "trio_eventlog/net/transport.py",
+        "if not secrets.accepts(proof, Side.DIALLER, body, reply_body):",
+        "if False:",
+    ),
+    Mutation(
+        "the listener's proof is not looked at",
+        "trio_eventlog/net/links.py",
+        "or not secrets.accepts(bytes(proof.body), Side.LISTENER, own_body, body):",
+        "or False:",
+    ),
+    Mutation(
+        "nonces are the same in every hello",
+        "trio_eventlog/net/links.py",
+        "Challenge(nonce=rng.randbytes(NONCE_BYTES), proves=True",
+        "Challenge(proves=True",
+    ),
     # Membership: with `--tests tests/membership,tests/node/test_bootstrap.py,tests/cluster` these are noticed soonest.
     Mutation(
         "candidates are told before they are written down",

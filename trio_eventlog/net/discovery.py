@@ -12,6 +12,7 @@ import trio
 
 from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX, Hello, RefusedCode
 from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, NodeId, format_id
+from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.net.links import CertificateRefused, LinkRefused
 
 logger = logging.getLogger(__name__)
@@ -253,6 +254,7 @@ class HelloDiscovery:
         self._settings = settings
         self._rng = rng
         self._on_event = on_event
+        self._lines = LineBudget(logger, "probes")
         self._hellos: dict[NodeId, Hello] = {}
         self._agreed: tuple[NodeId, ...] = ()
         self._members: dict[NodeId, Member] = {}
@@ -400,7 +402,7 @@ class HelloDiscovery:
                 text = str(error)
                 if text != last_text:
                     level = logging.WARNING if isinstance(error, CertificateRefused) else logging.INFO
-                    logger.log(level, "probe of %s: %s", address, text)
+                    self._lines.log(level, "probe of %s: %s", address, text)
                     last_text = text
                 if failures == settings.failed_probes_max:
                     self._nobody_at(address)
@@ -411,7 +413,7 @@ class HelloDiscovery:
                     logger.info("%s is this node: not probed again", address)
                     return
                 if error.refused.text != last_text:
-                    logger.warning("probe of %s refused: %s", address, error.refused.text)
+                    self._lines.log(logging.WARNING, "probe of %s refused: %s", address, error.refused.text)
                     last_text = error.refused.text
                 if error.is_ours and error.refused.code == RefusedCode.NOT_THIS_LIFE:
                     self._nobody_at(address)  # who answers there is not the node that was
@@ -439,7 +441,8 @@ class HelloDiscovery:
         if former is not None and former.address != member.address and node_id not in self._failed and self._is_linked(node_id):
             if self._elsewhere.get(node_id) != member.address:
                 self._elsewhere[node_id] = member.address
-                logger.warning(
+                self._lines.log(
+                    logging.WARNING,
                     "somebody at %s says that he is node %s, which is connected at %s: not believed as long as it is",
                     member.address,
                     format_id(node_id),
@@ -447,7 +450,7 @@ class HelloDiscovery:
                 )
             return False
         if former is None and len(self._members) >= self._settings.addresses_max and not self._forget_least():
-            logger.warning("node %s is one more than can be remembered", format_id(node_id))
+            self._lines.log(logging.WARNING, "node %s is one more than can be remembered", format_id(node_id))
             return False
         self._elsewhere.pop(node_id, None)
         self._hellos[node_id] = hello

@@ -33,6 +33,7 @@ from trio_eventlog.codec.peer_frame import (
 from trio_eventlog.codec.peer_secret import PROOF_BYTES, PeerSecrets, Side
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.net.links import (
     HELLO_BODY_BYTES_MAX,
     Lane,
@@ -179,6 +180,7 @@ class Transport:
         self._recognize = recognize
         self._said: OrderedDict[tuple[int, NodeId, str], float] = OrderedDict()
         """When it was last logged that a node at an address is refused for a reason."""
+        self._lines = LineBudget(logger, "links that others have dialled")
         self._links: dict[NodeId, OutboundLink] = {}
         self._scopes: dict[OutboundLink, trio.CancelScope] = {}
         self._inbound: dict[NodeId, _InboundLink] = {}
@@ -312,7 +314,7 @@ class Transport:
             # A node that is given the same list of addresses as all others finds itself in it.
             is_own_probe = error.hello is not None and error.hello.is_probe and _is_same_process(error.hello, self._own_probe())
             level = logging.DEBUG if is_own_probe or not self._is_news(error) else logging.WARNING
-            logger.log(level, "peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
+            self._lines.log(level, "peer link of %s refused: %s", info.remote_address or "(unknown)", refused.text)
             if not error.is_told:
                 with trio.move_on_after(self._settings.hello_seconds_max):
                     await stream.send_all(_refusal(refused))
@@ -386,7 +388,8 @@ class Transport:
         if epoch != self._epochs.get(node_id, 0):
             return
         self._epochs[node_id] = epoch + 1
-        logger.info("lost %s: %s", format_id(node_id), reason)
+        log = logger.log if node_id in self._links else self._lines.log
+        log(logging.INFO, "lost %s: %s", format_id(node_id), reason)
         self._on_event(PeerReset(node_id=node_id, reason=reason))
 
     # Inbound.
@@ -590,7 +593,7 @@ class Transport:
             reason = str(error.__cause__ or error) or type(error).__name__
         except CodecError as error:
             reason = str(error)
-            logger.warning("peer link of %s: %s", format_id(node_id), error)
+            self._lines.log(logging.WARNING, "peer link of %s: %s", format_id(node_id), error)
         except BaseException:
             inbound.is_loss = False  # we are stopping, or a bug of ours: no news of the peer
             raise
