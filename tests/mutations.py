@@ -211,8 +211,8 @@ MUTATIONS = (
     Mutation(
         "a reset link is no reason for an election",
         "trio_eventlog/node/replicas.py",
-        "            if item.replica.leader_id == node_id:\n",
-        "            if False:\n",
+        "            if replica.leader_id == node_id:\n                replica.driver.peer_reset(node_id)\n",
+        "            if False:\n                replica.driver.peer_reset(node_id)\n",
     ),
     Mutation(
         "a stopping node keeps its leaderships",
@@ -331,14 +331,14 @@ MUTATIONS = (
     Mutation(
         "files of deleted topics stay",
         "trio_eventlog/node/replicas.py",
-        "        if not has_moved:\n            await self._directory.remove_group(group_id)\n",
-        "        if not has_moved:\n            pass\n",
+        "            if not has_moved:\n                await self._remove_files(group_id)\n",
+        "            if not has_moved:\n                pass\n",
     ),
     Mutation(
         "who waits for a deleted topic waits on",
         "trio_eventlog/node/replicas.py",
-        '            item.replica.close(TopicNotFound(f"{name}: the topic was deleted"))\n',
-        "            pass\n",
+        '                replica.close(TopicNotFound(f"{group.name}: the topic was deleted"))\n',
+        "                pass\n",
     ),
     Mutation(
         "the cluster id is written before the first voters",
@@ -604,6 +604,66 @@ MUTATIONS = (
         "trio_eventlog/client/producer.py",
         "        finally:\n            if sealed.batches:\n                self._change.set()\n",
         "        except trio.Cancelled:\n            sealed.batches.clear()\n            raise\n",
+    ),
+    Mutation(
+        "a follower sleeps with an uncommitted tail",
+        "trio_eventlog/node/raft_driver.py",
+        "            last_index == core.stable_index == core.commit_index == core.applied_index == self._applied_index\n",
+        "            last_index == core.stable_index\n",
+    ),
+    Mutation(
+        "a leader sleeps although a follower lacks entries",
+        "trio_eventlog/node/raft_driver.py",
+        "                case Reach.ALIVE if core.match_of(node_id) == core.last_index:\n",
+        "                case Reach.ALIVE:\n",
+    ),
+    Mutation(
+        "a silent leader wakes nobody",
+        "trio_eventlog/node/replicas.py",
+        "                if replica.leader_id == node_id:\n                    replica.driver.peer_reset(node_id, within)\n",
+        "                if replica.leader_id == node_id:\n                    pass\n",
+    ),
+    Mutation(
+        "a returning follower wakes nobody",
+        "trio_eventlog/node/raft_driver.py",
+        "            if absent is None or not self._slept_without <= absent:\n",
+        "            if absent is None:\n",
+    ),
+    Mutation(
+        "a sleeping leader never finds out that it is alone",
+        "trio_eventlog/node/raft_driver.py",
+        "        if 2 * len(configuration.voters - absent) <= len(configuration.voters):\n            return None\n",
+        "",
+    ),
+    Mutation(
+        "a read does not wake a sleeping group",
+        "trio_eventlog/node/raft_driver.py",
+        "        if self._requests or self._reads_to_ask or len(self._proposals):\n",
+        "        if self._requests or len(self._proposals):\n",
+    ),
+    Mutation(
+        "a leader of a release that does not speak of itself is slept under",
+        "trio_eventlog/node/liveness.py",
+        "        return Reach.ALIVE if node_id in self._heard_at else Reach.UNKNOWN\n",
+        "        return Reach.ALIVE\n",
+    ),
+    Mutation(
+        "a create beyond the room of a node is proposed",
+        "trio_eventlog/node/replicas.py",
+        "            if carried[node_id] + count > room:\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "a partition that cannot be opened ends the node",
+        "trio_eventlog/node/replicas.py",
+        "            if not is_shortage(error):\n                raise\n            group.trouble = str(error)\n",
+        "            raise\n            group.trouble = str(error)\n",
+    ),
+    Mutation(
+        "a degraded partition is not tried again",
+        "trio_eventlog/node/replicas.py",
+        "                await self._opening.acquire_on_behalf_of(group)\n        group.closed.set()\n",
+        "                await trio.sleep_forever()\n        group.closed.set()\n",
     ),
 )
 

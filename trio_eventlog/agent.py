@@ -21,6 +21,7 @@ from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.lives import Claim, decode_claim, encode_claim
 from trio_eventlog.codec.peer_frame import (
+    HEARTBEATS_BODY,
     OLDEST_PROTOCOL_VERSION,
     PROTOCOL_VERSION,
     FrameKind,
@@ -67,8 +68,10 @@ from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.line_limit import LineLimit
+from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.membership import quorum
 from trio_eventlog.node.peer_lives import PeerLives, PeerLivesSettings
+from trio_eventlog.node.raft_driver import Peers
 from trio_eventlog.node.reconciler import NodeReport, Reconciler
 from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
 from trio_eventlog.node.removal import RemovalVerdict
@@ -283,12 +286,19 @@ class Node:
                 settings=part_settings.gossip(settings),
             )
         )
+        self._liveness = PeerLiveness(
+            settings.election_timeout_ticks,
+            is_connected=self._transport.is_connected,
+            on_gone=lambda node_id: self._replicas.peer_gone(node_id),
+            on_back=lambda node_id: self._replicas.peer_back(),
+        )
         self._replicas = Replicas(
             node_id=self.node_id,
             directory=directory,
             send=self._send,
             settings=part_settings.replicas(settings, self.descriptors),
             rng=rng,
+            peers=Peers(reach=self._liveness.reach, send_sleep=self._send_sleep),
             on_removed=self._removed.set,
             on_deleted=self._forget_group,
             feature_level=surroundings.feature_level,
@@ -387,7 +397,7 @@ class Node:
         opening = self._replicas.opening_at_start()
         if opening:
             return f"{opening} partitions are being opened"
-        for replica in self._replicas.all():
+        for replica in self._replicas.awake():
             if replica.entries_behind > self._settings.catch_up_entries_max:
                 return f"{replica.name} is {replica.entries_behind} entries behind"
         return ""
@@ -657,9 +667,16 @@ class Node:
         self._transport.end_other_lives(node_id, lives.present if lives is not None else None)
 
     async def _tick(self) -> None:
+        frame = encode_frame_head(FrameKind.HEARTBEATS, 0, HEARTBEATS_BODY.pack(self._surroundings.rng.getrandbits(64)))
+        ticks = 0
         while True:
             await trio.sleep(self._settings.tick_seconds)
             self._replicas.tick()
+            self._liveness.tick()
+            ticks += 1
+            if ticks % self._settings.heartbeat_ticks == 0:
+                for node_id in self._transport.connected():
+                    self._transport.send(node_id, frame, Lane.URGENT)
             self._tell_health()
 
     def _tell_health(self) -> None:
@@ -780,10 +797,17 @@ class Node:
         # Every APPEND keeps to one lane: one that overtakes another is refused and slows the follower down.
         return self._transport.send(message.to, buffers, Lane.BULK if kind is FrameKind.APPEND else Lane.URGENT)
 
+    def _send_sleep(self, group_id: GroupId, message: Message) -> bool:
+        frame = encode_frame_head(FrameKind.SLEEP, group_id, encode_message(message))
+        return self._transport.send(message.to, frame, Lane.URGENT)
+
     def _receive(self, node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
         if kind == FrameKind.LIVES:
             self._receive_claim(node_id, body)
-        if kind not in (FrameKind.RAFT, FrameKind.APPEND):
+        if kind == FrameKind.HEARTBEATS and len(body) == HEARTBEATS_BODY.size:
+            self._liveness.heard(node_id, *HEARTBEATS_BODY.unpack(body))
+            return
+        if kind not in (FrameKind.RAFT, FrameKind.APPEND, FrameKind.SLEEP):
             return
         try:
             message, frames = decode_message(body)
@@ -799,7 +823,7 @@ class Node:
                 format_id(node_id),
             )
             return
-        self._replicas.receive(group_id, Received(message, frames))
+        self._replicas.receive(group_id, Received(message, frames, kind == FrameKind.SLEEP))
 
     def _receive_claim(self, node_id: NodeId, body: memoryview) -> None:
         try:
@@ -883,10 +907,12 @@ class Node:
                 self._meet(hello)
                 self._forwarder.on_link_renewed(node_id)
                 self._reconciler.on_connected(node_id)
+                self._liveness.connected(node_id)
             case PeerIntroduced(hello=hello):
                 self._introduce(hello)
             case PeerReset(node_id=node_id):
                 self._forwarder.on_link_lost(node_id)
+                self._liveness.lost(node_id)
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
             case PeerRefused(code=RefusedCode.REMOVED, is_ours=False, by=node_id) if node_id != NOBODY:

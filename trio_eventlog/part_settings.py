@@ -109,6 +109,7 @@ def replicas(settings: NodeSettings, descriptors: DescriptorBudgets) -> Replicas
                 under_way_max=settings.proposals_max,
                 append_bytes_max=settings.append_bytes_max,
                 producer_idle_seconds=settings.producer_idle_seconds,
+                sleep_after_ticks=settings.sleep_after_ticks,
             ),
             log=LogSettings(
                 segment_bytes=settings.segment_bytes,

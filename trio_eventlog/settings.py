@@ -270,6 +270,15 @@ class NodeSettings:
     heartbeat_ticks: int = setting(
         COUNT, 1, "Ticks between a leader's heartbeats. Well below the election timeout.", group="Raft", minimum=1, maximum=1000
     )
+    sleep_after_ticks: int = setting(
+        COUNT,
+        30,
+        "A partition in which nothing happens for so many ticks falls asleep: it costs nothing until something is to be done."
+        " 0: never.",
+        group="Raft",
+        minimum=0,
+        maximum=1_000_000,
+    )
     append_bytes_max: int = setting(
         SIZE,
         1 * MIB,

@@ -36,6 +36,8 @@ PROTOCOL_VERSION = 1
 OLDEST_PROTOCOL_VERSION = 1
 """The oldest that this release speaks, to peers that know no newer one: one behind, so that a cluster is upgraded node by node."""
 
+HEARTBEATS_BODY = struct.Struct("<Q")
+"""A number that the sender has drawn when it was started."""
 FRAME_HEADER = struct.Struct("<IIIBBHQ")
 FRAME_HEADER_BYTES = FRAME_HEADER.size
 SMALL_FRAME_BYTES = 16 * 1024
@@ -72,9 +74,11 @@ class FrameKind(enum.IntEnum):
     APPEND = 17
     """The header of an AppendEntries message (checked), then raw entry frames."""
     HEARTBEATS = 18
-    """Raft messages of several groups; the group id of the frame is 0."""
+    """The node is there, with all groups that it leads and that sleep: `HEARTBEATS_BODY`, the group id of the frame is 0."""
     LIVES = 19
     """What the sender knows of the life of a node, itself or another (`codec/lives.py: Claim`); the group id is 0."""
+    SLEEP = 20
+    """A HEARTBEAT of a leader, encoded as in RAFT, that is the last one for a while: who holds what it names may sleep."""
 
 
 class HelloTag(enum.IntEnum):

@@ -280,6 +280,10 @@ class Transport:
         link = self._links.get(node_id)
         return link is not None and link.is_up
 
+    def connected(self) -> list[NodeId]:
+        """The peers whose links from us are up."""
+        return [node_id for node_id, link in self._links.items() if link.is_up]
+
     async def probe(self, address: str, host: str = "") -> Hello:
         """Ask who is at `address`; a certificate shown there is to be good for `host`, or else for the host in `address`.
 

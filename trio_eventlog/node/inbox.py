@@ -12,10 +12,14 @@ from trio_eventlog.raft import Message
 
 @attrs.frozen(slots=True)
 class Received:
-    """A peer's message; `frames` are the entries of an APPEND as they came."""
+    """A peer's message; `frames` are the entries of an APPEND as they came.
+
+    `asks_to_sleep`: a leader's last HEARTBEAT for a while.
+    """
 
     message: Message
     frames: Sequence[EntryFrame] = ()
+    asks_to_sleep: bool = False
 
 
 class Inbox:

@@ -32,6 +32,7 @@ from trio_eventlog.node.configuration_changes import PendingChange, PendingChang
 from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.line_limit import LineLimit
+from trio_eventlog.node.liveness import Reach
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.settled import SettledCount
 from trio_eventlog.node.watermark import Watermark
@@ -51,6 +52,7 @@ from trio_eventlog.raft import (
     ProposedEntry,
     ProtocolError,
     RaftNode,
+    ReadMode,
     ReadState,
     Status,
     decode_change,
@@ -75,6 +77,9 @@ class DriverSettings:
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
         apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
+        sleep_after_ticks: a group in which nothing happens for so many ticks falls asleep: it is not ticked and exchanges
+            nothing. 0: never. Too small, and a group with a record now and then falls asleep in between, which costs it a round
+            of heartbeats each time.
         commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
             one with entries to carry it.
         producer_idle_seconds: an idempotent producer that wrote less than this ago is never forgotten: within it a repetition of a
@@ -93,6 +98,7 @@ class DriverSettings:
     append_bytes_max: int = 1 << 20
     apply_bytes_max: int = 4 << 20
     apply_at_once_max: int = 256
+    sleep_after_ticks: int = 0
     commit_notice_seconds: float = 0.005
     producer_idle_seconds: float = 60.0
     read_retry_ticks: int = 5
@@ -102,6 +108,21 @@ class DriverSettings:
 
 Send = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
 """Give a message to the links, with the entries of an APPEND. False: not sent, and never will be."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Peers:
+    """What sleeping takes of the node.
+
+    Attributes:
+        reach: whether a node is there.
+        send_sleep: send a leader's last HEARTBEAT for a while. False: not sent.
+        on_sleep: the group has fallen asleep (True), and is not to be ticked, or has woken. Called from the group's task.
+    """
+
+    reach: Callable[[NodeId], Reach]
+    send_sleep: Callable[[GroupId, Message], bool]
+    on_sleep: Callable[[GroupId, bool], None] = lambda group_id, is_asleep: None
 
 
 @attrs.define(slots=True, eq=False)
@@ -127,6 +148,7 @@ class DriverStatistics:
     dropped_messages: int
     protocol_errors: int
     queued_proposal_bytes: int
+    times_asleep: int
 
 
 class RaftDriver:
@@ -136,6 +158,7 @@ class RaftDriver:
         core: made from what the disk holds; nothing applied yet.
         name: what log lines call the group.
         departed: how far the log went that was here before, if one was (`departed`).
+        peers: None: the group never sleeps.
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
     """
 
@@ -152,6 +175,7 @@ class RaftDriver:
         name: str,
         read_nonce: int = 0,
         departed: Departed = NEVER,
+        peers: Peers | None = None,
     ) -> None:
         self.group_id = group_id
         self.name = name
@@ -169,6 +193,17 @@ class RaftDriver:
         self._changes = PendingChanges()
         self._wait_for_own_disk: deque[Proposal] = deque()
         self._requests: deque[Callable[[], object]] = deque()
+        self._peers = peers if settings.sleep_after_ticks and core.settings.read_mode is not ReadMode.LEASE else None
+        """A lease is counted in ticks, of which a sleeping leader has none."""
+        self._is_asleep = False
+        self._idle_ticks = 0
+        """Number of ticks since something other than heartbeats was met."""
+        self._sleep_asked: Message | None = None
+        """The leader's last HEARTBEAT for a while, until this follower sleeps or something else is met."""
+        self._slept_without: frozenset[NodeId] = frozenset()
+        """Members that this sleeping leader knows to be gone."""
+        self._quiet_requests: deque[Callable[[], object]] = deque()
+        """As `_requests`, but they wake nobody by themselves."""
         self._ticks_due = 0
         self._staged_end_offset = log.log_end_offset
         self._received: dict[tuple[int, int], EntryFrame] = {}
@@ -250,6 +285,11 @@ class RaftDriver:
         """Why nothing is applied here any more; "" while something is."""
         return self._stopped_because
 
+    @property
+    def is_asleep(self) -> bool:
+        """Nothing happens in the group: it is not ticked, and exchanges nothing, until something is to be done."""
+        return self._is_asleep
+
     def status(self) -> Status:
         return self._core.status()
 
@@ -268,6 +308,7 @@ class RaftDriver:
             dropped_messages=self._inbox.dropped,
             protocol_errors=counters["protocol_errors"],
             queued_proposal_bytes=self._proposals.queued_bytes,
+            times_asleep=counters["times_asleep"],
         )
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
@@ -335,11 +376,26 @@ class RaftDriver:
 
     def report_unreachable(self, node_id: NodeId) -> None:
         """What was sent to the peer did not arrive."""
-        self._request(lambda: self._begin_again(node_id))
+        (self._quiet_requests if self._is_asleep else self._requests).append(lambda: self._begin_again(node_id))
+        self._inbox.wake()
 
-    def peer_reset(self, node_id: NodeId) -> None:
-        """The peer's process is gone. When it led, `campaign_if_leader_lost` should follow after a little random time."""
-        self._request(lambda: self._core.peer_reset(node_id))
+    def peer_reset(self, node_id: NodeId, campaign_within_ticks: int = 0) -> None:
+        """The peer's process is gone, or silent. When it led and `campaign_within_ticks` is 0, `campaign_if_leader_lost` should
+        follow after a little random time; otherwise this stands for election at a random tick up to that one.
+        """
+
+        def wake_and_reset() -> None:
+            self._rouse("lost leader")
+            self._core.peer_reset(node_id, campaign_within_ticks)
+
+        self._quiet_requests.append(wake_and_reset)
+        self._inbox.wake()
+
+    def peers_changed(self) -> None:
+        """A node is gone, or back. A sleeping leader wakes when it has to: for one that it has slept without, and when those that
+        are left are no quorum."""
+        self._quiet_requests.append(self._wake_for_peers)
+        self._inbox.wake()
 
     def campaign_if_leader_lost(self, node_id: NodeId) -> None:
         """Stand for election, unless somebody has been heard to lead since `peer_reset`."""
@@ -459,9 +515,11 @@ class RaftDriver:
                     self._changes.applied(index, change, error)
                     logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
             core.on_applied(index)
-        if self._ticks_due:
+        has_ticked = self._ticks_due > 0 and not self._is_asleep
+        self._ticks_due = 0
+        if has_ticked:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
-            self._ticks_due = 0
+            self._idle_ticks += 1
             if not self._is_returning:
                 core.tick()
             self._ticks += 1
@@ -472,7 +530,15 @@ class RaftDriver:
         now = trio.current_time()
         for received in self._inbox.take_messages():
             self._heard_at[received.message.sender] = now
+            if not self._is_heartbeat(received.message):
+                self._rouse("message")
             self._step(received)
+            if received.asks_to_sleep and self._peers is not None:
+                self._sleep_asked = received.message
+        while self._quiet_requests:
+            self._quiet_requests.popleft()()
+        if self._requests or self._reads_to_ask or len(self._proposals):
+            self._rouse("work")
         while self._requests:
             try:
                 self._requests.popleft()()
@@ -488,6 +554,11 @@ class RaftDriver:
         if len(self._proposals):
             self._take_proposals()
             self._take_ready()
+        if self._peers is not None and not self._is_asleep:
+            if self._sleep_asked is not None:
+                self._sleep_as_follower(self._peers, self._sleep_asked)
+            elif has_ticked and self._idle_ticks >= self._settings.sleep_after_ticks and core.is_leader:
+                self._sleep_as_leader(self._peers)
 
     def _step(self, received: Received) -> None:
         message = received.message
@@ -518,6 +589,110 @@ class RaftDriver:
                 logger.debug("%s: a message of %s was refused: %s", self.name, format_id(sender), error)
             elif (more := self._refusal_lines.take()) is not None:
                 logger.warning("%s: a message of %s was refused: %s%s", self.name, format_id(sender), error, more)
+
+    # Sleeping (docs/decisions/0025)
+
+    def _is_heartbeat(self, message: Message) -> bool:
+        """It is part of being idle, and for a sleeping group it is late: sent before the group fell asleep."""
+        if message.term != self._core.term or message.reject:
+            return False
+        if not self._is_asleep:
+            return message.type is MessageType.HEARTBEAT or message.type is MessageType.HEARTBEAT_RESPONSE
+        # A follower wakes by any message: its leader is awake, or somebody looks for one.
+        is_answer = message.type is MessageType.HEARTBEAT_RESPONSE or message.type is MessageType.APPEND_RESPONSE
+        return is_answer and self._core.is_leader and message.sender not in self._slept_without
+
+    def _rouse(self, why: str) -> None:
+        """Something happens: whoever is asleep wakes, and the time without work begins anew. `why` is for logs and simulations."""
+        self._idle_ticks = 0
+        self._sleep_asked = None
+        if self._is_asleep:
+            self._is_asleep = False
+            assert self._peers is not None
+            logger.debug("%s: woken by %s", self.name, why)
+            self._peers.on_sleep(self.group_id, False)
+
+    def _fall_asleep(self, peers: Peers) -> None:
+        self._is_asleep = True
+        self._sleep_asked = None
+        self._counters["times_asleep"] += 1
+        peers.on_sleep(self.group_id, True)
+
+    def _sleep_as_leader(self, peers: Peers) -> None:
+        without = self._absent_members(peers)
+        if without is None:
+            return
+        core = self._core
+        for node_id in core.configuration.nodes:
+            if node_id != core.node_id and node_id not in without:
+                message = Message(
+                    type=MessageType.HEARTBEAT, to=node_id, sender=core.node_id, term=core.term, commit=core.commit_index
+                )
+                if not peers.send_sleep(self.group_id, message):
+                    return  # Those who were asked wake by the next heartbeat.
+        self._slept_without = without
+        self._fall_asleep(peers)
+
+    def _absent_members(self, peers: Peers) -> frozenset[NodeId] | None:
+        """The members that are gone; None when this leader has to stay awake.
+
+        It does while it has work, while a member that is there lacks something or cannot be asked to sleep, and when those
+        that are there are no quorum: then it has to find out, and to step down.
+        """
+        core = self._core
+        configuration = core.configuration
+        if not core.is_leader or not self._is_quiet or configuration.is_joint or core.lead_transferee != NOBODY:
+            return None
+        absent: set[NodeId] = set()
+        for node_id in configuration.nodes:
+            if node_id == core.node_id:
+                continue
+            match peers.reach(node_id):
+                case Reach.GONE:
+                    absent.add(node_id)
+                case Reach.ALIVE if core.match_of(node_id) == core.last_index:
+                    pass
+                case _:
+                    return None
+        if 2 * len(configuration.voters - absent) <= len(configuration.voters):
+            return None
+        return frozenset(absent)
+
+    def _sleep_as_follower(self, peers: Peers, asked: Message) -> None:
+        """Once everything that the leader has named is here, durable and applied."""
+        core = self._core
+        if core.term != asked.term or core.leader != asked.sender or core.is_leader or core.last_index != asked.commit:
+            self._sleep_asked = None
+        elif self._is_quiet and not self._is_returning:
+            self._fall_asleep(peers)
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Everything is durable, committed and applied here, and nobody waits for anything."""
+        core = self._core
+        last_index = core.last_index
+        return (
+            last_index == core.stable_index == core.commit_index == core.applied_index == self._applied_index
+            and not self._writes_waiting
+            and not self._written
+            and not self._applied_notices
+            and not self._questions
+            and not self._reads_to_ask
+            and not self._requests
+            and not self._commit_notices
+            and not any(self._catch_up.values())
+            and not len(self._proposals)
+            and not len(self._under_way)
+        )
+
+    def _wake_for_peers(self) -> None:
+        if self._is_asleep and self._core.is_leader:
+            assert self._peers is not None
+            absent = self._absent_members(self._peers)
+            if absent is None or not self._slept_without <= absent:
+                self._rouse("peers")
+            else:
+                self._slept_without = absent
 
     @property
     def _is_returning(self) -> bool:

@@ -154,6 +154,7 @@ class Reconciler:
         self._healthy_since: dict[NodeId, float] = {}
         self._removed_since: dict[NodeId, float] = {}
         self._misled: dict[GroupId, Misled] = {}
+        self._preferred: dict[str, tuple[Topic, frozenset[NodeId], dict[GroupId, NodeId]]] = {}
         self._balanced_at = -math.inf
         self._forgotten: set[NodeId] = set()
         self._departures = trio.Lock()
@@ -166,11 +167,11 @@ class Reconciler:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._reconcile_catalog)
                 for topic in self._replicas.machine.topics.values():
-                    led = self._led(topic)
-                    preferred = preferred_leaders(topic, self._leaving) if led else {}
-                    for partition, replica in led:
-                        to = preferred.get(partition.group_id, NOBODY)
-                        nursery.start_soon(self._reconcile_group, replica, partition.wanted, to)
+                    for partition, replica in self._led(topic):
+                        # Nearly all of them are, always, and there may be thousands.
+                        if not _is_settled(replica.configuration, partition.wanted):
+                            to = self._preferred_leaders(topic).get(partition.group_id, NOBODY)
+                            nursery.start_soon(self._reconcile_group, replica, partition.wanted, to)
             await self._balance_leaders()
 
     def on_connected(self, node_id: NodeId) -> None:
@@ -468,12 +469,23 @@ class Reconciler:
             led = self._led(topic)
             if not led or any(partition.is_moving for partition in topic.partitions):
                 continue
-            preferred = preferred_leaders(topic, self._leaving)
+            preferred = self._preferred_leaders(topic)
             for partition, replica in led:
                 to = preferred.get(partition.group_id, self._node_id)
-                settled = Configuration(voters=frozenset(partition.wanted))
-                if to in self._healthy_followers(replica) and replica.status().configuration == settled:
+                if to == self._node_id or not _is_settled(replica.configuration, partition.wanted):
+                    continue
+                if to in self._healthy_followers(replica):
                     yield partition.group_id, to
+
+    def _preferred_leaders(self, topic: Topic) -> dict[GroupId, NodeId]:
+        """As `membership.preferred_leaders`, worked out again only when the topic, or who is leaving, has changed."""
+        known = self._preferred.get(topic.name)
+        leaving = self._leaving
+        if known is None or known[0] is not topic or known[1] != leaving:
+            topics = self._replicas.machine.topics
+            self._preferred = {name: item for name, item in self._preferred.items() if name in topics}
+            known = self._preferred[topic.name] = (topic, leaving, preferred_leaders(topic, leaving))
+        return known[2]
 
     def _led(self, topic: Topic) -> list[tuple[Partition, Replica]]:
         """The topic's partitions that this node leads."""
@@ -492,7 +504,7 @@ class Reconciler:
 
     async def _meet_missing(self) -> None:
         """A peer whose address nobody has told us: another peer may know it."""
-        nodes = {node_id for replica in self._replicas.all() for node_id in replica.status().configuration.nodes}
+        nodes = {node_id for replica in self._replicas.all() for node_id in replica.configuration.nodes}
         missing = nodes - self._surroundings.members().keys() - {self._node_id}
         if not missing:
             return
@@ -517,7 +529,7 @@ class Reconciler:
     def _forget_removed(self) -> None:
         """A removed node may still be told so on the links there are; once no group has it, they end."""
         for node_id in sorted(self._replicas.machine.removed.keys() - self._forgotten):
-            if not any(node_id in replica.status().configuration.nodes for replica in self._replicas.all()):
+            if not any(node_id in replica.configuration.nodes for replica in self._replicas.all()):
                 self._forgotten.add(node_id)
                 self._surroundings.forget(node_id)
 
@@ -549,6 +561,11 @@ _WORDS: dict[type, str] = {
     Register: "register",
     Bury: "remove for ever",
 }
+
+
+def _is_settled(configuration: Configuration, wanted: Sequence[NodeId]) -> bool:
+    """The group's voters are those that the catalog wants, and it has no other members."""
+    return not configuration.is_joint and not configuration.learners and configuration.voters == frozenset(wanted)
 
 
 def report_on(replica: Replica) -> GroupReport:

@@ -13,7 +13,7 @@ from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.departed import Departed, load_departed
 from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
-from trio_eventlog.node.raft_driver import DriverSettings, RaftDriver, Send
+from trio_eventlog.node.raft_driver import DriverSettings, Peers, RaftDriver, Send
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, ConfigurationChange, RaftNode, RaftSettings, Status
 from trio_eventlog.raft.progress import ProgressState
@@ -95,7 +95,12 @@ class Replica:
 
     def voters(self) -> Collection[NodeId]:
         """Voters of the configuration in force."""
-        return self.driver.status().configuration.voters
+        return self.configuration.voters
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in force."""
+        return self.driver.configuration
 
     def followers(self) -> dict[NodeId, Follower]:
         """Voters and learners of the group but this node; empty unless it leads."""
@@ -199,6 +204,7 @@ async def open_replica(
     send: Send,
     settings: ReplicaSettings,
     rng: random.Random,
+    peers: Peers | None = None,
 ) -> AsyncIterator[Replica]:
     """Open a group's files and run its driver for the length of the block.
 
@@ -206,6 +212,7 @@ async def open_replica(
         directory: of the group; made when missing.
         configuration: the group's first one. Later ones are in its log.
         applier: with an empty machine; it is fed from the first entry on.
+        peers: None: the group never sleeps.
     """
     async with AsyncExitStack() as stack:
         await disk.make_directory(directory)
@@ -224,6 +231,7 @@ async def open_replica(
             name=name,
             read_nonce=rng.getrandbits(64),
             departed=departed,
+            peers=peers,
         )
         try:
             async with trio.open_nursery() as nursery:

@@ -38,7 +38,7 @@ from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplie
 from trio_eventlog.node.departed import Departed, depart, finish_departure, has_log
 from trio_eventlog.node.elsewhere import not_here
 from trio_eventlog.node.inbox import Received
-from trio_eventlog.node.raft_driver import Send
+from trio_eventlog.node.raft_driver import Peers, Send
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration
@@ -73,6 +73,8 @@ class ReplicasSettings:
             degraded. Each takes two descriptors and some memory.
         opening_max: number of groups opened or closed at a time. Each keeps a disk thread busy, and takes up to two descriptors
             beside those that it keeps.
+        opening_leader_seconds_max: how long a new group keeps its place among those being opened while it has no leader. Without,
+            a thousand groups would be opened, and their elections wait for each other's disk writes until they time out.
         open_retry_seconds_min, open_retry_seconds_max: wait before a degraded group is opened again; doubles from one to the
             other, each wait drawn from its upper half.
     """
@@ -85,6 +87,7 @@ class ReplicasSettings:
     reset_stagger_seconds: float = 0.04
     partitions_max: int = 100_000
     opening_max: int = 8
+    opening_leader_seconds_max: float = 0.5
     open_retry_seconds_min: float = 0.5
     open_retry_seconds_max: float = 30.0
 
@@ -129,6 +132,7 @@ class Replicas:
 
     Args:
         send: gives a message to the links.
+        peers: None: no group ever sleeps.
         on_removed: called once, when this node is removed from the cluster.
         rng: each group's core gets a generator of its own, seeded from this one.
         on_deleted: told of each group that is gone for good.
@@ -143,12 +147,14 @@ class Replicas:
         send: Send,
         settings: ReplicasSettings,
         rng: random.Random,
+        peers: Peers | None = None,
         on_removed: Callable[[], None] = lambda: None,
         on_deleted: Callable[[GroupId], None] = lambda group_id: None,
         feature_level: int = FEATURE_LEVEL,
     ) -> None:
         self.machine = CatalogMachine()
         self.feature_level = feature_level
+        self._peers = None if peers is None else attrs.evolve(peers, on_sleep=self._on_sleep)
         self._on_removed = on_removed
         self._on_deleted = on_deleted
         self._node_id = node_id
@@ -159,7 +165,11 @@ class Replicas:
         self._groups: dict[GroupId, _Group] = {}
         self._open: dict[GroupId, Replica] = {}
         """Those of the groups that are open."""
+        self._awake: dict[GroupId, Replica] = {}
+        """Those of them that are ticked."""
         self._opening = trio.CapacityLimiter(settings.opening_max)
+        self._to_open: deque[_Group] = deque()
+        self._open_wanted = trio.Event()
         self._partitions_admitted = 0
         """Partitions that are open, or being opened."""
         self._creating: list[CreateTopic] = []
@@ -271,6 +281,10 @@ class Replicas:
                 carried.update(place(group_id, other.replicas, other.replica_count))
                 group_id = GroupId(group_id + 1)
         return carried
+
+    def awake(self) -> list[Replica]:
+        """Every open replica in which something may happen."""
+        return list(self._awake.values())
 
     def unopened(self) -> list[Unopened]:
         """Every group that lives here and is not open, by its id."""
@@ -397,13 +411,16 @@ class Replicas:
         return deque(maxlen=self._settings.early_messages_max)
 
     def tick(self) -> None:
-        """Another tick has passed, for every group."""
-        for replica in self._open.values():
+        """Another tick has passed, for every group that is awake."""
+        for replica in list(self._awake.values()):
             replica.driver.tick()
 
     def report_unreachable(self, node_id: NodeId) -> None:
+        """Our link to the peer is gone, and what was on its way with it."""
         for replica in self._open.values():
             replica.driver.report_unreachable(node_id)
+            if replica.driver.is_asleep:
+                replica.driver.peers_changed()
 
     def peer_reset(self, node_id: NodeId) -> None:
         """A peer's process is gone: each group that it led looks for another leader at once."""
@@ -413,6 +430,29 @@ class Replicas:
             if replica.leader_id == node_id:
                 replica.driver.peer_reset(node_id)
                 self._nursery.start_soon(self._campaign_in_turn, replica, node_id)
+
+    def peer_gone(self, node_id: NodeId) -> None:
+        """A peer has been silent for an election timeout, or was started again: the sleeping groups that it led look for another
+        leader, within half an election timeout (awake ones have clocks of their own), and those led here look who is left."""
+        within = max(1, self._settings.replica.raft.election_timeout_ticks // 2)
+        for replica in self._open.values():
+            if replica.driver.is_asleep:
+                if replica.leader_id == node_id:
+                    replica.driver.peer_reset(node_id, within)
+                else:
+                    replica.driver.peers_changed()
+
+    def peer_back(self) -> None:
+        """A peer is there that was not: leaders that sleep without it tell it that they lead."""
+        for replica in self._open.values():
+            if replica.driver.is_asleep:
+                replica.driver.peers_changed()
+
+    def _on_sleep(self, group_id: GroupId, is_asleep: bool) -> None:
+        if is_asleep:
+            self._awake.pop(group_id, None)
+        elif group_id in self._open:
+            self._awake[group_id] = self._open[group_id]
 
     async def _campaign_in_turn(self, replica: Replica, node_id: NodeId) -> None:
         """All followers lose the leader at the same moment. In turn, not by chance: two at a time would split the votes."""
@@ -432,6 +472,7 @@ class Replicas:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
+                nursery.start_soon(self._open_in_order, nursery)
                 await self._want(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0]).opened.wait()
                 nursery.start_soon(self._follow_catalog)
                 task_status.started()
@@ -575,30 +616,56 @@ class Replicas:
         early = self._early.pop(group_id, None) or self._new_early()
         group = _Group(group_id=group_id, name=name, voters=voters, first_leader=first_leader, early=early)
         self._groups[group_id] = group
-        self._nursery.start_soon(self._keep_open, group)
+        self._to_open.append(group)
+        self._open_wanted.set()
         return group
 
+    async def _open_in_order(self, nursery: trio.Nursery) -> None:
+        """Start the tasks of groups in the order of the catalog, as many at a time as may be opened at a time.
+
+        All nodes have the same order, so that a new group finds its other replicas open, or about to be.
+        """
+        while True:
+            while self._to_open:
+                group = self._to_open.popleft()
+                if group.scope.cancel_called:
+                    group.closed.set()
+                    continue
+                await self._opening.acquire_on_behalf_of(group)
+                nursery.start_soon(self._keep_open, group)
+            self._open_wanted = trio.Event()
+            await self._open_wanted.wait()
+
     async def _keep_open(self, group: _Group) -> None:
-        """The task of a group."""
+        """The task of a group. It begins with a place among those that are being opened."""
         wait_seconds = self._settings.open_retry_seconds_min
         with group.scope:
             while True:
                 async with AsyncExitStack() as stack:
                     try:
-                        async with self._opening:
-                            stack.enter_context(self._admitted(group))
-                            replica = await stack.enter_async_context(self._new_replica(group))
-                    except EventLogError as error:
-                        if not is_shortage(error):
-                            raise
-                        group.trouble = str(error)
-                        group.settled.set()
-                        self._log_shortage(group.name, group.trouble)
-                    else:
-                        await self._on_open(group, replica)
+                        replica = await self._try_to_open(group, stack)
+                        if replica is not None:
+                            await self._on_open(group, replica)
+                    finally:
+                        self._opening.release_on_behalf_of(group)
+                    if replica is not None:
                         await trio.sleep_forever()
                 wait_seconds = await self._back_off(wait_seconds)
+                await self._opening.acquire_on_behalf_of(group)
         group.closed.set()
+
+    async def _try_to_open(self, group: _Group, stack: AsyncExitStack) -> Replica | None:
+        """The replica, which `stack` closes; None when something is short."""
+        try:
+            stack.enter_context(self._admitted(group))
+            return await stack.enter_async_context(self._new_replica(group))
+        except EventLogError as error:
+            if not is_shortage(error):
+                raise
+            group.trouble = str(error)
+            group.settled.set()
+            self._log_shortage(group.name, group.trouble)
+            return None
 
     @contextmanager
     def _admitted(self, group: _Group) -> Iterator[None]:
@@ -637,12 +704,14 @@ class Replicas:
             send=self._send,
             settings=self._settings.replica,
             rng=random.Random(self._rng.getrandbits(64)),
+            # One group that always ticks costs nothing, and says how all nodes are.
+            peers=None if group.group_id == CATALOG_GROUP else self._peers,
         )
 
     async def _on_open(self, group: _Group, replica: Replica) -> None:
         if group.trouble:
             logger.info("%s is open again", group.name)
-        group.replica = self._open[group.group_id] = replica
+        group.replica = self._open[group.group_id] = self._awake[group.group_id] = replica
         self._closed.discard(group.group_id)
         group.trouble = ""
         group.settled.set()
@@ -656,6 +725,12 @@ class Replicas:
         # election before it has applied what it knows to be committed.
         if is_candidate and await replica.driver.has_applied(status.hard_state.commit):
             replica.driver.campaign()
+        if is_new and len(group.voters) > 1:
+            with trio.move_on_after(self._settings.opening_leader_seconds_max):
+                try:
+                    await replica.wait_leader_other_than(NOBODY)
+                except EventLogError as error:
+                    logger.debug("%s is closed: %s", group.name, error)
 
     def _log_shortage(self, what: str, why: str) -> None:
         now = trio.current_time()
@@ -673,6 +748,7 @@ class Replicas:
         group = self._groups.pop(group_id)
         self._closed.add(group_id)
         replica = self._open.pop(group_id, None)
+        self._awake.pop(group_id, None)
         if replica is not None:
             if has_moved:
                 replica.close(NotLeader(f"{group.name} has moved to other nodes: go there"))

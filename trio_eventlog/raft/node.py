@@ -217,6 +217,11 @@ class RaftNode:
         """Term of the entry at `index`, durable or not; None when it is compacted or not there."""
         return self._log.term(index)
 
+    def match_of(self, node: NodeId) -> int:
+        """Leader: the last index that is known to be durable on the node; 0 when nothing is known of it."""
+        progress = self._progress.get(node)
+        return 0 if progress is None else progress.match
+
     def find_news(self, message: Message) -> int:
         """Position of the first entry of an APPEND that this log does not hold; their number when it holds all of them.
 

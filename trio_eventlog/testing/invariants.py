@@ -33,7 +33,7 @@ from trio_eventlog.codec.segment import MARK_BYTES
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.node.proposals import Proposal
-from trio_eventlog.node.raft_driver import RaftDriver
+from trio_eventlog.node.raft_driver import Peers, RaftDriver
 from trio_eventlog.raft import Event, HardState, Message, MessageType
 from trio_eventlog.raft.quorum import joint_committed
 from trio_eventlog.records import Acks
@@ -216,7 +216,27 @@ class Invariants(trio.abc.Instrument):
                 self._check(lambda event: self._alarm(seen, event), event)
             log_event(event)
 
+        fall_asleep, rouse = driver._fall_asleep, driver._rouse
+
+        def falling_asleep(peers: Peers) -> None:
+            self._check_sleeper(seen)
+            self.marks[f"fell asleep as {'leader' if driver.is_leader else 'follower'}"] += 1
+            fall_asleep(peers)
+
+        def rousing(why: str) -> None:
+            self.marks[f"woken by {why}"] += driver.is_asleep
+            rouse(why)
+
         driver._send, driver._apply, driver._log_event = sending, applying, logging  # type: ignore[method-assign]
+        driver._fall_asleep, driver._rouse = falling_asleep, rousing  # type: ignore[method-assign]
+
+    def _check_sleeper(self, seen: _Seen) -> None:
+        """A group that nobody ticks hears of nothing: a replica that lacks something would go on lacking it."""
+        core = seen.driver._core
+        if not core.last_index == core.commit_index == core.applied_index:
+            raise self._broken_by(
+                seen, f"falls asleep with applied {core.applied_index}, commit {core.commit_index}, last {core.last_index}"
+            )
 
     def _alarm(self, seen: _Seen, event: Event) -> None:
         raise self._broken_by(seen, f"{event.kind.value} ({event.text})")

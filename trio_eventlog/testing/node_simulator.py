@@ -94,6 +94,12 @@ MARKS = (
     "CONFIGURATION_CHANGED",
     "JOINT_LEFT",
     "LEADER_FORGOTTEN",
+    "fell asleep as leader",
+    "fell asleep as follower",
+    "woken by work",
+    "woken by message",
+    "woken by lost leader",
+    "woken by peers",
 )
 """A nemesis that does nothing finds nothing: over a hundred seeds each of these has to happen."""
 
@@ -189,6 +195,7 @@ def draw_run(seed: int) -> RunParameters:
             "stabilisation_seconds": rng.choice((0.1, 1.0)),
             "reconcile_seconds": rng.choice((0.3, 1.0)),
             "catch_up_entries_max": rng.choice((1, 250)),
+            "sleep_after_ticks": derive(seed, "sleep").choice((0, 1, 1, 2, 5, 30)),
             "leader_balance_seconds": derive(seed, "leader_balance").choice((0.0, 0.1, 1.0)),
             "voters_wanted": rng.choice((3, 5)),
         },
