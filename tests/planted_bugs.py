@@ -1,6 +1,6 @@
 """Plant one bug at a time, and see how many seeds the simulations need to find it.
 
-    python tests/planted_bugs.py [cores] [nodes] [--seeds N] [--first-seed N] [WORD IN A NAME...]
+    python tests/planted_bugs.py [cores] [replicas] [nodes] [--seeds N] [--first-seed N] [WORD IN A NAME...]
 
 Each bug is a text replaced in a copy of the tree, as in mutations.py. The results are kept in docs/planted-bugs.md. Not a test:
 it takes half an hour, most of it for the nodes.
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import attrs
 from mutations import MUTATIONS, Mutation, planted
 
-SEEDS_MAX = {"cores": 2000, "nodes": 300}
+SEEDS_MAX = {"cores": 2000, "replicas": 300, "nodes": 300}
 """A bug that takes more seeds than this is one that the simulations do not find."""
 
-RUN_SECONDS_MAX = {"cores": 20, "nodes": 60}
+RUN_SECONDS_MAX = {"cores": 20, "replicas": 20, "nodes": 60}
 """A run that takes so much of a processor does not end, which is a way of being found."""
 
 SEARCH = """
@@ -466,8 +466,80 @@ NODES: tuple[Mutation, ...] = (
     ),
 )
 
-MODULES = {"cores": "trio_eventlog.testing.core_simulator", "nodes": "trio_eventlog.testing.node_simulator"}
-BUGS = {"cores": CORES, "nodes": NODES}
+DRIVER = "trio_eventlog/node/raft_driver.py"
+
+REPLICAS = (
+    Mutation(
+        "a commit notice overtakes entries that wait for the disk",
+        DRIVER,
+        "            if self._catch_up.get(message.to):\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "entries that are not durable yet are not sent behind older ones",
+        DRIVER,
+        "                more = self._log.cached(first, message.last_index, _NO_BOUND)\n                if more is None:\n",
+        "                if True:\n",
+    ),
+    Mutation(
+        "a question is given up when it is repeated",
+        DRIVER,
+        "            read.contexts.append(context)\n            if len(read.contexts) > self._settings.read_questions_max:\n",
+        "            read.contexts.append(context)\n            if len(read.contexts) > 1:\n",
+    ),
+    Mutation(
+        "questions are given up when they are repeated, as often as ever",
+        DRIVER,
+        "            if self._ask(reads, wait_ticks):\n                for question in due:\n",
+        "            for read in reads:\n"
+        "                self._forget_read(read)\n"
+        "            if self._ask(reads, self._settings.read_retry_ticks):\n"
+        "                for question in due:\n",
+    ),
+    Mutation(
+        "a removed leader does not tell that it is removed",
+        DRIVER,
+        "                self._send_commit_notices()\n                try:\n",
+        "                try:\n",
+    ),
+    Mutation(
+        "a finished write makes everything durable up to its last index",
+        "trio_eventlog/storage/tail_cache.py",
+        "        if not self._is_held(frames[-1]):\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a run that was replaced while it waited is staged again",
+        "trio_eventlog/storage/segmented_log.py",
+        "        if not self._cache.holds_staged:\n",
+        "        if True:\n",
+    ),
+    Mutation(
+        "what waits for a follower is sent although the core has begun again",
+        DRIVER,
+        "        if behind and message.index != behind[-1].last_index:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a replaced suffix is not removed",
+        "trio_eventlog/storage/segmented_log.py",
+        "            await shortened.file.truncate(shortened.contents.frames_bytes)\n",
+        "",
+    ),
+    Mutation(
+        "entries are staged under the offsets of the last ones",
+        DRIVER,
+        "        self._staged_end_offset = frame.end_offset\n        return frame\n",
+        "        self._staged_end_offset = max(self._staged_end_offset, frame.end_offset)\n        return frame\n",
+    ),
+)
+
+MODULES = {
+    "cores": "trio_eventlog.testing.core_simulator",
+    "replicas": "tests.sim.replica_simulation",
+    "nodes": "trio_eventlog.testing.node_simulator",
+}
+BUGS = {"cores": CORES, "replicas": REPLICAS, "nodes": NODES}
 
 
 @attrs.frozen(slots=True)
@@ -500,7 +572,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Plant one bug at a time, and see how many seeds find it.")
     parser.add_argument("--seeds", type=int, help=f"give up after so many ({SEEDS_MAX})")
     parser.add_argument("--first-seed", type=int, default=0, help="where to begin (%(default)s)")
-    parser.add_argument("words", nargs="*", help="cores, nodes, or words in the names of bugs; all by default")
+    parser.add_argument("words", nargs="*", help="cores, replicas, nodes, or words in the names of bugs; all by default")
     options = parser.parse_intermixed_args(arguments)
     kinds = [word for word in options.words if word in BUGS] or list(BUGS)
     words = [word for word in options.words if word not in BUGS]

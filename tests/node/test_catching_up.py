@@ -115,6 +115,22 @@ async def test_a_commit_notice_follows_the_entries_that_wait_for_the_disk() -> N
         assert (sent[-1].index, sent[-1].last_index, sent[-1].commit) == (last_index + 1, last_index + 1, last_index + 1)
 
 
+async def test_entries_that_are_not_durable_yet_wait_with_older_ones_and_are_sent_once() -> None:
+    """The leader's own disk is slow, too. What it has only in memory is sent from there when its turn comes."""
+    async with Rig(log=SETTINGS).open() as rig:
+        await lead_a_long_log(rig, 200)
+        last_index = rig.replica.status().last_index
+        rig.disk.latency_seconds[Operation.READ] = 0.01
+        rig.disk.latency_seconds[Operation.SYNC] = 5.0
+        rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=1)
+        await rig.settle()
+        await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM)
+        await trio.sleep(4)
+        assert rig.replica.log.last_index == last_index
+        sent = [frame.index for message, frames in rig.take_sent() if message.to == THREE for frame in frames]
+        assert sent == list(range(2, last_index + 2))
+
+
 @pytest.mark.parametrize("how", ["refused", "unreachable"])
 async def test_what_waits_for_a_follower_that_is_probed_is_not_sent(how: str) -> None:
     """It has refused something, or the link has lost something: what is queued behind that is of no use to it."""

@@ -1076,12 +1076,18 @@ class RaftDriver:
                 self.report_unreachable(node_id)
 
     async def _read_for(self, message: Message) -> list[EntryFrame]:
-        """The entries of an APPEND as far as they are durable; nothing when they are not this leader's."""
+        """The entries of an APPEND; nothing when they are not this leader's any more."""
         frames: list[EntryFrame] = []
         first = message.index + 1
         try:
-            while self._is_of_this_leadership(message) and first <= (last := min(message.last_index, self._log.last_index)):
-                frames += await self._log.read(first, last, self._settings.append_bytes_max)
+            while self._is_of_this_leadership(message) and first <= message.last_index:
+                # The newest may not be durable yet; those are in memory.
+                more = self._log.cached(first, message.last_index, _NO_BOUND)
+                if more is None:
+                    more = await self._log.read(
+                        first, min(message.last_index, self._log.last_index), self._settings.append_bytes_max
+                    )
+                frames += more
                 first = frames[-1].index + 1
         except IndexError:
             # The suffix was removed while the disk was busy: another node leads.
