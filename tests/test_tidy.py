@@ -380,6 +380,12 @@ MAY_SLEEP = {
 }
 
 
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """Two of one name in different directories are collected alone, and not together."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_tests_do_not_sleep() -> None:
     """They wait for conditions, or in virtual time."""
     sleep = {
