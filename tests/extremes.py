@@ -20,6 +20,8 @@ EXTREMES: dict[int, tuple[Any, ...]] = {
     FieldDescriptor.TYPE_INT64: _I64,
     FieldDescriptor.TYPE_STRING: _TEXT,
     FieldDescriptor.TYPE_BOOL: (False, True),
+    FieldDescriptor.TYPE_BYTES: (b"", b"\xff" * 1000),
+    FieldDescriptor.TYPE_ENUM: (0, 1, 2, 99, -1),
 }
 
 
@@ -32,22 +34,26 @@ def extreme_requests(service: ServiceDescriptor, message_of: Callable[[Any], Any
         message_of: an empty message of a descriptor.
     """
     for method in service.methods:
-        for number, (path, value) in enumerate(_fields(method.input_type)):
+        for number, (path, value) in enumerate(fields_of(method.input_type)):
             request = message_of(method.input_type)
             if "name" in method.input_type.fields_by_name:
                 request.name = f"{method.name}-{number}"
-            target = request
-            for step in path[:-1]:
-                target = getattr(target, step)
-            setattr(target, path[-1], value)
+            set_field(request, path, value)
             yield method.name, request
 
 
-def _fields(descriptor: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def set_field(request: Any, path: tuple[str, ...], value: Any) -> None:
+    for step in path[:-1]:
+        request = getattr(request, step)
+    setattr(request, path[-1], value)
+
+
+def fields_of(descriptor: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, value) of every extreme of every field, those of the messages inside too."""
     for field in descriptor.fields:
         assert not field.is_repeated, f"{field.full_name}: say here what is extreme about a repeated field"
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            yield from _fields(field.message_type, (*path, field.name))
+            yield from fields_of(field.message_type, (*path, field.name))
         else:
             for value in EXTREMES[field.type]:
                 yield (*path, field.name), value

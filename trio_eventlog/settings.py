@@ -571,6 +571,7 @@ class NodeSettings:
             ("fetch_bytes_max", "max_message_bytes", 64 * KIB),
             ("max_batch_bytes", "max_frame_bytes", 64 * KIB),
             ("append_bytes_max", "max_frame_bytes", 64 * KIB),
+            ("append_bytes_max", "inflight_bytes_max", 0),
             ("max_batch_bytes", "proposal_bytes_max", 0),
             ("max_batch_bytes", "uncommitted_bytes_max", 0),
             ("max_batch_bytes", "inbox_bytes_max", 0),

@@ -16,7 +16,7 @@ from trio_eventlog.net.tls import build_client_context
 async def test_topics(autojump_clock: trio.testing.MockClock) -> None:
     """Made, described, listed, deleted, and the errors of doing it twice."""
     async with open_fake() as (_, client):
-        made = await client.create_topic("new", partitions=2, retention_bytes=5, retention_seconds=1.5)
+        made = await client.create_topic("new", partitions=2, retention_bytes=5, retention_seconds=90.0)
         assert (made.name, made.partitions) == ("new", 2)
         assert [topic.name for topic in await client.list_topics()] == ["new", "t"]
         described = await client.describe_topic("new")

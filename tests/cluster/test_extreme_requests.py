@@ -4,8 +4,8 @@ import pytest
 import trio
 from google.protobuf.message_factory import GetMessageClass
 
-from tests.cluster.helpers import ADMIN, QUICK, values_on
-from tests.extremes import extreme_requests
+from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK, values_on
+from tests.extremes import extreme_requests, fields_of, set_field
 from trio_eventlog.bounds import TERM_MAX
 from trio_eventlog.codec.catalog import decode_command
 from trio_eventlog.codec.peer_frame import FrameKind, encode_frame
@@ -19,7 +19,7 @@ from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.repair import repair_term
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
-from trio_eventlog.v1 import admin_pb2
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 POISON = (
     b'{"command":"create_topic","name":"x","partitions":1,"replica_count":0,"replicas":[1],'
@@ -142,3 +142,25 @@ async def test_a_cluster_whose_terms_were_poisoned_is_repaired() -> None:
         await cluster.wait_converged("orders")
         for name in cluster.names:
             assert await values_on(cluster, name, "orders") == [b"before", b"after"]
+
+
+async def test_extremes_of_every_field_of_consume() -> None:
+    """None is INTERNAL: a wait below zero was."""
+    internal: list[str] = []
+    async with Cluster(1, seed=65) as cluster, cluster.client() as client:
+        await client.create_topic("t")
+        async with cluster.channel("n1") as channel:
+            for path, value in fields_of(event_log_pb2.ConsumeRequest.DESCRIPTOR):
+                request = event_log_pb2.ConsumeRequest(topic="t")
+                set_field(request, path, value)
+                with trio.move_on_after(120):
+                    try:
+                        await channel.unary(EVENT_LOG["Consume"], request)
+                    except EventLogError as error:
+                        if error.code == "INTERNAL":
+                            internal.append(f"{request}: {error}")
+            request = event_log_pb2.ConsumeRequest(topic="t")
+            request.max_wait.nanos = -1
+            with pytest.raises(InvalidArgument, match="max_wait"):
+                await channel.unary(EVENT_LOG["Consume"], request)
+    assert internal == []

@@ -25,6 +25,8 @@ REACH_SECONDS_MAX = 5.0
 KNOCK_INTERVAL_SECONDS = 0.2
 """Between two tries to connect to one address."""
 
+MILLISECONDS_MAX = 86_400_000
+
 Commands = Any
 """What `add_subparsers` gives; argparse does not name its type."""
 
@@ -101,6 +103,17 @@ def duration(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def milliseconds(text: str) -> float:
+    """argparse type: 0 or more, with parts if need be."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of milliseconds") from None
+    if not 0 <= value <= MILLISECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: it is 0 to {MILLISECONDS_MAX}")
+    return value
 
 
 def size(text: str) -> int:

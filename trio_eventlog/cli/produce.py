@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import trio
 
-from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, natural, run_with_client
+from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, milliseconds, natural, run_with_client
 from trio_eventlog.cli.output import print_json
 from trio_eventlog.client import Client
 from trio_eventlog.client.producer_core import OFFSET_UNKNOWN
@@ -24,7 +24,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--partition", type=natural, metavar="N", help="put everything there, whatever its key")
     parser.add_argument("--key-separator", metavar="S", help="what stands before the first S in a line is its record's key")
     parser.add_argument("--batch-records", type=count, metavar="N", help="send a batch when it has so many records")
-    parser.add_argument("--linger-ms", type=float, metavar="N", help="how long a batch waits for more records. Default: 5")
+    parser.add_argument("--linger-ms", type=milliseconds, metavar="N", help="how long a batch waits for more records. Default: 5")
     parser.add_argument(
         "--acks",
         choices=("quorum", "leader", "none"),

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from trio_eventlog.client.arguments import U64_MAX, check_seconds, check_text, check_whole, check_whole_seconds, made
 from trio_eventlog.client.background import background
 from trio_eventlog.client.calls import Caller
 from trio_eventlog.client.channels import ChannelPool, Connect, connect_over
@@ -48,7 +49,6 @@ from trio_eventlog.client.wire import (
     GET_STATUS,
     LIST_MEMBERS,
     LIST_TOPICS,
-    NANOSECONDS,
     REMOVE_NODE,
     TRANSFER_LEADERSHIP,
     Start,
@@ -116,8 +116,11 @@ class Client:
         """
         if not records:
             raise InvalidArgument("produce needs at least one record")
+        check_text("topic", topic)
+        if partition is not None:
+            check_whole("partition", partition)
         values = [record if isinstance(record, Record) else Record(value=record) for record in records]
-        batch = encode_records(values, _COMPRESSIONS[self.settings.compression], self._now_ns())
+        batch = made("a record", lambda: encode_records(values, _COMPRESSIONS[self.settings.compression], self._now_ns()))
         key = values[0].key
         return await self._produce(
             topic, lambda known: self._partition_for(known, key) if partition is None else partition, batch, acks
@@ -125,6 +128,8 @@ class Client:
 
     async def produce_batch(self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM) -> ProduceResult:
         """Append a batch that is encoded already. As `produce`; several tasks doing so fill the pipeline."""
+        check_text("topic", topic)
+        check_whole("partition", partition)
         return await self._produce(topic, lambda known: partition, batch, acks)
 
     async def _produce(self, topic: str, choose: Callable[[KnownTopic], int], batch: Batch, acks: Acks) -> ProduceResult:
@@ -156,6 +161,7 @@ class Client:
 
     async def submit_batch(self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM) -> Delivery:
         """Queue a batch that is encoded already, waiting for room only; the handle tells the outcome of its first record."""
+        check_whole("partition", partition)
         known = self._routing.topic(topic) or await self._caller.know_topic(topic, create=True)
         lane = self._lane(known, partition)
         outcome = OpenBatch(lane, 0.0)
@@ -186,6 +192,12 @@ class Client:
             TopicNotFound: there is no such topic, and the nodes create none on first use.
             EventLogError: at the end of the block, the first failure that nobody has been told of.
         """
+        check_text("topic", topic)
+        if linger is not None:
+            check_seconds("linger", linger)
+        for name, value in (("batch_bytes", batch_bytes), ("batch_records", batch_records)):
+            if value is not None:
+                check_whole(name, value, lowest=1)
         settings = self.settings
         producer = Producer(
             topic=await self._caller.know_topic(topic, create=True),
@@ -262,13 +274,18 @@ class Client:
         fetch_bytes: int | None = None,
     ) -> AsyncIterator[BatchReceiver]:
         """As `consume`, whole opaque batches: the first one may begin before `start`. The fastest way to read."""
+        check_text("topic", topic)
+        check_whole("group_id", group_id, U64_MAX)
+        if partition is not None:
+            check_whole("partition", partition)
+        for name, value in (("buffer_batches", buffer_batches), ("fetch_bytes", fetch_bytes)):
+            if value is not None:
+                check_whole(name, value)
         known = await self._caller.know_topic(topic)
         try:
             check_start(start, known.partitions if partition is None else 1)
         except ValueError as error:
             raise InvalidArgument(f"start {start!r}: {error}") from None
-        if partition is not None and partition < 0:
-            raise InvalidArgument(f"partition {partition}: partitions count from 0")
         if group_id and partition is None:
             raise InvalidArgument("group_id belongs to one partition: name the partition")
         if partition is None:
@@ -313,10 +330,13 @@ class Client:
         Raises:
             TopicNotFound: no such topic or partition.
         """
+        check_text("topic", topic)
+        check_whole("partition", partition)
         return await ask_offsets(self._caller, topic, partition)
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises TopicNotFound; a topic that is made on first use is not made."""
+        check_text("topic", topic)
         return (await self._caller.know_topic(topic)).partitions
 
     # Topics and the cluster
@@ -330,17 +350,23 @@ class Client:
         retention_bytes: int = 0,
         retention_seconds: float = 0.0,
     ) -> TopicInfo:
-        """Make a topic. `replicas` 0: one on every voter; retention 0: no limit.
+        """Make a topic. `replicas` 0: one on every voter; retention 0: no limit, else whole seconds.
 
         Raises:
+            InvalidArgument: a name or a number that no topic can have.
             TopicExists: there is one of this name already.
             TooManyPartitions: the nodes have no room for so many.
         """
+        check_text("name", name)
+        check_whole("partitions", partitions, lowest=1)
+        check_whole("replicas", replicas)
+        check_whole("retention_bytes", retention_bytes, U64_MAX)
+        check_whole_seconds("retention_seconds", retention_seconds)
+        check_whole("retention_seconds", int(retention_seconds), U64_MAX >> 1)
         request = admin_pb2.CreateTopicRequest(name=name, partitions=partitions, replicas=replicas)
         request.retention.bytes = retention_bytes
         if retention_seconds:
-            seconds, nanos = divmod(round(retention_seconds * NANOSECONDS), NANOSECONDS)
-            request.retention.time.seconds, request.retention.time.nanos = seconds, nanos
+            request.retention.time.seconds = int(retention_seconds)
         uncertain: list[bool] = []
         try:
             response = await self._caller.call(
@@ -358,6 +384,7 @@ class Client:
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic and its records. Raises TopicNotFound."""
+        check_text("name", name)
         uncertain: list[bool] = []
         catalog_index = 0
         try:
@@ -381,6 +408,7 @@ class Client:
 
     async def describe_topic(self, name: str) -> TopicDescription:
         """A topic with its partitions. Raises TopicNotFound."""
+        check_text("name", name)
         response = await self._caller.call(DESCRIBE_TOPIC, admin_pb2.DescribeTopicRequest(name=name), self._routing.for_catalog)
         return topic_description(response)
 

@@ -129,13 +129,16 @@ class EventLogService:
         self, topic: str, records: Sequence[Record], *, partition: int | None, acks: Acks
     ) -> messages.ProduceResponse:
         """As `produce`, for an embedding application."""
-        request = messages.ProduceRequest(topic=topic, partition=partition, acks=int(acks))  # type: ignore[arg-type]
-        for record in records:
-            item = request.records.add(value=record.value, key=record.key)
-            for header in record.headers:
-                item.headers.add(key=header.key, value=header.value)
-            if record.timestamp_ns:
-                item.timestamp.seconds, item.timestamp.nanos = divmod(record.timestamp_ns, NANOSECONDS)
+        try:
+            request = messages.ProduceRequest(topic=topic, partition=partition, acks=int(acks))  # type: ignore[arg-type]
+            for record in records:
+                item = request.records.add(value=record.value, key=record.key)
+                for header in record.headers:
+                    item.headers.add(key=header.key, value=header.value)
+                if record.timestamp_ns:
+                    item.timestamp.seconds, item.timestamp.nanos = divmod(record.timestamp_ns, NANOSECONDS)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgument(f"topic {topic!r}, partition {partition!r} or a record cannot be sent: {error}") from error
         begun = await self._begin(request, is_forwarded=False)
         return await begun.answer()
 
@@ -338,10 +341,13 @@ class EventLogService:
             return await self._forwarder.at_leader(place, here, lambda channel: _carried(channel, request))
 
     async def _consume_here(self, replica: Replica, request: messages.ConsumeRequest) -> messages.ConsumeResponse | Encoded:
+        max_wait = request.max_wait
+        if max_wait.seconds < 0 or not 0 <= max_wait.nanos < NANOSECONDS:
+            raise InvalidArgument(f"max_wait is {max_wait.seconds} s and {max_wait.nanos} ns: it is 0 or more")
         offset = await self._start(replica, request)
         fetched = await self._fetch(replica, request, offset)
         if not fetched.batches and request.HasField("max_wait"):
-            wait_seconds = request.max_wait.seconds + request.max_wait.nanos / NANOSECONDS
+            wait_seconds = max_wait.seconds + max_wait.nanos / NANOSECONDS
             with trio.move_on_after(min(wait_seconds, self._settings.fetch_wait_seconds_max)):
                 await replica.wait_readable(offset)
             fetched = await self._fetch(replica, request, offset)
