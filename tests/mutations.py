@@ -211,8 +211,8 @@ MUTATIONS = (
     Mutation(
         "a reset link is no reason for an election",
         "trio_eventlog/node/replicas.py",
-        "            if replica.leader_id == node_id:\n                replica.driver.peer_reset(node_id)\n",
-        "            if False:\n                replica.driver.peer_reset(node_id)\n",
+        "            if replica.leader_id == node_id:\n                self._lose_leader(replica, node_id)\n\n",
+        "            if False:\n                self._lose_leader(replica, node_id)\n\n",
     ),
     Mutation(
         "a stopping node keeps its leaderships",
@@ -606,10 +606,16 @@ MUTATIONS = (
         "        except trio.Cancelled:\n            sealed.batches.clear()\n            raise\n",
     ),
     Mutation(
+        "a follower sleeps before everything is durable and applied",
+        "trio_eventlog/node/raft_driver.py",
+        "        elif self._is_quiet and not self._is_returning:\n",
+        "        elif not self._is_returning:\n",
+    ),
+    Mutation(
         "a follower sleeps with an uncommitted tail",
         "trio_eventlog/node/raft_driver.py",
         "            last_index == core.stable_index == core.commit_index == core.applied_index == self._applied_index\n",
-        "            last_index == core.stable_index\n",
+        "            core.commit_index == core.applied_index == self._applied_index\n",
     ),
     Mutation(
         "a leader sleeps although a follower lacks entries",
@@ -620,8 +626,14 @@ MUTATIONS = (
     Mutation(
         "a silent leader wakes nobody",
         "trio_eventlog/node/replicas.py",
-        "                if replica.leader_id == node_id:\n                    replica.driver.peer_reset(node_id, within)\n",
-        "                if replica.leader_id == node_id:\n                    pass\n",
+        "            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "a sleeper woken by another one does not know that the leader is gone",
+        "trio_eventlog/node/replicas.py",
+        "            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:\n",
+        "            if replica.leader_id == node_id and replica.driver.is_asleep:\n",
     ),
     Mutation(
         "a returning follower wakes nobody",

@@ -15,7 +15,7 @@ from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import PartitionApplier
 from trio_eventlog.node.inbox import Received
-from trio_eventlog.node.raft_driver import DriverSettings
+from trio_eventlog.node.raft_driver import DriverSettings, Peers
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, EntryKind, Message, MessageType, RaftSettings
@@ -51,8 +51,10 @@ class Rig:
         raft: RaftSettings | None = None,
         log: LogSettings | None = None,
         seed: int = 1,
+        peers: Peers | None = None,
     ) -> None:
         self.seed = seed
+        self.peers = peers
         self.disk = disk if disk is not None else SimDisk(random.Random(1))
         self.settings = ReplicaSettings(
             raft=raft or RaftSettings(), driver=driver or DriverSettings(), log=log or LogSettings(preallocate_bytes=0)
@@ -83,6 +85,7 @@ class Rig:
             send=self._send,
             settings=self.settings,
             rng=random.Random(self.seed),
+            peers=self.peers,
         ) as self.replica:
             yield self
 

@@ -49,9 +49,12 @@ NEVER = Departed()
 
 async def load_departed(disk: Disk, directory: str) -> Departed:
     """How far the log went that was here before. Finishes a departure that a crash has cut short. Raises DamagedData."""
-    await finish_departure(disk, directory)
+    names = await disk.list_directory(directory)
+    if DEPARTING_FILE in names:
+        await finish_departure(disk, directory)
+        names = await disk.list_directory(directory)
     path = join_path(directory, DEPARTED_FILE)
-    if not await disk.exists(path):
+    if DEPARTED_FILE not in names:
         return NEVER
     try:
         return decode_departed(await read_whole(disk, path, FILE_BYTES_MAX))

@@ -200,6 +200,7 @@ class RaftDriver:
         """Number of ticks since something other than heartbeats was met."""
         self._sleep_asked: Message | None = None
         """The leader's last HEARTBEAT for a while, until this follower sleeps or something else is met."""
+        self._counts_on_leaders_node = False
         self._slept_without: frozenset[NodeId] = frozenset()
         """Members that this sleeping leader knows to be gone."""
         self._quiet_requests: deque[Callable[[], object]] = deque()
@@ -290,6 +291,11 @@ class RaftDriver:
         """Nothing happens in the group: it is not ticked, and exchanges nothing, until something is to be done."""
         return self._is_asleep
 
+    @property
+    def counts_on_leaders_node(self) -> bool:
+        """This follower has slept, and not heard of its leader since: its election timeout does not say how long that is."""
+        return self._counts_on_leaders_node
+
     def status(self) -> Status:
         return self._core.status()
 
@@ -379,14 +385,12 @@ class RaftDriver:
         (self._quiet_requests if self._is_asleep else self._requests).append(lambda: self._begin_again(node_id))
         self._inbox.wake()
 
-    def peer_reset(self, node_id: NodeId, campaign_within_ticks: int = 0) -> None:
-        """The peer's process is gone, or silent. When it led and `campaign_within_ticks` is 0, `campaign_if_leader_lost` should
-        follow after a little random time; otherwise this stands for election at a random tick up to that one.
-        """
+    def peer_reset(self, node_id: NodeId) -> None:
+        """The peer's process is gone, or silent. When it led, `campaign_if_leader_lost` should follow after a little time."""
 
         def wake_and_reset() -> None:
             self._rouse("lost leader")
-            self._core.peer_reset(node_id, campaign_within_ticks)
+            self._core.peer_reset(node_id)
 
         self._quiet_requests.append(wake_and_reset)
         self._inbox.wake()
@@ -532,6 +536,8 @@ class RaftDriver:
             self._heard_at[received.message.sender] = now
             if not self._is_heartbeat(received.message):
                 self._rouse("message")
+            if received.message.sender == core.leader:
+                self._counts_on_leaders_node = False
             self._step(received)
             if received.asks_to_sleep and self._peers is not None:
                 self._sleep_asked = received.message
@@ -614,6 +620,7 @@ class RaftDriver:
 
     def _fall_asleep(self, peers: Peers) -> None:
         self._is_asleep = True
+        self._counts_on_leaders_node = not self._core.is_leader
         self._sleep_asked = None
         self._counters["times_asleep"] += 1
         peers.on_sleep(self.group_id, True)

@@ -424,23 +424,26 @@ class Replicas:
 
     def peer_reset(self, node_id: NodeId) -> None:
         """A peer's process is gone: each group that it led looks for another leader at once."""
-        if self._nursery is None:
-            return
         for replica in self._open.values():
             if replica.leader_id == node_id:
-                replica.driver.peer_reset(node_id)
-                self._nursery.start_soon(self._campaign_in_turn, replica, node_id)
+                self._lose_leader(replica, node_id)
 
     def peer_gone(self, node_id: NodeId) -> None:
-        """A peer has been silent for an election timeout, or was started again: the sleeping groups that it led look for another
-        leader, within half an election timeout (awake ones have clocks of their own), and those led here look who is left."""
-        within = max(1, self._settings.replica.raft.election_timeout_ticks // 2)
+        """A peer has been silent for an election timeout, or was started again.
+
+        The sleeping groups that it led, and those that others have woken since, look for another leader at once; awake ones have
+        clocks of their own. Those led here look who is left.
+        """
         for replica in self._open.values():
-            if replica.driver.is_asleep:
-                if replica.leader_id == node_id:
-                    replica.driver.peer_reset(node_id, within)
-                else:
-                    replica.driver.peers_changed()
+            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:
+                self._lose_leader(replica, node_id)
+            elif replica.driver.is_asleep:
+                replica.driver.peers_changed()
+
+    def _lose_leader(self, replica: Replica, node_id: NodeId) -> None:
+        if self._nursery is not None:
+            replica.driver.peer_reset(node_id)
+            self._nursery.start_soon(self._campaign_in_turn, replica, node_id)
 
     def peer_back(self) -> None:
         """A peer is there that was not: leaders that sleep without it tell it that they lead."""

@@ -35,7 +35,8 @@ class HardStateFile:
             DamagedData: the newest state cannot be told for sure, or it is beyond every bound.
             StorageFailed, DiskFull.
         """
-        if not await disk.exists(path):
+        is_new = not await disk.exists(path)
+        if is_new:
             await write_atomically(disk, path, encode_new_file())
         file = await open_present(disk, path)
         try:
@@ -54,8 +55,9 @@ class HardStateFile:
                     " each, and start them again. If the other nodes are well: remove this one and add it as a new one.",
                     path=path,
                 )
-            # A process that was killed may have left it in the kernel's cache only. From here on it is relied upon.
-            await file.sync()
+            if not is_new:
+                # A process that was killed may have left it in the kernel's cache only. From here on it is relied upon.
+                await file.sync()
             self = cls(file, found.state, found.sequence)
             if not found.is_whole:
                 # What was read may stand in one sector only. Nothing may depend on it before it is whole again.

@@ -772,8 +772,11 @@ class SegmentedLog:
 
     async def _recover(self) -> None:
         disk, directory = self._disk, self._directory
-        await disk.make_directory(directory)
-        names = await disk.list_directory(directory)
+        try:
+            names = await disk.list_directory(directory)
+        except FileNotFoundError:
+            await disk.make_directory(directory)
+            return  # nothing is in it, and that it is there is durable
         if BASE_FILE in names:
             path = join_path(directory, BASE_FILE)
             try:
