@@ -49,6 +49,7 @@ RUN_SECONDS_MAX = 300.0
 WAYS_FOR_A_READ = 12
 """A read of a calm group is answered within so many ways from node to node, and a little for ticks and disks."""
 LINK_MESSAGES_MAX = 10_000
+FAULTS = ("slow", "slow", "slow", "usurp", "usurp", "usurp", "campaign", "transfer", "cut", "crash", "restart", "heal", "heal")
 SENT_FOR_EACH_MAX = 1.2
 """Frames sent to a follower far behind, for each one that it lacked."""
 
@@ -261,13 +262,15 @@ class _Run:
         while True:
             await trio.sleep(rng.uniform(0, 2 * shape.pause_seconds))
             node = rng.choice(list(self.nodes.values()))
-            fault = rng.choice(("slow", "slow", "slow", "campaign", "campaign", "transfer", "cut", "crash", "restart", "heal"))
+            fault = rng.choice(FAULTS)
             self.counts[fault] += 1
             if fault == "slow":
                 operation = rng.choice((Operation.SYNC, Operation.SYNC, Operation.WRITE, Operation.READ))
                 node.disk.latency_seconds[operation] = rng.uniform(0, shape.slow_seconds)
             elif fault == "campaign" and node.replica is not None:
                 node.replica.driver.campaign()
+            elif fault == "usurp":
+                await self.usurp()
             elif fault == "transfer" and (leader := self.leader()) is not None:
                 leader.driver.transfer_leadership(node.node_id)
             elif fault == "cut":
@@ -279,8 +282,39 @@ class _Run:
             elif fault == "restart":
                 await self.restart(node)
             elif fault == "heal":
-                node.is_cut_off = False
+                for each in self.nodes.values():
+                    each.is_cut_off = False
+                    await self.restart(each)
                 self._usual(node.disk)
+
+    async def usurp(self) -> None:
+        """The leader is cut off and takes more, which nobody else gets; the others see its process as gone, and elect another one
+        at once. And again, while disks are still at what the first ones have sent."""
+        rng = self.rng
+        for _ in range(rng.choice((1, 2, 2, 3))):
+            leader = self.leader()
+            if leader is None:
+                return
+            self.nodes[leader.node_id].is_cut_off = True
+            if rng.random() < 0.5:
+                await self.propose(leader, b"in vain" + bytes(rng.choice((10, 1500))))
+            others = [node for node in self.nodes.values() if node.replica not in (None, leader)]
+            rng.shuffle(others)
+            for node in others:
+                assert node.replica is not None
+                node.is_cut_off = False
+                node.replica.driver.peer_reset(leader.node_id)
+            for node in others[:1]:
+                assert node.replica is not None
+                node.replica.driver.campaign_if_leader_lost(leader.node_id)
+            await trio.sleep(rng.uniform(0, 6 * self.shape.way_seconds + 3 * self.shape.sync_seconds + 0.1))
+            self.nodes[leader.node_id].is_cut_off = rng.random() < 0.3
+
+    async def propose(self, leader: Replica, value: bytes) -> None:
+        try:
+            await leader.propose_batch(batch_of(value), Acks.NONE)
+        except EventLogError:
+            pass
 
     async def restart(self, node: _Node) -> None:
         if node.life is None:
@@ -419,7 +453,7 @@ def run_seed(seed: int) -> Counter[str]:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise AssertionError(f"seed {seed} failed: {type(error).__name__} {error}\n{run.shape}") from error
-    return run.counts
+    return run.counts + run.invariants.marks
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ def test_replicas(seed: int) -> None:
 def test_everything_happens() -> None:
     """A simulation in which nothing happens finds nothing."""
     counts = run_seed(1) + run_seed(3) + run_seed(5)
-    for what in ("reads", "slow", "campaign", "transfer", "cut", "crash", "restart", "caught up", "removed"):
+    faults = ("slow", "campaign", "usurp", "transfer", "cut", "crash", "restart")
+    for what in (*faults, "reads", "suffix replaced", "caught up", "removed"):
         assert counts[what], what
 
 
