@@ -207,7 +207,13 @@ class FakeNode:
         partition = self.partition(request.topic, request.partition, request.group_id)
         if request.consistency == event_log_pb2.LINEARIZABLE:
             self.check_leads(partition.leader)
-        return event_log_pb2.ConsumeResponse(high_watermark=self.end_of(partition), log_start_offset=partition.log_start_offset)
+        end = self.end_of(partition)
+        response = event_log_pb2.ConsumeResponse(high_watermark=end, log_start_offset=partition.log_start_offset)
+        offset = self.start_of(request, partition, end)
+        response.batches.extend(
+            [batch for batch in partition.batches if offset < batch.base_offset + batch.record_count <= end][:1]
+        )
+        return response
 
     async def consume_stream(self, request: event_log_pb2.ConsumeRequest, context: Context, send: Send) -> None:
         self.calls.append("ConsumeStream")

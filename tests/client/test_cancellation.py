@@ -1,5 +1,6 @@
 """Every outward method of the client, cancelled at each of its checkpoints: nothing is lost, doubled or left hanging by that."""
 
+import datetime
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -40,6 +41,7 @@ CALLS: dict[str, Callable[[Client], Awaitable[Any]]] = {
     "produce_batch": lambda client: client.produce_batch("t", 0, encoded(b"x")),
     "submit_batch": lambda client: client.submit_batch("t", 0, encoded(b"x")),
     "offsets": lambda client: client.offsets("t"),
+    "offset_at": lambda client: client.offset_at("t", datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)),
     "partitions": lambda client: client.partitions("t"),
     "create_topic": lambda client: client.create_topic("u"),
     "delete_topic": lambda client: client.delete_topic("v"),

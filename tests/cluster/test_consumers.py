@@ -1,10 +1,17 @@
 """What consumers see, at whichever node they ask."""
 
+import datetime
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import trio
 
 from tests.cluster.helpers import EVENT_LOG, QUICK, consume, produce
+from trio_eventlog.cli import consume as cli_consume
+from trio_eventlog.cli import make_parser
 from trio_eventlog.errors import OffsetOutOfRange, ShuttingDown
+from trio_eventlog.records import Record
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
 from trio_eventlog.v1 import event_log_pb2
@@ -163,3 +170,91 @@ async def test_a_fetch_waits_for_the_first_record() -> None:
             response = await channel.unary(EVENT_LOG["Consume"], request)
             assert [record.value for record in response.records] == [b"x"]
             assert trio.current_time() - before < 3.2
+
+
+def at(seconds: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
+
+
+def timed(seconds: int) -> Record:
+    return Record(value=b"%d" % seconds, timestamp_ns=seconds * 1_000_000_000)
+
+
+async def test_a_start_time_decides_where_reading_begins_and_nothing_else() -> None:
+    """The clocks of producers differ: what is appended later is given, whatever time it has; of the first batch, what comes before
+    the first record of that time is not. A time beyond the end begins at the end."""
+    async with Cluster(3, seed=67) as cluster, cluster.client() as client:
+        await client.create_topic("orders", partitions=2)
+        await cluster.wait_topic("orders")
+        await client.produce("orders", timed(10), timed(20), partition=0)
+        await client.produce("orders", timed(30), timed(25), timed(40), partition=0)
+        received: dict[int, list[bytes]] = {25: [], 90: []}
+
+        async def follow(seconds: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            async with client.consume("orders", start=at(seconds)) as records:
+                task_status.started()
+                while True:
+                    received[seconds] += [record.value for record in await records.receive_batch()]
+
+        async with trio.open_nursery() as nursery:
+            for seconds in received:
+                await nursery.start(follow, seconds)
+            await cluster.wait_until(lambda: len(received[25]) == 3, "what was there")
+            await cluster.advance(5)
+            await client.produce("orders", timed(5), timed(50), partition=0)
+            await client.produce("orders", timed(7), partition=1)
+            await client.produce("orders", timed(6), partition=1)
+            wanted = {25: [b"30", b"25", b"40", b"5", b"50", b"6", b"7"], 90: [b"5", b"50", b"6", b"7"]}
+            await cluster.wait_until(
+                lambda: all(len(received[seconds]) == len(values) for seconds, values in wanted.items()), "what came later"
+            )
+            nursery.cancel_scope.cancel()
+        assert received[25][:3] == wanted[25][:3]
+        assert {seconds: sorted(values) for seconds, values in received.items()} == {
+            seconds: sorted(values) for seconds, values in wanted.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--from", "1970-01-01T00:00:25Z"], [b"30", b"40"]),
+        (["--from", "1970-01-01T00:00:41Z"], []),
+        (["--from", "1970-01-01T00:00:41Z", "--partition", "1"], []),
+        (["--from", "2999-01-01T00:00:00Z"], []),
+        (["--from", "2", "--partition", "0"], [b"30", b"40"]),
+        (["--from", "4", "--partition", "0"], []),
+    ],
+)
+async def test_the_command_ends_at_the_end_as_it_was_at_the_start(
+    arguments: list[str], expected: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a partition has nothing from there on, or nothing at all."""
+    written: list[bytes] = []
+    run_sync = trio.to_thread.run_sync
+
+    async def write(call: Callable[..., Any], *arguments: Any, **options: Any) -> object:
+        if call is not cli_consume._write:
+            return await run_sync(call, *arguments, **options)
+        return written.extend(arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", write)
+    async with Cluster(3, seed=68) as cluster, cluster.client() as client:
+        await client.create_topic("orders", partitions=3)
+        await cluster.wait_topic("orders")
+        await client.produce("orders", timed(10), timed(20), partition=0)
+        await client.produce("orders", timed(30), timed(40), partition=0)
+        await client.produce("orders", timed(9), partition=1)
+        options = make_parser().parse_args(["consume", "orders", *arguments])
+        with trio.fail_after(20):
+            assert await cli_consume.consume(client, options) == 0
+    assert b"".join(written).split() == expected
+
+
+async def test_an_offset_beyond_the_end_is_said_to_be_there() -> None:
+    """Silence would look like an empty topic."""
+    async with Cluster(1, seed=69) as cluster, cluster.client() as client:
+        await client.produce("orders", b"one")
+        options = make_parser().parse_args(["consume", "orders", "--from", "99", "--partition", "0"])
+        with pytest.raises(OffsetOutOfRange, match="beyond the end"):
+            await cli_consume.consume(client, options)

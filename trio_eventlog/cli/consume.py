@@ -11,6 +11,7 @@ import trio
 
 from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, natural, run_with_client
 from trio_eventlog.client import BEGINNING, END, Client, Start
+from trio_eventlog.errors import OffsetOutOfRange
 from trio_eventlog.records import Record
 
 
@@ -66,7 +67,15 @@ async def consume(client: Client, arguments: argparse.Namespace) -> int:
         for number in range(await client.partitions(topic)) if partition is None else (partition,):
             begin_offset, end_offset = await client.offsets(topic, number)
             if isinstance(arguments.start, int):
+                if arguments.start > end_offset:
+                    raise OffsetOutOfRange(
+                        f"offset {arguments.start} is beyond the end of {topic!r}, partition {number}, which is {end_offset}",
+                        begin_offset,
+                        end_offset,
+                    )
                 begin_offset = max(begin_offset, arguments.start)
+            elif isinstance(arguments.start, datetime.datetime):
+                begin_offset = await client.offset_at(topic, arguments.start, number)
             if begin_offset < end_offset:
                 ends[number] = end_offset
         if not ends:

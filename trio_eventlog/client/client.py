@@ -1,5 +1,6 @@
 """The client: what an application holds."""
 
+import datetime
 import random
 import ssl
 import time
@@ -18,9 +19,9 @@ from trio_eventlog.client.consumer import (
     Item,
     PartitionReader,
     RecordReceiver,
+    ask_offset_at,
     ask_offsets,
     check_start,
-    earliest_ns,
     follow_partitions,
 )
 from trio_eventlog.client.lane import Lane
@@ -52,6 +53,7 @@ from trio_eventlog.client.wire import (
     REMOVE_NODE,
     TRANSFER_LEADERSHIP,
     Start,
+    timestamp_ns,
 )
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.partitioner import partition_of
@@ -241,7 +243,8 @@ class Client:
         a slow reader makes the nodes wait.
 
         Args:
-            start: BEGINNING, END (nothing acknowledged before the call), an offset (of one partition), or a datetime with zone.
+            start: BEGINNING, END (nothing acknowledged before the call), an offset (of one partition), or a datetime with zone: the
+                first record of that time or later, and from there everything, also what has an earlier time.
             group_id: of the partition that the offset `start` is a place in, as `ConsumedBatch` and `RecordReceiver` have it. If
                 the topic was deleted since, and created again, TopicRecreated is raised; without it the offset is looked up in
                 the topic that has the name now.
@@ -260,7 +263,7 @@ class Client:
             buffer_batches=buffer_batches,
             fetch_bytes=fetch_bytes,
         ) as batches:
-            yield RecordReceiver(batches, self.settings.max_unpacked_bytes, earliest_ns(start))
+            yield RecordReceiver(batches, self.settings.max_unpacked_bytes)
 
     @asynccontextmanager
     async def consume_batches(
@@ -297,6 +300,11 @@ class Client:
         if start is END:
             for number, group in groups.items():
                 _, starts[number] = await ask_offsets(self._caller, topic, number, group)
+        from_ns = dict.fromkeys(groups, 0)
+        if isinstance(start, datetime.datetime):
+            for number, group in groups.items():
+                starts[number], is_found = await ask_offset_at(self._caller, topic, number, start, group)
+                from_ns[number] = timestamp_ns(start) if is_found else 0
         buffered = self.settings.consumer_buffer_batches if buffer_batches is None else buffer_batches
         send: trio.MemorySendChannel[Item]
         receive: trio.MemoryReceiveChannel[Item]
@@ -304,7 +312,7 @@ class Client:
         # The readers end before what they send to is closed.
         async with receive, background() as nursery:
 
-            def read(number: int, group: int, begin: Start, into: trio.MemorySendChannel[Item]) -> None:
+            def read(number: int, group: int, begin: Start, into: trio.MemorySendChannel[Item], begin_ns: int = 0) -> None:
                 reader = PartitionReader(
                     topic,
                     number,
@@ -313,13 +321,14 @@ class Client:
                     self._caller,
                     into,
                     max_bytes=fetch_bytes or self.settings.consumer_fetch_bytes,
-                    is_earned=start is END,
+                    is_earned=isinstance(begin, int) and not isinstance(start, int),
+                    from_ns=begin_ns,
                 )
                 nursery.start_soon(reader.run)
 
             async with send:
                 for number, group in groups.items():
-                    read(number, group, starts[number], send.clone())
+                    read(number, group, starts[number], send.clone(), from_ns[number])
                 if partition is None:
                     nursery.start_soon(follow_partitions, self._caller, known, send.clone(), read)
             yield BatchReceiver(receive)
@@ -333,6 +342,20 @@ class Client:
         check_text("topic", topic)
         check_whole("partition", partition)
         return await ask_offsets(self._caller, topic, partition)
+
+    async def offset_at(self, topic: str, when: datetime.datetime, partition: int = 0) -> int:
+        """The offset of the first batch with a record of that time or later; the partition's end when there is none.
+
+        Raises:
+            InvalidArgument: the time has no zone.
+            TopicNotFound: no such topic or partition.
+        """
+        try:
+            check_start(when, 1)
+        except ValueError as error:
+            raise InvalidArgument(f"{when!r}: {error}") from None
+        offset, _ = await ask_offset_at(self._caller, topic, partition, when)
+        return offset
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises TopicNotFound; a topic that is made on first use is not made."""

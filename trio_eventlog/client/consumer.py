@@ -17,7 +17,6 @@ from trio_eventlog.client.wire import (
     Start,
     batch_of,
     consume_request,
-    timestamp_ns,
 )
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.checksum import crc32c
@@ -50,6 +49,8 @@ class ConsumedBatch:
         batch: opaque; `decode_records` opens it.
         first_offset: the first record wanted. Above `batch.base_offset` when consuming began inside the batch.
         high_watermark: one past the last readable offset, when it was sent.
+        from_ns: of the first batch of a partition that is consumed from a time on: that time. What comes before it in the batch is
+            not wanted. 0: of all others, whatever time their records have.
     """
 
     topic: str
@@ -58,6 +59,7 @@ class ConsumedBatch:
     first_offset: int
     high_watermark: int
     group_id: int = 0
+    from_ns: int = 0
 
     @property
     def end_offset(self) -> int:
@@ -102,10 +104,9 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
         end_offset: one past the last record of the last batch.
     """
 
-    def __init__(self, batches: BatchReceiver, max_unpacked_bytes: int, from_ns: int) -> None:
+    def __init__(self, batches: BatchReceiver, max_unpacked_bytes: int) -> None:
         self._batches = batches
         self._max_unpacked_bytes = max_unpacked_bytes
-        self._from_ns = from_ns
         self._records: list[Record] = []
         self._next = 0
         self.partition = 0
@@ -144,8 +145,8 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
             ) from error
         if item.first_offset > item.batch.base_offset:
             records = records[item.first_offset - item.batch.base_offset :]
-        if self._from_ns:
-            records = [record for record in records if record.timestamp_ns >= self._from_ns]
+        if item.from_ns:
+            records = records[_position_at(records, item.from_ns) :]
         return records
 
     async def aclose(self) -> None:
@@ -158,7 +159,8 @@ class PartitionReader:
     Args:
         group_id: of the partition: its records are wanted, and not those of another topic of the same name. 0: not told yet; then
             the first answer decides.
-        start: not END, which is asked for once and before: asked again after a lost stream, it would leave out records.
+        start: neither END nor a time, asked for once and before: again after a lost stream, they would leave out records.
+        from_ns: the first batch was found by this time; 0: it was not.
         is_earned: `start` is what the log has said, not what the user has.
 
     Attributes:
@@ -176,6 +178,7 @@ class PartitionReader:
         *,
         max_bytes: int,
         is_earned: bool,
+        from_ns: int = 0,
     ) -> None:
         self._topic = topic
         self._partition = partition
@@ -186,6 +189,7 @@ class PartitionReader:
         self._max_bytes = max_bytes
         self.next_offset: int | None = start if isinstance(start, int) else None
         self._is_earned = is_earned
+        self._from_ns = from_ns
         self._heard_at = 0.0
         self._corrupt = 0
         self._grace = TopicGrace(caller, topic, partition)
@@ -285,6 +289,7 @@ class PartitionReader:
             raise CorruptBatch(f"{where}: the node left out offsets {first_offset} to {batch.base_offset - 1}")
         if crc32c(batch.payload) != batch.crc32c:
             raise CorruptBatch(f"{where}, offset {batch.base_offset}: the payload does not have its checksum")
+        from_ns, self._from_ns = self._from_ns, 0
         self.next_offset = end_offset
         self._is_earned = True
         return ConsumedBatch(
@@ -294,6 +299,7 @@ class PartitionReader:
             first_offset=first_offset,
             high_watermark=response.high_watermark,
             group_id=self._group_id,
+            from_ns=from_ns,
         )
 
     def _is_only_behind(self, error: OffsetOutOfRange, from_leader: bool) -> bool:
@@ -332,9 +338,18 @@ async def ask_offsets(caller: Caller, topic: str, partition: int, group_id: int 
     return response.log_start_offset, response.high_watermark
 
 
-def earliest_ns(start: Start) -> int:
-    """Records before this are left out; 0: none. The log finds whole batches by time, and records before it may be inside."""
-    return timestamp_ns(start) if isinstance(start, datetime.datetime) else 0
+async def ask_offset_at(caller: Caller, topic: str, partition: int, when: datetime.datetime, group_id: int = 0) -> tuple[int, bool]:
+    """Where the first batch begins that has a record of that time or later, and True; the high watermark and False without one."""
+    request = consume_request(topic, partition, when, max_bytes=1, group_id=group_id)
+    request.consistency = event_log_pb2.LINEARIZABLE
+    grace = TopicGrace(caller, topic, partition)
+    response = await caller.call(CONSUME, request, lambda now: caller.routing.for_write(topic, partition, now), grace=grace)
+    return (response.batches[0].base_offset, True) if response.batches else (response.high_watermark, False)
+
+
+def _position_at(records: list[Record], from_ns: int) -> int:
+    """Of the first record that is not before; 0 when all are."""
+    return next((position for position, record in enumerate(records) if record.timestamp_ns >= from_ns), 0)
 
 
 def check_start(start: Start, partitions: int) -> None:
