@@ -235,14 +235,14 @@ MUTATIONS = (
     Mutation(
         "a repeated catalog command is an error",
         "trio_eventlog/service/topics.py",
-        "        before, self.exists = self.exists, True\n",
-        "        before, self.exists = self.exists, False\n",
+        "            if not isinstance(error.__cause__, TopicExists):\n                raise\n",
+        "            raise\n",
     ),
     Mutation(
         "an attempt that was refused leaves a doubt",
-        "trio_eventlog/service/topics.py",
-        "            self.exists = before\n",
-        "            pass\n",
+        "trio_eventlog/service/forwarding.py",
+        "        if not isinstance(error, NotLeader | CallUnsent):\n",
+        "        if True:\n",
     ),
     Mutation(
         "a retention below zero is proposed",
@@ -540,12 +540,12 @@ MUTATIONS = (
     Mutation(
         "a node's lane is given back as it was after a call in doubt",
         "trio_eventlog/service/event_log.py",
-        "            except OutOfOrderSequence:\n                if lane is None:\n                    raise\n",
+        "            except (OutOfOrderSequence, DuplicateOutOfWindow) as error:\n",
         "            except OutcomeUnknown:\n"
         "                if lane is not None:\n"
         "                    self._lanes.give_back(lane, 0)\n"
         "                raise\n"
-        "            except OutOfOrderSequence:\n                if lane is None:\n                    raise\n",
+        "            except (OutOfOrderSequence, DuplicateOutOfWindow) as error:\n",
     ),
     Mutation(
         "a batch that the node has repeated is a duplicate to its client",

@@ -50,6 +50,7 @@ from trio_eventlog.net.discovery import (
     MemberForgotten,
 )
 from trio_eventlog.net.join import Joiner, Place
+from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.net.links import Lane, LinkRefused
 from trio_eventlog.net.mux import ConnectionInfo, Mux
 from trio_eventlog.net.names import Names
@@ -67,7 +68,6 @@ from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
-from trio_eventlog.node.line_limit import LineLimit
 from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.membership import quorum
 from trio_eventlog.node.peer_lives import PeerLives, PeerLivesSettings
@@ -220,7 +220,7 @@ class Node:
         self._edge_scope = trio.CancelScope()
         self._stop_scope = trio.CancelScope()
         self._is_over = False
-        self._dropped_lines = LineLimit()
+        self._dropped_lines = LineBudget(logger, "messages that cannot be read")
         limit = surroundings.descriptors_max
         if limit is None:
             limit = descriptors_max(raises=bool(settings.raise_descriptor_limit))
@@ -812,8 +812,7 @@ class Node:
         try:
             message, frames = decode_message(body)
         except CodecError as error:
-            if (more := self._dropped_lines.take()) is not None:
-                logger.warning("a message of %s was dropped: %s%s", format_id(node_id), error, more)
+            self._dropped_lines.log(logging.WARNING, "a message of %s was dropped: %s", format_id(node_id), error)
             return
         if message.sender != node_id or message.to != self.node_id:
             logger.warning(

@@ -27,11 +27,11 @@ from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import DiskFull, EventLogError, NewerRelease, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
 from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.inbox import Inbox, Received
-from trio_eventlog.node.line_limit import LineLimit
 from trio_eventlog.node.liveness import Reach
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.settled import SettledCount
@@ -62,6 +62,9 @@ from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.segmented_log import SegmentedLog
 
 logger = logging.getLogger(__name__)
+
+REFUSAL_LINES_MAX = 5
+"""Lines about refused messages of a group in a minute."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -251,7 +254,7 @@ class RaftDriver:
         self._applied_moved = Watermark()
         self._counters = Counter[str]()
         self._stopped_because = ""
-        self._refusal_lines = LineLimit()
+        self._refusal_lines = LineBudget(logger, f"{name}: refused messages", lines_max=REFUSAL_LINES_MAX)
         self._nursery: trio.Nursery | None = None
 
     # For other tasks
@@ -590,11 +593,9 @@ class RaftDriver:
         except (ProtocolError, ProposalDropped) as error:
             self._counters["protocol_errors"] += 1
             sender = message.sender
-            if sender not in self._core.configuration.nodes:
-                # One that was taken out of the configuration just now still answers what it was sent before.
-                logger.debug("%s: a message of %s was refused: %s", self.name, format_id(sender), error)
-            elif (more := self._refusal_lines.take()) is not None:
-                logger.warning("%s: a message of %s was refused: %s%s", self.name, format_id(sender), error, more)
+            # One that was taken out of the configuration just now still answers what it was sent before.
+            level = logging.WARNING if sender in self._core.configuration.nodes else logging.DEBUG
+            self._refusal_lines.log(level, "%s: a message of %s was refused: %s", self.name, format_id(sender), error)
 
     # Sleeping (docs/decisions/0025)
 

@@ -256,8 +256,9 @@ class EventLogService:
             except (OutOfOrderSequence, DuplicateOutOfWindow) as error:
                 if lane is None or (isinstance(error, DuplicateOutOfWindow) and doubt.cause is not None):
                     raise
-                # What went before it in the lane was acknowledged by less than a quorum, and lost. Nothing of that is the client's
-                # business, and this batch is not in the log, whatever its earlier attempts were: it begins another lane.
+                # What went before it in the lane was acknowledged by less than a quorum and lost, or so long ago that the partition
+                # has forgotten the lane. Nothing of that is the client's business, and this batch is not in the log: it begins
+                # another lane.
                 lane = self._lanes.begin(replica.group_id)
                 batch = lane.stamp(batch)
                 doubt = Doubt()
