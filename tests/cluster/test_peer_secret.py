@@ -1,5 +1,6 @@
 """Nodes that share a secret, and somebody who does not know it."""
 
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -7,7 +8,7 @@ import pytest
 import trio
 
 from tests.cluster.helpers import QUICK
-from tests.cluster.strangers import Stranger, reply
+from tests.cluster.strangers import Stranger, refusal, reply
 from tests.cluster.test_strangers import cluster_id_of, term_of
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
 from trio_eventlog.codec.peer_frame import (
@@ -94,6 +95,32 @@ async def test_who_does_not_know_the_secret_is_nobody(secret_file: Path) -> None
                 cluster.node_id(name)
             }
         await client.produce("orders", b"still here")
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_has_the_addresses_of_all_others_removes_nobody(secret_file: Path) -> None:
+    """He answers where they were, with and without saying that he is one of them: none of it is proved, and none of it counts."""
+    async with Cluster(3, seed=15, peer_secret_file=str(secret_file)) as cluster, trio.open_nursery() as nursery:
+        await cluster.wait_ready()
+        cluster_id = cluster_id_of(cluster)
+        for name in ("n2", "n3"):
+            cluster.crash(name)
+            await cluster.wait_down(name)
+            stranger = Stranger(cluster, name=name)
+            node_id = cluster.node_id(name)
+
+            def answer(hello: Hello, stranger: Stranger = stranger, node_id: NodeId = node_id) -> list[bytes]:
+                removed = refusal(RefusedCode.REMOVED, "you were removed")
+                if len(stranger.met) % 2:
+                    return [removed]
+                challenge = Challenge(nonce=NONCE, proves=True, refuses=True)
+                own = stranger.hello(node_id, cluster_id=cluster_id, address=f"{stranger.name}:8400", challenge=challenge)
+                return [reply(own), encode_frame_head(FrameKind.PROOF, 0, bytes(32)), removed]
+
+            await nursery.start(partial(stranger.listen, answer, address=f"{name}:8400"))
+        await trio.sleep(60)
+        assert cluster.is_running("n1")
+        assert cluster.node("n1").status().warnings == []
         nursery.cancel_scope.cancel()
 
 

@@ -231,7 +231,11 @@ class Stranger:
         context = self._files.context(alpn)
         assert context is not None
         secure = trio.SSLStream(stream, context, server_hostname=split_address(address)[0], https_compatible=True)
-        await secure.do_handshake()
+        try:
+            await secure.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(secure)
+            raise
         return secure
 
     async def _talk(self, address: str, alpn: str, *parts: bytes) -> bytes:
