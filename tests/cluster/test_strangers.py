@@ -163,6 +163,28 @@ async def test_raft_of_somebody_whom_nobody_has_met_moves_no_term(belongs: bool)
         await client.produce("orders", b"still here")
 
 
+async def test_a_node_of_no_cluster_sends_no_raft() -> None:
+    """It answers at its address and is about to be added, and says on its link that it belongs to no cluster yet."""
+    async with Cluster(3, seed=16) as cluster, cluster.client(settings=QUICK) as client, trio.open_nursery() as nursery:
+        await cluster.wait_ready()
+        terms = {name: term_of(cluster, name) for name in cluster.names}
+        stranger = Stranger(cluster)
+        hello = stranger.hello(99)
+        await nursery.start(stranger.listen, lambda other: [reply(hello)])
+        for name in cluster.names:
+            await stranger.say(name, hello)
+        await cluster.wait_until(
+            lambda: all(cluster.node(name)._transport.is_connected(NodeId(99)) for name in cluster.names), "links to it"
+        )
+        for name in cluster.names:
+            vote = Message(type=MessageType.HEARTBEAT, sender=NodeId(99), to=cluster.node_id(name), term=1000)
+            await stranger.say(name, hello, encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_raft(vote)))
+        await trio.sleep(5)
+        assert {name: term_of(cluster, name) for name in cluster.names} == terms
+        await client.produce("orders", b"still here")
+        nursery.cancel_scope.cancel()
+
+
 async def test_hundreds_of_invented_hellos_keep_no_newcomer_out() -> None:
     """Links and probes of ids that nobody has; then a real node comes, and clients are told of real nodes only."""
     async with Cluster(4, founders=3, seed=5) as cluster, cluster.client("n1", settings=QUICK) as client:
