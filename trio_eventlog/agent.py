@@ -302,6 +302,9 @@ class Node:
             on_removed=self._removed.set,
             on_deleted=self._forget_group,
             feature_level=surroundings.feature_level,
+            noted=lives.extents,
+            accepts_loss=settings.accept_loss,
+            is_alone=lambda: not self._peer_lives.has_known,
         )
         self.broker = Broker(self._replicas)
         rpc = part_settings.rpc(settings)

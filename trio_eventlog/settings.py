@@ -136,6 +136,13 @@ class NodeSettings:
         minimum=1,
         maximum=99,
     )
+    accept_loss: bool = setting(
+        SWITCH,
+        False,
+        "Go on with what is left when the files of the node show that acknowledged entries or a vote are lost. For one start, when"
+        " there is no backup: without it such a replica has no vote, and a node that is its whole cluster does not start.",
+        group="Node and cluster",
+    )
     cluster_name: str = setting(NAME, "default", "Nodes of another cluster name are refused.", group="Node and cluster")
     auto_create_topics: bool | None = setting(
         SWITCH,

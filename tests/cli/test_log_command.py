@@ -131,8 +131,8 @@ async def test_missing_files(home: Path, capsys: pytest.CaptureFixture[str], los
     expected = {
         "first": "entries 1..",
         "middle": " are missing",
-        "hard state": "missing beside a log that holds entries",
-    }.get(lost, f"it knows entries up to {ENTRIES - 1} to be committed, and the log ends at")
+        "hard state": "is missing beside entries up to",
+    }.get(lost, f"entries up to {ENTRIES - 1} were committed, and the log ends at")
     assert expected in printed
 
 

@@ -16,8 +16,11 @@ from trio_eventlog.cli.arguments import Commands, add_command, natural
 from trio_eventlog.cli.output import print_json
 from trio_eventlog.codec.batch import decode_records, entry_batch
 from trio_eventlog.codec.entry import EntryFrame, EntryKind
-from trio_eventlog.errors import DataDirectoryError
+from trio_eventlog.codec.lives import decode_lives_file
+from trio_eventlog.errors import CodecError, DataDirectoryError
+from trio_eventlog.ids import GroupId
 from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FILE, LOCK_FILE, LOG_DIRECTORY
+from trio_eventlog.storage.lives import LIVES_FILE
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.repair import TermRepair, repair_term
 from trio_eventlog.storage.verify import LogReport, Problem, dump_log, verify_replica
@@ -53,7 +56,7 @@ def add_parser(commands: Commands) -> None:
 def run_verify(arguments: argparse.Namespace) -> int:
     home = Path(arguments.directory)
     with _locked(home):
-        reports = trio.run(_verify, _groups(home))
+        reports = trio.run(_verify, home)
     is_damaged = any(report.is_damaged for report in reports.values())
     if arguments.json:
         print_json({"groups": [_as_json(group, report) for group, report in reports.items()], "damaged": is_damaged})
@@ -77,9 +80,17 @@ def run_verify(arguments: argparse.Namespace) -> int:
     return FAILED if is_damaged else 0
 
 
-async def _verify(groups: list[Path]) -> dict[str, LogReport]:
+async def _verify(home: Path) -> dict[str, LogReport]:
     disk = RealDisk()
-    return {group.name: await verify_replica(disk, str(group)) for group in groups}
+    try:
+        extents = decode_lives_file((home / LIVES_FILE).read_bytes()).extents
+    except FileNotFoundError:
+        extents = {}
+    except CodecError as error:
+        raise DataDirectoryError(f"{home / LIVES_FILE}: {error}") from error
+    return {
+        group.name: await verify_replica(disk, str(group), extents.get(GroupId(int(group.name, 16)))) for group in _groups(home)
+    }
 
 
 def _damages(report: LogReport) -> list[Problem]:

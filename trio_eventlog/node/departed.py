@@ -2,7 +2,8 @@
 
 A node that loses its log and votes again is the one thing that Raft does not allow: it would grant a candidate what it
 has denied it before, or, with the group's first voters for a configuration, stand for election in a group that has long gone on
-without it. So the hard state stays, and beside it how far the log went. A replica that comes back behaves as the one that left:
+without it. So the hard state stays, and beside it how far the log went. (A replica that has lost files in another way is
+treated alike, see `Departed.loss`.) A replica that comes back behaves as the one that left:
 it does not stand for election before it holds again what it held and has applied again what it knew to be committed, and elects
 nobody whose log ends before its own did.
 
@@ -32,16 +33,24 @@ class Departed:
         last_term, last_index: of its last entry.
         commit_index: up to here it was known to be committed, changes of the configuration too. How far it was applied tells less:
             nothing, when the replica had only just been opened.
+        loss: what files have shown to be lost without being removed in good order; "" for nothing. How much it was nobody knows,
+            so the replica elects nobody and does not stand for election before it has caught up with a leader: whatever it had
+            acknowledged and was committed, that leader holds.
+        is_vote_lost: term and vote are. Whom it has elected nobody knows: it takes no part any more, for good.
     """
 
     last_term: int = 0
     last_index: int = 0
     commit_index: int = 0
+    loss: str = ""
+    is_vote_lost: bool = False
 
     def joined(self, later: "Departed") -> "Departed":
         """What holds after leaving twice."""
         last_term, last_index = max((self.last_term, self.last_index), (later.last_term, later.last_index))
-        return Departed(last_term=last_term, last_index=last_index, commit_index=max(self.commit_index, later.commit_index))
+        return attrs.evolve(
+            later, last_term=last_term, last_index=last_index, commit_index=max(self.commit_index, later.commit_index)
+        )
 
 
 NEVER = Departed()
@@ -62,6 +71,11 @@ async def load_departed(disk: Disk, directory: str) -> Departed:
         raise DamagedData(
             f"{path}: {error}. This replica must not vote again from here: remove the node and add it as a new one.", path=path
         ) from error
+
+
+async def save_departed(disk: Disk, directory: str, departed: Departed) -> None:
+    """Write down what a replica that stays has lost, or that it has caught up."""
+    await write_atomically(disk, join_path(directory, DEPARTED_FILE), encode_departed(departed))
 
 
 async def depart(disk: Disk, directory: str, departed: Departed) -> None:
@@ -95,17 +109,27 @@ async def has_log(disk: Disk, directory: str) -> bool:
 
 
 def encode_departed(departed: Departed) -> bytes:
-    return json.dumps({"format": 1} | attrs.asdict(departed), sort_keys=True).encode() + b"\n"
+    """Of format 1, which older releases know, as long as nothing is lost."""
+    fields = attrs.asdict(departed)
+    if not departed.loss:
+        del fields["loss"], fields["is_vote_lost"]
+    return json.dumps({"format": 2 if departed.loss else 1} | fields, sort_keys=True).encode() + b"\n"
 
 
 def decode_departed(data: bytes) -> Departed:
     """Raises CodecError for anything `encode_departed` does not make."""
     try:
         match json.loads(data):
-            case {"last_term": int(last_term), "last_index": int(last_index), "commit_index": int(commit_index)}:
-                departed = Departed(last_term=last_term, last_index=last_index, commit_index=commit_index)
+            case {"last_term": int(last_term), "last_index": int(last_index), "commit_index": int(commit_index), **more}:
+                departed = Departed(
+                    last_term=last_term,
+                    last_index=last_index,
+                    commit_index=commit_index,
+                    loss=str(more.get("loss", "")),
+                    is_vote_lost=more.get("is_vote_lost") is True,
+                )
                 if encode_departed(departed) == data and all(
-                    type(value) is int and value >= 0 for value in attrs.astuple(departed)
+                    type(value) is int and value >= 0 for value in (last_term, last_index, commit_index)
                 ):
                     return departed
     except (ValueError, RecursionError) as error:

@@ -127,6 +127,11 @@ class PeerLives:
             async with self._writing:
                 await self._write(self._known)
 
+    @property
+    def has_known(self) -> bool:
+        """Whether any other node was ever a member, as far as this one has written down."""
+        return bool(self._written)
+
     def lives(self, node_id: NodeId) -> Lives | None:
         """The newest life accepted of a node that is not forked."""
         known = self._known.get(node_id)

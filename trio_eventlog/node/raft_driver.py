@@ -15,7 +15,7 @@ What may leave when (docs/design/record-path.md):
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -161,6 +161,7 @@ class RaftDriver:
         core: made from what the disk holds; nothing applied yet.
         name: what log lines call the group.
         departed: how far the log went that was here before, if one was (`departed`).
+        on_caught_up: writes down that a replica which had lost entries has caught up.
         peers: None: the group never sleeps.
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
     """
@@ -178,11 +179,17 @@ class RaftDriver:
         name: str,
         read_nonce: int = 0,
         departed: Departed = NEVER,
+        on_caught_up: Callable[[Departed], Awaitable[None]] | None = None,
         peers: Peers | None = None,
     ) -> None:
         self.group_id = group_id
         self.name = name
         self._departed = departed
+        self._on_caught_up = on_caught_up
+        self._ticks_caught_up = 0
+        self._is_whole = trio.Event()
+        if not departed.loss:
+            self._is_whole.set()
         self._core = core
         self._log = log
         self._hard_state = hard_state
@@ -276,8 +283,13 @@ class RaftDriver:
     @property
     def extent(self) -> Extent:
         """How far this replica went, as far as that is durable."""
-        state, log = self._hard_state.state, self._log
-        return Extent(term=state.term, last_term=log.last_term, last_index=log.last_index, commit_index=state.commit)
+        log = self._log
+        return Extent(
+            term=self._hard_state.state.term,
+            last_term=log.last_term,
+            last_index=log.last_index,
+            commit_index=min(self._core.commit_index, log.last_index),
+        )
 
     @property
     def entries_behind(self) -> int:
@@ -286,7 +298,14 @@ class RaftDriver:
 
     @property
     def stopped_because(self) -> str:
-        """Why nothing is applied here any more; "" while something is."""
+        """Why this replica is of no use as it is: nothing is applied any more, or it has no vote; "" when neither holds."""
+        if self._departed.is_vote_lost:
+            return (
+                f"{self._departed.loss}, so that nobody knows whom it has elected: it takes no part any more. Remove this node from"
+                " its cluster (`trio-eventlog node remove`), and start it with an empty data directory and --join"
+            )
+        if self._departed.loss:
+            return f"{self._departed.loss}: it has no vote until it has caught up with a leader"
         return self._stopped_because
 
     @property
@@ -298,6 +317,10 @@ class RaftDriver:
     def counts_on_leaders_node(self) -> bool:
         """This follower has slept, and not heard of its leader since: its election timeout does not say how long that is."""
         return self._counts_on_leaders_node
+
+    async def wait_whole(self) -> None:
+        """Until the replica has caught up with a leader, if it had lost something."""
+        await self._is_whole.wait()
 
     def status(self) -> Status:
         return self._core.status()
@@ -376,6 +399,8 @@ class RaftDriver:
 
     def receive(self, received: Received) -> None:
         """A peer's message; dropped when the inbox is full."""
+        if self._departed.is_vote_lost:
+            return
         self._inbox.put_message(received)
 
     def tick(self) -> None:
@@ -529,6 +554,8 @@ class RaftDriver:
             self._idle_ticks += 1
             if not self._is_returning:
                 core.tick()
+            elif self._departed.loss and not self._departed.is_vote_lost:
+                self._look_whether_caught_up()
             self._ticks += 1
             if self._applier.producers is not None:
                 self._settled_batches.note(self._applier.producers.recorded)
@@ -706,14 +733,35 @@ class RaftDriver:
     def _is_returning(self) -> bool:
         """The replica was here before, and does not hold yet what it may have acknowledged, or its configuration is an old one."""
         departed, core = self._departed, self._core
+        if departed.loss:
+            return True
         is_shorter = (core.last_term, core.last_index) < (departed.last_term, departed.last_index)
         return is_shorter or self._applied_index < departed.commit_index
 
     def _may_take_part(self, message: Message) -> bool:
         """Whether the replica that was here before could have elected the candidate, or could be asked to lead."""
-        if message.type is MessageType.TIMEOUT_NOW:
+        if message.type is MessageType.TIMEOUT_NOW or self._departed.loss:
             return not self._is_returning
         return (message.log_term, message.index) >= (self._departed.last_term, self._departed.last_index)
+
+    def _look_whether_caught_up(self) -> None:
+        """A leader that was elected without this replica holds all that it had acknowledged and that was committed."""
+        is_level = self._core.leader != NOBODY and self._told_commit_index > 0 and not self.entries_behind
+        self._ticks_caught_up = self._ticks_caught_up + 1 if is_level else 0
+        # For a while: an answer of the time before the loss may still have been on its way to the leader.
+        if self._ticks_caught_up == self._core.settings.election_timeout_ticks:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._end_loss)
+
+    async def _end_loss(self) -> None:
+        status = self.status()
+        now = Departed(last_term=status.last_term, last_index=self._log.last_index, commit_index=self._applied_index)
+        departed = attrs.evolve(self._departed, loss="").joined(now)
+        if self._on_caught_up is not None:
+            await self._on_caught_up(departed)
+        logger.info("%s has caught up with a leader, and has its vote again", self.name)
+        self._departed = departed
+        self._is_whole.set()
 
     def _continues_offsets(self, received: Received, first: EntryFrame) -> bool:
         """Whether `first`, the first entry of an APPEND that would be new here, begins where this log's entry before it ends.

@@ -1,27 +1,33 @@
 """One node's copy of one group: log, core, driver, machine, put together and opened as one thing."""
 
+import logging
 import random
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
 
-from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown, ShuttingDown
+from trio_eventlog.codec.lives import Extent
+from trio_eventlog.errors import DamagedData, EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
-from trio_eventlog.node.departed import Departed, load_departed
+from trio_eventlog.node.departed import Departed, load_departed, save_departed
 from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import DriverSettings, Peers, RaftDriver, Send
 from trio_eventlog.node.watermark import Watermark
-from trio_eventlog.raft import Configuration, ConfigurationChange, RaftNode, RaftSettings, Status
+from trio_eventlog.raft import Configuration, ConfigurationChange, HardState, RaftNode, RaftSettings, Status
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.losses import Held, find_loss
 from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+
+logger = logging.getLogger(__name__)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -205,6 +211,9 @@ async def open_replica(
     settings: ReplicaSettings,
     rng: random.Random,
     peers: Peers | None = None,
+    noted: Extent | None = None,
+    accepts_loss: bool = False,
+    is_alone: bool = False,
 ) -> AsyncIterator[Replica]:
     """Open a group's files and run its driver for the length of the block.
 
@@ -213,12 +222,28 @@ async def open_replica(
         configuration: the group's first one. Later ones are in its log.
         applier: with an empty machine; it is fed from the first entry on.
         peers: None: the group never sleeps.
+        noted: how far the replica went when the node last wrote that down; None: it never did.
+        accepts_loss: the operator wants to go on with what is left when files show that something is lost.
+        is_alone: no other node has ever been in the cluster: what is lost here is lost.
+
+    Raises:
+        DamagedData: files are damaged; or something is lost, and there is no other node that could have it.
     """
     async with AsyncExitStack() as stack:
         await disk.make_directory(directory)
         departed = await load_departed(disk, directory)
-        hard_state = await stack.enter_async_context(await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE)))
+        hard_state_path = join_path(directory, HARD_STATE_FILE)
+        has_hard_state = await disk.exists(hard_state_path)
         log = await stack.enter_async_context(open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.log))
+        if not has_hard_state:
+            # Before the file is made: from then on nothing would show that it was gone.
+            departed = await _judge_files(disk, directory, name, departed, log, None, noted, accepts_loss, is_alone)
+        hard_state = await stack.enter_async_context(await HardStateFile.open(disk, hard_state_path))
+        if not has_hard_state and (departed.is_vote_lost or accepts_loss) and log.last_index:
+            # Never again a term that the log holds.
+            term = max(log.last_term, noted.term if noted is not None else 0) + 1
+            await hard_state.save(HardState(term=term))
+        departed = await _judge_files(disk, directory, name, departed, log, hard_state, noted, accepts_loss, is_alone)
         core = RaftNode(node_id, settings.raft, hard_state.state, configuration, SegmentedLogView(log), rng)
         driver = RaftDriver(
             group_id,
@@ -232,6 +257,7 @@ async def open_replica(
             read_nonce=rng.getrandbits(64),
             departed=departed,
             peers=peers,
+            on_caught_up=partial(save_departed, disk, directory),
         )
         try:
             async with trio.open_nursery() as nursery:
@@ -240,3 +266,50 @@ async def open_replica(
                 nursery.cancel_scope.cancel()
         finally:
             watermark.close(ShuttingDown("this node is stopping: go to another one"))
+
+
+async def _judge_files(
+    disk: Disk,
+    directory: str,
+    name: str,
+    departed: Departed,
+    log: SegmentedLog,
+    hard_state: HardStateFile | None,
+    noted: Extent | None,
+    accepts_loss: bool,
+    is_alone: bool,
+) -> Departed:
+    """Look at all files of a replica together; what is lost takes its vote away, durably, before anything else is written."""
+    last_term, last_index = max((log.last_term, log.last_index), (departed.last_term, departed.last_index))
+    state = hard_state.state if hard_state is not None else HardState()
+    commit_index = state.commit
+    found = find_loss(
+        Held(
+            has_hard_state=hard_state is not None,
+            term=state.term,
+            commit_index=commit_index,
+            last_term=last_term,
+            last_index=last_index,
+        ),
+        noted,
+    )
+    if accepts_loss:
+        if departed.loss or found is not None:
+            logger.warning("%s goes on with what is left: %s", name, departed.loss or (found.text if found is not None else ""))
+            departed = Departed()
+            await save_departed(disk, directory, departed)
+            if hard_state is not None and commit_index > log.last_index:
+                await hard_state.save(attrs.evolve(hard_state.state, commit=log.last_index))
+        return departed
+    if found is not None and not departed.loss:
+        if is_alone:
+            raise DamagedData(
+                f"{directory}: {found.text}. What was acknowledged is lost here, and there is no other node that has it: restore"
+                " the data directory from a backup, or start with --accept-loss to go on with what is left",
+                path=directory,
+            )
+        departed = attrs.evolve(departed, loss=found.text, is_vote_lost=found.is_vote_lost)
+        await save_departed(disk, directory, departed)
+    if departed.loss:
+        logger.error("%s: %s", name, departed.loss)
+    return departed

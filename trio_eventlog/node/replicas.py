@@ -137,6 +137,9 @@ class Replicas:
         rng: each group's core gets a generator of its own, seeded from this one.
         on_deleted: told of each group that is gone for good.
         feature_level: the highest that this node speaks.
+        noted: how far each group went when the node last wrote that down, in an earlier life.
+        accepts_loss: the operator wants to go on with what is left when files show that something is lost.
+        is_alone: whether no other node has ever been in the cluster.
     """
 
     def __init__(
@@ -151,10 +154,16 @@ class Replicas:
         on_removed: Callable[[], None] = lambda: None,
         on_deleted: Callable[[GroupId], None] = lambda group_id: None,
         feature_level: int = FEATURE_LEVEL,
+        noted: Mapping[GroupId, Extent] | None = None,
+        accepts_loss: bool = False,
+        is_alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self.machine = CatalogMachine()
         self.feature_level = feature_level
         self._peers = None if peers is None else attrs.evolve(peers, on_sleep=self._on_sleep)
+        self._noted = noted or {}
+        self._accepts_loss = accepts_loss
+        self._is_alone = is_alone
         self._on_removed = on_removed
         self._on_deleted = on_deleted
         self._node_id = node_id
@@ -490,7 +499,8 @@ class Replicas:
 
     async def _follow_catalog(self) -> None:
         """Open and close partitions until what is open is what the catalog says, again and again."""
-        # What this node has acted upon before, it has made durable as committed.
+        # What this node has acted upon before, it has made durable as committed. A catalog that has lost entries is an old one.
+        await self.catalog.driver.wait_whole()
         if not await self.catalog.driver.has_applied(self.catalog.status().hard_state.commit):
             await self._follow_old_catalog()
         if self._node_id in self.machine.removed:
@@ -709,6 +719,10 @@ class Replicas:
             rng=random.Random(self._rng.getrandbits(64)),
             # One group that always ticks costs nothing, and says how all nodes are.
             peers=None if group.group_id == CATALOG_GROUP else self._peers,
+            # One that was closed in this life has left in good order whatever it held.
+            noted=self._noted.get(group.group_id) if group.group_id not in self._closed else None,
+            accepts_loss=self._accepts_loss,
+            is_alone=group.voters == (self._node_id,) and self._is_alone(),
         )
 
     async def _on_open(self, group: _Group, replica: Replica) -> None:

@@ -4,6 +4,7 @@ Each segment is read whole into memory (64 MiB by default), one at a time, and e
 search goes on at the next whole frame, so that the report shows how far the damage reaches.
 """
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import zip_longest
@@ -17,11 +18,14 @@ from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entry, find_
 from trio_eventlog.codec.hard_state import FILE_BYTES as HARD_STATE_BYTES
 from trio_eventlog.codec.hard_state import beyond_bounds
 from trio_eventlog.codec.hard_state import decode_file as decode_hard_state
+from trio_eventlog.codec.lives import Extent
 from trio_eventlog.codec.segment import BASE_BYTES, LogBase, SegmentFooter, decode_base
 from trio_eventlog.codec.sparse_index import decode_sparse_index
 from trio_eventlog.errors import CodecError, DamagedData
+from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, open_present, read_whole
+from trio_eventlog.storage.losses import Held, find_loss
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
     SCAN_BYTES,
@@ -36,6 +40,7 @@ from trio_eventlog.storage.segment import (
 from trio_eventlog.storage.segmented_log import BASE_FILE, INDEX_BYTES_MAX
 
 _FRAMES_PER_CHECKPOINT = 1000
+NOTICED_BYTES_MAX = 1024
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -78,7 +83,7 @@ class LogReport:
 
     Attributes:
         base: the entry before the first one held.
-        last_index: of the last whole frame; `base.index` when there is none.
+        last_index, last_term: of the last whole frame; those of `base` when there is none.
         end_offset: one past the last record's offset.
         entries: number of whole frames.
         torn_bytes: of a write at the end that was never acknowledged; 0 when there is none.
@@ -87,6 +92,7 @@ class LogReport:
 
     base: LogBase
     last_index: int
+    last_term: int
     end_offset: int
     entries: int
     torn_bytes: int
@@ -145,6 +151,7 @@ async def verify_log(disk: Disk, directory: str, *, checks_batches: bool = False
     return LogReport(
         base=base,
         last_index=next_index - 1,
+        last_term=term,
         end_offset=end_offset,
         entries=sum(report.entries for report in reports),
         torn_bytes=torn_bytes,
@@ -153,35 +160,58 @@ async def verify_log(disk: Disk, directory: str, *, checks_batches: bool = False
     )
 
 
-async def verify_replica(disk: Disk, directory: str) -> LogReport:
-    """`verify_log` of the log in a replica's directory, and what its hard state says of it: what was committed has to be there."""
+async def verify_replica(disk: Disk, directory: str, noted: Extent | None = None) -> LogReport:
+    """`verify_log` of the log in a replica's directory, and what all files show together (`losses`).
+
+    Args:
+        noted: how far the replica went when the node last wrote that down.
+    """
     names = await disk.list_directory(directory)
     if LOG_DIRECTORY in names:
         report = await verify_log(disk, join_path(directory, LOG_DIRECTORY), checks_batches=True)
     else:
-        report = LogReport(base=LogBase(), last_index=0, end_offset=0, entries=0, torn_bytes=0, segments=(), problems=())
-    if {DEPARTING_FILE, DEPARTED_FILE} & set(names):
+        report = LogReport(
+            base=LogBase(), last_index=0, last_term=0, end_offset=0, entries=0, torn_bytes=0, segments=(), problems=()
+        )
+    text = ""
+    if DEPARTED_FILE in names:
+        text = await _noticed_loss(disk, join_path(directory, DEPARTED_FILE))
+    if not text and {DEPARTING_FILE, DEPARTED_FILE} & set(names):
         return report  # Its group has moved to other nodes: the hard state stays, and the log was removed on purpose.
-    text = await _contradiction(disk, join_path(directory, HARD_STATE_FILE), HARD_STATE_FILE in names, report)
+    text = text or await _contradiction(disk, join_path(directory, HARD_STATE_FILE), HARD_STATE_FILE in names, report, noted)
     if not text:
         return report
     problem = Problem(path=join_path(directory, HARD_STATE_FILE), position=0, index=report.last_index + 1, text=text)
     return attrs.evolve(report, problems=(*report.problems, problem))
 
 
-async def _contradiction(disk: Disk, path: str, exists: bool, report: LogReport) -> str:
-    """What is wrong with the hard state beside this log; "" when nothing is."""
-    if not exists:
-        return "missing beside a log that holds entries" if report.last_index else ""
+async def _noticed_loss(disk: Disk, path: str) -> str:
+    """What a start has found to be lost, before it wrote anything else."""
     try:
-        state = decode_hard_state(await read_whole(disk, path, HARD_STATE_BYTES)).state
+        return str(json.loads(await read_whole(disk, path, NOTICED_BYTES_MAX)).get("loss", ""))
+    except (ValueError, AttributeError) as error:
+        return f"it cannot be read: {error}"
+
+
+async def _contradiction(disk: Disk, path: str, exists: bool, report: LogReport, noted: Extent | None) -> str:
+    """What is wrong with the hard state beside this log; "" when nothing is."""
+    state = HardState()
+    try:
+        if exists:
+            state = decode_hard_state(await read_whole(disk, path, HARD_STATE_BYTES)).state
     except (CodecError, DamagedData) as error:
         return str(error)
     if beyond := beyond_bounds(state):
         return beyond
-    if state.commit <= report.last_index:
-        return ""
-    return f"it knows entries up to {state.commit} to be committed, and the log ends at {report.last_index}"
+    held = Held(
+        has_hard_state=exists,
+        term=state.term,
+        commit_index=state.commit,
+        last_term=report.last_term,
+        last_index=report.last_index,
+    )
+    loss = find_loss(held, noted)
+    return loss.text if loss is not None else ""
 
 
 @asynccontextmanager

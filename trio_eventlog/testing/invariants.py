@@ -127,6 +127,8 @@ class Invariants(trio.abc.Instrument):
         self._promises: dict[tuple[GroupId, NodeId], _Promise] = {}
         self._seen: dict[RaftDriver, _Seen] = {}
         self._tasks: dict[trio.lowlevel.Task, _Seen] = {}
+        self._lost: set[tuple[GroupId, NodeId]] = set()
+        """Replicas that have once noticed that files of theirs were gone."""
 
     async def watch(self) -> None:
         """Until something is broken; then raises it."""
@@ -176,10 +178,17 @@ class Invariants(trio.abc.Instrument):
         if driver._log.recovery.torn_bytes:
             self.marks["torn tail"] += 1
         self._check_end_of_log(seen)
+        departed = driver._departed
+        if departed.loss:
+            # Somebody has taken files away, and it knows. What it promises from here on is looked at as ever.
+            self._lost.add((driver.group_id, core.node_id))
+            promise.index = promise.index_term = 0
+            if departed.is_vote_lost:
+                promise.term = promise.voted_in = 0
+                promise.vote = NOBODY
         state = driver._hard_state.state
         if state.term < promise.term or (state.term == promise.voted_in and state.vote != promise.vote):
             raise self._broken_by(seen, f"came back with {state} after {promise}")
-        departed = driver._departed
         if (departed.last_term, departed.last_index) >= (promise.index_term, promise.index):
             promise.index = promise.index_term = 0
         elif core._log.term(promise.index) != promise.index_term:
@@ -239,6 +248,9 @@ class Invariants(trio.abc.Instrument):
             )
 
     def _alarm(self, seen: _Seen, event: Event) -> None:
+        core = seen.driver._core
+        if {(seen.driver.group_id, core.node_id), (seen.driver.group_id, event.node)} & self._lost:
+            return  # of what is known to be lost
         raise self._broken_by(seen, f"{event.kind.value} ({event.text})")
 
     # After a step
