@@ -224,3 +224,23 @@ async def test_a_term_is_not_set_back_below_an_entry(home: Path, capsys: pytest.
         )
     assert await run("log", "repair", str(home), "--every-node-is-stopped") == 1
     assert f"holds entries of term {TERM_REPAIRED}" in capsys.readouterr().out
+
+
+async def test_a_term_is_set_back_where_the_log_has_moved_away(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the hard state is left there, and the replica may come back to it."""
+    path = await set_term(home, TERM_MAX)
+    shutil.rmtree(path.parent / "log")
+    assert await run("log", "repair", str(home), "--every-node-is-stopped") == 0
+    async with await HardStateFile.open(RealDisk(), str(path)) as hard_state:
+        assert hard_state.state == HardState(term=TERM_REPAIRED)
+
+
+async def test_terms_are_not_set_back_beside_damage(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which terms the log has had cannot be told then."""
+    await set_term(home, TERM_MAX)
+    segment = segments(home)[1]
+    damaged = bytearray(segment.read_bytes())
+    damaged[100] ^= 1
+    segment.write_bytes(damaged)
+    assert await run("log", "repair", str(home), "--every-node-is-stopped") == 1
+    assert "its log is damaged" in capsys.readouterr().out

@@ -37,7 +37,8 @@ async def repair_term(disk: Disk, directory: str, *, writes: bool) -> TermRepair
     Args:
         writes: False: only look.
     """
-    if HARD_STATE_FILE not in await disk.list_directory(directory):
+    names = await disk.list_directory(directory)
+    if HARD_STATE_FILE not in names:
         return None
     try:
         hard_state = await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE), is_repair=True)
@@ -47,17 +48,19 @@ async def repair_term(disk: Disk, directory: str, *, writes: bool) -> TermRepair
         state = hard_state.state
         if state.term <= TERM_BY_ELECTIONS_MAX:
             return None
-        log = join_path(directory, LOG_DIRECTORY)
-        report = await verify_log(disk, log)
-        last_term = report.base.term
-        async with dump_log(disk, log, first_index=max(report.last_index, 1)) as places:
-            async for place in places:
-                if isinstance(place, EntryPlace):
-                    last_term = max(last_term, place.frame.term)
-        if report.is_damaged:
-            return TermRepair(term=state.term, refusal="its log is damaged (see `log verify`)")
+        last_term = last_index = 0
+        if LOG_DIRECTORY in names:  # else its group has moved to other nodes
+            log = join_path(directory, LOG_DIRECTORY)
+            report = await verify_log(disk, log)
+            if report.is_damaged:
+                return TermRepair(term=state.term, refusal="its log is damaged (see `log verify`)")
+            last_term, last_index = report.base.term, report.last_index
+            async with dump_log(disk, log, first_index=max(last_index, 1)) as places:
+                async for place in places:
+                    if isinstance(place, EntryPlace):
+                        last_term = max(last_term, place.frame.term)
         if last_term >= TERM_REPAIRED:
             return TermRepair(term=state.term, refusal=f"its log holds entries of term {last_term}: restore a backup")
         if writes:
-            await hard_state.save(HardState(term=TERM_REPAIRED, vote=NOBODY, commit=min(state.commit, report.last_index)))
+            await hard_state.save(HardState(term=TERM_REPAIRED, vote=NOBODY, commit=min(state.commit, last_index)))
     return TermRepair(term=state.term)
