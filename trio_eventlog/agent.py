@@ -389,7 +389,8 @@ class Node:
             return "the node is stopping"
         if (not_heard := self._not_heard()) is not None:
             return not_heard
-        for replica in self._replicas.all():
+        # At each tick: only groups that are awake are looked at. One that has stopped applying never sleeps.
+        for replica in self._replicas.awake():
             if replica.stopped_because:
                 return f"{replica.name}: {replica.stopped_because}"
         if not self._ready.is_set():
@@ -466,15 +467,17 @@ class Node:
             feature_level=self._replicas.feature_level,
             cluster_feature_level=self._replicas.machine.feature_level,
         )
-        places = {CATALOG_GROUP: ("", 0)} | {
-            partition.group_id: (topic.name, number)
-            for topic in self.broker.topics()
-            for number, partition in enumerate(topic.partitions)
-        }
+        places = {CATALOG_GROUP: ("", 0)}
+        if not catalog_only:  # which other nodes ask for every second
+            places |= {
+                partition.group_id: (topic.name, number)
+                for topic in self.broker.topics()
+                for number, partition in enumerate(topic.partitions)
+            }
+        catalog = self._replicas.find(CATALOG_GROUP)
+        replicas = self._replicas.all() if not catalog_only else [catalog] if catalog is not None else []
         response.groups.extend(
-            group_status(replica, *places[replica.group_id])
-            for replica in self._replicas.all()
-            if replica.group_id in places and not (catalog_only and replica.group_id != CATALOG_GROUP)
+            group_status(replica, *places[replica.group_id]) for replica in replicas if replica.group_id in places
         )
         unopened = self._replicas.unopened()
         if not catalog_only:
@@ -500,7 +503,7 @@ class Node:
         if warning := self._removal.warning(self._catalog_voters):
             response.warnings.append(warning)
         response.warnings.extend(
-            f"{replica.name}: {replica.stopped_because}" for replica in self._replicas.all() if replica.stopped_because
+            f"{replica.name}: {replica.stopped_because}" for replica in self._replicas.awake() if replica.stopped_because
         )
         if (not_heard := self._not_heard()) is not None:
             response.warnings.append(not_heard)
@@ -514,7 +517,7 @@ class Node:
             BudgetUse(
                 name="descriptors of partitions",
                 limit=self.descriptors.partitions,
-                used=DESCRIPTORS_PER_PARTITION * len(self._replicas.all()),
+                used=DESCRIPTORS_PER_PARTITION * self._replicas.open_count,
             ),
             *self._mux.budgets(),
             self._http_bodies.use(),

@@ -66,6 +66,17 @@ class FakeReplica:
     def leader_id(self) -> NodeId:
         return self.now.leader
 
+    @property
+    def configuration(self) -> Configuration:
+        return self.now.configuration
+
+    @property
+    def driver(self) -> SimpleNamespace:
+        now = self.now
+        return SimpleNamespace(
+            role=now.role, term=now.hard_state.term, applied_index=now.applied_index, configuration=now.configuration
+        )
+
     def status(self) -> Status:
         return self.now
 

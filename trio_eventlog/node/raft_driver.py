@@ -54,6 +54,7 @@ from trio_eventlog.raft import (
     RaftNode,
     ReadMode,
     ReadState,
+    Role,
     Status,
     decode_change,
 )
@@ -307,6 +308,19 @@ class RaftDriver:
         if self._departed.loss:
             return f"{self._departed.loss}: it has no vote until it has caught up with a leader"
         return self._stopped_because
+
+    @property
+    def role(self) -> Role:
+        return self._core.role
+
+    @property
+    def term(self) -> int:
+        return self._core.term
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that the core knows to be applied."""
+        return self._core.applied_index
 
     @property
     def is_asleep(self) -> bool:

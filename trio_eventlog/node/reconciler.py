@@ -569,15 +569,16 @@ def _is_settled(configuration: Configuration, wanted: Sequence[NodeId]) -> bool:
 
 
 def report_on(replica: Replica) -> GroupReport:
-    status = replica.status()
+    driver = replica.driver
+    configuration = driver.configuration
     return GroupReport(
         group_id=replica.group_id,
-        role=status.role,
-        term=status.hard_state.term,
-        applied_index=status.applied_index,
-        voters=status.configuration.voters,
-        learners=status.configuration.learners,
-        is_joint=status.configuration.is_joint,
+        role=driver.role,
+        term=driver.term,
+        applied_index=driver.applied_index,
+        voters=configuration.voters,
+        learners=configuration.learners,
+        is_joint=configuration.is_joint,
     )
 
 

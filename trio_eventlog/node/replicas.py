@@ -291,6 +291,11 @@ class Replicas:
                 group_id = GroupId(group_id + 1)
         return carried
 
+    @property
+    def open_count(self) -> int:
+        """Number of groups that are open."""
+        return len(self._open)
+
     def awake(self) -> list[Replica]:
         """Every open replica in which something may happen."""
         return list(self._awake.values())
@@ -298,9 +303,10 @@ class Replicas:
     def unopened(self) -> list[Unopened]:
         """Every group that lives here and is not open, by its id."""
         return [
-            Unopened(group_id, group.name, group.trouble)
-            for group_id, group in sorted(self._groups.items())
-            if group.replica is None
+            Unopened(group.group_id, group.name, group.trouble)
+            for group in sorted(
+                (group for group in self._groups.values() if group.replica is None), key=lambda group: group.group_id
+            )
         ]
 
     def find(self, group_id: GroupId) -> Replica | None:
