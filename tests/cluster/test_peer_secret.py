@@ -39,6 +39,11 @@ def secret_file(tmp_path: Path) -> Path:
     return path
 
 
+def nonce_of(hello: Hello) -> bytes:
+    assert hello.challenge is not None
+    return hello.challenge.nonce
+
+
 def high_term(to: NodeId, sender: NodeId) -> bytes:
     message = Message(type=MessageType.HEARTBEAT, sender=sender, to=to, term=1000)
     return encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_message(message))
@@ -75,6 +80,8 @@ async def test_who_does_not_know_the_secret_is_nobody(secret_file: Path) -> None
         answers = await stranger.say("n1", claiming)
         assert [frame.kind for frame in answers] == [FrameKind.HELLO_REPLY, FrameKind.PROOF]
         seen = bytes(answers[1].body)
+        again = await stranger.say("n1", claiming)
+        assert nonce_of(decode_hello(again[0].body)) != nonce_of(decode_hello(answers[0].body)), "nonces are used once"
         wrong = PeerSecrets((b"another secret of somebody",)).prove(Side.DIALLER, encode_hello(claiming), bytes(answers[0].body))
         for proof in (seen, wrong, b"", b"short"):
             told = await stranger.say("n1", claiming, encode_frame_head(FrameKind.PROOF, 0, proof) + high_term(n1, n2))
@@ -89,6 +96,7 @@ async def test_who_does_not_know_the_secret_is_nobody(secret_file: Path) -> None
             await stranger.gossip(name, stranger.address, node_id=99)
         await trio.sleep(30)
         assert stranger.met
+        assert len({nonce_of(hello) for hello in stranger.met}) == len(stranger.met)
         for name in cluster.names:
             assert term_of(cluster, name) < 1000
             assert set(cluster.node(name)._discovery.members()) == set(map(cluster.node_id, cluster.names)) - {
