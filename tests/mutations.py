@@ -612,12 +612,6 @@ MUTATIONS = (
         "        elif not self._is_returning:\n",
     ),
     Mutation(
-        "a follower sleeps with an uncommitted tail",
-        "trio_eventlog/node/raft_driver.py",
-        "            last_index == core.stable_index == core.commit_index == core.applied_index == self._applied_index\n",
-        "            core.commit_index == core.applied_index == self._applied_index\n",
-    ),
-    Mutation(
         "a leader sleeps although a follower lacks entries",
         "trio_eventlog/node/raft_driver.py",
         "                case Reach.ALIVE if core.match_of(node_id) == core.last_index:\n",

@@ -215,6 +215,24 @@ async def test_any_message_wakes_a_follower_and_undoes_what_was_asked_of_it() ->
         assert rig.take_sent(MessageType.PRE_VOTE), "it hears nothing, and looks for a leader"
 
 
+async def test_a_read_wakes_whoever_is_asked() -> None:
+    """The question, or its answer, may be lost: only who is ticked asks again."""
+    rig = SleepRig()
+    async with rig.open(), trio.open_nursery() as nursery:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), commit=1)
+        rig.heartbeat(1, sleeps=True)
+        await rig.settle()
+        assert rig.is_asleep
+        nursery.start_soon(rig.replica.driver.linearizable_index)
+        await rig.settle()
+        assert not rig.is_asleep
+        assert rig.take_sent(MessageType.READ_INDEX)
+        rig.heartbeat(1, sleeps=True)
+        await rig.settle()
+        assert not rig.is_asleep, "somebody waits"
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_follower_that_has_lost_its_leader_wakes_and_may_stand_for_election_at_once() -> None:
     """Its own clock has stood still, and is not waited for."""
     rig = SleepRig()
