@@ -433,9 +433,9 @@ class Replicas:
     def report_unreachable(self, node_id: NodeId) -> None:
         """Our link to the peer is gone, and what was on its way with it."""
         for replica in self._open.values():
-            replica.driver.report_unreachable(node_id)
-            if replica.driver.is_asleep:
-                replica.driver.peers_changed()
+            if replica.is_leader or not replica.driver.is_asleep:
+                replica.driver.report_unreachable(node_id)
+            self._tell_sleeping_leader(replica)
 
     def peer_reset(self, node_id: NodeId) -> None:
         """A peer's process is gone: each group that it led looks for another leader at once."""
@@ -452,8 +452,8 @@ class Replicas:
         for replica in self._open.values():
             if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:
                 self._lose_leader(replica, node_id)
-            elif replica.driver.is_asleep:
-                replica.driver.peers_changed()
+            else:
+                self._tell_sleeping_leader(replica)
 
     def _lose_leader(self, replica: Replica, node_id: NodeId) -> None:
         if self._nursery is not None:
@@ -463,8 +463,12 @@ class Replicas:
     def peer_back(self) -> None:
         """A peer is there that was not: leaders that sleep without it tell it that they lead."""
         for replica in self._open.values():
-            if replica.driver.is_asleep:
-                replica.driver.peers_changed()
+            self._tell_sleeping_leader(replica)
+
+    def _tell_sleeping_leader(self, replica: Replica) -> None:
+        # Sleeping followers have nothing to think about, and there may be thousands.
+        if replica.driver.is_asleep and replica.is_leader:
+            replica.driver.peers_changed()
 
     def _on_sleep(self, group_id: GroupId, is_asleep: bool) -> None:
         if is_asleep:
