@@ -464,6 +464,42 @@ NODES: tuple[Mutation, ...] = (
         "                    except EventLogError:\n"
         "                        pass\n",
     ),
+    Mutation(
+        "copies of a data directory are heard",
+        "trio_eventlog/node/peer_lives.py",
+        "            refusal = self._refuse(hello, known, lives)\n",
+        '            refusal = ""\n',
+    ),
+    Mutation(
+        "an accepted life is not written down",
+        "trio_eventlog/node/peer_lives.py",
+        "            await self._write({**self._known, node_id: accepted})\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "a life follows a moment that was left",
+        "trio_eventlog/codec/lives.py",
+        "        return Relation.CONTINUES if there.moment >= present.moment else Relation.APART\n",
+        "        return Relation.CONTINUES\n",
+    ),
+    Mutation(
+        "moments are not told to those who cannot hear the node",
+        "trio_eventlog/node/peer_lives.py",
+        "            self._remember(node_id, attrs.evolve(known, lives=lives))\n            self._on_news(",
+        "            self._remember(node_id, attrs.evolve(known, lives=lives))\n            (lambda claim: None)(",
+    ),
+    Mutation(
+        "a replica that has lost entries keeps its vote",
+        "trio_eventlog/node/replica.py",
+        "    if found is not None and not departed.loss:\n",
+        "    if found is not None and found.is_vote_lost and not departed.loss:\n",
+    ),
+    Mutation(
+        "a lost hard state is taken for a first start",
+        "trio_eventlog/node/replica.py",
+        "    if found is not None and not departed.loss:\n",
+        "    if found is not None and not found.is_vote_lost and not departed.loss:\n",
+    ),
 )
 
 DRIVER = "trio_eventlog/node/raft_driver.py"

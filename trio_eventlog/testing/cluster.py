@@ -170,6 +170,7 @@ class _Life:
     node: Node | None = None
     is_crashed: bool = False
     is_paused: bool = False
+    is_outcast: bool = False
     failure: BaseException | None = None
 
 
@@ -180,6 +181,12 @@ _life_of_task: ContextVar[_Life | _AppLife | None] = ContextVar("life", default=
 def _is_paused(task: trio.lowlevel.Task) -> bool:
     life = task.context.get(_life_of_task)
     return life is not None and life.is_paused
+
+
+def is_outcast(task: trio.lowlevel.Task) -> bool:
+    """Whether the task belongs to a node that was started as one that no other is to hear (`Cluster.start`, `start_copy`)."""
+    life = task.context.get(_life_of_task)
+    return isinstance(life, _Life) and life.is_outcast
 
 
 class Cluster:
@@ -259,6 +266,7 @@ class Cluster:
         self._starts_of = dict.fromkeys(self.names, 0)
         self._release_of: dict[str, tuple[int, int]] = {}
         self._ids: dict[str, NodeId] = {}
+        self._copies: list[str] = []
         self.state_at_failure = ""
         self.logs_at_failure: list[str] = []
         self._clients = 0
@@ -310,7 +318,7 @@ class Cluster:
         stops them. What stands still could not be cancelled, and a test that failed would never end."""
         self._is_over = True
         self.heal()
-        for name in self.running:
+        for name in (*self.running, *filter(self.is_running, self._copies)):
             self.crash(name, CrashMode.KEEP)
         for life in self._app_lives:
             life.is_paused = False
@@ -397,17 +405,27 @@ class Cluster:
         }
         return NodeSettings(**(values | dict(self._overrides) | self.settings_of[name] | overrides))
 
-    async def start(self, name: str, *, may_fail: bool = False, **overrides: Any) -> None:
+    async def start_copy(self, name: str, image: SimDisk) -> str:
+        """Start a process from a copy of a node's disk, on a machine of its own; it is none of `names`. Returns its name."""
+        copy = f"{name}-copy-{len(self._copies) + 1}"
+        self._copies.append(copy)
+        self._starts_of[copy] = 0
+        self._disks[copy] = image.image()
+        await self.start(copy, is_outcast=True)
+        return copy
+
+    async def start(self, name: str, *, may_fail: bool = False, is_outcast: bool = False, **overrides: Any) -> None:
         """Start a node that is down; returns when it listens.
 
         Args:
+            is_outcast: no other node is to hear it: its disk is a copy, or was put back.
             may_fail: its failure is looked for with `wait_failure` rather than failing the test.
             overrides: fields of `NodeSettings` for this life of this node.
         """
         assert self._nursery is not None, "use `async with Cluster(...)`"
         assert self.is_startable(name), f"{name} is up already"
         self._starts_of[name] += 1
-        life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail)
+        life = self._lives[name] = _Life(_Host(self.network.host(name)), may_fail, is_outcast=is_outcast)
         release = self.protocol_versions_of.get(name, THIS_RELEASE)
         if self._release_of.get(name) == NEXT_RELEASE and release == THIS_RELEASE:
             _leave_as_next_release(self._disks[name])

@@ -110,6 +110,9 @@ class Invariants(trio.abc.Instrument):
 
     Args:
         name_of: how a node is called in messages.
+        ignores: tasks of replicas that no other node is to hear, so that nothing has to hold of them: whoever hears them all the
+            same breaks something that does.
+        may_lose: whether files were taken from this node, so that it may say that something is lost.
 
     Attributes:
         marks: rare things seen: the events of the cores, and some of this module's own.
@@ -117,7 +120,15 @@ class Invariants(trio.abc.Instrument):
         on_step: told of each step in which something has moved, and what; for logs.
     """
 
-    def __init__(self, name_of: Callable[[NodeId], str] = str) -> None:
+    def __init__(
+        self,
+        name_of: Callable[[NodeId], str] = str,
+        *,
+        ignores: Callable[[trio.lowlevel.Task], bool] = lambda task: False,
+        may_lose: Callable[[NodeId], bool] = lambda node_id: False,
+    ) -> None:
+        self._ignores = ignores
+        self._may_lose = may_lose
         self.marks: Counter[str] = Counter()
         self.broken = trio.Event()
         self.error: InvariantBroken | None = None
@@ -139,7 +150,7 @@ class Invariants(trio.abc.Instrument):
     # The instrument
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        if task.name in STEPS:
+        if task.name in STEPS and not self._ignores(task):
             frame = task.coro.cr_frame
             assert frame is not None, "it has not begun"
             driver = frame.f_locals["self"]
@@ -181,6 +192,9 @@ class Invariants(trio.abc.Instrument):
         departed = driver._departed
         if departed.loss:
             # Somebody has taken files away, and it knows. What it promises from here on is looked at as ever.
+            if not self._may_lose(core.node_id):
+                raise self._broken_by(seen, f"has lost nothing, and says: {departed.loss}")
+            self.marks["loss noticed"] += 1
             self._lost.add((driver.group_id, core.node_id))
             promise.index = promise.index_term = 0
             if departed.is_vote_lost:

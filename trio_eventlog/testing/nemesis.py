@@ -26,6 +26,9 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | no descriptors | nothing can be opened, for less time than the node tries; it goes on |
 | index | the sparse indexes of a node, which are caches: flipped bits, a lost sector or a lost file in each; it restarts |
 | flip, lost disk | spends the node |
+| hard state, tail | a file of a replica is gone, or the end of its log, when the node comes back: spends the node |
+| put back | the node comes back with its disk as it was before the last moments of its life: spends the node |
+| copy | a process starts from a copy of a node's disk, which has gone on meanwhile; it ends a little later |
 | clock | a node's or client's wall clock jumps, up to a day, either way |
 | hand over | leaderships |
 """
@@ -37,6 +40,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 import trio
 
+from trio_eventlog.codec.lives import Lives, Relation, relate
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.storage.segment import INDEX_SUFFIX, SEGMENT_SUFFIX
@@ -45,6 +49,8 @@ from trio_eventlog.testing.disk import SECTOR_BYTES, CrashMode, Fault, Operation
 
 SHARP_SECONDS_MAX = 10.0
 """How long a sharp crash waits for its moment."""
+IMAGE_SECONDS_MAX = 40.0
+"""How long an image of a disk is held until it is an old one."""
 OUTLAST_SECONDS_MAX = 10.0
 """How long a leader is cut off, at most, until it has a successor."""
 CLOCK_JUMP_SECONDS_MAX = 86_400.0
@@ -76,6 +82,10 @@ FAULTS = (
     "index",
     "flip",
     "lost disk",
+    "hard state",
+    "tail",
+    "put back",
+    "copy",
     "clock",
     "hand over",
 )
@@ -84,6 +94,8 @@ LIKELY = {
     "stop": 0.5,
     "upgrade": 0.5,
     "lost disk": 0.5,
+    "hard state": 0.5,
+    "tail": 0.5,
     "flip": 0.5,
     "sharp crash": 2.0,
     "depose": 2.0,
@@ -159,6 +171,10 @@ class Nemesis:
         self._short_until: dict[str, float] = {}
         """When a node is to go on that is paused or has a full disk."""
         self._touched: set[str] = set()
+        self._restart_spent: str | None = None
+        """A node that files were taken from, and that is to start without them."""
+        self._imaging: str | None = None
+        """The node of whose disk an image is held, to be started when it is an old one."""
         self.counts: Counter[str] = Counter()
         self.down: dict[str, float] = {}
         self.spent: dict[str, NodeId] = {}
@@ -288,8 +304,10 @@ class Nemesis:
             case "slow disk" | "failing disk" | "unreadable" | "full disk" if name:
                 self._count(fault)
                 self._trouble_disk(fault, name)
-            case "flip" | "lost disk" if name and self._may_spend(name):
+            case "flip" | "lost disk" | "hard state" | "tail" if name and self._may_spend(name):
                 self._spend(fault, name)
+            case "put back" | "copy" if name and self._imaging is None:
+                nursery.start_soon(self._image, fault, name)
 
     def _crash(self, name: str, mode: CrashMode | None = None, *, is_silent: bool = False) -> None:
         self._count("silent crash" if is_silent else "crash")
@@ -505,6 +523,9 @@ class Nemesis:
         if fault == "lost disk":
             self._count(fault)
             cluster.crash(name)
+        elif fault in ("hard state", "tail"):
+            if not self._take_files(fault, name):
+                return
         else:
             disk = cluster.disk(name)
             sealed = [path for path in disk.paths() if path.endswith(SEGMENT_SUFFIX) and _is_sealed(path, disk.paths())]
@@ -515,6 +536,67 @@ class Nemesis:
             disk.flip_bit(path, rng.randrange(len(disk.content(path))), rng.randrange(8))
         self.spent[name] = cluster.node_id(name)
         self._touched.add(name)
+
+    def _take_files(self, fault: str, name: str) -> bool:
+        """Of one replica; the node is started again by itself. Not so little that nothing shows it."""
+        cluster, rng = self._cluster, self._rng
+        extents = cluster.node(name)._lives.extents
+        groups = [group_id for group_id, extent in sorted(extents.items()) if extent.commit_index]
+        if not groups:
+            return False
+        group_id = rng.choice(groups)
+        directory = f"data/groups/{group_id:016x}"
+        cluster.crash(name, self._parameters.crash_mode)
+        disk = cluster.disk(name)
+        segments = [path for path in disk.paths() if path.startswith(f"{directory}/log/") and path.endswith(SEGMENT_SUFFIX)]
+        first = [path for path in segments if _base_index(path) <= extents[group_id].commit_index][-1:]
+        if not first:
+            return True  # crashed, and spent: its replica is just leaving
+        self._count(fault)
+        if fault == "hard state":
+            disk.delete(f"{directory}/hard_state")
+        else:
+            for path in segments[segments.index(first[0]) :]:
+                disk.delete(path)
+        self._restart_spent = name
+        return True
+
+    async def _image(self, fault: str, name: str) -> None:
+        """Hold an image until every other node has written down that this one has gone on; then start a process from it."""
+        cluster, rng = self._cluster, self._rng
+        self._imaging = name
+        try:
+            node_id = cluster.node_id(name)
+            image, lives = cluster.image(name), cluster.node(name)._lives.lives
+            with trio.move_on_after(IMAGE_SECONDS_MAX):
+                while not self._is_old(name, node_id, lives):  # noqa: ASYNC110 -- nobody announces it
+                    await trio.sleep(rng.uniform(0, 1))
+                if fault == "copy":
+                    self._count(fault)
+                    copy = await cluster.start_copy(name, image)
+                    await trio.sleep(rng.uniform(0, 2 * self._parameters.down_seconds_max))
+                    if cluster.is_running(copy):
+                        cluster.crash(copy)
+                elif self._may_spend(name):
+                    self._count(fault)
+                    self.spent[name] = node_id
+                    self._touched.add(name)
+                    cluster.crash(name)
+                    cluster.put_disk(name, image)
+                    await cluster.start(name, is_outcast=True)
+        finally:
+            self._imaging = None
+
+    def _is_old(self, name: str, node_id: NodeId, lives: Lives) -> bool:
+        """Everybody else is up, and remembers durably that the node is further than the image."""
+        cluster = self._cluster
+        others = [other for other in cluster.names if other != name and not cluster.is_new(other)]
+        if not all(map(cluster.is_running, (name, *others))) or any(map(cluster.is_paused, (name, *others))):
+            return False
+        known = [cluster.node(other)._peer_lives._written.get(node_id) for other in others]
+        return cluster.node_id(name) == node_id and all(
+            item is not None and relate(item.lives, lives) is Relation.BEHIND for item in known
+        )
 
     # Undoing
 
@@ -527,6 +609,9 @@ class Nemesis:
     async def _bring_back(self) -> None:
         cluster = self._cluster
         now = trio.current_time()
+        spent, self._restart_spent = self._restart_spent, None
+        if spent is not None and spent in self.spent and cluster.is_startable(spent):
+            await self._start(spent)
         if self._cut_until and now >= self._cut_until:
             self._cut_until = 0.0
             cluster.heal()
@@ -553,6 +638,10 @@ class Nemesis:
     def _count(self, fault: str) -> None:
         self._cluster.note(f"nemesis: {fault}")
         self.counts[fault] += 1
+
+
+def _base_index(path: str) -> int:
+    return int(path.rpartition("/")[2].removesuffix(SEGMENT_SUFFIX))
 
 
 def _is_sealed(path: str, paths: list[str]) -> bool:
