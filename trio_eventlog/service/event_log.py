@@ -20,6 +20,7 @@ from trio_eventlog.errors import (
     OutcomeUnknown,
     OutOfOrderSequence,
     ShuttingDown,
+    TopicNotFound,
     TopicRecreated,
     Unavailable,
 )
@@ -253,6 +254,11 @@ class EventLogService:
                 if request.group_id:
                     raise
                 raise _outdated(error) from error
+            except OutcomeUnknown as error:
+                if isinstance(error.__cause__, TopicNotFound):
+                    # Whatever an earlier attempt may have put into the log is gone with the topic.
+                    raise error.__cause__ from error
+                raise
             except (OutOfOrderSequence, DuplicateOutOfWindow) as error:
                 if lane is None or (isinstance(error, DuplicateOutOfWindow) and doubt.cause is not None):
                     raise
