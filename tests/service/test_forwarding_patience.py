@@ -231,7 +231,7 @@ async def test_calls_to_a_group_elsewhere_go_to_whichever_node_is_found_to_lead(
     """A call that waits for an answer of another node is taken from it, one that waits for a leader goes on at once."""
     elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
     elsewhere.worked(OTHER)
-    async with forwarder(Dialled()) as made, trio.open_nursery() as nursery:
+    async with forwarder(Dialled(), place=lambda group_id: elsewhere) as made, trio.open_nursery() as nursery:
 
         async def remote(channel: object) -> str:
             if elsewhere.leader_id == OTHER:
