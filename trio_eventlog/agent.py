@@ -90,7 +90,7 @@ from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.settings import NodeSettings, is_loopback, is_wildcard
 from trio_eventlog.storage.data_directory import DataDirectory
-from trio_eventlog.storage.disk import Disk
+from trio_eventlog.storage.disk import Disk, is_shortage
 from trio_eventlog.storage.lives import OwnLives, begin_life
 from trio_eventlog.storage.patient_disk import PatientDisk
 from trio_eventlog.storage.real_disk import RealDisk
@@ -652,14 +652,26 @@ class Node:
     async def _next_moment(self) -> None:
         """What was promised since the last one is not in copies of the data directory that were made before."""
         writes = self._replicas.writes_done
-        if writes != self._writes_told:
-            self._writes_told = writes
+        if writes == self._writes_told:
+            return
+        try:
             lives = await self._lives.next_moment(self._replicas.extents(self._lives.extents))
-            self._tell_life(Claim(node_id=self.node_id, lives=lives))
+        except EventLogError as error:
+            if not is_shortage(error):
+                raise
+            logger.warning("another moment of this node cannot be written down just now: %s", error)
+            return
+        self._writes_told = writes
+        self._tell_life(Claim(node_id=self.node_id, lives=lives))
 
     async def _end_life(self) -> None:
         """Nothing is written after this: the last thing of an orderly stop."""
-        await self._lives.next_moment(self._replicas.extents(self._lives.extents), is_orderly=True)
+        try:
+            await self._lives.next_moment(self._replicas.extents(self._lives.extents), is_orderly=True)
+        except EventLogError as error:
+            if not is_shortage(error):
+                raise
+            logger.warning("that this was an orderly stop cannot be written down: %s", error)
 
     async def _hear_claims(self) -> None:
         async for sender, claim in self._claims_received:

@@ -10,10 +10,12 @@ import trio.testing
 
 from trio_eventlog.codec.lives import LIVES_MAX, Claim, Lives, first_life
 from trio_eventlog.codec.peer_frame import Hello, RefusedCode
-from trio_eventlog.errors import DataDirectoryError
+from trio_eventlog.errors import DataDirectoryError, DiskFull
 from trio_eventlog.ids import NodeId
+from trio_eventlog.node import peer_lives
 from trio_eventlog.node.peer_lives import PEERS_FILE, PeerLives, PeerLivesSettings
 from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.disk import Disk
 from trio_eventlog.testing.disk import CrashMode, SimDisk
 
 ME, TWO, THREE, STRANGER = NodeId(1), NodeId(2), NodeId(3), NodeId(99)
@@ -241,6 +243,26 @@ async def test_releases_without_lives_are_heard() -> None:
     assert await memory.hears(None)
     assert await memory.hears(ORIGINAL)
     assert await memory.hears(None)
+
+
+async def test_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written down is not accepted, and no reason to end: it comes from the network."""
+    memory = await Memory().open()
+    assert await memory.hears(ORIGINAL)
+
+    async def has_no_room(disk: Disk, path: str, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        raise DiskFull(f"{path}: no room")
+
+    monkeypatch.setattr(peer_lives, "write_atomically", has_no_room)
+    hello = Hello(node_id=TWO, cluster_name="c", address="two:1", lives=COPY)
+    refused = await memory.lives.recognize(hello, True)
+    assert refused is not None
+    assert refused.code == RefusedCode.BUSY
+    await memory.lives.claimed(THREE, Claim(node_id=TWO, lives=COPY))
+    assert memory.lives.lives(TWO) == ORIGINAL
+    monkeypatch.undo()
+    assert await memory.hears(COPY)
 
 
 async def test_a_removed_node_is_forgotten() -> None:

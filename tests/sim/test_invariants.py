@@ -164,8 +164,8 @@ def test_an_acknowledgement_that_comes_too_early(acks: Acks, what: str, monkeypa
     """As soon as the core has taken the batch."""
     add = ProposalsUnderWay.add
 
-    def hurries(self: ProposalsUnderWay, proposal: Proposal) -> None:
-        add(self, proposal)
+    def hurries(self: ProposalsUnderWay, proposal: Proposal, *more: Any) -> None:
+        add(self, proposal, *more)
         if isinstance(proposal.payload, Batch):
             proposal.resolve(Appended(0, 1))
 

@@ -27,10 +27,10 @@ import trio
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.lives import Claim, Lives, Relation, decode_lives, encode_lives, relate
 from trio_eventlog.codec.peer_frame import Hello, Refused, RefusedCode
-from trio_eventlog.errors import CodecError, DataDirectoryError
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError
 from trio_eventlog.ids import NodeId, format_id
 from trio_eventlog.storage.data_directory import DataDirectory
-from trio_eventlog.storage.disk import join_path, read_whole, write_atomically
+from trio_eventlog.storage.disk import is_shortage, join_path, read_whole, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +124,14 @@ class PeerLives:
             await self._is_behind.wait()
             await trio.sleep(self._settings.write_seconds)
             self._is_behind = trio.Event()
-            async with self._writing:
-                await self._write(self._known)
+            try:
+                async with self._writing:
+                    await self._write(self._known)
+            except EventLogError as error:
+                if not is_shortage(error):
+                    raise
+                logger.warning("the lives of other nodes cannot be written down just now: %s", error)
+                self._is_behind.set()
 
     @property
     def has_known(self) -> bool:
@@ -177,7 +183,12 @@ class PeerLives:
                 return None
             self._refused.pop((hello.node_id, hello.address), None)
             if known is None or relate(known.lives, lives) is Relation.CONTINUES:
-                await self._accept(hello.node_id, _Known(lives=lives, address=hello.address))
+                try:
+                    await self._accept(hello.node_id, _Known(lives=lives, address=hello.address))
+                except EventLogError as error:
+                    if not is_shortage(error):
+                        raise
+                    return Refused(RefusedCode.BUSY, f"that you are heard cannot be written down here just now: {error}")
             elif known.address != hello.address:
                 self._remember(hello.node_id, attrs.evolve(known, address=hello.address))
         return None
@@ -221,6 +232,15 @@ class PeerLives:
             self._informed.set()
         if node_id == self._own_id or (sender != node_id and not self._is_member(sender)):
             return
+        try:
+            await self._take_claim(sender, node_id, claim)
+        except EventLogError as error:
+            if not is_shortage(error):
+                raise
+            # It is said again when the link comes up the next time.
+            logger.warning("what is said of the life of %s cannot be written down just now: %s", format_id(node_id), error)
+
+    async def _take_claim(self, sender: NodeId, node_id: NodeId, claim: Claim) -> None:
         async with self._writing:
             known = self._known.get(node_id)
             if sender == node_id:

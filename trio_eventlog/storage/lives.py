@@ -7,6 +7,8 @@ directory, unless that was put back.
 
 from collections.abc import Mapping
 
+import trio
+
 from trio_eventlog.codec.lives import FILE_BYTES_MAX, Extent, Lives, LivesFile, decode_lives_file, encode_lives_file, first_life
 from trio_eventlog.errors import CodecError, DataDirectoryError
 from trio_eventlog.ids import GroupId
@@ -25,6 +27,7 @@ class OwnLives:
 
     def __init__(self, directory: DataDirectory, before: LivesFile | None, lives: Lives) -> None:
         self._directory = directory
+        self._writing = trio.Lock()
         self.before = before
         self._file = LivesFile(lives=lives, extents=before.extents if before is not None else {})
 
@@ -40,8 +43,9 @@ class OwnLives:
 
     async def next_moment(self, extents: Mapping[GroupId, Extent], *, is_orderly: bool = False) -> Lives:
         """Move to the next moment, durably. Raises StorageFailed, DiskFull."""
-        await self._write(LivesFile(lives=self.lives.next_moment(), extents=extents, is_orderly=is_orderly))
-        return self.lives
+        async with self._writing:
+            await self._write(LivesFile(lives=self.lives.next_moment(), extents=extents, is_orderly=is_orderly))
+            return self.lives
 
     async def _write(self, file: LivesFile) -> None:
         await write_atomically(self._directory.disk, _path(self._directory), encode_lives_file(file))
