@@ -550,24 +550,6 @@ REPLICAS = (
         "        if not self._cache.holds_staged:\n",
         "        if True:\n",
     ),
-    Mutation(
-        "what waits for a follower is sent although the core has begun again",
-        DRIVER,
-        "        if behind and message.index != behind[-1].last_index:\n",
-        "        if False:\n",
-    ),
-    Mutation(
-        "a replaced suffix is not removed",
-        "trio_eventlog/storage/segmented_log.py",
-        "            await shortened.file.truncate(shortened.contents.frames_bytes)\n",
-        "",
-    ),
-    Mutation(
-        "entries are staged under the offsets of the last ones",
-        DRIVER,
-        "        self._staged_end_offset = frame.end_offset\n        return frame\n",
-        "        self._staged_end_offset = max(self._staged_end_offset, frame.end_offset)\n        return frame\n",
-    ),
 )
 
 MODULES = {

@@ -45,7 +45,7 @@ GROUP = GroupId(7)
 TICK_SECONDS = 0.1
 CHAOS_SECONDS = 40.0
 CALM_SECONDS_MAX = 60.0
-RUN_SECONDS_MAX = 300.0
+RUN_SECONDS_MAX = 900.0
 WAYS_FOR_A_READ = 12
 """A read of a calm group is answered within so many ways from node to node, and a little for ticks and disks."""
 LINK_MESSAGES_MAX = 10_000
