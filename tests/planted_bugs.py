@@ -385,6 +385,29 @@ NODES: tuple[Mutation, ...] = (
         "        self.next_offset = end_offset + 1\n",
     ),
     Mutation(
+        "a topic that the asked node does not list has one partition",
+        "trio_eventlog/client/calls.py",
+        "        await self.call(DESCRIBE_TOPIC, request, self.routing.addresses, check=learn)\n"
+        "        known = self.routing.topic(name)\n"
+        '        assert known is not None, "it was learned just now, without a checkpoint in between"\n'
+        "        return known\n",
+        "        answer = await self.call(GET_SERVERS, event_log_pb2.GetServersRequest(), self.routing.addresses)\n"
+        "        self._take(answer)\n"
+        "        return self.routing.topic(name) or KnownTopic(name=name, group_ids=(0,))\n",
+    ),
+    Mutation(
+        "a consumer of all partitions leaves out the last one",
+        "trio_eventlog/client/client.py",
+        "            groups = dict(enumerate(known.group_ids))\n",
+        "            groups = dict(enumerate(known.group_ids[: -1 if known.partitions > 2 else None]))\n",
+    ),
+    Mutation(
+        "a producer's keys are spread over the partitions it knew at first, less one",
+        "trio_eventlog/client/producer.py",
+        "            partition = partition_of(record.key, self._topic.partitions) if record.key else self._sticky\n",
+        "            partition = partition_of(record.key, max(self._topic.partitions - 1, 1)) if record.key else self._sticky\n",
+    ),
+    Mutation(
         "a torn tail is accepted",
         "trio_eventlog/codec/entry.py",
         "    if crc32c(view[position + CHECKED_FROM : end]) != checksum:\n",

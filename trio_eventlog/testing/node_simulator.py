@@ -7,18 +7,22 @@ runs one seed again and prints a line for each step, with a column for each node
 
 import argparse
 import logging
+import math
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 import trio
 
 from trio_eventlog.client.client import Client
+from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records, encode_records, stamp
+from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.codec.peer_frame import encode_frame
 from trio_eventlog.errors import (
     DamagedData,
@@ -53,6 +57,9 @@ from trio_eventlog.testing.revision import revision
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 TOPIC = "t"
+KEYED = "k"
+"""A topic whose records have keys: each is in its key's partition, and who consumes all partitions sees all of them."""
+KEYED_RECORDS_MAX = 200
 LAST = "the last"
 """The client that appends when all has healed."""
 CHAOS_SECONDS = 60.0
@@ -76,6 +83,9 @@ MARKS = (
     "read",
     "looked back",
     "consumed",
+    "keyed append",
+    "keyed record consumed",
+    "client of one node that knows no topics",
     "elected",
     "suffix replaced",
     "torn tail",
@@ -117,6 +127,7 @@ class RunParameters:
         spares: that join it later. With any, nodes are drained and removed too, and come back with empty disks as new ones.
         drift: by how much a node's ticks are longer or shorter than another's, at most.
         partitions, replicas: of the topic; 0 replicas: every voter.
+        keyed_partitions: of a topic of keyed records, whose clients name one node each; 0: there is none.
         producers: clients that append, each one batch after the other.
         plain_producers: the same without our client: one node after the other is asked until one answers.
         simple_producers: the same without a producer id: each batch is sent once, with any acks.
@@ -133,6 +144,7 @@ class RunParameters:
     drift: float
     partitions: int
     replicas: int
+    keyed_partitions: int
     producers: int
     plain_producers: int
     simple_producers: int
@@ -173,6 +185,7 @@ def draw_run(seed: int) -> RunParameters:
         drift=rng.choice((0.0, 0.1, 0.3)),
         partitions=rng.choice((1, 1, 2)),
         replicas=rng.choice((0, 0, 0, 1, 3)),
+        keyed_partitions=derive(seed, "keyed partitions").choice((0, 0, 2, 3)),
         producers=producers,
         plain_producers=plain_producers,
         simple_producers=simple_producers,
@@ -271,6 +284,41 @@ class _StepLog:
 _ROLES = {Role.FOLLOWER: "F", Role.PRE_CANDIDATE: "P", Role.CANDIDATE: "C", Role.LEADER: "L"}
 
 
+@attrs.define(slots=True, eq=False)
+class _SeenKeys:
+    """What one consumer of all partitions has been given since it began."""
+
+    target: str
+    keys: set[bytes] = attrs.field(factory=set)
+    next_offsets: Counter[int] = attrs.field(factory=Counter)
+
+    def take(self, name: str, partition: int, record: Record) -> None:
+        expected = self.next_offsets[partition]
+        if record.offset != expected:
+            raise InvariantBroken(f"{name} was given offset {record.offset} of {KEYED}/{partition}, and expected {expected}")
+        self.next_offsets[partition] = expected + 1
+        self.keys.add(record.key)
+
+
+@attrs.define(slots=True, eq=False)
+class _Keyed:
+    """The keyed records of a run. A key is its record's value too, and is sent once.
+
+    Attributes:
+        acknowledged: key -> partition and offset, as the producer was told.
+        seen: by consumers, since each began anew.
+    """
+
+    sent: int = 0
+    clients: int = 0
+    acknowledged: dict[bytes, tuple[int, int]] = attrs.field(factory=dict)
+    seen: dict[str, _SeenKeys] = attrs.field(factory=dict)
+
+    def new_key(self) -> bytes:
+        self.sent += 1
+        return b"key %d" % self.sent
+
+
 class _Run:
     def __init__(self, seed: int, parameters: RunParameters) -> None:
         self.seed = seed
@@ -297,6 +345,7 @@ class _Run:
             self.cluster.called, ignores=is_outcast, may_lose=lambda node_id: node_id in self.nemesis.spent.values()
         )
         self._consumed = Counter[tuple[str, int]]()
+        self._keyed = _Keyed()
 
     async def run(self) -> None:
         cluster, parameters = self.cluster, self.parameters
@@ -307,6 +356,9 @@ class _Run:
                 replicas = min(parameters.replicas, parameters.nodes)
                 await client.create_topic(TOPIC, partitions=parameters.partitions, replicas=replicas)
                 await cluster.wait_topic(TOPIC)
+                if parameters.keyed_partitions:
+                    await client.create_topic(KEYED, partitions=parameters.keyed_partitions)
+                    await cluster.wait_topic(KEYED)
             async with trio.open_nursery() as clients:
                 for number in range(parameters.producers):
                     clients.start_soon(self._produce, f"producer {number}")
@@ -316,7 +368,13 @@ class _Run:
                     clients.start_soon(self._produce_simply, f"simple producer {number}")
                 for number in range(parameters.readers):
                     clients.start_soon(self._read, f"reader {number}")
+                if parameters.keyed_partitions:
+                    for number in range(2):
+                        clients.start_soon(self._produce_keyed, f"keyed producer {number}")
                 async with trio.open_nursery() as consumers:
+                    if parameters.keyed_partitions:
+                        for number in range(2):
+                            consumers.start_soon(self._consume_keyed, f"keyed consumer {number}")
                     for number in range(parameters.consumers):
                         consumers.start_soon(self._consume, f"consumer {number}")
                     with trio.move_on_after(CHAOS_SECONDS):
@@ -330,6 +388,8 @@ class _Run:
                     # From here on it has to work, and in time.
                     await self._until_alive()
                     await self._until_consumed()
+                    if parameters.keyed_partitions:
+                        await self._until_keyed_consumed()
                     consumers.cancel_scope.cancel()
             await self._check_end()
             watching.cancel_scope.cancel()
@@ -670,6 +730,113 @@ class _Run:
                 pass
             await trio.sleep(rng.uniform(0, 0.05))
 
+    # Keyed records
+
+    @asynccontextmanager
+    async def _client_of_one(self, rng: random.Random, name: str) -> AsyncIterator[tuple[Client, str]]:
+        """A client, and the one node that it has been told of: any one, which may be down, or start just now."""
+        cluster = self.cluster
+        target = rng.choice(cluster.names)
+        knows = cluster.is_running(target) and cluster.node(target).servers().catalog_index
+        self.counts["client of one node that knows no topics"] += not knows
+        self._keyed.clients += 1
+        # Under a name of its own: its producer id is drawn from it.
+        async with cluster.client(target, name=f"{name}/{self._keyed.clients}", settings=_CLIENT) as client:
+            yield client, target
+
+    async def _produce_keyed(self, name: str) -> None:
+        """Short-lived clients and such that stay for a while; single calls and batching producers."""
+        rng = derive(self.seed, name)
+        while not self.is_ending:
+            try:
+                with trio.move_on_after(rng.choice((2.0, 5.0, 20.0))):
+                    async with self._client_of_one(rng, name) as (client, _):
+                        for _ in range(rng.choice((1, 1, 5))):
+                            await self._send_keyed(rng, client)
+                            await trio.sleep(rng.uniform(0, self.parameters.pause_seconds_max))
+            except EventLogError as error:
+                self.counts[f"keyed append: {error.code}"] += 1
+            await trio.sleep(rng.uniform(0, self.parameters.pause_seconds_max))
+
+    async def _send_keyed(self, rng: random.Random, client: Client) -> None:
+        if self.is_ending or self._keyed.sent >= KEYED_RECORDS_MAX:
+            return
+        keys = [self._keyed.new_key() for _ in range(rng.choice((1, 4)))]
+        if rng.random() < 0.5:
+            for key in keys:
+                self._acknowledge_keyed(key, await client.produce(KEYED, Record(key=key, value=key)))
+            return
+        async with client.producer(KEYED) as producer:
+            deliveries = [await producer.send(key, key=key) for key in keys]
+            for key, delivery in zip(keys, deliveries, strict=True):
+                self._acknowledge_keyed(key, await delivery.wait())
+
+    def _acknowledge_keyed(self, key: bytes, result: ProduceResult) -> None:
+        self.counts["keyed append"] += 1
+        self._check_key(key, result.partition, "a producer was told")
+        self._keyed.acknowledged[key] = (result.partition, result.base_offset)
+
+    def _check_key(self, key: bytes, partition: int, where: str) -> None:
+        expected = partition_of(key, self.parameters.keyed_partitions)
+        if partition != expected:
+            raise InvariantBroken(f"{where}: key {key!r} is in partition {partition}, and belongs into {expected}")
+
+    async def _consume_keyed(self, name: str) -> None:
+        """All partitions at once, from the beginning; sometimes again, by a client that knows nothing."""
+        rng = derive(self.seed, name)
+        while True:
+            try:
+                with trio.move_on_after(rng.choice((5.0, 20.0, math.inf))):
+                    async with self._client_of_one(rng, name) as (client, target):
+                        seen = self._keyed.seen[name] = _SeenKeys(target)
+                        async with client.consume(KEYED) as records:
+                            async for record in records:
+                                seen.take(name, records.partition, record)
+                                self._check_key(record.key, records.partition, f"{name} was given")
+                                self.counts["keyed record consumed"] += 1
+            except OffsetOutOfRange as error:
+                raise InvariantBroken(f"{name}: what was committed once is out of range: {error}") from error
+            except EventLogError as error:
+                self.counts[f"keyed consumer: {error.code}"] += 1
+            await trio.sleep(rng.uniform(0, 0.5))
+
+    async def _until_keyed_consumed(self) -> None:
+        """A last record in each partition, and all that is acknowledged seen by every consumer whose one node can be reached."""
+        cluster = self.cluster
+        deadline = trio.current_time() + LIVENESS_SECONDS_MAX
+        left = set(range(self.parameters.keyed_partitions))
+        async with cluster.client(settings=_CLIENT) as client:
+            while left:
+                if trio.current_time() > deadline:
+                    raise InvariantBroken(f"no progress in {KEYED}/{min(left)}\n{cluster.describe()}")
+                key = self._keyed.new_key()
+                if partition_of(key, self.parameters.keyed_partitions) in left:
+                    try:
+                        self._acknowledge_keyed(key, await client.produce(KEYED, Record(key=key, value=key)))
+                    except EventLogError as error:
+                        self.counts[f"keyed append: {error.code}"] += 1
+                    else:
+                        left.discard(self._keyed.acknowledged[key][0])
+
+        def have_seen_all() -> bool:
+            reachable = {*cluster.running} - {*self.nemesis.broken} - {*self.nemesis.spent}
+            keys = self._keyed.acknowledged.keys()
+            return all(keys <= seen.keys for seen in self._keyed.seen.values() if seen.target in reachable)
+
+        await cluster.wait_until(have_seen_all, "every consumer of all partitions sees all", LIVENESS_SECONDS_MAX)
+
+    async def _check_keyed_end(self) -> None:
+        found: dict[bytes, tuple[int, int]] = {}
+        for partition in range(self.parameters.keyed_partitions):
+            for name in await self._wait_equal(partition, KEYED):
+                for record in await self.cluster.read(name, KEYED, partition):
+                    self._check_key(record.key, partition, f"{name} holds")
+                    if found.setdefault(record.key, (partition, record.offset)) != (partition, record.offset):
+                        raise InvariantBroken(f"{name} holds {record.key!r} at {record.offset}; it is at {found[record.key]} too")
+        for key, place in self._keyed.acknowledged.items():
+            if found.get(key) != place:
+                raise InvariantBroken(f"{key!r} was acknowledged at {place}, and is at {found.get(key)}")
+
     # The end
 
     async def _until_alive(self) -> None:
@@ -723,6 +890,7 @@ class _Run:
             machines = [replica.driver._applier.producers for replica in replicas if replica is not None]
             if any(machine != machines[0] for machine in machines):
                 raise InvariantBroken("machines that have applied the same differ")
+        await self._check_keyed_end()
 
     async def _check_lookups(self, partition: int, name: str, records: list[Record]) -> None:
         """What a node gives from some place in its log on is what stands there. Reading all of it from the start asks no index."""
@@ -746,21 +914,21 @@ class _Run:
             if not expected - self.parameters.batch_records_max < found <= expected:
                 raise InvariantBroken(f"{name}: time {wanted.timestamp_ns} is at offset {expected}, and found at {found}")
 
-    async def _wait_equal(self, partition: int) -> list[str]:
+    async def _wait_equal(self, partition: int, topic: str = TOPIC) -> list[str]:
         """Until all nodes that carry the partition, at least a majority of its voters, have the same; their names."""
         cluster = self.cluster
         names: list[str] = []
 
         def are_equal() -> bool:
             names.clear()
-            leader = cluster.leader(TOPIC, partition)
+            leader = cluster.leader(topic, partition)
             if leader is None:
                 return False
             broken = self.nemesis.broken
             replicas = {
                 name: replica
                 for name in cluster.names
-                if (name == leader or name not in broken) and (replica := cluster.replica(name, TOPIC, partition)) is not None
+                if (name == leader or name not in broken) and (replica := cluster.replica(name, topic, partition)) is not None
             }
             if broken:
                 # A move to a node that does not come back never ends, and leaves a replica that the group has let go already.
@@ -774,7 +942,7 @@ class _Run:
             is_excused = missing <= {cluster.node_id(name) for name in broken} | {*self.nemesis.spent.values()}
             return not others and last_index == applied_index and is_excused
 
-        await cluster.wait_until(are_equal, f"all replicas of partition {partition} equal", LIVENESS_SECONDS_MAX)
+        await cluster.wait_until(are_equal, f"all replicas of {topic}/{partition} equal", LIVENESS_SECONDS_MAX)
         return names
 
 
