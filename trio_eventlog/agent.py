@@ -122,6 +122,7 @@ CLAIMS_MAX = 1024
 """What peers have said of lives, not looked at yet; more is dropped, and said again when a link comes up."""
 FAREWELL_SECONDS_MAX = 2.0
 """How long a node that others refuse as removed waits for its own log to say so."""
+ID_DIGITS_IN_NAME = 6
 HAND_OVER_SECONDS_MAX = 2.0
 """How long a stopping leader waits for another to take over."""
 CANCELLED_STOP_SECONDS_MAX = 1.0
@@ -143,6 +144,8 @@ class Surroundings:
         protocol_versions: of peer links: the oldest and the newest that the node says it speaks. Simulated upgrades say others.
         feature_level: the highest that the node says it speaks. Simulated upgrades say others.
         descriptors_max: how many files and connections may be open. None: what the process is allowed.
+        host_name: what a node without a name is called after, with the beginning of its id, since other nodes may be on the same
+            host. "": only the id is its name.
     """
 
     network: Network = attrs.field(factory=RealNetwork)
@@ -154,6 +157,7 @@ class Surroundings:
     protocol_versions: tuple[int, int] = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
     feature_level: int = FEATURE_LEVEL
     descriptors_max: int | None = None
+    host_name: str = ""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -188,8 +192,8 @@ class Node:
     ) -> None:
         self.node_id = directory.node_id
         self.listening_on = port.address
-        self.address = _advertised(settings, port)
-        self.name = settings.node_name or format_id(self.node_id)
+        self.address = _advertised(settings, port, surroundings.host_name)
+        self.name = settings.node_name or default_name(surroundings.host_name, self.node_id)
         self._settings = settings
         self._surroundings = surroundings
         self._directory = directory
@@ -1004,7 +1008,7 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         async with open_port(settings.listen, surroundings.network, surroundings.datagrams if gossips else None) as port:
             gossip = None
             if port.datagrams is not None:
-                address = await _gossip_address(settings, port, surroundings.datagrams)
+                address = await _gossip_address(settings, port, surroundings)
                 gossip = _GossipParts(datagrams=port.datagrams, address=address, keys=keys)
             lives = await begin_life(directory, surroundings.rng.getrandbits(64))
             node = Node(settings, surroundings, directory, lives, port, gossip)
@@ -1028,11 +1032,16 @@ async def run_node(settings: NodeSettings, *, task_status: trio.TaskStatus[Node]
         await trio.sleep_forever()
 
 
-def _advertised(settings: NodeSettings, port: Port) -> str:
-    return settings.advertised(split_address(port.address)[1])
+def default_name(host_name: str, node_id: NodeId) -> str:
+    """What a node is called that nobody has named. Unique, as a name has to be: several nodes may be on one host."""
+    return f"{host_name}-{format_id(node_id)[:ID_DIGITS_IN_NAME]}" if host_name else format_id(node_id)
 
 
-async def _gossip_address(settings: NodeSettings, port: Port, datagrams: DatagramNetwork) -> Address:
+def _advertised(settings: NodeSettings, port: Port, host_name: str) -> str:
+    return settings.advertised(split_address(port.address)[1], host_name)
+
+
+async def _gossip_address(settings: NodeSettings, port: Port, surroundings: Surroundings) -> Address:
     """Where others send packets to: what the advertised address stands for, since gossip carries IP addresses. A name may take its
     time until it is known; until the next start it is then what the node's name stands for, or the address listened on.
 
@@ -1040,8 +1049,10 @@ async def _gossip_address(settings: NodeSettings, port: Port, datagrams: Datagra
         SettingsError: none of these is of use to others.
     """
     (host, number) = split_address(port.address)
-    advertised = _advertised(settings, port)
-    substitute = port.address if not is_wildcard(host) else join_address(settings.node_name, number) if settings.node_name else ""
+    datagrams = surroundings.datagrams
+    advertised = _advertised(settings, port, surroundings.host_name)
+    own_name = settings.node_name or surroundings.host_name
+    substitute = port.address if not is_wildcard(host) else join_address(own_name, number) if own_name else ""
     for candidate in (advertised, substitute):
         try:
             with trio.fail_after(settings.dns_timeout_seconds):

@@ -8,7 +8,7 @@ import sys
 import attrs
 import trio
 
-from trio_eventlog.agent import Node, open_node
+from trio_eventlog.agent import Node, Surroundings, open_node
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.ids import format_id
 from trio_eventlog.logs import set_up_logging
@@ -69,7 +69,7 @@ async def _run(settings: NodeSettings) -> None:
                     if running is None:
                         starting.cancel()
 
-                async with open_node(settings) as node:
+                async with open_node(settings, Surroundings(host_name=host_name())) as node:
                     running = node
                     sys.stdout.write(f"listening on {node.listening_on} node={node.name} id={format_id(node.node_id)}\n")
                     sys.stdout.flush()
@@ -103,6 +103,6 @@ def _exit_at_once(number: int) -> None:
     os._exit(128 + number)
 
 
-def with_host_name(settings: NodeSettings) -> NodeSettings:
-    """The same settings; the host's name stands in for a node name nobody gave."""
-    return settings if settings.node_name else attrs.evolve(settings, node_name=os.uname().nodename.split(".")[0] or "node")
+def host_name() -> str:
+    """What a node that nobody has named is called after."""
+    return os.uname().nodename.split(".")[0] or "node"

@@ -40,7 +40,8 @@ class Record:
         value: the message.
         key: chooses the partition when not empty (FNV-1a, 32 bits, modulo the number of partitions).
         headers: named values, in order.
-        timestamp_ns: nanoseconds since 1970 UTC; 0 means "stamp it when it is produced".
+        timestamp_ns: nanoseconds since 1970 UTC; 0 means "stamp it when it is produced". Up to 2262 when produced; a consumed
+            record has what its producer has put in, which may be before 1970, or in no calendar.
         offset: set when consumed, ignored when produced.
     """
 

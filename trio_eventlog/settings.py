@@ -66,9 +66,9 @@ class NodeSettings:
     node_name: str = setting(
         NAME,
         "",
-        "Name that people and gossip see. Unique in the cluster.",
+        "Name that people and gossip see. Unique in the cluster: without one, several nodes of one host differ by the id.",
         group="Node and cluster",
-        default_text="the host's name",
+        default_text="the host's name and the beginning of the node's id",
     )
     listen: str = setting(
         ADDRESS,
@@ -616,13 +616,13 @@ class NodeSettings:
     def has_tls(self) -> bool:
         return bool(self.tls_cert)
 
-    def advertised(self, port: int) -> str:
-        """The address others are told, `port` being the one that was bound."""
+    def advertised(self, port: int, host_name: str = "") -> str:
+        """The address others are told, `port` being the one that was bound; `host_name` is used when nothing else says where."""
         if self.advertise:
             return self.advertise
         host, _ = parse_address(self.listen)
-        if is_wildcard(host) and self.node_name:
-            host = self.node_name
+        if is_wildcard(host):
+            host = self.node_name or host_name or host
         return format_address(host, port)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_eventlog.cli import main, make_parser
@@ -25,10 +25,14 @@ from trio_eventlog.cli.consume import _WRITERS, start
 from trio_eventlog.cli.output import duration_text, print_table, size_text
 from trio_eventlog.cli.produce import LineSplitter
 from trio_eventlog.client import BEGINNING, END
+from trio_eventlog.codec.batch import decode_records
+from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import SettingsError, Unavailable
 from trio_eventlog.logs import set_up_logging
-from trio_eventlog.records import Header, Record
+from trio_eventlog.records import Batch, Header, Record
+from trio_eventlog.service.convert import check_batch
 from trio_eventlog.testing.network import SimNetwork
+from trio_eventlog.v1 import records_pb2
 
 
 @pytest.mark.parametrize(
@@ -305,3 +309,47 @@ def test_logs() -> None:
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.captureWarnings(False)
+
+
+@given(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-(2**31), 2**31 - 1),
+    st.binary(max_size=8),
+    st.binary(max_size=8),
+    st.text(max_size=8).filter(lambda text: text.isprintable()),
+)
+@example(253_402_300_800, 0, b"", b"", "")
+@example(-62_135_596_801, 999_999_999, b"", b"", "")
+def test_whatever_a_foreign_producer_puts_into_a_batch_can_be_shown(
+    seconds: int, nanos: int, key: bytes, value: bytes, header: str
+) -> None:
+    """The node takes a batch whose records have times that no calendar has, since it looks at the batch only. They are consumed,
+    and written in each format."""
+    message = records_pb2.RecordBatch()
+    item = message.records.add(key=key, value=value)
+    item.timestamp.seconds, item.timestamp.nanos = seconds, nanos
+    item.headers.add(key=header, value=value)
+    payload = message.SerializeToString()
+    batch = Batch(record_count=1, payload=payload, crc32c=crc32c(payload))
+    check_batch(batch, 1 << 20)
+    (record,) = decode_records(batch, 1 << 20)
+    assert record.timestamp_ns == seconds * 10**9 + nanos
+    shown = json.loads(_WRITERS["json"]([record], 0))
+    assert shown["timestamp"] or shown.get("timestamp_ns", 0) == record.timestamp_ns
+    text = _WRITERS["text"]([record], 0).split(b"\t")[1]
+    assert text == shown["timestamp"].encode() or (text.startswith(b"@") and "timestamp_ns" in shown)
+    assert _WRITERS["value"]([record], 0) == value + b"\n"
+
+
+def test_times_at_the_ends_of_the_calendar() -> None:
+    """The years are written with four digits; beyond them, seconds since 1970."""
+
+    def shown(timestamp_ns: int) -> str:
+        return _WRITERS["text"]([Record(value=b"", timestamp_ns=timestamp_ns)], 0).split(b"\t")[1].decode()
+
+    assert shown(1) == "1970-01-01T00:00:00.000000001Z"
+    assert shown(-62_135_596_800 * 10**9) == "0001-01-01T00:00:00.000000000Z"
+    assert shown(-62_135_596_800 * 10**9 - 1) == "@-62135596800.000000001"
+    assert shown(253_402_300_799 * 10**9) == "9999-12-31T23:59:59.000000000Z"
+    assert shown(253_402_300_800 * 10**9) == "@253402300800.000000000"
+    assert shown(0) == ""

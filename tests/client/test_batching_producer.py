@@ -10,6 +10,8 @@ from trio_eventlog.errors import BatchTooLarge, InvalidArgument, Unavailable
 from trio_eventlog.records import Compression, Header, Record
 from trio_eventlog.v1 import records_pb2
 
+BAD_HEADER = Record(value=b"", headers=(Header(key="\ud800", value=b""),))
+
 
 async def test_linger_gathers(autojump_clock: trio.testing.MockClock) -> None:
     """Records sent within the linger time leave together; each handle tells its own offset."""
@@ -190,3 +192,16 @@ async def test_leader_killed_under_load(autojump_clock: trio.testing.MockClock) 
                 if number == 400:
                     cluster.lead("t", 0, "n3")
     assert cluster.topics["t"][0].values() == [b"%d" % number for number in range(500)]
+
+
+@pytest.mark.parametrize("record", [Record(value=b"", timestamp_ns=-1), Record(value=b"", timestamp_ns=1 << 80), BAD_HEADER])
+async def test_a_record_that_cannot_be_encoded(autojump_clock: trio.testing.MockClock, record: Record) -> None:
+    """Its batch fails with words, whoever sends it: the task that lets batches linger goes on, and so does the client."""
+    async with open_fake() as (_, client):
+        with pytest.raises(InvalidArgument):
+            await client.produce("t", record)
+        async with client.producer("t", linger=0.1) as producer:
+            delivery = await producer.send(record)
+            with pytest.raises(InvalidArgument):
+                await delivery.wait()
+            assert (await (await producer.send(b"next")).wait()).base_offset == 0

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 import trio
 import trio.testing
+from fake_cluster import FakeCluster, open_fake
 
-from tests.client.fake_cluster import FakeCluster, open_fake
 from trio_eventlog.client import BEGINNING, Client, ClientSettings
 from trio_eventlog.client.consumer import RecordReceiver
 from trio_eventlog.client.routing import KnownTopic, Placement, Routing, ServerInfo

@@ -66,7 +66,7 @@ async def test_keys_find_their_partitions_and_consumers_see_all(make_cluster: Ca
         async with open_client(f"eventlog://{cluster.addresses[number % 3]}", settings=SETTINGS) as client:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(produce, client, f"roll {number}", 10)
-                if number % 10 < 3:
+                if number % 25 < 2:
                     nursery.start_soon(consume, client)
                 task_status.started()
 

@@ -33,7 +33,8 @@ def add_parser(commands: Commands) -> None:
         "--format",
         choices=("value", "json", "text"),
         default="value",
-        help="value: a line each (default); json: an object a line; text: partition, offset, time, key and value",
+        help="value: a line each (default); json: an object a line; text: partition, offset, time, key and value. A time that"
+        " no calendar has, as foreign producers may send it, is timestamp_ns in json and @SECONDS in text",
     )
     add_client_flags(parser, json=False)
     parser.set_defaults(run=lambda arguments: run_with_client(arguments, consume))
@@ -50,11 +51,11 @@ def start(text: str) -> Start:
         return int(word)
     try:
         when = datetime.datetime.fromisoformat(word)
-    except ValueError:
+        return when if when.tzinfo is not None else when.astimezone()
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not beginning, end, an offset or a time such as 2026-11-02T12:00:00Z"
         ) from None
-    return when if when.tzinfo is not None else when.astimezone()
 
 
 async def consume(client: Client, arguments: argparse.Namespace) -> int:
@@ -109,7 +110,8 @@ def _values(records: Sequence[Record], _partition: int) -> bytes:
 
 def _text(records: Sequence[Record], partition: int) -> bytes:
     return b"".join(
-        b"%d:%d\t%s\t%s\t%s\n" % (partition, record.offset, _time(record).encode(), record.key, record.value) for record in records
+        b"%d:%d\t%s\t%s\t%s\n" % (partition, record.offset, _time_or_seconds(record).encode(), record.key, record.value)
+        for record in records
     )
 
 
@@ -119,7 +121,10 @@ def _json(records: Sequence[Record], partition: int) -> bytes:
 
 def _lines(records: Sequence[Record], partition: int) -> Iterable[str]:
     for record in records:
-        fields: dict[str, object] = {"partition": partition, "offset": record.offset, "timestamp": _time(record)}
+        time = _time(record)
+        fields: dict[str, object] = {"partition": partition, "offset": record.offset, "timestamp": time or ""}
+        if time is None:
+            fields["timestamp_ns"] = record.timestamp_ns
         if record.key:
             fields.update(_readable("key", record.key))
         fields.update(_readable("value", record.value))
@@ -136,12 +141,32 @@ def _readable(name: str, data: bytes) -> dict[str, str]:
         return {f"{name}_base64": base64.b64encode(data).decode()}
 
 
-def _time(record: Record) -> str:
+def _time(record: Record) -> str | None:
+    """ "" when the record has none; None when it is outside of the years 1 to 9999.
+
+    The log looks at the timestamps of batches only: what a producer of another make puts into a record may be anything.
+    """
     if not record.timestamp_ns:
         return ""
-    seconds, nanos = divmod(record.timestamp_ns, 1_000_000_000)
-    when = datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
+    seconds, nanos = divmod(record.timestamp_ns, NANOSECONDS)
+    try:
+        when = _EPOCH + datetime.timedelta(seconds=seconds)
+    except OverflowError:
+        return None
+    return f"{when.replace(tzinfo=None).isoformat()}.{nanos:09d}Z"
+
+
+def _time_or_seconds(record: Record) -> str:
+    """What no calendar has is given as seconds since 1970, marked by an @ as `date` does."""
+    text = _time(record)
+    if text is not None:
+        return text
+    sign, nanoseconds = ("-" if record.timestamp_ns < 0 else ""), abs(record.timestamp_ns)
+    return f"@{sign}{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"
+
+
+NANOSECONDS = 1_000_000_000
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 _WRITERS = {"value": _values, "json": _json, "text": _text}

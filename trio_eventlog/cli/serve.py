@@ -24,7 +24,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     # Late, as it brings in the whole node, which client commands do not need.
-    from trio_eventlog.daemon import run_daemon, with_host_name
+    from trio_eventlog.daemon import run_daemon
 
     path = arguments.config or os.environ.get("TRIO_EVENTLOG_CONFIG") or ""
     settings = load_settings(
@@ -34,5 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
         file=read_settings_file(path) if path else None,
         file_name=path,
     )
-    run_daemon(with_host_name(settings))
+    run_daemon(settings)
     return 0

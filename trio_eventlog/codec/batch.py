@@ -29,29 +29,41 @@ from google.protobuf.message import DecodeError
 
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
-from trio_eventlog.errors import CodecError
+from trio_eventlog.errors import CodecError, InvalidArgument
 from trio_eventlog.raft.messages import EntryKind
 from trio_eventlog.records import Batch, Compression, Header, Record
 from trio_eventlog.v1 import records_pb2
 
 HEAD = struct.Struct("<BBHIQQII")
 NANOSECONDS = 1_000_000_000
+TIMESTAMP_NS_END = 1 << 63
 _COMPRESSIONS = {int(compression): compression for compression in Compression}
 
 
 def encode_records(records: Sequence[Record], compression: Compression = Compression.NONE, now_ns: int = 0) -> Batch:
-    """A batch of `records`; those without a timestamp get `now_ns`. Offsets are left out (they are relative anyway)."""
+    """A batch of `records`; those without a timestamp get `now_ns`. Offsets are left out (they are relative anyway).
+
+    Raises:
+        InvalidArgument: a timestamp that the log has no place for, or a header's key that is no text.
+    """
     message = records_pb2.RecordBatch()
     first = last = 0
-    for record in records:
-        timestamp_ns = record.timestamp_ns or now_ns
-        item = message.records.add(value=record.value, key=record.key)
-        for header in record.headers:
-            item.headers.add(key=header.key, value=header.value)
-        if timestamp_ns:
-            item.timestamp.seconds, item.timestamp.nanos = divmod(timestamp_ns, NANOSECONDS)
-            first = timestamp_ns if not first else min(first, timestamp_ns)
-            last = max(last, timestamp_ns)
+    try:
+        for record in records:
+            timestamp_ns = record.timestamp_ns or now_ns
+            item = message.records.add(value=record.value, key=record.key)
+            for header in record.headers:
+                item.headers.add(key=header.key, value=header.value)
+            if timestamp_ns:
+                item.timestamp.seconds, item.timestamp.nanos = divmod(timestamp_ns, NANOSECONDS)
+                first = timestamp_ns if not first else min(first, timestamp_ns)
+                last = max(last, timestamp_ns)
+    except ValueError as error:
+        raise InvalidArgument(f"a record cannot be encoded: {error}") from error
+    if first < 0 or last >= TIMESTAMP_NS_END:
+        raise InvalidArgument(
+            f"a record's timestamp is {first if first < 0 else last} ns: between 1970 and 2262 is what can be stored"
+        )
     payload = pack(message.SerializeToString(), compression)
     return Batch(
         record_count=len(records),

@@ -5,14 +5,13 @@ from collections.abc import Iterable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trio_eventlog.bounds import SEQUENCE_END_MAX
-from trio_eventlog.codec.batch import NANOSECONDS, decode_message
+from trio_eventlog.codec.batch import NANOSECONDS, TIMESTAMP_NS_END, decode_message
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import BatchTooLarge, CodecError, CorruptBatch, InvalidArgument
 from trio_eventlog.records import Acks, Batch, Compression
 from trio_eventlog.rpc import Encoded
 from trio_eventlog.v1 import event_log_pb2, records_pb2
 
-TIMESTAMP_NS_END = 1 << 63
 _COMPRESSIONS = {int(compression): compression for compression in Compression}
 _ACKS = {int(acks): acks for acks in Acks}
 
