@@ -574,8 +574,8 @@ MUTATIONS = (
     Mutation(
         "callers that wait for a call slot are not woken when the channel ends",
         "trio_eventlog/rpc/client.py",
-        "        self._unusable.set()\n        self._slots.unpark_all()\n",
-        "        self._unusable.set()\n",
+        "        self._ready.set()\n        self._slots.unpark_all()\n",
+        "        self._ready.set()\n",
     ),
     Mutation(
         "a sender that waits for window is not woken by a server that has refused its call",
@@ -670,6 +670,48 @@ MUTATIONS = (
         "trio_eventlog/node/replicas.py",
         "                await self._opening.acquire_on_behalf_of(group)\n        group.closed.set()\n",
         "                await trio.sleep_forever()\n        group.closed.set()\n",
+    ),
+    Mutation(
+        "streams take every call that a connection may have",
+        "trio_eventlog/client/channels.py",
+        "        streams_max = channel.calls_max - max(1, channel.calls_max // 4)\n",
+        "        streams_max = channel.calls_max\n",
+    ),
+    Mutation(
+        "what no server has looked at may be in the log",
+        "trio_eventlog/client/lane.py",
+        "            is_unsent = isinstance(error, CallUnsent | Overloaded) and self._done_batches == done_before\n",
+        "            is_unsent = False\n",
+    ),
+    Mutation(
+        "a timeout of more than a day has nine digits",
+        "trio_eventlog/rpc/headers.py",
+        "    if seconds < 99_999:\n",
+        "    if seconds < 999_999:\n",
+    ),
+    Mutation(
+        "outcome unknown is sent as a status that foreign clients retry",
+        "trio_eventlog/rpc/status.py",
+        "    errors.OutcomeUnknown: _Row(StatusCode.UNKNOWN),",
+        "    errors.OutcomeUnknown: _Row(StatusCode.UNAVAILABLE),",
+    ),
+    Mutation(
+        "headers are not counted when a batch is filled",
+        "trio_eventlog/client/producer.py",
+        "        size_bytes += len(header.key.encode()) + len(header.value) + HEADER_OVERHEAD_BYTES\n",
+        "        size_bytes += 0\n",
+    ),
+    Mutation(
+        "a lane that had no work begins its sequence anew",
+        "trio_eventlog/client/client.py",
+        "        lane = self._lanes.get((topic, partition))\n",
+        "        lane = self._lanes.get((topic, partition))\n        lane = None if lane is not None and lane.is_idle else lane\n",
+    ),
+    Mutation(
+        "connections between nodes outlive the link to the node",
+        "trio_eventlog/agent.py",
+        "                self._forwarder.on_link_lost(node_id)\n",
+        "",
     ),
 )
 

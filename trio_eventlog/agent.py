@@ -33,7 +33,7 @@ from trio_eventlog.codec.peer_frame import (
 )
 from trio_eventlog.codec.peer_secret import PeerSecrets
 from trio_eventlog.codec.raft_message import decode_message, encode_message
-from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, SettingsError, ShuttingDown
+from trio_eventlog.errors import CodecError, DataDirectoryError, EventLogError, NodeRemoved, NotLeader, SettingsError, ShuttingDown
 from trio_eventlog.gossip.events import Event as GossipEvent
 from trio_eventlog.gossip.events import KeysChanged
 from trio_eventlog.gossip.messages import Address
@@ -223,6 +223,7 @@ class Node:
         self._core_scope = trio.CancelScope()
         self._edge_scope = trio.CancelScope()
         self._stop_scope = trio.CancelScope()
+        self._hand_overs: dict[GroupId, trio.CancelScope] = {}
         self._is_over = False
         self._dropped_lines = LineBudget(logger, "messages that cannot be read")
         limit = surroundings.descriptors_max
@@ -741,12 +742,33 @@ class Node:
             logger.debug("%s is closed: %s", replica.name, error)
 
     async def _hand_over(self, replica: Replica) -> None:
-        try:
-            leader_id = await replica.transfer_leadership(None, HAND_OVER_SECONDS_MAX)
-        except EventLogError as error:
-            logger.warning("%s could not be handed over: %s", replica.name, error)
-        else:
-            logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
+        """To the voter that is closest behind; should that one go away meanwhile, to another one."""
+        deadline = trio.current_time() + HAND_OVER_SECONDS_MAX
+        while self._reaches_another_voter(replica):
+            with trio.CancelScope() as self._hand_overs[replica.group_id]:
+                try:
+                    leader_id = await replica.transfer_leadership(None, max(0.0, deadline - trio.current_time()))
+                except NotLeader:
+                    return
+                except EventLogError as error:
+                    if self._reaches_another_voter(replica):
+                        logger.warning("%s could not be handed over: %s", replica.name, error)
+                        return
+                else:
+                    logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
+                    return
+        # Nodes that are stopped together hand over to each other, until nobody is left. That is as it should be.
+        logger.info("%s is not handed over: no other voter of it can be reached", replica.name)
+
+    def _reaches_another_voter(self, replica: Replica) -> bool:
+        return any(self._transport.is_connected(node_id) for node_id in replica.voters() if node_id != self.node_id)
+
+    def _look_at_hand_overs(self, lost: NodeId) -> None:
+        """A node has gone away: who hands over to it would wait in vain."""
+        for group_id, scope in self._hand_overs.items():
+            replica = self._replicas.find(group_id)
+            if replica is not None and replica.status().lead_transferee in (lost, NOBODY):
+                scope.cancel()
 
     def _judge_certificate(self) -> None:
         """Say what other nodes will have against ours, if there are to be any."""
@@ -934,6 +956,7 @@ class Node:
             case PeerReset(node_id=node_id):
                 self._forwarder.on_link_lost(node_id)
                 self._liveness.lost(node_id)
+                self._look_at_hand_overs(node_id)
                 self._replicas.report_unreachable(node_id)
                 self._replicas.peer_reset(node_id)
             case PeerRefused(code=RefusedCode.REMOVED, is_ours=False, by=node_id) if node_id != NOBODY:

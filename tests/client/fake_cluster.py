@@ -22,7 +22,7 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
-from trio_eventlog.rpc import Context, Requests, Send, Server, Service
+from trio_eventlog.rpc import Context, Requests, RpcSettings, Send, Server, Service
 from trio_eventlog.rpc.status import error_details, public_message
 from trio_eventlog.testing.network import SimNetwork
 from trio_eventlog.v1 import admin_pb2, event_log_pb2, records_pb2
@@ -361,6 +361,7 @@ class FakeCluster:
         self.gives_hints = True
         self.forwards = False
         self.tls: ssl.SSLContext | None = None
+        self.rpc = RpcSettings()
         self.lose_next_admin_answer = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
 
@@ -395,7 +396,7 @@ class FakeCluster:
     async def run_node(self, name: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         node = self.nodes[name]
         bound = await self.network.host(name).listen(node.address)
-        server = Server(node.services())
+        server = Server(node.services(), self.rpc)
         with trio.CancelScope() as node.scope:
             async with bound.listener, trio.open_nursery() as nursery:
                 task_status.started()

@@ -1,5 +1,6 @@
 """Nodes that fall silent, as when a machine loses its power: no connection is reset, nobody is told."""
 
+import attrs
 import pytest
 import trio
 
@@ -7,7 +8,8 @@ from tests.cluster.helpers import EVENT_LOG, QUICK, produce
 from trio_eventlog.client.client import Client
 from trio_eventlog.ids import format_id
 from trio_eventlog.settings import NodeSettings
-from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.cluster import DEFAULT_NETWORK, Cluster
+from trio_eventlog.testing.streams import Retransmission
 from trio_eventlog.v1 import event_log_pb2
 
 ELECTION_TIMEOUT_SECONDS = NodeSettings().election_timeout_ticks * NodeSettings().tick_seconds
@@ -91,3 +93,25 @@ async def test_a_stream_from_the_end_leaves_nothing_out_when_it_moves() -> None:
                 with trio.fail_after(3 * ELECTION_TIMEOUT_SECONDS):
                     (record,) = (await call.receive()).records
                 assert record.value == b"after"
+
+
+@pytest.mark.parametrize("cut_seconds", [2.0, 14.0])
+async def test_after_a_silent_cut_calls_go_on_although_the_old_connections_do_not(cut_seconds: float) -> None:
+    """TCP tries again what was lost only after about as long as the cut has lasted. Links and channels do not wait for that."""
+    network = attrs.evolve(DEFAULT_NETWORK, retransmission=Retransmission())
+    async with Cluster(3, seed=8, network=network) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders")
+        await cluster.wait_topic("orders")
+        leader = await cluster.wait_leader("orders")
+        follower = next(name for name in cluster.names if name != leader)
+        async with cluster.channel(follower) as channel:
+            await produce(channel, "orders", b"before")
+            cluster.network.cut(leader, follower)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(produce, channel, "orders", b"meanwhile")
+                await trio.sleep(cut_seconds)
+                cluster.heal()
+                healed_at = trio.current_time()
+            assert trio.current_time() - healed_at < 3.0
+            await produce(channel, "orders", b"after")
+            assert trio.current_time() - healed_at < 3.0

@@ -1,5 +1,6 @@
 """Stopping in order, and not stopping in order."""
 
+import pytest
 import trio
 
 from tests.cluster.helpers import EVENT_LOG, QUICK, values_on
@@ -162,3 +163,18 @@ async def test_a_stopping_node_that_is_handed_a_leadership_hands_it_on() -> None
             assert not cluster.is_startable(leader), "it is not over yet"
             assert not stopping.is_leader
             await cluster.wait_down(leader)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_nodes_that_are_stopped_together_stop_quickly_and_quietly(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Each leader hands over to a node that is stopping too. That is no news for anybody, and nobody waits for it."""
+    async with Cluster(3, seed=seed) as cluster, cluster.client(settings=QUICK) as client:
+        for number in range(6):
+            await client.create_topic(f"t{number}")
+            await client.produce(f"t{number}", b"x")
+        before = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for name in cluster.names:
+                nursery.start_soon(cluster.stop, name)
+        assert trio.current_time() - before < 1.5, "the clients' second included"
+    assert not [record for record in caplog.records if "could not be handed over" in record.getMessage()]

@@ -14,6 +14,7 @@ from trio_eventlog.net.network import Network
 from trio_eventlog.net.peeked_stream import PeekedStream
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.streams import Retransmission
 from trio_eventlog.testing.weather import Weather
 
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]
@@ -307,6 +308,53 @@ async def test_a_heal_is_one_of_both_directions(autojump_clock: trio.testing.Moc
     with trio.move_on_after(10) as scope:
         await two.a.open_stream("b:1")
     assert scope.cancelled_caught is stays
+
+
+@pytest.mark.parametrize(("cut_seconds", "silent_seconds"), [(0.1, 0.1), (1.0, 0.4), (14.0, 11.4), (100.0, 2.2), (500.0, 64.6)])
+async def test_after_a_cut_bytes_come_when_they_are_sent_again(
+    cut_seconds: float, silent_seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """At intervals that double up to two minutes; what is written meanwhile comes behind, what was never lost is not late."""
+    network = SimNetwork(random.Random(1), SimNetworkSettings(retransmission=Retransmission()))
+    ours, theirs = await pair_over(network.host("a"), "b:1")
+    await ours.send_all(b"before ")
+    assert await theirs.receive_some() == b"before "
+    network.cut("a", "b")
+    await trio.sleep(1.0)  # nothing is on its way
+    network.heal()
+    await ours.send_all(b"between ")
+    assert await theirs.receive_some() == b"between "
+    network.cut("a", "b")
+    await ours.send_all(b"lost ")
+    await trio.sleep(cut_seconds)
+    network.heal()
+    healed_at = trio.current_time()
+    await ours.send_all(b"after")
+    received = await theirs.receive_some()
+    assert trio.current_time() - healed_at == pytest.approx(silent_seconds)
+    while len(received) < 10:
+        received += await theirs.receive_some()
+    assert received == b"lost after"
+
+
+async def test_after_a_cut_a_dial_succeeds_when_it_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+    """After 1, 3, 7, 15 seconds; a new dial at once."""
+    network = SimNetwork(random.Random(1), SimNetworkSettings(retransmission=Retransmission()))
+    await network.host("b").listen("b:1")
+    network.cut("a", "b")
+    done_at: list[float] = []
+
+    async def dial() -> None:
+        await network.host("a").open_stream("b:1")
+        done_at.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dial)
+        await trio.sleep(8.0)
+        network.heal()
+        await network.host("a").open_stream("b:1")
+        assert trio.current_time() == pytest.approx(8.0)
+    assert done_at == [pytest.approx(15.0)]
 
 
 async def test_a_dial_behind_a_cut_hangs_until_healed(autojump_clock: trio.testing.MockClock) -> None:

@@ -168,3 +168,28 @@ def test_timeouts_are_rounded_up_and_little(seconds):
 def test_no_timeout_and_one_that_has_passed():
     assert parse_request(request_headers("/a.B/C"), 0, 1).timeout_seconds == math.inf
     assert encode_timeout(-1) == encode_timeout(0) == b"1n"
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.floats(1e-9, 30 * 366 * 86_400.0) | st.integers(1, 30 * 366 * 86_400 * 1000).map(lambda milliseconds: milliseconds / 1000)
+)
+def test_a_timeout_arrives_as_at_least_what_it_was(seconds):
+    """From a nanosecond to thirty years: never shorter, which would end calls before their time, and not much longer."""
+    head = parse_request(request_headers("/s/m", grpc_timeout=encode_timeout(seconds).decode()), 0, 1)
+    assert head.refusal is None
+    assert seconds <= head.timeout_seconds <= max(seconds * 1.001, seconds + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "seconds", [math.nextafter(edge, way) for edge in (1.0, 99_999.0, 99_999_999.0, 6e9) for way in (0, math.inf)]
+)
+def test_a_timeout_where_its_unit_changes(seconds):
+    head = parse_request(request_headers("/s/m", grpc_timeout=encode_timeout(seconds).decode()), 0, 1)
+    assert head.refusal is None
+    assert head.timeout_seconds >= seconds
+
+
+def test_the_longest_timeout():
+    """Beyond what eight digits can say, it is the longest that they can."""
+    assert encode_timeout(1e300) == b"99999999H"

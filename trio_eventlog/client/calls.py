@@ -15,6 +15,7 @@ from trio_eventlog.client.wire import DESCRIBE_TOPIC, GET_SERVERS, described_top
 from trio_eventlog.errors import (
     EventLogError,
     NotLeader,
+    OutcomeUnknown,
     Overloaded,
     QuotaExceeded,
     ResourceShortage,
@@ -23,7 +24,7 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
-from trio_eventlog.rpc import Method
+from trio_eventlog.rpc import CallUnsent, Method
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Caller:
         addresses: Callable[[float], list[str]],
         *,
         check: Callable[[Any], None] = lambda response: None,
-        on_uncertain: Callable[[], None] = lambda: None,
+        on_uncertain: Callable[[], None] | None = None,
         grace: "TopicGrace | None" = None,
     ) -> Any:
         """A unary call that may be repeated.
@@ -64,12 +65,15 @@ class Caller:
         Args:
             addresses: time -> where to try, the best first.
             check: given the answer; raises Unavailable when another node has to be asked.
-            on_uncertain: told when an attempt may have had its effect without an answer.
+            on_uncertain: of a call that changes something: told when an attempt may have had its effect without an answer.
             grace: for calls about a topic that may be new to the node.
 
         Raises:
             EventLogError: what the node said, or the last error once time or attempts have run out.
+            OutcomeUnknown: of a call that changes something, when some attempt may have had its effect.
         """
+        self.pool.check_open()
+        is_uncertain = False
         backoff = self.backoff()
         last: EventLogError | None = None
         hints = 0
@@ -92,8 +96,10 @@ class Caller:
                     if not error.retryable and not (grace is not None and grace.forgives(error)):
                         raise
                     last = error
-                    if not isinstance(error, Overloaded | QuotaExceeded | ResourceShortage | TopicNotFound):
-                        on_uncertain()
+                    if not isinstance(error, Overloaded | QuotaExceeded | ResourceShortage | TopicNotFound | CallUnsent):
+                        is_uncertain = True
+                        if on_uncertain is not None:
+                            on_uncertain()
                     if isinstance(error, Unavailable | ShuttingDown):
                         self.routing.avoid(address, trio.current_time())
                 else:
@@ -102,7 +108,10 @@ class Caller:
                 hints = 0
                 if attempt + 1 < self.settings.attempts_max:
                     await self.before_retry(backoff, last)
-        raise last or Unavailable(f"no answer within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)")
+        last = last or Unavailable(f"no answer within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)")
+        if is_uncertain and on_uncertain is not None:
+            raise OutcomeUnknown(f"an attempt whose answer was lost may have had its effect; the last error: {last}") from last
+        raise last
 
     async def call_once(self, address: str, method: Method, request: Any, timeout_seconds: float = float("inf")) -> Any:
         """One attempt at one node. Raises Unavailable when there is no answer in time."""
@@ -114,7 +123,8 @@ class Caller:
             except Unavailable as error:
                 if address in str(error):
                     raise
-                raise Unavailable(f"{address}: {error}") from error
+                named = CallUnsent if isinstance(error, CallUnsent) else Unavailable
+                raise named(f"{address}: {error}") from error
         raise Unavailable(f"{address} did not answer within {timeout_seconds:g} s")
 
     async def before_retry(self, backoff: Backoff, error: EventLogError, not_after: float = float("inf")) -> None:

@@ -1,4 +1,4 @@
-"""Connections to nodes, one each, opened when needed and shared."""
+"""Connections to nodes, opened when needed and shared: one each, unless streams need more."""
 
 import logging
 import ssl
@@ -11,7 +11,7 @@ import trio
 
 from trio_eventlog.errors import EventLogError, Overloaded, Unavailable
 from trio_eventlog.net.network import Network
-from trio_eventlog.rpc import Encoded, Method, RpcSettings, open_channel
+from trio_eventlog.rpc import CallUnsent, Encoded, Method, RpcSettings, open_channel
 from trio_eventlog.setting_fields import parse_address
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,14 @@ class ClientChannel(Protocol):
 
     @property
     def is_usable(self) -> bool: ...
+
+    @property
+    def calls_open(self) -> int: ...
+
+    @property
+    def calls_max(self) -> int: ...
+
+    async def wait_ready(self) -> None: ...
 
     async def unary(self, method: Method, request: Any | Encoded) -> Any: ...
 
@@ -66,33 +74,73 @@ def connect_over(network: Network, tls: ssl.SSLContext | None, settings: RpcSett
 
 
 @attrs.define(eq=False)
-class _Entry:
+class _Connection:
+    """One of the connections to a node. `streams`: calls without an end of their own that it has, or that wait for it to open."""
+
     channel: ClientChannel | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     lock: trio.Lock = attrs.field(factory=trio.Lock)
+    streams: int = 0
+
+    @property
+    def usable(self) -> ClientChannel | None:
+        return self.channel if self.channel is not None and self.channel.is_usable else None
+
+
+@attrs.define(eq=False)
+class _Entry:
+    connections: list[_Connection] = attrs.field(factory=list)
     users: int = 0
 
 
 class ChannelPool:
-    """Args:
-    nursery: holds the connections; cancelling it closes them.
-    channels_max: how many nodes at once; the least recently used idle one makes room.
+    """Connections to nodes. A node bounds the calls of each connection; when streams have used them up, another one is opened.
+
+    Args:
+        nursery: holds the connections; cancelling it closes them.
+        channels_max: how many nodes at once; the least recently used idle one makes room.
+        connections_max: to one node.
     """
 
-    def __init__(self, nursery: trio.Nursery, connect: Connect, *, channels_max: int, connect_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        connect: Connect,
+        *,
+        channels_max: int,
+        connections_max: int,
+        connect_timeout_seconds: float,
+    ) -> None:
         self._nursery = nursery
         self._connect = connect
         self._channels_max = channels_max
+        self._connections_max = connections_max
         self._connect_timeout_seconds = connect_timeout_seconds
         self._entries: dict[str, _Entry] = {}  # The least recently used first.
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Open nothing any more: the client's block has ended."""
+        self.is_closed = True
+
+    def check_open(self) -> None:
+        """Raises Unavailable after `close`."""
+        if self.is_closed:
+            raise Unavailable("the client is closed: its block has ended")
 
     @asynccontextmanager
-    async def use(self, address: str) -> AsyncIterator[ClientChannel]:
+    async def use(self, address: str, *, is_stream: bool = False) -> AsyncIterator[ClientChannel]:
         """A usable channel to `address`, which is kept open at least for the block.
+
+        Args:
+            is_stream: for one call without an end of its own. Such calls never have all that a connection may have, so that
+                others find room.
 
         Raises:
             Unavailable: there is no connection to be had, and why.
+            Overloaded: as many connections as there may be are full of streams.
         """
+        self.check_open()
         entry = self._entries.pop(address, None)
         if entry is None:
             self._make_room()
@@ -100,34 +148,96 @@ class ChannelPool:
         self._entries[address] = entry
         entry.users += 1
         try:
-            channel = entry.channel
-            if channel is None or not channel.is_usable:
-                async with entry.lock:
-                    channel = entry.channel
-                    if channel is None or not channel.is_usable:
-                        channel = entry.channel = await self._open(address, entry)
-            yield channel
+            if not is_stream:
+                yield await self._opened(address, self._for_call(entry))
+                return
+            connection, channel = await self._for_stream(address, entry)
+            try:
+                yield channel
+            finally:
+                connection.streams -= 1
         finally:
             entry.users -= 1
+
+    def _for_call(self, entry: _Entry) -> _Connection:
+        """The first connection with room for a call; the first of all, where the call waits, when there is none."""
+        for connection in entry.connections:
+            channel = connection.usable
+            if channel is not None and channel.calls_open < channel.calls_max:
+                return connection
+        if not entry.connections:
+            entry.connections.append(_Connection())
+        return entry.connections[0]
+
+    async def _for_stream(self, address: str, entry: _Entry) -> tuple[_Connection, ClientChannel]:
+        """A connection with room for a stream, which is counted there already."""
+        while True:
+            connection = self._with_room_for_stream(address, entry)
+            # Before it is open: those that come meanwhile go elsewhere.
+            connection.streams += 1
+            try:
+                channel = await self._opened(address, connection)
+            except BaseException:
+                connection.streams -= 1
+                raise
+            if connection.streams <= self._streams_max(channel, is_first=connection is entry.connections[0]):
+                return connection, channel
+            # More came while it was being opened than it turned out to have room for.
+            connection.streams -= 1
+
+    def _with_room_for_stream(self, address: str, entry: _Entry) -> _Connection:
+        first = entry.connections[0] if entry.connections else None
+        entry.connections = [one for one in entry.connections if one is first or one.streams or one.usable is not None]
+        for connection in entry.connections:
+            channel = connection.usable
+            if channel is None or connection.streams < self._streams_max(channel, is_first=connection is first):
+                return connection
+        if len(entry.connections) < self._connections_max:
+            entry.connections.append(_Connection())
+            return entry.connections[-1]
+        raise Overloaded(
+            f"{address} is read from and written to by {sum(one.streams for one in entry.connections)} streams of this client, on"
+            f" {self._connections_max} connections (connections_per_node_max), and allows no more: consume or produce to fewer"
+            " partitions, or raise that limit or streams_per_connection_max of the node",
+            retry_after_seconds=1.0,
+        )
+
+    def _streams_max(self, channel: ClientChannel, *, is_first: bool) -> int:
+        """How many streams a connection takes: a quarter of its calls, one at least, is left to calls that end."""
+        streams_max = channel.calls_max - max(1, channel.calls_max // 4)
+        # Where a node allows one call only, the first connection is for calls that end, if there may be others.
+        return streams_max if is_first and self._connections_max > 1 else max(1, streams_max)
 
     def _make_room(self) -> None:
         if len(self._entries) < self._channels_max:
             return
         for address, entry in self._entries.items():
             if not entry.users:
-                entry.scope.cancel()
+                for connection in entry.connections:
+                    connection.scope.cancel()
                 del self._entries[address]
                 return
         raise Overloaded(f"{self._channels_max} connections are in use (channels_max); finish some calls or raise the limit")
 
-    async def _open(self, address: str, entry: _Entry) -> ClientChannel:
-        entry.scope = trio.CancelScope()
+    async def _opened(self, address: str, connection: _Connection) -> ClientChannel:
+        channel = connection.usable
+        if channel is not None:
+            return channel
+        async with connection.lock:
+            channel = connection.usable
+            if channel is None:
+                self.check_open()
+                channel = connection.channel = await self._open(address, connection)
+            return channel
+
+    async def _open(self, address: str, connection: _Connection) -> ClientChannel:
+        connection.scope = trio.CancelScope()
         with trio.move_on_after(self._connect_timeout_seconds):
-            opened: ClientChannel | EventLogError = await self._nursery.start(self._hold, address, entry.scope)
+            opened: ClientChannel | EventLogError = await self._nursery.start(self._hold, address, connection.scope)
             if isinstance(opened, EventLogError):
                 raise opened
             return opened
-        raise Unavailable(f"{address} could not be connected to within {self._connect_timeout_seconds:g} s: is the node running?")
+        raise CallUnsent(f"{address} could not be connected to within {self._connect_timeout_seconds:g} s: is the node running?")
 
     async def _hold(
         self,
@@ -140,6 +250,7 @@ class ChannelPool:
         try:
             with scope:
                 async with self._connect(address) as channel:
+                    await channel.wait_ready()
                     is_open = True
                     task_status.started(channel)
                     await channel.wait_unusable()
@@ -159,6 +270,6 @@ def _unavailable(address: str, error: Exception) -> EventLogError:
     else:
         # Trio's SSLStream puts the handshake's own error behind a BrokenResourceError.
         reason = str(error.__cause__ or error) or "the connection broke"
-    unavailable = Unavailable(f"{address} cannot be connected to: {reason}")
+    unavailable = CallUnsent(f"{address} cannot be connected to: {reason}")
     unavailable.__cause__ = error
     return unavailable

@@ -70,6 +70,10 @@ from trio_eventlog.v1 import admin_pb2
 _COMPRESSIONS = {compression.name.lower(): compression for compression in Compression}
 
 
+LANES_KEPT_MIN = 64
+"""Partitions produced to, below which nobody looks for those of topics that are gone."""
+
+
 class Client:
     """Made by `open_client`. Any number of tasks may use it at once.
 
@@ -92,9 +96,10 @@ class Client:
         self._rng = rng
         self._now_ns = now_ns
         self._lanes: dict[tuple[str, int], Lane] = {}
+        self._lanes_max = LANES_KEPT_MIN
         self._sticky: dict[str, int] = {}
         self.settings = settings
-        self.producer_id = rng.randrange(1, 1 << 64)
+        self.producer_id = self._lane_id = rng.randrange(1, 1 << 64)
 
     # Producing
 
@@ -459,11 +464,15 @@ class Client:
             InvalidArgument: no such node.
             MembershipRefused: not now; the text says why.
         """
-        await self._caller.call(DRAIN_NODE, admin_pb2.DrainNodeRequest(id=node_id), self._routing.for_catalog)
+        await self._caller.call(
+            DRAIN_NODE, admin_pb2.DrainNodeRequest(id=node_id), self._routing.for_catalog, on_uncertain=lambda: None
+        )
 
     async def remove_node(self, node_id: str) -> None:
         """Take a node out of the cluster for ever, at once: for one that does not come back. Raises as `drain_node`."""
-        await self._caller.call(REMOVE_NODE, admin_pb2.RemoveNodeRequest(id=node_id), self._routing.for_catalog)
+        await self._caller.call(
+            REMOVE_NODE, admin_pb2.RemoveNodeRequest(id=node_id), self._routing.for_catalog, on_uncertain=lambda: None
+        )
 
     async def placements(self) -> list[Placement]:
         """Leader and replicas of every partition, asked for now."""
@@ -529,9 +538,24 @@ class Client:
                 lane.retire(TopicRecreated(f"topic {topic!r} was deleted and created again: send again what was not acknowledged"))
                 lane = None
         if lane is None:
-            lane = self._lanes[topic, partition] = Lane(topic, partition, group_id, self.producer_id, self._caller)
-            self._nursery.start_soon(lane.run, name=f"lane of {topic}/{partition}")
+            self._caller.pool.check_open()
+            self._forget_lanes()
+            lane = self._lanes[topic, partition] = Lane(topic, partition, group_id, self._lane_id, self._caller, self._start_lane)
         return lane
+
+    def _start_lane(self, lane: Lane) -> None:
+        self._nursery.start_soon(lane.run, name=f"lane of {lane.topic}/{lane.partition}")
+
+    def _forget_lanes(self) -> None:
+        """Of topics that are gone, now and then: when there are twice as many as were left the last time."""
+        if len(self._lanes) < self._lanes_max:
+            return
+        kept = {key: lane for key, lane in self._lanes.items() if not lane.is_idle or self._routing.topic(lane.topic) is not None}
+        if len(kept) < len(self._lanes):
+            # Should one of them come back, the log must not take its first batch for an old one of the lane that was forgotten.
+            self._lane_id = self._rng.randrange(1, 1 << 64)
+        self._lanes = kept
+        self._lanes_max = max(LANES_KEPT_MIN, 2 * len(kept))
 
     def _late(self, pending: PendingBatch | None, was_withdrawn: bool) -> Exception:
         within = f"within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)"
@@ -582,6 +606,7 @@ async def open_client(
             message_bytes_max=settings.max_message_bytes,
             keepalive_seconds=settings.keepalive_seconds,
             keepalive_timeout_seconds=settings.keepalive_timeout_seconds,
+            call_slot_seconds=settings.attempt_timeout_seconds / 2,
         )
         connect = connect_over(network or RealNetwork(), tls, rpc_settings)
     routing = Routing(await find_seeds(target, names or RealNames(), settings.request_timeout_seconds))
@@ -590,8 +615,12 @@ async def open_client(
             nursery,
             connect,
             channels_max=settings.channels_max,
+            connections_max=settings.connections_per_node_max,
             connect_timeout_seconds=settings.connect_timeout_seconds,
         )
         client = Client(nursery=nursery, caller=Caller(routing, pool, settings, rng), settings=settings, rng=rng, now_ns=now_ns)
         nursery.start_soon(client._keep_routing_fresh)
-        yield client
+        try:
+            yield client
+        finally:
+            pool.close()

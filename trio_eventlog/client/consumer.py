@@ -217,7 +217,7 @@ class PartitionReader:
             address = choose(self._topic, self._partition, attempt_at)[0]
             choose = caller.routing.for_read
             try:
-                async with caller.pool.use(address) as channel, channel.stream(CONSUME_STREAM) as call:
+                async with caller.pool.use(address, is_stream=True) as channel, channel.stream(CONSUME_STREAM) as call:
                     await self._follow(call)
                 # Silence: either there is nothing new, or the replica is cut off. The leader is the one to tell.
                 if address != leader:

@@ -13,11 +13,13 @@ from trio_eventlog.errors import (
     EventLogError,
     NotLeader,
     OutOfOrderSequence,
+    Overloaded,
     ShuttingDown,
     TopicRecreated,
     Unavailable,
 )
 from trio_eventlog.records import Acks, Batch
+from trio_eventlog.rpc import CallUnsent
 
 LEADER_UNKNOWN_SECONDS = 0.5
 """How long the answer "nobody leads" is believed."""
@@ -36,7 +38,9 @@ class Lane:
             nodes of an older release have not told it.
     """
 
-    def __init__(self, topic: str, partition: int, group_id: int, producer_id: int, caller: Caller) -> None:
+    def __init__(
+        self, topic: str, partition: int, group_id: int, producer_id: int, caller: Caller, start: Callable[["Lane"], None]
+    ) -> None:
         settings = caller.settings
         self.topic = topic
         self.partition = partition
@@ -45,6 +49,8 @@ class Lane:
         self._caller = caller
         self._core = ProducerCore(producer_id, settings.producer_in_flight_batches)
         self._heads = self._make_heads()
+        self._start = start
+        self._is_running = False
         self._life = trio.CancelScope()
         self._buffered_bytes = 0
         self._entrance = trio.StrictFIFOLock()
@@ -74,6 +80,11 @@ class Lane:
         self._core.refuse_all(error)
         self._room.set()
         self._life.cancel()
+
+    @property
+    def is_idle(self) -> bool:
+        """There is nothing to do, and no task that waits for something."""
+        return not self._is_running
 
     @property
     def activity(self) -> int:
@@ -128,6 +139,11 @@ class Lane:
             )
         if self._closed_by is not None:
             raise self._closed_by
+        if not self._is_running:
+            self._caller.pool.check_open()
+            self._is_running = True
+            self._life = trio.CancelScope()
+            self._start(self)
 
         def done(pending: PendingBatch) -> None:
             self._buffered_bytes -= pending.size_bytes
@@ -155,14 +171,21 @@ class Lane:
         return True
 
     async def run(self) -> None:
-        """Carry batches to the leader until cancelled; then fail what is left."""
+        """Carry batches to the leader until cancelled, and fail the rest then; or until there were none for lane_idle_seconds."""
         try:
             with self._life:
                 await self._run()
+                # Nothing to do for long. What the log knows of this producer is kept here: the next batch follows.
+                self._is_running = False
+                return
         finally:
-            self._closed_by = self._closed_by or Unavailable("the client was closed before the batch was acknowledged")
-            self._core.fail_all(self._closed_by)
-            self._room.set()
+            if self._is_running:
+                self._close()
+
+    def _close(self) -> None:
+        self._closed_by = self._closed_by or Unavailable("the client was closed before the batch was acknowledged")
+        self._core.fail_all(self._closed_by)
+        self._room.set()
 
     async def _run(self) -> None:
         backoff = self._caller.backoff()
@@ -171,7 +194,10 @@ class Lane:
         while True:
             while not self._core.has_work:
                 self._work = trio.Event()
-                await self._work.wait()
+                with trio.move_on_after(self._caller.settings.lane_idle_seconds) as idle:
+                    await self._work.wait()
+                if idle.cancelled_caught and not self._core.has_work:
+                    return
             if routing.leader(self.topic, self.partition) is None:
                 await self._caller.refresh_if_possible(newer_than=trio.current_time() - LEADER_UNKNOWN_SECONDS)
             address = routing.for_write(self.topic, self.partition, trio.current_time())[0]
@@ -180,12 +206,14 @@ class Lane:
             self._error = None
             self._is_leaving = False
             try:
-                async with self._caller.pool.use(address) as channel, channel.stream(PRODUCE_STREAM) as call:
+                async with self._caller.pool.use(address, is_stream=True) as channel, channel.stream(PRODUCE_STREAM) as call:
                     await self._carry(call, address)
             except EventLogError as failure:
                 self._error = failure
             error: EventLogError | None = self._error
-            self._core.on_stream_lost(error or Unavailable(f"the stream to {address} ended"))
+            # A stream that no server has looked at has put nothing into the log.
+            is_unsent = isinstance(error, CallUnsent | Overloaded) and self._done_batches == done_before
+            self._core.on_stream_lost(error or Unavailable(f"the stream to {address} ended"), is_unsent=is_unsent)
             if self._done_batches > done_before:
                 backoff.reset()
                 hints = 0

@@ -16,7 +16,20 @@ from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument, 
 from trio_eventlog.records import Acks, Batch, Compression, Header, Record
 
 RECORD_OVERHEAD_BYTES = 24
-"""What a record's tags, lengths and timestamp take in a batch, at most."""
+"""What a record's tags, lengths and timestamp take in a batch, at most, while its value and key are below LARGE_RECORD_BYTES."""
+LARGE_RECORD_OVERHEAD_BYTES = 29
+LARGE_RECORD_BYTES = 1 << 14
+HEADER_OVERHEAD_BYTES = 16
+"""The same of one of its headers."""
+
+
+def encoded_bytes_max(record: Record) -> int:
+    """What the record takes in a batch at most, before it is packed. Little more than it does take: batches are filled by it."""
+    size_bytes = len(record.value) + len(record.key)
+    size_bytes += RECORD_OVERHEAD_BYTES if size_bytes < LARGE_RECORD_BYTES else LARGE_RECORD_OVERHEAD_BYTES
+    for header in record.headers:
+        size_bytes += len(header.key.encode()) + len(header.value) + HEADER_OVERHEAD_BYTES
+    return size_bytes
 
 
 class OpenBatch:
@@ -276,9 +289,10 @@ class Producer:
         """Put the record into an open batch; the batches that are full now are sealed, and the caller waits for room."""
         if self._is_closed:
             raise Unavailable("the producer is closed: its block has ended")
-        size_bytes = len(record.value) + len(record.key) + RECORD_OVERHEAD_BYTES
-        for header in record.headers:
-            size_bytes += len(header.key) * 4 + len(header.value) + RECORD_OVERHEAD_BYTES
+        size_bytes = encoded_bytes_max(record)
+        if size_bytes > self._max_batch_bytes:
+            # That is what it takes at most. One that just fits becomes a batch of its own.
+            size_bytes = len(encode_records([record], now_ns=self._now_ns()).payload)
         if size_bytes > self._max_batch_bytes:
             raise BatchTooLarge(
                 f"the record has {size_bytes} bytes, the limit of a batch is {self._max_batch_bytes} (max_batch_bytes)",

@@ -211,10 +211,14 @@ class ProducerCore:
         while self._unresolved or self._queue:
             self._fail((self._unresolved or self._queue).popleft(), error)
 
-    def on_stream_lost(self, error: EventLogError) -> None:
-        """No more answers will come on the present stream. Also when it never came to be."""
+    def on_stream_lost(self, error: EventLogError, *, is_unsent: bool = False) -> None:
+        """No more answers will come on the present stream. Also when it never came to be.
+
+        Args:
+            is_unsent: no server has looked at what was sent on it.
+        """
         for pending in self._in_flight:
-            pending.may_be_in_log = True
+            pending.may_be_in_log = pending.may_be_in_log or not is_unsent
             pending.last_error = error
         for pending in self._pending():
             if pending.last_error is None:

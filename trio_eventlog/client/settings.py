@@ -133,6 +133,14 @@ class ClientSettings:
         minimum=1,
         maximum=10_000,
     )
+    connections_per_node_max: int = setting(
+        COUNT,
+        8,
+        "Connections to one node. Another is opened when streams have used up the calls that the node allows on those there are.",
+        group="Routing",
+        minimum=1,
+        maximum=1000,
+    )
     producer_linger_seconds: float = setting(
         DURATION,
         0.005,
@@ -177,6 +185,14 @@ class ClientSettings:
         DURATION,
         30.0,
         "An open produce stream of a partition without work is closed after this long.",
+        group="Producing",
+        minimum=0.01,
+        maximum=DAY_SECONDS,
+    )
+    lane_idle_seconds: float = setting(
+        DURATION,
+        60.0,
+        "A partition that nothing has been produced to for this long has no task any more, until something is.",
         group="Producing",
         minimum=0.01,
         maximum=DAY_SECONDS,

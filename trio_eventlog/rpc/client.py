@@ -164,6 +164,8 @@ class Channel:
         self._busy_since = math.inf
         self._became_busy = trio.Event()
         self._unusable = trio.Event()
+        self._ready = trio.Event()
+        self._is_ready = False
         self._started_at = trio.current_time()
 
     @property
@@ -175,6 +177,16 @@ class Channel:
     def calls_open(self) -> int:
         """How many calls are open."""
         return len(self._calls)
+
+    @property
+    def calls_max(self) -> int:
+        """How many calls the server allows to be open at once. A guess before `wait_ready` has returned."""
+        return int(self._protocol.h2_connection.remote_settings.max_concurrent_streams)
+
+    async def wait_ready(self) -> None:
+        """Until the server has shown that it speaks HTTP/2, and said how. Raises CallUnsent when the connection is lost before."""
+        await self._ready.wait()
+        self._check_usable()
 
     async def wait_unusable(self) -> None:
         """Returns when `is_usable` becomes False."""
@@ -238,9 +250,8 @@ class Channel:
     async def _start(self, method: Method, metadata: Pairs, is_raw: bool) -> Call:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_usable()
-        while len(self._calls) >= self._protocol.h2_connection.remote_settings.max_concurrent_streams:
-            await self._slots.park()
-            self._check_usable()
+        if len(self._calls) >= self.calls_max:
+            await self._wait_for_slot()
         deadline = trio.current_effective_deadline()
         timeout_seconds = deadline - trio.current_time()
         try:
@@ -255,6 +266,17 @@ class Channel:
             self._became_busy.set()
         self._calls[entry.stream_id] = call
         return call
+
+    async def _wait_for_slot(self) -> None:
+        with trio.move_on_after(self._settings.call_slot_seconds):
+            while len(self._calls) >= self.calls_max:
+                await self._slots.park()
+                self._check_usable()
+            return
+        raise Overloaded(
+            f"the server allows {self.calls_max} calls at once on a connection, and none of them has ended for"
+            f" {self._settings.call_slot_seconds:g} s; the call was not sent"
+        )
 
     def _check_usable(self) -> None:
         if self._lost:
@@ -274,6 +296,9 @@ class Channel:
             self._slots.unpark()
 
     def _dispatch(self, events: list[Any]) -> None:
+        if not self._is_ready and self._protocol.has_settings:
+            self._is_ready = True
+            self._ready.set()
         for event in events:
             kind = type(event)
             if kind is WindowUpdated and not event.stream_id:
@@ -318,6 +343,7 @@ class Channel:
 
     def _make_unusable(self) -> None:
         self._unusable.set()
+        self._ready.set()
         self._slots.unpark_all()
 
     def _lose(self, reason: str) -> None:

@@ -10,6 +10,7 @@ Everything here is bytes in, values out.
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Iterable
 
@@ -184,7 +185,8 @@ class MetadataError(ValueError):
 _KEY = re.compile(r"[0-9a-z_.\-]+")
 _TEXT = re.compile(r"[\x20-\x7e]*")
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
-_TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT_UNITS = {b"H": (3600, 1), b"M": (60, 1), b"S": (1, 1), b"m": (1, 1000), b"u": (1, 1_000_000), b"n": (1, 1_000_000_000)}
+"""Seconds of a unit, as a fraction: products with 1e-3 come out a trifle below what was meant."""
 _CONTENT_TYPE = re.compile(rb"application/grpc(?:[+;].*)?")
 
 
@@ -237,14 +239,28 @@ def encode_metadata(pairs: Pairs) -> list[tuple[bytes, bytes]]:
 
 
 def encode_timeout(seconds: float) -> bytes:
-    """`grpc-timeout`, rounded up: milliseconds from one second on, so that equal timeouts give equal headers."""
+    """`grpc-timeout`, rounded up: milliseconds from one second on, so that equal timeouts give equal headers.
+
+    The standard allows eight digits, so long timeouts are given in larger units; 11,000 years are the most.
+    """
     if seconds <= 0:
         return b"1n"
     if seconds < 1:
-        return b"%du" % max(1, -int(-seconds * 1e6 // 1))
+        return b"%du" % _rounded_up(seconds, 1_000_000)
     if seconds < 99_999:
-        return b"%dm" % -int(-seconds * 1e3 // 1)
-    return b"%dS" % min(99_999_999, int(seconds) + 1)
+        return b"%dm" % _rounded_up(seconds, 1000)
+    for unit, unit_seconds in ((b"S", 1), (b"M", 60), (b"H", 3600)):
+        if seconds / unit_seconds < _TIMEOUT_MAX:
+            return b"%d%b" % (int(seconds / unit_seconds) + 1, unit)
+    return b"%dH" % _TIMEOUT_MAX
+
+
+_TIMEOUT_MAX = 99_999_999
+
+
+def _rounded_up(seconds: float, units_per_second: int) -> int:
+    count = math.ceil(seconds * units_per_second)
+    return count if count / units_per_second >= seconds else count + 1
 
 
 @attrs.frozen(slots=True)
@@ -322,7 +338,8 @@ def parse_request(headers: HeaderList, size_bytes: int, size_bytes_max: int) -> 
         match = _TIMEOUT.fullmatch(fields[b"grpc-timeout"])
         if match is None:
             return _refuse(StatusCode.INTERNAL, "the grpc-timeout is malformed")
-        timeout_seconds = int(match[1]) * _TIMEOUT_UNITS[match[2]]
+        unit_seconds, per = _TIMEOUT_UNITS[match[2]]
+        timeout_seconds = int(match[1]) * unit_seconds / per
     try:
         metadata = decode_metadata(headers)
     except MetadataError as error:

@@ -21,6 +21,7 @@ class RpcSettings:
         frame_bytes_max: largest inbound frame.
         receive_bytes: how much is asked of the socket at once.
         send_buffer_bytes: how much output may be queued before senders wait for the socket.
+        call_slot_seconds: how long a client's call waits until the server allows one more at once; then OVERLOADED, unsent.
         concurrent_calls_max: calls open at once; further ones are refused and may be repeated elsewhere.
         header_bytes_max: largest header list taken, decoded, as HTTP/2 counts it (32 bytes more per header).
         header_block_bytes_max: largest encoded header block that reaches the HPACK decoder. A call with headers beyond
@@ -68,6 +69,7 @@ class RpcSettings:
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 20.0
     call_silence_seconds: float = math.inf
+    call_slot_seconds: float = math.inf
     goodbye_seconds: float = 1.0
     messages_per_checkpoint: int = 64
     bytes_per_checkpoint: int = 256 * 1024

@@ -35,6 +35,7 @@ from trio_eventlog.testing.fault_script import (
 )
 from trio_eventlog.testing.history import History, Outcome
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
+from trio_eventlog.testing.streams import Retransmission
 from trio_eventlog.testing.weather import Weather
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Outcome",
     "Partition",
     "Pause",
+    "Retransmission",
     "SimDisk",
     "SimHost",
     "SimNetwork",

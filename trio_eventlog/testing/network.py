@@ -22,7 +22,7 @@ import trio
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.net.network import BoundListener, join_address, split_address
 from trio_eventlog.testing.datagrams import SimDatagrams
-from trio_eventlog.testing.streams import Connection, SimListener, SimStream
+from trio_eventlog.testing.streams import Connection, Retransmission, SimListener, SimStream
 from trio_eventlog.testing.weather import Link, OnWrite, PlannedFault, Weather
 
 FIRST_FREE_PORT = 20_000
@@ -38,11 +38,14 @@ class SimNetworkSettings:
         weather: of every link that is given none of its own, at the beginning (`SimNetwork.weather` changes it).
         buffer_bytes_max: on its way in one direction of one connection; a writer waits when it is full.
         backlog_max: connections not yet accepted by a listener; more are refused.
+        retransmission: what waited for the end of a cut arrives when TCP tries it again, and so do dials: at intervals that double,
+            so that a connection may stay silent for as long again as the cut has lasted. None: at once when the cut ends.
         queue_packets_max: packets that wait at one receiver; more are lost, as in the system's buffer.
     """
 
     weather: Weather = attrs.field(factory=Weather)
     buffer_bytes_max: int = attrs.field(default=256 * 1024, validator=POSITIVE)
+    retransmission: Retransmission | None = None
     backlog_max: int = attrs.field(default=128, validator=POSITIVE)
     queue_packets_max: int = attrs.field(default=2048, validator=POSITIVE)
 
@@ -259,7 +262,7 @@ class SimNetwork:
             self._look_at_link(link)
         self._healed.unpark_all()
         for connection in self._connections:
-            connection.wake()
+            connection.on_links_changed()
 
     def _switch_on(self, name: str) -> None:
         """A host does something: if it had crashed silently, it is back."""
@@ -276,6 +279,7 @@ class SimNetwork:
         where = Address(self.ip_address(host), port)
         (forth, back) = self._links_between(dialler, self._owners.get(where, host), both_ways=True)
         await trio.sleep(forth.latency_seconds() + back.latency_seconds())
+        begun_at = trio.current_time()
         while True:
             # Whoever listens there by now, or has been the last to do so.
             owner = self._owners.get(where, host)
@@ -283,13 +287,20 @@ class SimNetwork:
             if forth.passes and back.passes and owner not in self._switched_off:
                 break
             await self._healed.park()
+            if self.settings.retransmission is not None:
+                await trio.sleep_until(self.settings.retransmission.next_dial_time(begun_at, trio.current_time()))
         listener = self._listeners.get(where)
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{address}: nobody listens there")
         if len(listener.queue) >= self.settings.backlog_max:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{address}: too many connections wait to be accepted")
         connection = Connection(
-            forth, back, address=address, buffer_bytes_max=self.settings.buffer_bytes_max, on_over=self._connections.pop
+            forth,
+            back,
+            address=address,
+            buffer_bytes_max=self.settings.buffer_bytes_max,
+            retransmission=self.settings.retransmission,
+            on_over=self._connections.pop,
         )
         self._connections[connection] = None
         listener.add(connection)

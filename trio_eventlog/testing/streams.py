@@ -14,6 +14,34 @@ from trio_eventlog.testing.weather import Link
 DEFAULT_RECEIVE_BYTES = 64 * 1024
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class Retransmission:
+    """How TCP tries again what was not acknowledged. No chance in it: the same cut gives the same times.
+
+    Attributes:
+        seconds_min, seconds_max: the first interval, which doubles with each further attempt, and the longest one.
+        dial_seconds: the first interval between two attempts to connect.
+    """
+
+    seconds_min: float = 0.2
+    seconds_max: float = 120.0
+    dial_seconds: float = 1.0
+
+    def next_time(self, begun_at: float, now: float) -> float:
+        """When what was sent at `begun_at`, and in vain since, is tried next, at `now` or later."""
+        return self._next(begun_at, now, self.seconds_min)
+
+    def next_dial_time(self, begun_at: float, now: float) -> float:
+        """The same of a dial."""
+        return self._next(begun_at, now, self.dial_seconds)
+
+    def _next(self, at: float, now: float, interval_seconds: float) -> float:
+        while at < now:
+            at += interval_seconds
+            interval_seconds = min(2 * interval_seconds, self.seconds_max)
+        return at
+
+
 class SimListener(trio.abc.Listener["SimStream"]):
     """Accepts the connections that the network adds to its queue."""
 
@@ -57,16 +85,24 @@ class Connection:
     Arguments:
         forth, back: the links from the dialler to the acceptor and back.
         address: that was dialled.
+        retransmission: see `SimNetworkSettings`.
         on_over: called once, when neither side can use it any more.
     """
 
     def __init__(
-        self, forth: Link, back: Link, *, address: str, buffer_bytes_max: int, on_over: Callable[["Connection"], object]
+        self,
+        forth: Link,
+        back: Link,
+        *,
+        address: str,
+        buffer_bytes_max: int,
+        retransmission: Retransmission | None = None,
+        on_over: Callable[["Connection"], object],
     ) -> None:
         self.dialler = forth.source
         self.acceptor = forth.target
-        there = _Pipe(forth, self.dialler, buffer_bytes_max)
-        here = _Pipe(back, self.dialler, buffer_bytes_max)
+        there = _Pipe(forth, self.dialler, buffer_bytes_max, retransmission)
+        here = _Pipe(back, self.dialler, buffer_bytes_max, retransmission)
         self._pipes = (there, here)
         self._on_over = on_over
         self._is_over = False
@@ -92,6 +128,12 @@ class Connection:
             if stream.host == host:
                 stream.come_back()
 
+    def on_links_changed(self) -> None:
+        """A cut has begun or ended, perhaps one of the links of this."""
+        for pipe in self._pipes:
+            pipe.on_link_changed()
+        self.wake()
+
     def wake(self) -> None:
         """Whoever waits looks again."""
         for pipe in self._pipes:
@@ -111,6 +153,8 @@ class _Pipe:
         dialler: of the connection.
         chunks: when they arrive, and the bytes; no bytes are the end of the stream.
         reset_arrival: when the reader is told that the connection is reset, after the chunks; infinite while it is not.
+        lost_since: when the oldest bytes that have not arrived were lost in a cut; infinite when none were.
+        resumes_at: when they are sent again after the cut: nothing arrives before.
         reader_is_gone: it has closed its side.
         reader_is_back: it had crashed silently, and knows nothing of the connection.
     """
@@ -118,6 +162,9 @@ class _Pipe:
     link: Link
     dialler: str
     buffer_bytes_max: int
+    retransmission: Retransmission | None = None
+    lost_since: float = math.inf
+    resumes_at: float = -math.inf
     chunks: deque[tuple[float, bytes]] = attrs.field(factory=deque)
     queued_bytes: int = 0
     reset_arrival: float = math.inf
@@ -142,11 +189,26 @@ class _Pipe:
             if piece or not is_reset:
                 self.chunks.append((arrival, piece))
         self.queued_bytes += len(data)
+        if not link.passes:
+            self.lost_since = min(self.lost_since, trio.current_time())
         if is_reset:
             self.is_ended = True
             self.reset_arrival = arrival
         self.changed.unpark_all()
         return arrival
+
+    def on_link_changed(self) -> None:
+        """What is on its way when a cut begins is lost, and sent again from then on; what had arrived waits for its reader."""
+        if self.retransmission is None:
+            return
+        now = trio.current_time()
+        if not self.link.passes:
+            if self.chunks and self.chunks[-1][0] > now:
+                self.lost_since = min(self.lost_since, now)
+        elif self.lost_since < math.inf:
+            self.resumes_at = self.retransmission.next_time(self.lost_since, now)
+            if self.resumes_at <= now:
+                self.lost_since = math.inf
 
     def reset(self, arrival: float) -> None:
         """What is on its way is lost, the reader is told at `arrival`."""
@@ -232,6 +294,10 @@ class SimStream(trio.abc.HalfCloseableStream):
                 if self._is_broken:
                     raise trio.BrokenResourceError("connection reset")
                 arrival = pipe.chunks[0][0] if pipe.chunks else pipe.reset_arrival
+                if pipe.resumes_at > trio.current_time():
+                    arrival = max(arrival, pipe.resumes_at)
+                elif pipe.link.passes:
+                    pipe.lost_since = math.inf
                 if arrival == math.inf or not pipe.link.passes:
                     await pipe.changed.park()
                 elif arrival > trio.current_time():
