@@ -707,12 +707,6 @@ MUTATIONS = (
         "        lane = self._lanes.get((topic, partition))\n",
         "        lane = self._lanes.get((topic, partition))\n        lane = None if lane is not None and lane.is_idle else lane\n",
     ),
-    Mutation(
-        "connections between nodes outlive the link to the node",
-        "trio_eventlog/agent.py",
-        "                self._forwarder.on_link_lost(node_id)\n",
-        "",
-    ),
 )
 
 

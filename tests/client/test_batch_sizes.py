@@ -10,7 +10,7 @@ from trio_eventlog.records import Header, Record
 
 NOW_NS = 2**63 - 1
 SIZES = st.integers(0, 200) | st.sampled_from([127, 128, 129, 16_383, 16_384, 16_385, 2**21 - 1, 2**21])
-HEADERS = st.lists(st.builds(lambda key, size: Header(key, b"v" * size), st.text(max_size=40), SIZES), max_size=5)
+HEADERS = st.lists(st.builds(lambda key, size: Header(key=key, value=b"v" * size), st.text(max_size=40), SIZES), max_size=5)
 
 
 @settings(max_examples=500, deadline=None)
@@ -24,5 +24,5 @@ def test_the_count_is_never_below_the_size_and_little_above(value_bytes: int, ke
 
 @pytest.mark.parametrize("key", ["k" * 100, "\u00e4" * 100, "\U0001f600" * 100])
 def test_a_name_of_a_header_counts_as_it_is_encoded(key: str) -> None:
-    record = Record(value=b"", headers=(Header(key, b""),))
+    record = Record(value=b"", headers=(Header(key=key, value=b""),))
     assert encoded_bytes_max(record) <= len(key.encode()) + 60
