@@ -316,7 +316,9 @@ async def test_after_a_cut_bytes_come_when_they_are_sent_again(
 ) -> None:
     """At intervals that double up to two minutes; what is written meanwhile comes behind, what was never lost is not late."""
     network = SimNetwork(random.Random(1), SimNetworkSettings(retransmission=Retransmission()))
-    ours, theirs = await pair_over(network.host("a"), "b:1")
+    bound = await network.host("b").listen("b:1")
+    ours = await network.host("a").open_stream("b:1")
+    theirs = await bound.listener.accept()
     await ours.send_all(b"before ")
     assert await theirs.receive_some() == b"before "
     network.cut("a", "b")
