@@ -190,7 +190,14 @@ class PeerLives:
                         raise
                     return Refused(RefusedCode.BUSY, f"that you are heard cannot be written down here just now: {error}")
             elif known.address != hello.address:
+                # Where it is was not in what others have said of it; refusals of another process name it, also after a restart.
                 self._remember(hello.node_id, attrs.evolve(known, address=hello.address))
+                try:
+                    await self._write(self._known)
+                except EventLogError as error:
+                    if not is_shortage(error):
+                        raise
+                    logger.warning("where %s is cannot be written down just now: %s", format_id(hello.node_id), error)
         return None
 
     def _refuse(self, hello: Hello, known: _Known | None, lives: Lives) -> str:
