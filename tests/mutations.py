@@ -179,9 +179,7 @@ MUTATIONS = (
     Mutation(
         "lost reads are not asked again",
         "trio_eventlog/node/raft_driver.py",
-        "        for together in self._reads_asked.values():\n"
-        "            self._reads_to_ask |= together\n"
-        "        self._reads_asked.clear()\n",
+        "            if self._questions:\n                self._repeat_questions()\n",
         "",
     ),
     Mutation(
@@ -199,8 +197,8 @@ MUTATIONS = (
     Mutation(
         "a suffix removed while it is read ends the node",
         "trio_eventlog/node/raft_driver.py",
-        "        except IndexError:\n",
-        "        except ZeroDivisionError:\n",
+        "        except IndexError:\n            # The suffix",
+        "        except ZeroDivisionError:\n            # The suffix",
     ),
     Mutation(
         "a replaced suffix stays on the disk",
