@@ -269,8 +269,9 @@ async def test_a_frame_that_only_a_later_release_can_read_is_never_cut(position:
     It was acknowledged, as far as anybody can tell; the mark behind it was lost."""
     first = make_frames(2)
     damaged = following(first, 1, payload_bytes_max=90)[0]
+    payload = b"x" + bytes(3000) + b"x"
     later = encode_entry(
-        EntryKind.CONTROL, term=damaged.term, index=damaged.index + 1, base_offset=damaged.end_offset, payload=b"x" + bytes(3000)
+        EntryKind.CONTROL, term=damaged.term, index=damaged.index + 1, base_offset=damaged.end_offset, payload=payload
     )
     unknown = of_another_release(later, position, value)
     whole = b"".join(raw(first))
