@@ -169,8 +169,8 @@ class ModelForwarder(Forwarder):
 
 
 def service_of(leader: Leader, place: Replica | Elsewhere, lanes: Lanes) -> EventLogService:
-    async def find_or_create(name: str, *, create: bool) -> Any:
-        return SimpleNamespace(name=name, partitions=[None])
+    async def find(name: str, partition: int, group_id: int, *, create: bool) -> Any:
+        return SimpleNamespace(name=name, partitions=[SimpleNamespace(group_id=GROUP)])
 
     async def no_connection(node_id: NodeId) -> trio.abc.Stream:
         raise AssertionError
@@ -181,7 +181,7 @@ def service_of(leader: Leader, place: Replica | Elsewhere, lanes: Lanes) -> Even
     forwarder.leader = leader
     return EventLogService(
         SimpleNamespace(place=lambda topic, partition: place, group=lambda group_id: place),  # type: ignore[arg-type]
-        SimpleNamespace(find_or_create=find_or_create),  # type: ignore[arg-type]
+        SimpleNamespace(find=find),  # type: ignore[arg-type]
         forwarder,
         lanes,
         ServiceSettings(),
