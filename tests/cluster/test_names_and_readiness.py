@@ -75,7 +75,7 @@ async def test_nodes_that_are_not_ready_form_a_cluster_when_dns_publishes_them()
         for name in cluster.names:
             assert await get(cluster, name, "/health") == (200, {"status": "ok"})
             status, said = await get(cluster, name, "/ready")
-            assert (status, said["reason"]) == (503, "the node has not found a cluster with a leader yet")
+            assert (status, said["reason"]) == (503, "the node has not found a cluster with a leader yet: 1 of 3 nodes known")
             await wait_served(cluster, name, NOT_SERVING)
         publish(names, map(cluster.address, cluster.names))
         await cluster.wait_leader()
