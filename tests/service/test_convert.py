@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.node.rig import batch_of
+from trio_eventlog.bounds import SEQUENCE_END_MAX
 from trio_eventlog.records import Acks, Batch, Compression
 from trio_eventlog.rpc import Encoded
 from trio_eventlog.service.convert import encode_batches, encode_produce_request, requested_batch
@@ -21,7 +22,7 @@ batches = st.builds(
     compression=st.sampled_from(Compression),
     producer_id=U64,
     producer_epoch=U32,
-    base_sequence=U64,
+    base_sequence=st.integers(0, SEQUENCE_END_MAX - (1 << 32)),
     first_timestamp_ns=NS,
     last_timestamp_ns=NS,
 )

@@ -58,7 +58,7 @@ async def nothing_is_left_out(cluster: Cluster, mended: bool) -> None:
     store = Store()
     async with cluster.client() as client:
         await fill(client)
-    await cluster.run_app(position_first, store, mended)
+    await cluster.run_app(position_first, store, mended, step_max=100)
     assert set(store.done) == set(ORDERS)
 
 
@@ -82,7 +82,7 @@ async def nothing_is_done_twice(cluster: Cluster, mended: bool) -> None:
     store = Store()
     async with cluster.client() as client:
         await fill(client)
-    await cluster.run_app(work_first, store, mended)
+    await cluster.run_app(work_first, store, mended, step_max=100)
     assert store.done == ORDERS
 
 
@@ -183,7 +183,7 @@ async def all_partitions_are_read(cluster: Cluster, mended: bool) -> None:
         await client.create_topic("orders", partitions=2)
         for number, order in enumerate(ORDERS):
             await client.produce("orders", order, partition=min(number, 1))
-    await cluster.run_app(one_position, store, mended)
+    await cluster.run_app(one_position, store, mended, step_max=120)
     assert sorted(set(store.done)) == ORDERS
 
 

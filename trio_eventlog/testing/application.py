@@ -21,9 +21,9 @@ import trio
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-FAULTS_MAX = 3
-STEP_MAX = 4096
-"""Latest step that is drawn. Half of the draws are below its square root: short programs should be hit as well as long ones."""
+FAULTS_MAX = 6
+STEP_MAX = 256
+"""Latest step that is drawn. A consumer of half a dozen records takes some eighty steps, its client's included."""
 
 
 class AppFaultKind(enum.Enum):
@@ -52,9 +52,10 @@ class AppFault:
 
 
 def draw_app_faults(rng: random.Random, faults_max: int = FAULTS_MAX, step_max: int = STEP_MAX) -> list[AppFault]:
-    """One to `faults_max` faults. Early steps are likelier than late ones, by their logarithm."""
+    """One to `faults_max` faults. Half of the steps are drawn evenly and half by their logarithm, for short programs."""
     count = rng.randrange(1, faults_max + 1)
-    return [AppFault(rng.choice(list(AppFaultKind)), round(step_max ** rng.random())) for _ in range(count)]
+    steps = (rng.randrange(1, step_max + 1) if rng.random() < 0.5 else round(step_max ** rng.random()) for _ in range(count))
+    return [AppFault(rng.choice(list(AppFaultKind)), step) for step in steps]
 
 
 def app_faults(*, faults_max: int = FAULTS_MAX, step_max: int = STEP_MAX) -> "SearchStrategy[list[AppFault]]":

@@ -45,7 +45,7 @@ from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.segment import INDEX_SUFFIX
 from trio_eventlog.testing import determinism
-from trio_eventlog.testing.application import AppFault, AppRun, draw_app_faults, faults_text
+from trio_eventlog.testing.application import STEP_MAX, AppFault, AppRun, draw_app_faults, faults_text
 from trio_eventlog.testing.determinism import Freezer, Trace, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
@@ -854,6 +854,7 @@ class Cluster:
         app: Callable[..., Awaitable[T]],
         *args: object,
         faults: Sequence[AppFault] | None = None,
+        step_max: int = STEP_MAX,
         name: str = "app",
         settings: ClientSettings | None = None,
     ) -> T:
@@ -862,6 +863,7 @@ class Cluster:
         Args:
             app: gets a client on a machine of its own. What is to survive its end, its database, is among `args`.
             faults: one after the other, each in a run of its own; after the last one it runs to its end. None: drawn by the seed.
+            step_max: the latest step that is drawn; best about as many as the application takes.
             name: of its machine, for cuts.
 
         Returns:
@@ -871,7 +873,7 @@ class Cluster:
             What the application raises.
         """
         if faults is None:
-            faults = draw_app_faults(self.random(f"faults of {name}"))
+            faults = draw_app_faults(self.random(f"faults of {name}"), step_max=step_max)
         self.note(f"run {name}, ended by: {faults_text(faults)}")
         left = [*faults, None]
         while True:
