@@ -28,7 +28,8 @@ def encoded_bytes_max(record: Record) -> int:
     size_bytes = len(record.value) + len(record.key)
     size_bytes += RECORD_OVERHEAD_BYTES if size_bytes < LARGE_RECORD_BYTES else LARGE_RECORD_OVERHEAD_BYTES
     for header in record.headers:
-        size_bytes += len(header.key.encode()) + len(header.value) + HEADER_OVERHEAD_BYTES
+        # A key that is no text is refused when its batch is encoded, with words.
+        size_bytes += len(header.key.encode(errors="surrogatepass")) + len(header.value) + HEADER_OVERHEAD_BYTES
     return size_bytes
 
 
