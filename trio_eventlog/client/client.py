@@ -517,7 +517,9 @@ class Client:
             activity = sum(lane.activity for lane in self._lanes.values())
             if activity != seen:
                 seen = activity
-                await self._caller.refresh_if_possible()
+                # Any node carries batches on to a leader that the client does not know; the way round costs time.
+                is_unknown = any(lane.has_unknown_leader for lane in self._lanes.values())
+                await self._caller.refresh_if_possible(trio.current_time() - settings.stall_seconds if is_unknown else None)
 
     def _partition_for(self, known: KnownTopic, key: bytes) -> int:
         if key:

@@ -247,6 +247,11 @@ class Lane:
                 self._error = Unavailable(f"{address} did not acknowledge within {settings.attempt_timeout_seconds:g} s")
             nursery.cancel_scope.cancel()
 
+    @property
+    def has_unknown_leader(self) -> bool:
+        """Batches are under way to a node that may only carry them on."""
+        return bool(self._core.in_flight_batches) and self._caller.routing.leader(self.topic, self.partition) is None
+
     def _check_leader(self, address: str) -> None:
         """A node that leads no more still forwards, but the way round costs time: go where the leader is."""
         routing = self._caller.routing
