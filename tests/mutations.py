@@ -361,7 +361,7 @@ MUTATIONS = (
     Mutation(
         "batches of producers are not checked",
         "trio_eventlog/service/event_log.py",
-        "            check_batch(batch, self._settings.unpacked_bytes_max)\n",
+        "            check_batch(batch, settings.unpacked_bytes_max, settings.batch_records_max, settings.response_bytes_max)\n",
         "            pass\n",
     ),
     Mutation(
@@ -696,7 +696,7 @@ MUTATIONS = (
     Mutation(
         "headers are not counted when a batch is filled",
         "trio_eventlog/client/producer.py",
-        "        size_bytes += len(header.key.encode()) + len(header.value) + HEADER_OVERHEAD_BYTES\n",
+        '        size_bytes += len(header.key.encode(errors="surrogatepass")) + len(header.value) + HEADER_OVERHEAD_BYTES\n',
         "        size_bytes += 0\n",
     ),
     Mutation(
@@ -704,6 +704,108 @@ MUTATIONS = (
         "trio_eventlog/client/client.py",
         "        lane = self._lanes.get((topic, partition))\n",
         "        lane = self._lanes.get((topic, partition))\n        lane = None if lane is not None and lane.is_idle else lane\n",
+    ),
+    Mutation(
+        "the newest of the silent connections makes room, and the old ones stay",
+        "trio_eventlog/net/mux.py",
+        "        return next(iter(origin))\n",
+        "        return next(reversed(origin))\n",
+    ),
+    Mutation(
+        "clients take the places of peers",
+        "trio_eventlog/net/mux.py",
+        "        if protocol in (FirstBytes.PEER, FirstBytes.GOSSIP):\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "who has a call under way goes before who idles",
+        "trio_eventlog/net/mux.py",
+        "activity.open_calls > 0, activity.last_active)",
+        "activity.open_calls == 0, activity.last_active)",
+    ),
+    Mutation(
+        "no descriptor is a failed disk",
+        "trio_eventlog/storage/real_disk.py",
+        '    if error.errno in _SHORT:\n        return ResourceShortage(f"{path}: {error}.',
+        '    if False:\n        return ResourceShortage(f"{path}: {error}.',
+    ),
+    Mutation(
+        "what was staged before a shortage stays staged",
+        "trio_eventlog/storage/segmented_log.py",
+        "        except (DiskFull, ResourceShortage):\n",
+        "        except DiskFull:\n",
+    ),
+    Mutation(
+        "nothing is fetched again after a shortage",
+        "trio_eventlog/storage/patient_disk.py",
+        "                if trio.current_time() >= give_up_at:\n                    raise\n",
+        "                raise\n",
+    ),
+    Mutation(
+        "a body is read before a request is judged by its head",
+        "trio_eventlog/http/server.py",
+        '        if (length or b"transfer-encoding" in names) and',
+        "        if False and",
+    ),
+    Mutation(
+        "bytes of bodies are never given back",
+        "trio_eventlog/http/server.py",
+        "        self._bodies.give_back(self._body_bytes)\n",
+        "",
+    ),
+    Mutation(
+        "useless frames have no budget in common",
+        "trio_eventlog/rpc/useless_work.py",
+        "        if self._frames <= self._frames_max or used",
+        "        if True or used",
+    ),
+    Mutation(
+        "a closing connection is counted twice",
+        "trio_eventlog/rpc/server.py",
+        "            self.counters.received_bytes += connection.wire.received_bytes\n",
+        "            self.counters.received_bytes += 2 * connection.wire.received_bytes\n",
+    ),
+    Mutation(
+        "records are fetched for streams without room",
+        "trio_eventlog/service/fetch_budget.py",
+        "        await self._context.wait_sendable()\n",
+        "",
+    ),
+    Mutation(
+        "fetched bytes of one connection are not bounded",
+        "trio_eventlog/service/fetch_budget.py",
+        "used_bytes + size_bytes <= self._owner_limit_bytes",
+        "True",
+    ),
+    Mutation(
+        "who needs little memory passes who waits for much",
+        "trio_eventlog/service/fetch_budget.py",
+        " or self._waits_for_node():\n",
+        ":\n",
+    ),
+    Mutation(
+        "what was taken away from a consumer is given back twice",
+        "trio_eventlog/service/fetch_budget.py",
+        "        if holding in self._holdings and size_bytes < holding.size_bytes:\n",
+        "        if size_bytes < holding.size_bytes:\n",
+    ),
+    Mutation(
+        "who waits for memory and is cancelled keeps its place",
+        "trio_eventlog/service/fetch_budget.py",
+        "            if waiter.holding is not None:\n                self.give_back(waiter.holding)\n            else:",
+        "            if waiter.holding is None:",
+    ),
+    Mutation(
+        "headers of a batch are not counted before they are unpacked",
+        "trio_eventlog/codec/batch.py",
+        "        if tag == _RECORDS_TAG[0]:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a record too large for any answer is taken",
+        "trio_eventlog/service/convert.py",
+        "            if largest_bytes > record_bytes_max:\n",
+        "            if False:\n",
     ),
 )
 

@@ -446,8 +446,8 @@ NODES: tuple[Mutation, ...] = (
     Mutation(
         "a stream goes on one record early",
         "trio_eventlog/service/event_log.py",
-        " and len(response.records) == request.max_records:\n                return response, at\n",
-        " and len(response.records) == request.max_records:\n                return response, at - 1\n",
+        "                return response, at, settings.response_bytes_max - room_bytes\n",
+        "                return response, at - 1, 0\n",
     ),
     Mutation(
         "a command of the catalog is answered before it is committed",

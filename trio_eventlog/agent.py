@@ -526,6 +526,7 @@ class Node:
             ),
             *self._mux.budgets(),
             self._http_bodies.use(),
+            self._event_log.fetched_use(),
         ]
 
     def servers(self) -> event_log_pb2.GetServersResponse:

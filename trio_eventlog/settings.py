@@ -411,6 +411,28 @@ class NodeSettings:
         minimum=1 * KIB,
         maximum=32 * MIB,
     )
+    max_batch_records: int = setting(
+        COUNT, 250_000, "Most records in a batch taken from a producer.", group="Limits", minimum=1, maximum=10_000_000
+    )
+    fetched_bytes_max: int = setting(
+        SIZE,
+        256 * MIB,
+        "Bytes of records fetched for consumers and not sent yet, of all connections together. Then consumers wait.",
+        group="Limits",
+        minimum=1 * MIB,
+        maximum=64 * GIB,
+    )
+    fetched_bytes_per_connection_max: int = setting(
+        SIZE, 32 * MIB, "The same of one connection.", group="Limits", minimum=64 * KIB, maximum=16 * GIB
+    )
+    slow_consumer_seconds: float = setting(
+        DURATION,
+        10.0,
+        "A consumer that does not read what was fetched for it for so long, while others wait for memory, is sent away.",
+        group="Limits",
+        minimum=0.01,
+        maximum=3600,
+    )
     fetch_wait_seconds_max: float = setting(
         DURATION, 60.0, "Longest that a fetch may wait for the first record.", group="Limits", minimum=0, maximum=DAY_SECONDS
     )

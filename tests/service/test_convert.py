@@ -38,7 +38,7 @@ def test_a_carried_request_says_what_the_client_said(batch: Batch, topic: str, p
     request = event_log_pb2.ProduceRequest.FromString(joined(encode_produce_request(topic, partition, batch, acks, group_id)))
     assert (request.topic, request.partition, request.acks, request.group_id) == (topic, partition, int(acks), group_id)
     assert request.HasField("partition")
-    assert requested_batch(request, max_bytes=1000, now_ns=0) == batch
+    assert requested_batch(request, max_bytes=1000, max_records=100, now_ns=0) == batch
 
 
 @given(st.lists(batches, max_size=4), U64, U64, U64)
@@ -57,7 +57,7 @@ def test_records_without_a_timestamp_get_the_node_s() -> None:
     request = event_log_pb2.ProduceRequest(topic="t")
     request.records.add(value=b"a", offset=77)
     request.records.add(value=b"b").timestamp.seconds = 5
-    batch = requested_batch(request, max_bytes=1000, now_ns=7_000_000_001)
+    batch = requested_batch(request, max_bytes=1000, max_records=100, now_ns=7_000_000_001)
     assert (batch.record_count, batch.first_timestamp_ns, batch.last_timestamp_ns) == (2, 5_000_000_000, 7_000_000_001)
     assert batch.payload != batch_of(b"a", b"b").payload
     assert b"M" not in batch.payload, "77 is not in there"

@@ -151,7 +151,7 @@ class ThereChannel:
 
     async def unary(self, method: Any, request: Any, *, metadata: Any = ()) -> Any:
         message = event_log_pb2.ProduceRequest.FromString(b"".join(map(bytes, request.buffers)))
-        batch = requested_batch(message, max_bytes=1 << 20, now_ns=1)
+        batch = requested_batch(message, max_bytes=1 << 20, max_records=1000, now_ns=1)
         appended = await self._leader.attempt(batch, is_here=False)
         return event_log_pb2.ProduceResponse(
             base_offset=appended.base_offset, record_count=appended.record_count, duplicate=appended.duplicate

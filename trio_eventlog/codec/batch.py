@@ -19,9 +19,11 @@ Record count and timestamps stand in the entry frame's header.
 
 import gzip
 import io
+import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import attrs
 import zstandard
@@ -37,6 +39,20 @@ from trio_eventlog.v1 import records_pb2
 HEAD = struct.Struct("<BBHIQQII")
 NANOSECONDS = 1_000_000_000
 TIMESTAMP_NS_END = 1 << 63
+_EMPTY_RECORD_BYTES = 2
+"""Of an empty record, or an empty header, in a payload: its tag and its length."""
+_UNCOUNTED = 8
+"""Multiple of the permitted number up to which protobuf may make objects that nobody has counted: each is a hundred bytes for a
+moment, and to count them first takes longer than all the rest. A batch that unpacks to less than this many records need (4 MB by
+default) is not looked at."""
+_RECORDS_TAG = b"\x0a"
+_HEADERS_TAG = b"\x22"
+"""How a record of a batch begins, and how a header of a record does."""
+_SMALL = {tag: re.compile(tag + rb"[\x00-\x1f\x80-\x9f]") for tag in (_RECORDS_TAG, _HEADERS_TAG)}
+"""How those of less than 32 bytes begin, in whichever form their lengths are. Rare in text: no character begins with 80 to 9f."""
+_SMALL_LENGTHS = bytes((*range(0x20), *range(0x80, 0xA0)))
+"""What follows the tags of such."""
+_VARINT_SHIFT_MAX = 63
 _COMPRESSIONS = {int(compression): compression for compression in Compression}
 
 
@@ -75,18 +91,106 @@ def encode_records(records: Sequence[Record], compression: Compression = Compres
     )
 
 
-def decode_message(batch: Batch, max_bytes: int) -> records_pb2.RecordBatch:
-    """The payload as protobuf, checked against checksum and count. Raises CodecError; unpacks at most `max_bytes`."""
+class TooManyRecords(CodecError):
+    """A batch of more records than may be unpacked at once. Its payload may be well."""
+
+
+def decode_message(batch: Batch, max_bytes: int, max_records: int | None = None) -> records_pb2.RecordBatch:
+    """As `unpack_message`, without the size."""
+    return unpack_message(batch, max_bytes, max_records)[0]
+
+
+def unpack_message(batch: Batch, max_bytes: int, max_records: int | None = None) -> tuple[records_pb2.RecordBatch, int]:
+    """The payload as protobuf, checked against checksum and count, and its size unpacked in bytes.
+
+    Args:
+        max_bytes: most that is unpacked.
+        max_records: most records. Of a payload that seems to be mostly very small records and headers, most fields of all kinds.
+            None: as many as `max_bytes` has room for.
+
+    Raises:
+        TooManyRecords: it announces or holds more than `max_records`.
+        CodecError: damage, or more than `max_bytes` unpacked.
+    """
+    if max_records is not None and batch.record_count > max_records:
+        raise TooManyRecords(f"{batch.record_count} records in one batch, and {max_records} are the most")
     if crc32c(batch.payload) != batch.crc32c:
         raise CodecError("batch: the payload does not have the checksum its producer gave it")
     data = unpack(batch.payload, batch.compression, max_bytes)
+    if max_records is not None and len(data) > _EMPTY_RECORD_BYTES * _UNCOUNTED * max_records:
+        _check_count(data, max_records)
     try:
         message = records_pb2.RecordBatch.FromString(data)
     except DecodeError as error:
         raise CodecError("batch: the payload is no RecordBatch") from error
     if len(message.records) != batch.record_count:
         raise CodecError(f"batch: {len(message.records)} records in the payload, {batch.record_count} announced")
-    return message
+    return message, len(data)
+
+
+def _check_count(data: bytes, max_records: int) -> None:
+    """Raises TooManyRecords before protobuf makes an object of each: an empty record is 2 bytes here and a hundred there, and so is
+    an empty header.
+
+    Only small ones can be very many, and each of them begins with one of a few pairs of bytes. That these are not very many nearly
+    always settles it, at the speed of a search. Only else fields are walked one by one, whatever they are, and no more of them than
+    records are permitted: the walk is work too.
+    """
+    uncounted = _UNCOUNTED * max_records
+    if len(data) - len(data.translate(None, _SMALL_LENGTHS)) <= uncounted:
+        return
+    if all(_are_few(data, tag, uncounted) for tag in _SMALL):
+        return
+    fields = 0
+    for tag, start, end in _fields(data, 0, len(data)):
+        fields += 1
+        if tag == _RECORDS_TAG[0]:
+            fields += sum(1 for _ in islice(_fields(data, start, end), max_records))
+        if fields > max_records:
+            raise TooManyRecords(f"more than {max_records} records, headers and other fields in one batch, most of them very small")
+
+
+def _are_few(data: bytes, tag: bytes, limit: int) -> bool:
+    """Whether not very many small values with this tag can be there. (The tag has a second form: a varint longer than need be.)"""
+    long_tag = bytes((tag[0] | 0x80,))
+    if data.count(tag) + data.count(long_tag) <= limit:
+        return True
+    has_many = next(islice(_SMALL[tag].finditer(data), limit, None), None) is not None
+    return not has_many and data.count(long_tag + b"\x00") + data.count(long_tag + b"\x80") <= limit
+
+
+def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Tag of each field of a message, and where its value begins and ends. Raises CodecError."""
+    while position < end:
+        tag, position = _read_varint(data, position, end)
+        size = 0
+        match tag & 7:
+            case 0:
+                _, position = _read_varint(data, position, end)
+            case 1:
+                size = 8
+            case 2:
+                size, position = _read_varint(data, position, end)
+            case 5:
+                size = 4
+            case _:
+                raise CodecError("batch: the payload is no RecordBatch")
+        if position + size > end:
+            raise CodecError("batch: the payload is no RecordBatch")
+        yield tag, position, position + size
+        position += size
+
+
+def _read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < end and shift <= _VARINT_SHIFT_MAX:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise CodecError("batch: the payload is no RecordBatch")
 
 
 def decode_records(batch: Batch, max_bytes: int) -> list[Record]:

@@ -15,8 +15,8 @@ import trio
 from google.protobuf.message import DecodeError
 
 from trio_eventlog.budgets import Activity, Standing
-from trio_eventlog.errors import EventLogError, InvalidArgument
-from trio_eventlog.rpc._purerpc import MessageReceived, RequestEnded, StatusCode, WindowUpdated
+from trio_eventlog.errors import EventLogError, InvalidArgument, Overloaded
+from trio_eventlog.rpc._purerpc import ErrorCodes, MessageReceived, RequestEnded, StatusCode, WindowUpdated
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pairs, Peer, methods_of
 from trio_eventlog.rpc.protocol import AnswerGet, CallFailed, CallReceived, PingAcknowledged, RpcConnection, StreamReset
 from trio_eventlog.rpc.settings import RpcSettings
@@ -100,6 +100,29 @@ class Context:
             call.begin_response()
             call.stream.wire.flush()
 
+    @property
+    def connection(self) -> object:
+        """Of the call: the same for all calls of one connection, and for no others."""
+        return self._call.stream.wire
+
+    async def wait_sendable(self) -> None:
+        """Returns when at least a part of a message could be sent now: the client reads. Raises BrokenResourceError at the end."""
+        await self._call.stream.wait_sendable()
+
+    def call_finally(self, function: Callable[[], None]) -> None:
+        """Have `function` called when the call is over, its answer sent or not."""
+        self._call.finally_.append(function)
+
+    def shed(self, error: Overloaded) -> None:
+        """End the call from another task: what it holds is needed elsewhere. Amid a message only a reset can tell the client so."""
+        call = self._call
+        call.final_status = status_of(error)
+        if call.stream.is_sending:
+            call.is_gone = True
+            call.stream.wire.protocol.reset_stream(call.stream.entry.stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
+            call.stream.wire.flush()
+        call.scope.cancel()
+
     def set_trailing_metadata(self, pairs: Pairs) -> None:
         """Metadata to send with the status at the end."""
         self._call.trailing = tuple(pairs)
@@ -158,7 +181,7 @@ class _Counters:
 class _ServerCall:
     """One call on the server: what the connection and the handler's task share."""
 
-    __slots__ = ("bound", "final_status", "initial", "is_gone", "metadata", "scope", "stream", "trailing")
+    __slots__ = ("bound", "final_status", "finally_", "initial", "is_gone", "metadata", "scope", "stream", "trailing")
 
     def __init__(self, stream: CallStream, bound: _BoundMethod, metadata: Metadata, deadline: float) -> None:
         self.stream = stream
@@ -166,6 +189,7 @@ class _ServerCall:
         self.metadata = metadata
         self.scope = trio.CancelScope(deadline=deadline)
         self.final_status: CallStatus | None = None
+        self.finally_: list[Callable[[], None]] = []
         self.is_gone = False
         self.initial: tuple[tuple[str, str | bytes], ...] = ()
         self.trailing: tuple[tuple[str, str | bytes], ...] = ()
@@ -374,6 +398,8 @@ class _ServerConnection:
                 self._finish_call(call, status)
         finally:
             del self.calls[stream.entry.stream_id]
+            for function in call.finally_:
+                function()
             stream.abandon()
             self._idle_since = trio.current_time()
             if self.calls:

@@ -281,12 +281,12 @@ class CallStream:
 
     __slots__ = (
         "_bytes_since_checkpoint",
-        "_is_sending",
         "_messages_since_checkpoint",
         "_received_bytes",
         "_received_messages",
         "entry",
         "is_ended",
+        "is_sending",
         "queue",
         "readable",
         "sendable",
@@ -301,7 +301,8 @@ class CallStream:
         self.sendable = Signal()
         self.is_ended = False
         """Nothing further will come into the queue."""
-        self._is_sending = False
+        self.is_sending = False
+        """A message waits for room, a part of it perhaps sent."""
         self._messages_since_checkpoint = 0
         self._bytes_since_checkpoint = 0
         self._received_messages = 0
@@ -359,7 +360,7 @@ class CallStream:
                 f"a message of {size} bytes; the limit is {settings.message_bytes_max}: send smaller batches",
                 settings.message_bytes_max,
             )
-        if self._is_sending:
+        if self.is_sending:
             raise trio.BusyResourceError("another task is sending on this call already")
         if not entry.can_send:
             raise trio.BrokenResourceError("the call is over")
@@ -369,11 +370,11 @@ class CallStream:
             if flushes:
                 wire.flush()
         else:
-            self._is_sending = True
+            self.is_sending = True
             try:
                 await self._send_in_pieces(buffers, size, ends)
             finally:
-                self._is_sending = False
+                self.is_sending = False
         self._messages_since_checkpoint += 1
         self._bytes_since_checkpoint += total
         if (
@@ -393,11 +394,7 @@ class CallStream:
             while left:
                 room = protocol.room(entry)
                 if room <= 0 or protocol.output_bytes >= wire.settings.send_buffer_bytes:
-                    wire.blocked[self] = None
-                    try:
-                        await self.sendable.wait()
-                    finally:
-                        del wire.blocked[self]
+                    await self._wait_room()
                     if not entry.can_send:
                         raise trio.BrokenResourceError("the call is over")
                     continue
@@ -412,15 +409,37 @@ class CallStream:
                 wire.flush()
             raise
 
+    async def wait_sendable(self) -> None:
+        """Returns when the peer's windows and the output have room for something. Always checks for cancellation.
+
+        (Not for a whole message: peers open their windows again as lazily as they like, and more room may never come.)
+
+        Raises:
+            trio.BrokenResourceError: the stream takes no more.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.entry.can_send and not self._has_room():
+            await self._wait_room()
+        if not self.entry.can_send:
+            raise trio.BrokenResourceError("the call is over")
+
+    def _has_room(self) -> bool:
+        protocol = self.wire.protocol
+        return protocol.room(self.entry) > 0 and protocol.output_bytes < self.wire.settings.send_buffer_bytes
+
+    async def _wait_room(self) -> None:
+        """Until room may have appeared."""
+        self.wire.blocked[self] = None
+        try:
+            await self.sendable.wait()
+        finally:
+            del self.wire.blocked[self]
+
     async def wait_output_room(self) -> None:
         """Returns when the output is below its bound: what must be said without a message (a status) waits here."""
         wire = self.wire
         while wire.protocol.output_bytes >= wire.settings.send_buffer_bytes:
-            wire.blocked[self] = None
-            try:
-                await self.sendable.wait()
-            finally:
-                del wire.blocked[self]
+            await self._wait_room()
 
     def abandon(self) -> None:
         """Nobody will read what is left."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trio_eventlog.bounds import SEQUENCE_END_MAX
-from trio_eventlog.codec.batch import NANOSECONDS, TIMESTAMP_NS_END, decode_message
+from trio_eventlog.codec.batch import NANOSECONDS, TIMESTAMP_NS_END, TooManyRecords, unpack_message
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import BatchTooLarge, CodecError, CorruptBatch, InvalidArgument
 from trio_eventlog.records import Acks, Batch, Compression
@@ -23,12 +23,12 @@ def requested_acks(request: event_log_pb2.ProduceRequest) -> Acks:
     return acks
 
 
-def requested_batch(request: event_log_pb2.ProduceRequest, *, max_bytes: int, now_ns: int) -> Batch:
+def requested_batch(request: event_log_pb2.ProduceRequest, *, max_bytes: int, max_records: int, now_ns: int) -> Batch:
     """The batch that a request carries, or that its records make.
 
     Raises:
         InvalidArgument: neither records nor a batch, or both.
-        BatchTooLarge: over `max_bytes`, packed or unpacked.
+        BatchTooLarge: over `max_bytes`, packed or unpacked; more than `max_records` records that are no batch yet.
         CorruptBatch: checksum or record count do not agree with the payload.
     """
     if request.HasField("batch"):
@@ -36,6 +36,10 @@ def requested_batch(request: event_log_pb2.ProduceRequest, *, max_bytes: int, no
             raise InvalidArgument("the request carries records and a batch: send one of them")
         batch = _given_batch(request.batch)
     elif request.records:
+        if len(request.records) > max_records:
+            raise BatchTooLarge(
+                f"{len(request.records)} records in one request, and {max_records} are the most: send fewer", limit_bytes=max_bytes
+            )
         batch = _batch_of(request.records, now_ns)
     else:
         raise InvalidArgument("the request carries no records: send records or a batch")
@@ -46,13 +50,34 @@ def requested_batch(request: event_log_pb2.ProduceRequest, *, max_bytes: int, no
     return batch
 
 
-def check_batch(batch: Batch, max_unpacked_bytes: int) -> None:
-    """Raises CorruptBatch unless checksum and record count agree with the payload.
+RECORD_OVERHEAD_BYTES = 6
+"""Tag and length of a record in its answer."""
+OFFSET_BYTES_MAX = 11
+"""Of the offset, which a record gets in its answer."""
+
+
+def check_batch(batch: Batch, max_unpacked_bytes: int, records_max: int, record_bytes_max: int) -> None:
+    """Refuse what no consumer could be given.
 
     The count is looked at because offsets are dense: a batch that announces more records than it has would leave a hole for ever.
+
+    Raises:
+        CorruptBatch: checksum or record count do not agree with the payload.
+        BatchTooLarge: more than `records_max` records, or one that an answer with `record_bytes_max` of records cannot carry.
     """
     try:
-        decode_message(batch, max_unpacked_bytes)
+        message, unpacked_bytes = unpack_message(batch, max_unpacked_bytes, records_max)
+        # Only what is large as a whole can hold one that is too large: ordinary batches are not looked through.
+        if unpacked_bytes + OFFSET_BYTES_MAX > record_bytes_max:
+            largest_bytes = max(map(records_pb2.Record.ByteSize, message.records)) + RECORD_OVERHEAD_BYTES + OFFSET_BYTES_MAX
+            if largest_bytes > record_bytes_max:
+                raise BatchTooLarge(
+                    f"the batch holds a record of {largest_bytes} bytes unpacked, and consumers can be given {record_bytes_max} at"
+                    " once: send smaller records",
+                    limit_bytes=record_bytes_max,
+                )
+    except TooManyRecords as error:
+        raise BatchTooLarge(f"{error}: send smaller batches", limit_bytes=max_unpacked_bytes) from error
     except CodecError as error:
         raise CorruptBatch(f"{error}; nothing was appended: build the batch again") from error
 

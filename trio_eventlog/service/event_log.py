@@ -7,9 +7,11 @@ from typing import Any
 import attrs
 import trio
 
-from trio_eventlog.codec.batch import NANOSECONDS, decode_message
+from trio_eventlog.budgets import BudgetUse
+from trio_eventlog.codec.batch import NANOSECONDS, TooManyRecords, unpack_message
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import (
+    BatchTooLarge,
     CodecError,
     DamagedData,
     DuplicateOutOfWindow,
@@ -34,12 +36,14 @@ from trio_eventlog.records import Acks, Batch, Record
 from trio_eventlog.rpc import Channel, Context, Encoded, Handler, Requests, Send, Service, methods_of
 from trio_eventlog.rpc.status import error_details
 from trio_eventlog.service.convert import (
+    RECORD_OVERHEAD_BYTES,
     check_batch,
     encode_batches,
     encode_produce_request,
     requested_acks,
     requested_batch,
 )
+from trio_eventlog.service.fetch_budget import FetchBudget, Gate
 from trio_eventlog.service.forwarding import FORWARDED, Doubt, Forwarder, forward
 from trio_eventlog.service.lanes import Lanes
 from trio_eventlog.service.topics import TopicAdministration
@@ -53,7 +57,10 @@ class ServiceSettings:
     Attributes:
         batch_bytes_max: payload of one batch.
         unpacked_bytes_max: the same, unpacked.
+        batch_records_max: records of one batch.
         fetch_bytes_max, fetch_records_max: of one answer; a request may ask for less.
+        fetched_bytes_max, fetched_bytes_per_connection_max: fetched for consumers and not sent yet.
+        slow_consumer_seconds: a consumer that holds fetched bytes longer, while others wait for some, is sent away.
         response_bytes_max: of the records in one answer, unpacked: what gRPC lets through.
         fetch_wait_seconds_max: how long a Consume may wait.
         linearizable_seconds_max: how long a linearizable read may look for a leader that has a quorum.
@@ -64,9 +71,13 @@ class ServiceSettings:
 
     batch_bytes_max: int = 1 << 20
     unpacked_bytes_max: int = 16 << 20
+    batch_records_max: int = 250_000
     fetch_bytes_max: int = 1 << 20
     fetch_records_max: int = 100_000
     response_bytes_max: int = 4032 << 10
+    fetched_bytes_max: int = 256 << 20
+    fetched_bytes_per_connection_max: int = 32 << 20
+    slow_consumer_seconds: float = 10.0
     fetch_wait_seconds_max: float = 60.0
     linearizable_seconds_max: float = 30.0
     stream_requests_max: int = 32
@@ -102,6 +113,9 @@ class EventLogService:
         self._forwarder = forwarder
         self._lanes = lanes
         self._settings = settings
+        self._fetched = FetchBudget(
+            settings.fetched_bytes_max, settings.fetched_bytes_per_connection_max, settings.slow_consumer_seconds
+        )
         self._now_ns = now_ns
         self._servers = servers
         self._ready = ready
@@ -216,10 +230,13 @@ class EventLogService:
         may_propose: Callable[[Replica], Awaitable[bool]] | None = None,
     ) -> "_Begun":
         """Give the request's batch to the log, in order; the answer waits for the acknowledgement, or for another leader."""
-        batch = requested_batch(request, max_bytes=self._settings.batch_bytes_max, now_ns=self._now_ns())
+        settings = self._settings
+        batch = requested_batch(
+            request, max_bytes=settings.batch_bytes_max, max_records=settings.batch_records_max, now_ns=self._now_ns()
+        )
         if request.HasField("batch"):
             # Carried ones too: anybody can claim to be a node that has looked at it.
-            check_batch(batch, self._settings.unpacked_bytes_max)
+            check_batch(batch, settings.unpacked_bytes_max, settings.batch_records_max, settings.response_bytes_max)
         if request.HasField("expected_version"):
             raise InvalidArgument("expected_version belongs to the event store, which this release does not have")
         acks = requested_acks(request)
@@ -326,12 +343,17 @@ class EventLogService:
 
     # Consume
 
+    def fetched_use(self) -> BudgetUse:
+        """Bytes fetched for consumers and not sent yet."""
+        return self._fetched.use()
+
     async def consume(self, request: messages.ConsumeRequest, context: Context) -> messages.ConsumeResponse | Encoded:
         _check_filter(request)
         place = await self._place(request, context)
+        gate = Gate(self._fetched, context)
         if isinstance(place, Replica):
             try:
-                return await self._consume_here(place, request)
+                return await self._consume_here(place, request, gate)
             except NotLeader:
                 if is_forwarded(context):
                     raise
@@ -342,50 +364,71 @@ class EventLogService:
             found = self._broker.group(place.group_id)  # opened here meanwhile, perhaps
             if isinstance(found, Elsewhere):
                 raise found.refusal()
-            return await self._consume_here(found, request)
+            return await self._consume_here(found, request, gate)
 
         with _identified(request, place):
             return await self._forwarder.at_leader(place, here, lambda channel: _carried(channel, request))
 
-    async def _consume_here(self, replica: Replica, request: messages.ConsumeRequest) -> messages.ConsumeResponse | Encoded:
+    async def _consume_here(
+        self, replica: Replica, request: messages.ConsumeRequest, gate: Gate
+    ) -> messages.ConsumeResponse | Encoded:
         max_wait = request.max_wait
         if max_wait.seconds < 0 or not 0 <= max_wait.nanos < NANOSECONDS:
             raise InvalidArgument(f"max_wait is {max_wait.seconds} s and {max_wait.nanos} ns: it is 0 or more")
         offset = await self._start(replica, request)
+        await gate.enter(self._memory_bytes(request))
         fetched = await self._fetch(replica, request, offset)
         if not fetched.batches and request.HasField("max_wait"):
+            gate.leave()
             wait_seconds = max_wait.seconds + max_wait.nanos / NANOSECONDS
             with trio.move_on_after(min(wait_seconds, self._settings.fetch_wait_seconds_max)):
                 await replica.wait_readable(offset)
+            await gate.enter(self._memory_bytes(request))
             fetched = await self._fetch(replica, request, offset)
-        response, _ = _response(request, replica.group_id, offset, fetched, self._settings)
+        response, _, size_bytes = await _response(request, replica.group_id, offset, fetched, self._settings)
+        gate.shrink(size_bytes)  # It is given back when the answer is sent, with the end of the call.
         return response
+
+    def _memory_bytes(self, request: messages.ConsumeRequest) -> int:
+        """What one answer takes at most while it is made: what is fetched, and a batch unpacked."""
+        packed_bytes = max(self._settings.fetch_bytes_max, self._settings.batch_bytes_max)
+        return packed_bytes if request.batches else packed_bytes + self._settings.unpacked_bytes_max
 
     async def consume_stream(self, request: messages.ConsumeRequest, context: Context, send: Send) -> None:
         _check_filter(request)
+        gate = Gate(self._fetched, context)
         async with trio.open_nursery() as nursery:
             place = await self._place(request, context)
             if isinstance(place, Elsewhere):
                 nursery.start_soon(self._stream_from_elsewhere, place, request, send)
             else:
-                nursery.start_soon(self._stream_from, place, request, send)
+                nursery.start_soon(self._stream_from, place, request, send, gate)
             # A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them.
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
         raise ShuttingDown("this node is stopping: go on from the next offset at another one")
 
     async def _stream_from_elsewhere(self, place: Elsewhere, request: messages.ConsumeRequest, send: Send) -> None:
+        # Not gated: what is left unread on the channel between two nodes would hold up all other calls on it.
         with _identified(request, place):
             await self._forwarder.stream(place, _CONSUME_STREAM, request, send)
 
-    async def _stream_from(self, replica: Replica, request: messages.ConsumeRequest, send: Send) -> None:
+    async def _stream_from(self, replica: Replica, request: messages.ConsumeRequest, send: Send, gate: Gate) -> None:
         offset = await self._start(replica, request)
+        memory_bytes = self._memory_bytes(request)
         while True:
+            await gate.enter(memory_bytes)
             fetched = await self._fetch(replica, request, offset)
             if fetched.batches:
-                response, offset = _response(request, replica.group_id, offset, fetched, self._settings)
+                response, offset, size_bytes = await _response(request, replica.group_id, offset, fetched, self._settings)
+                gate.shrink(size_bytes)
+                # Nothing but the answer itself is held while its consumer takes its time.
+                del fetched
                 await send(response)
+                del response
+                gate.leave()
             else:
+                gate.leave()
                 await replica.wait_readable(offset)
 
     async def _place(self, request: messages.ConsumeRequest, context: Context) -> Replica | Elsewhere:
@@ -448,8 +491,10 @@ class EventLogService:
         return self._servers()
 
 
-_RECORD_OVERHEAD_BYTES = 6
-"""Tag and length of a record in its answer."""
+SLICE_BYTES = 256 * 1024
+"""Unpacked for a consumer before others have their turn; one batch always is."""
+SLICE_RECORDS = 1024
+"""Looked at for a consumer before others have their turn."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -520,10 +565,13 @@ def _check_filter(request: messages.ConsumeRequest) -> None:
         raise InvalidArgument("a filter looks into records, and opaque batches were asked for: leave one of them out")
 
 
-def _response(
+async def _response(
     request: messages.ConsumeRequest, group_id: GroupId, offset: int, fetched: Fetched, settings: ServiceSettings
-) -> tuple[messages.ConsumeResponse | Encoded, int]:
-    """The answer, and the offset where the next one begins."""
+) -> tuple[messages.ConsumeResponse | Encoded, int, int]:
+    """The answer, the offset where the next one begins, and about how many bytes the answer has.
+
+    Others run between two batches, and between some of the records of a large one: a small batch may unpack to very many.
+    """
     if request.batches:
         encoded = encode_batches(
             fetched.batches,
@@ -531,25 +579,46 @@ def _response(
             log_start_offset=fetched.log_start_offset,
             group_id=group_id,
         )
-        return encoded, fetched.next_offset
+        return encoded, fetched.next_offset, sum(map(len, encoded.buffers))
     response = messages.ConsumeResponse(
         high_watermark=fetched.high_watermark, log_start_offset=fetched.log_start_offset, group_id=group_id
     )
     room_bytes = settings.response_bytes_max
+    unpacked_bytes = 0
     for batch in fetched.batches:
         try:
-            records = decode_message(batch, settings.unpacked_bytes_max).records
+            message, message_bytes = unpack_message(batch, settings.unpacked_bytes_max, settings.batch_records_max)
+        except TooManyRecords as error:
+            raise BatchTooLarge(
+                f"the batch at offset {batch.base_offset} of {request.topic!r}: {error}. It can be read as a whole (batches), or"
+                f" passed over: go on from offset {batch.base_offset + batch.record_count}",
+                limit_bytes=settings.response_bytes_max,
+            ) from error
         except CodecError as error:
             raise DamagedData(f"the batch at offset {batch.base_offset} of {request.topic!r}: {error}") from error
-        for at, record in enumerate(records, batch.base_offset):
+        unpacked_bytes += message_bytes
+        if unpacked_bytes > SLICE_BYTES:
+            unpacked_bytes = 0
+            await trio.lowlevel.checkpoint()
+        for at, record in enumerate(message.records, batch.base_offset):
+            if at % SLICE_RECORDS == SLICE_RECORDS - 1:
+                await trio.lowlevel.checkpoint()
             if at < offset or (request.filter.key and record.key != request.filter.key):
                 continue
             if request.max_records and len(response.records) == request.max_records:
-                return response, at
+                return response, at, settings.response_bytes_max - room_bytes
             record.offset = at
             # Records may take a multiple of their packed batch: the rest comes with the next answer.
-            room_bytes -= record.ByteSize() + _RECORD_OVERHEAD_BYTES
-            if room_bytes < 0 and response.records:
-                return response, at
+            record_bytes = record.ByteSize() + RECORD_OVERHEAD_BYTES
+            room_bytes -= record_bytes
+            if room_bytes < 0:
+                if response.records:
+                    return response, at, settings.response_bytes_max
+                raise BatchTooLarge(
+                    f"the record at offset {at} of {request.topic!r} has {record_bytes} bytes, and an answer with records"
+                    f" {settings.response_bytes_max} at most. It can be read in its batch (batches), or passed over: go on from"
+                    f" offset {at + 1}",
+                    limit_bytes=settings.response_bytes_max,
+                )
             response.records.append(record)
-    return response, fetched.next_offset
+    return response, fetched.next_offset, settings.response_bytes_max - room_bytes
