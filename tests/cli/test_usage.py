@@ -331,7 +331,7 @@ def test_whatever_a_foreign_producer_puts_into_a_batch_can_be_shown(
     item.headers.add(key=header, value=value)
     payload = message.SerializeToString()
     batch = Batch(record_count=1, payload=payload, crc32c=crc32c(payload))
-    check_batch(batch, 1 << 20)
+    check_batch(batch, 1 << 20, records_max=10, record_bytes_max=1 << 20)
     (record,) = decode_records(batch, 1 << 20)
     assert record.timestamp_ns == seconds * 10**9 + nanos
     shown = json.loads(_WRITERS["json"]([record], 0))
