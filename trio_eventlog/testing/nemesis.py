@@ -148,6 +148,8 @@ class Nemesis:
         counts: how often each fault happened.
         down: nodes that are down and will be brought back here, and when.
         spent: nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out.
+        leaving: ids that somebody has asked to be removed or drained, and was not refused: perhaps it is in a log, and takes effect
+            when there is a leader again.
         broken: after `end`: nodes that stay as they are.
         deposed: a leader that may not know yet that it is none any more, and that clients can reach.
     """
@@ -178,6 +180,7 @@ class Nemesis:
         self.counts: Counter[str] = Counter()
         self.down: dict[str, float] = {}
         self.spent: dict[str, NodeId] = {}
+        self.leaving: set[NodeId] = set()
         self.broken: set[str] = set()
         self.deposed: str | None = None
 
@@ -515,7 +518,7 @@ class Nemesis:
         """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
         # Nobody starts a removed node's data again, though it votes until the last group has let it go. And what is a minority
         # beside a node that is being drained is none without it.
-        gone = node_ids | self._cluster.removed_ids() | self._cluster.draining_ids()
+        gone = node_ids | self.leaving | self._cluster.removed_ids() | self._cluster.draining_ids()
         return all(len(voters) > 2 * len(gone & voters) for voters in self._cluster.voters_of_groups())
 
     def _spend(self, fault: str, name: str) -> None:

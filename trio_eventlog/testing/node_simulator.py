@@ -29,6 +29,8 @@ from trio_eventlog.errors import (
     DiskFull,
     DuplicateOutOfWindow,
     EventLogError,
+    InvalidArgument,
+    MembershipRefused,
     NodeRemoved,
     NotLeader,
     OffsetOutOfRange,
@@ -39,7 +41,7 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
-from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id, parse_id
 from trio_eventlog.net.links import Lane
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft.ready import Role
@@ -468,12 +470,17 @@ class _Run:
 
     async def _ask(self, rng: random.Random, method: str, request: Any) -> bool:
         """One command at any node; whether it was answered with success."""
+        leaving = self.nemesis.leaving
+        news = {NodeId(parse_id(request.id))} - leaving
+        leaving |= news
         try:
             with trio.fail_after(2.0):
                 async with self.cluster.channel(rng.choice(self.cluster.names), name="operator") as channel:
                     await channel.unary(_ADMIN[method], request)
         except (trio.TooSlowError, OSError, EventLogError) as error:
             self.counts[f"{method}: {getattr(error, 'code', 'no answer')}"] += 1
+            if isinstance(error, InvalidArgument | MembershipRefused):
+                leaving -= news
             return False
         self.counts[method] += 1
         return True
