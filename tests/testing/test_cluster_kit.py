@@ -5,6 +5,8 @@ import math
 import pytest
 import trio
 
+from trio_eventlog.errors import StorageFailed
+from trio_eventlog.records import Record
 from trio_eventlog.testing import Cluster, CrashMode, NodeFailed, run
 
 
@@ -115,3 +117,25 @@ def test_errors_come_out_as_they_are() -> None:
     with pytest.RaisesGroup(NodeFailed) as group:
         Cluster(1, seed=9).run(break_a_disk)
     assert group.value.exceptions[0].__notes__[0].startswith("seed 9, time ")
+
+
+def test_what_cannot_be_read_does_not_take_the_place_of_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes out as it is, and the other partitions are told of under their own numbers."""
+    read = Cluster.read
+
+    async def read_some(self: Cluster, name: str, topic: str, partition: int = 0) -> list[Record]:
+        if partition == 0:
+            raise StorageFailed("broken")
+        return await read(self, name, topic, partition)
+
+    async def fail(cluster: Cluster) -> None:
+        async with cluster.client() as client:
+            await client.create_topic("orders", partitions=2)
+            await client.produce("orders", b"x", partition=1)
+        raise KeyError("mine")
+
+    monkeypatch.setattr(Cluster, "read", read_some)
+    cluster = Cluster(1, seed=9)
+    with pytest.raises(KeyError, match="mine"):
+        cluster.run(fail)
+    assert cluster.logs_at_failure == ["orders/1 holds 1 records, the last: 0: b'x'"]

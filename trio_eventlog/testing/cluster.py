@@ -51,6 +51,8 @@ from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 PORT = 8400
@@ -781,22 +783,27 @@ class Cluster:
         awake = [name for name in self.running if not self.is_paused(name)]
         with trio.move_on_after(LOOK_AT_LOGS_SECONDS_MAX, shield=True):
             for topic in sorted({topic for name in awake for topic in self.node(name)._replicas.topics}):
-                for number, records in enumerate(await self._read_everywhere(awake, topic)):
+                for number, records in sorted((await self._read_everywhere(awake, topic)).items()):
                     last = ", ".join(
                         f"{record.offset}: {record.value[:VALUE_BYTES_SHOWN]!r}" for record in records[-RECORDS_SHOWN:]
                     )
                     lines.append(f"{topic}/{number} holds {len(records)} records" + (f", the last: {last}" if records else ""))
         return lines
 
-    async def _read_everywhere(self, names: Sequence[str], topic: str) -> list[list[Record]]:
-        """For each partition the records of the node that shows most of them."""
+    async def _read_everywhere(self, names: Sequence[str], topic: str) -> dict[int, list[Record]]:
+        """For each partition that can be read, the records of the node that shows most of them. It is a failure that is told of:
+        what else has broken must not take its place."""
         found: dict[int, list[Record]] = {}
         for name in names:
-            known = self.node(name)._replicas.topics.get(topic)
+            known = self.node(name)._replicas.topics.get(topic) if self.is_running(name) else None
             for number in range(len(known.partitions) if known is not None else 0):
-                if self.replica(name, topic, number) is not None:
+                if self.replica(name, topic, number) is None:
+                    continue
+                try:
                     found[number] = max(found.get(number, []), await self.read(name, topic, number), key=len)
-        return [found[number] for number in sorted(found)]
+                except EventLogError as error:
+                    logger.debug("%s/%d cannot be read at %s: %s", topic, number, name, error)
+        return found
 
     def describe(self) -> str:
         """The cluster as a few lines, for failures."""
