@@ -205,3 +205,60 @@ async def test_a_record_that_cannot_be_encoded(autojump_clock: trio.testing.Mock
             with pytest.raises(InvalidArgument):
                 await delivery.wait()
             assert (await (await producer.send(b"next")).wait()).base_offset == 0
+
+
+async def test_values_by_the_list(autojump_clock: trio.testing.MockClock) -> None:
+    """As one by one: batches fill up in order and linger, `ranges` counts them, and full ones go to partition after partition."""
+    cluster = FakeCluster()
+    cluster.add_topic("p", 2)
+    first, second = cluster.topics["p"]
+    values = [b"%d" % number for number in range(1000)]
+    async with open_fake(cluster) as (_, client):
+        async with client.producer("p", linger=0.5, batch_bytes=2000) as producer:
+            await producer.send_values([])
+            await producer.send(values[0], partition=0)
+            await producer.send_values(values[1:400], partition=0)
+            await producer.send_values(values[400:], partition=0)
+            await trio.sleep(0.6)
+            assert first.values() == values
+            assert all(70 <= batch.record_count <= 80 and len(batch.payload) <= 2000 for batch in first.batches[:-1])
+            await producer.send_values(values)
+    assert sorted(first.values() + second.values()) == sorted(values * 2)
+    assert len(second.batches) > 3
+    assert [item.records for item in producer.ranges()] == [len(first.values()), len(second.values())]
+
+
+async def test_values_by_the_list_have_limits(autojump_clock: trio.testing.MockClock) -> None:
+    """By count; large ones among them; and one that no batch can carry, before which the others are handed in."""
+    async with open_fake(settings=ClientSettings(max_batch_bytes=65536, producer_batch_bytes=65536)) as (cluster, client):
+        partition = cluster.topics["t"][0]
+        async with client.producer("t", linger=60, batch_records=3) as producer:
+            await producer.send_values([b"x"] * 7)
+        assert [batch.record_count for batch in partition.batches] == [3, 3, 1]
+        large = [b"x", b"y" * 40_000, b"z" * 65_000]
+        async with client.producer("t", linger=60) as producer:
+            await producer.send_values(large)
+            with pytest.raises(BatchTooLarge):
+                await producer.send_values([b"last", b"x" * 70_000, b"never"])
+        assert partition.values()[7:] == [*large, b"last"]
+        with pytest.raises(InvalidArgument, match="partitions 0 to 0"):
+            async with client.producer("t") as producer:
+                await producer.send_values([b"x"], partition=1)
+
+
+async def test_a_failure_is_known_before_the_flush(autojump_clock: trio.testing.MockClock) -> None:
+    """So that a program that hands in values for ever can stop."""
+    async with open_fake() as (cluster, client):
+        cluster.nodes["n1"].before_append = _refuse
+        async with client.producer("t", linger=0) as producer:
+            await producer.send_values([b"x"])
+            await trio.sleep(1)
+            assert isinstance(producer.failure, InvalidArgument)
+            assert not producer.ranges()
+            with pytest.raises(InvalidArgument, match="not you"):
+                await producer.flush()
+            assert producer.failure is None
+
+
+async def _refuse(batch: records_pb2.Batch) -> None:
+    raise InvalidArgument("not you")

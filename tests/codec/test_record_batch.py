@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trio_eventlog.codec.batch import HEAD, batch_entry, decode_records, encode_records, entry_batch, pack, stamp, unpack
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import EntryKind, decode_entry, encode_entry
-from trio_eventlog.errors import CodecError
+from trio_eventlog.errors import CodecError, InvalidArgument
 from trio_eventlog.records import Batch, Compression, Header, Record
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -141,3 +141,21 @@ def test_malformed_heads_are_refused() -> None:
         entry_batch(encode_entry(EntryKind.DATA, term=1, index=1, base_offset=0, payload=head))
     with pytest.raises(CodecError, match="no batch"):
         entry_batch(encode_entry(EntryKind.DATA, term=1, index=1, base_offset=0, record_count=1, payload=head[:-1]))
+
+
+VALUES = st.binary(max_size=300) | st.sampled_from([0, 127, 128, 16_383, 16_384]).map(lambda size: b"v" * size)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=20), st.sampled_from([0, 1, 999_999_999, 1_700_000_000_123_456_789, 2**63 - 1]))
+def test_values_alone_are_encoded_as_protobuf_does(values: list[bytes], now_ns: int) -> None:
+    """Without an object for each record; the batch is the same, byte for byte."""
+    assert encode_records(values, now_ns=now_ns) == encode_records([Record(value=value) for value in values], now_ns=now_ns)
+
+
+def test_values_beside_records() -> None:
+    """Bytes stand for a record with that value, and a time that cannot be stored is refused for them too."""
+    batch = encode_records([b"a", Record(value=b"b", key=b"k")], now_ns=5)
+    assert [(record.value, record.key) for record in decode_records(batch, 100)] == [(b"a", b""), (b"b", b"k")]
+    for now_ns in (-1, 1 << 63, 1 << 99):
+        with pytest.raises(InvalidArgument, match="between 1970 and 2262"):
+            encode_records([b"a"], now_ns=now_ns)

@@ -5,6 +5,7 @@ import enum
 
 from trio_eventlog.client.producer_core import OFFSET_UNKNOWN, PendingBatch, ProduceResult
 from trio_eventlog.client.routing import KnownTopic, Placement, ServerInfo
+from trio_eventlog.codec.batch import encode_varint
 from trio_eventlog.errors import CorruptBatch, EventLogError
 from trio_eventlog.records import Acks, Batch, Compression
 from trio_eventlog.rpc import Encoded, methods_of
@@ -68,8 +69,8 @@ def produce_request(head: bytes, pending: PendingBatch, producer_id: int) -> Enc
     if batch.first_timestamp_ns:
         message.first_timestamp.seconds, message.first_timestamp.nanos = divmod(batch.first_timestamp_ns, NANOSECONDS)
         message.last_timestamp.seconds, message.last_timestamp.nanos = divmod(batch.last_timestamp_ns, NANOSECONDS)
-    fields = message.SerializeToString() + _TAG_4 + _varint(len(batch.payload))
-    return Encoded(head + _TAG_4 + _varint(len(fields) + len(batch.payload)) + fields, batch.payload)
+    fields = message.SerializeToString() + _TAG_4 + encode_varint(len(batch.payload))
+    return Encoded(head + _TAG_4 + encode_varint(len(fields) + len(batch.payload)) + fields, batch.payload)
 
 
 def produce_result(response: event_log_pb2.ProduceResponse, pending: PendingBatch, topic: str, partition: int) -> ProduceResult:
@@ -161,12 +162,3 @@ def described_topic(response: admin_pb2.DescribeTopicResponse) -> tuple[KnownTop
         for item in response.partitions
     ]
     return KnownTopic(name=name, group_ids=tuple(item.group_id for item in response.partitions)), placements
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
