@@ -9,6 +9,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from trio_eventlog.errors import DamagedData, DiskFull, StorageFailed
+from trio_eventlog.storage.disk import Disk
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Fault, Operation, SimDisk
 
 
@@ -59,6 +60,44 @@ async def test_unsynced_names_are_lost() -> None:
     after = disk.crash(CrashMode.LOSE)
     assert await after.list_directory("/d") == ["gone", "old"]
     assert after.content("/d/old") == b"old"
+
+
+async def test_unsynced_directories_are_lost() -> None:
+    """With all that is in them, be it synced; one sync of the directory above keeps all of them."""
+    disk = await new_disk()
+    for name in ("a", "b"):
+        await disk.add_directory(f"/d/{name}")
+        file = await disk.open(f"/d/{name}/f", create=True)
+        await file.write_and_sync(0, [b"synced"])
+        await disk.sync_directory(f"/d/{name}")
+    copy = disk.image().crash(CrashMode.LOSE)
+    assert await copy.list_directory("/d") == ["a", "b"]
+    await disk.sync_directory("/d")
+    await disk.add_directory("/d/a/deep")
+    await disk.add_directory("/d/c")
+    await disk.add_directory("/d/c/deep")
+    await disk.sync_directory("/d/c")
+    disk = disk.crash(CrashMode.LOSE)
+    assert await disk.list_directory("/d") == ["a", "b"]
+    assert await disk.list_directory("/d/a") == ["f"]
+    assert not await disk.exists("/d/c/deep")
+    await disk.add_directory("/d/c")
+    disk = disk.crash(CrashMode.KEEP)
+    assert await disk.list_directory("/d") == ["a", "b", "c"]
+
+
+async def test_a_crash_comes_between_the_operations_of_at_once() -> None:
+    """Each of them counts."""
+    disk = await new_disk()
+    disk.cut_power_after(2)
+
+    async def work(within: Disk) -> None:
+        for name in "abc":
+            await (await within.open(f"/d/{name}", create=True)).close()
+
+    with pytest.raises(DiskCrashed):
+        await disk.at_once(work)
+    assert disk.paths() == ["/d/a", "/d/b"]
 
 
 async def test_synced_names_stay() -> None:

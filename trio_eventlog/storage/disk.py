@@ -16,10 +16,12 @@ Rules for every implementation:
 """
 
 import errno
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from trio_eventlog.errors import DamagedData, DiskFull, ResourceShortage, StorageFailed
+
+T = TypeVar("T")
 
 Buffer = bytes | bytearray | memoryview
 FILE_MODE = 0o640
@@ -61,6 +63,9 @@ class File(Protocol):
     async def close(self) -> None:
         """Give the file back; a second time is fine. Does not sync. Never raises for a file that has failed."""
 
+    def close_nowait(self) -> None:
+        """`close` without a checkpoint: for cleaning up after an exception."""
+
 
 class DiskLock(Protocol):
     """Held until released, or until the process ends."""
@@ -75,6 +80,11 @@ class Disk(Protocol):
     async def make_directory(self, path: str) -> None:
         """Create `path` and what is missing above it; fine when it is there. Raises NotADirectoryError or FileExistsError
         when a file is in the way. Each name it created is durable when this returns."""
+
+    async def add_directory(self, path: str) -> None:
+        """Create `path`, whose parent must be there (FileNotFoundError); fine when it is there itself. Not durable before
+        `sync_directory` of its parent: one sync serves many directories. Raises NotADirectoryError or FileExistsError when a file
+        is in the way."""
 
     async def list_directory(self, path: str) -> list[str]:
         """The names in `path`, sorted. Raises FileNotFoundError, NotADirectoryError."""
@@ -101,6 +111,16 @@ class Disk(Protocol):
 
     async def free_bytes(self, path: str) -> int:
         """Room left on the file system of `path`, for this process."""
+
+    async def at_once(self, work: Callable[["Disk"], Awaitable[T]]) -> T:
+        """The result of `work`, which is given a disk to do many operations on, one after the other, as one operation of this disk:
+        on a real disk in one thread hop.
+
+        `work` awaits nothing but the methods of the disk that it is given and of files that it opens there, uses nothing else of
+        Trio, and shares no value that somebody else changes meanwhile. Files that it leaves open are files of this disk once
+        `at_once` returns; when it raises, it closes them by `close_nowait` before. It may be run again after it raised
+        ResourceShortage. A crash may come between any two of its operations.
+        """
 
 
 async def write_atomically(disk: Disk, path: str, data: Buffer, *, mode: int = FILE_MODE) -> None:

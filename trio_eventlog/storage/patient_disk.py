@@ -51,6 +51,9 @@ class PatientDisk:
     async def make_directory(self, path: str) -> None:
         await self._patiently(lambda: self._disk.make_directory(path))
 
+    async def add_directory(self, path: str) -> None:
+        await self._patiently(lambda: self._disk.add_directory(path))
+
     async def list_directory(self, path: str) -> list[str]:
         return await self._patiently(lambda: self._disk.list_directory(path))
 
@@ -74,6 +77,9 @@ class PatientDisk:
 
     async def free_bytes(self, path: str) -> int:
         return await self._patiently(lambda: self._disk.free_bytes(path))
+
+    async def at_once(self, work: Callable[[Disk], Awaitable[T]]) -> T:
+        return await self._patiently(lambda: self._disk.at_once(work))
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         try:

@@ -8,14 +8,14 @@ the caller's thread first; what the cache does not hold is read by a thread, and
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import trio
 
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, EventLogError, ResourceShortage, StorageFailed
-from trio_eventlog.storage.disk import FILE_MODE, NO_ROOM, Buffer, parent_directory
+from trio_eventlog.storage.disk import FILE_MODE, NO_ROOM, Buffer, Disk, parent_directory
 
 DISK_THREADS_MAX = 8
 """Default of the number of threads one node's disk may use at a time, over all groups."""
@@ -70,14 +70,21 @@ async def run_in_thread(work: Callable[[], _T], limiter: trio.CapacityLimiter) -
         limiter.release_on_behalf_of(task)
 
 
+async def _run(work: Callable[[], _T], limiter: trio.CapacityLimiter | None) -> _T:
+    """As `run_in_thread`; without a limiter, within `RealDisk.at_once`, in the thread that this is."""
+    if limiter is None:
+        return work()
+    return await run_in_thread(work, limiter)
+
+
 def _never_abort(_: object) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
 
 
 class RealFile:
-    """A file of `RealDisk`."""
+    """A file of `RealDisk`. Without a limiter it was opened within `RealDisk.at_once`, which has not returned yet."""
 
-    def __init__(self, path: str, descriptor: int, limiter: trio.CapacityLimiter, *, fills_with_zeros: bool) -> None:
+    def __init__(self, path: str, descriptor: int, limiter: trio.CapacityLimiter | None, *, fills_with_zeros: bool) -> None:
         """Use `RealDisk.open`."""
         self._path = path
         self._descriptor = descriptor
@@ -104,7 +111,7 @@ class RealFile:
         size_bytes = max(min(size_bytes, self._size_bytes - position), 0)
         buffer = bytearray(size_bytes)
         found = 0
-        if self._nowait and size_bytes <= INLINE_READ_BYTES_MAX:
+        if self._limiter is not None and self._nowait and size_bytes <= INLINE_READ_BYTES_MAX:
             await trio.lowlevel.checkpoint()
             self._check_usable()
             try:
@@ -143,10 +150,18 @@ class RealFile:
         await self._in_thread("preallocate", lambda: self._preallocate(size_bytes))
 
     async def close(self) -> None:
+        self.close_nowait()
+        if self._limiter is not None:
+            await trio.lowlevel.checkpoint()
+
+    def close_nowait(self) -> None:
         self._is_closed = True
         self._failure = self._failure or "it is closed"
         self._close_unused()
-        await trio.lowlevel.checkpoint()
+
+    def hand_out(self, limiter: trio.CapacityLimiter) -> None:
+        """`RealDisk.at_once`, in which this file was opened, is over."""
+        self._limiter = limiter
 
     def _close_unused(self) -> None:
         """Not under a reading thread: its descriptor may be that of another file a moment later."""
@@ -164,7 +179,7 @@ class RealFile:
         """Run `work`; any failure of it is final for this file."""
         self._check_usable()
         try:
-            await run_in_thread(work, self._limiter)
+            await _run(work, self._limiter)
         except OSError as error:
             self._failure = f"an earlier {what} failed: {error}"
             raise StorageFailed(
@@ -174,7 +189,7 @@ class RealFile:
 
     async def _in_thread_reading(self, position: int, work: Callable[[], int]) -> int:
         try:
-            return await run_in_thread(work, self._limiter)
+            return await _run(work, self._limiter)
         except OSError as error:
             raise self._damaged(error, position) from error
 
@@ -267,11 +282,16 @@ class RealDisk:
     """
 
     def __init__(self, limiter: trio.CapacityLimiter | None = None, *, fills_with_zeros: bool = False) -> None:
-        self._limiter = limiter or trio.CapacityLimiter(DISK_THREADS_MAX)
+        self._limiter: trio.CapacityLimiter | None = limiter or trio.CapacityLimiter(DISK_THREADS_MAX)
         self._fills_with_zeros = fills_with_zeros
+        self._opened: list[RealFile] | None = None
+        """Within `at_once`: the files opened since it began."""
 
     async def make_directory(self, path: str) -> None:
         await self._in_thread(path, lambda: _make_directory(path))
+
+    async def add_directory(self, path: str) -> None:
+        await self._in_thread(path, lambda: _add_directory(path))
 
     async def list_directory(self, path: str) -> list[str]:
         return await self._in_thread(path, lambda: sorted(os.listdir(path)))
@@ -282,7 +302,10 @@ class RealDisk:
     async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> RealFile:
         flags = (os.O_RDWR if writes else os.O_RDONLY) | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
         descriptor = await self._in_thread(path, lambda: os.open(path, flags, mode))
-        return RealFile(path, descriptor, self._limiter, fills_with_zeros=self._fills_with_zeros)
+        file = RealFile(path, descriptor, self._limiter, fills_with_zeros=self._fills_with_zeros)
+        if self._opened is not None:
+            self._opened.append(file)
+        return file
 
     async def rename(self, source: str, target: str) -> None:
         await self._in_thread(source, lambda: os.rename(source, target))
@@ -300,13 +323,38 @@ class RealDisk:
         statistics = await self._in_thread(path, lambda: os.statvfs(path))
         return statistics.f_bavail * statistics.f_frsize
 
+    async def at_once(self, work: Callable[[Disk], Awaitable[_T]]) -> _T:
+        limiter = self._limiter
+        if limiter is None:
+            return await work(self)  # within another `at_once`
+        here = RealDisk(limiter, fills_with_zeros=self._fills_with_zeros)
+        here._limiter = None
+        opened: list[RealFile] = []
+        here._opened = opened
+        try:
+            return await run_in_thread(lambda: _run_to_end(work(here)), limiter)
+        finally:
+            for file in opened:
+                file.hand_out(limiter)
+
     async def _in_thread(self, path: str, work: Callable[[], _T]) -> _T:
         try:
-            return await run_in_thread(work, self._limiter)
+            return await _run(work, self._limiter)
         except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError):
             raise
         except OSError as error:
             raise _translated(error, path) from error
+
+
+def _run_to_end(work: Awaitable[_T]) -> _T:
+    """The result of what never waits for an event of Trio's."""
+    steps = work.__await__()
+    try:
+        next(steps)
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result
+    raise AssertionError("awaits something other than its disk")
 
 
 def _translated(error: OSError, path: str) -> EventLogError | OSError:
@@ -329,6 +377,14 @@ def _make_directory(path: str) -> None:
     if not os.path.isdir(path):
         raise NotADirectoryError(errno.ENOTDIR, "not a directory", path)
     _sync_directory(parent)
+
+
+def _add_directory(path: str) -> None:
+    try:
+        os.mkdir(path, 0o750)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
 
 
 def _sync_directory(path: str) -> None:

@@ -22,6 +22,7 @@ async def check_disk(disk: Disk, directory: str) -> None:
     await _check_lock(disk, join_path(directory, "lock"))
     await _check_atomic_writes(disk, join_path(directory, "atomic"))
     await _check_cancellation(disk, join_path(directory, "cancellation"))
+    await _check_at_once(disk, join_path(directory, "at_once"))
     with assert_checkpoints():
         assert await disk.free_bytes(directory) > 0
 
@@ -36,7 +37,10 @@ async def _check_directories(disk: Disk, directory: str) -> None:
     with assert_checkpoints():
         await disk.make_directory(deep)  # a second time is fine
     assert await disk.exists(deep)
-    await disk.make_directory(join_path(directory, "0"))
+    with assert_checkpoints():
+        await disk.add_directory(join_path(directory, "0"))
+    await disk.add_directory(join_path(directory, "0"))
+    await _raises(FileNotFoundError, lambda: disk.add_directory(join_path(directory, "none", "deep")))
     async with _opened(disk, join_path(directory, "f"), create=True):
         pass
     with assert_checkpoints():
@@ -44,6 +48,7 @@ async def _check_directories(disk: Disk, directory: str) -> None:
     await _raises(NotADirectoryError, lambda: disk.list_directory(join_path(directory, "f")))
     await _raises((NotADirectoryError, FileExistsError), lambda: disk.make_directory(join_path(directory, "f")))
     await _raises((NotADirectoryError, FileExistsError), lambda: disk.make_directory(join_path(directory, "f", "below")))
+    await _raises((NotADirectoryError, FileExistsError), lambda: disk.add_directory(join_path(directory, "f")))
     await _raises(IsADirectoryError, lambda: disk.open(deep))
     await _raises(IsADirectoryError, lambda: disk.remove(deep))
 
@@ -179,6 +184,42 @@ async def _check_cancellation(disk: Disk, directory: str) -> None:
             await file.write_and_sync(0, [b"x"])
         assert scope.cancelled_caught
         assert await file.read_at(0, 1) == b""
+
+
+async def _check_at_once(disk: Disk, directory: str) -> None:
+    await disk.make_directory(directory)
+    path = join_path(directory, "f")
+
+    async def make(within: Disk) -> File:
+        await within.add_directory(join_path(directory, "d"))
+        await write_atomically(within, join_path(directory, "d", "small"), b"small")
+        file = await within.open(path, create=True)
+        await file.preallocate(100)
+        await file.write_and_sync(0, [b"written"])
+        assert await file.read_at(0, 7) == b"written"
+        closed = await within.open(path)
+        await closed.close()
+        assert await within.list_directory(directory) == ["d", "f"]
+        assert await within.at_once(lambda again: read_whole(again, path, 7)) == b"written\0"
+        await within.sync_directory(directory)
+        return file
+
+    with assert_checkpoints():
+        file = await disk.at_once(make)
+    # From here on it is a file like any other.
+    with assert_checkpoints():
+        assert await file.read_at(0, 3) == b"wri"
+    with assert_checkpoints():
+        await file.write_and_sync(0, [b"W"])
+    with assert_no_checkpoints():
+        file.close_nowait()
+    await _raises(StorageFailed, lambda: file.write_at(0, [b"x"]))
+    await _raises(FileExistsError, lambda: disk.at_once(make))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await disk.at_once(lambda within: within.remove(path))
+    assert scope.cancelled_caught
+    assert await disk.exists(path)
 
 
 @asynccontextmanager

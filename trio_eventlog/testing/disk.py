@@ -5,19 +5,22 @@ No threads: it runs under MockClock. Deterministic: all chance comes from the `r
 What a crash does. Each file keeps the writes, truncations and preallocations since its last sync apart, in order, and each
 directory the names created, renamed and removed. At a crash every one of them is drawn to be lost, kept or (writes) torn: a
 torn write keeps any of its 512-byte sectors and loses the others, as a disk that reorders its queue may. Lost bytes read as
-what was there before, zeros beyond the old end. Names are lost or kept one by one; directories are durable when they are made.
+what was there before, zeros beyond the old end. Names are lost or kept one by one, those of directories with all that is in them.
 `CrashMode.LOSE` loses all of it, `CrashMode.KEEP` loses nothing (a killed process: the kernel still writes everything).
 """
 
 import enum
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import attrs
 import trio
 
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, ResourceShortage, StorageFailed
-from trio_eventlog.storage.disk import FILE_MODE, Buffer, parent_directory
+from trio_eventlog.storage.disk import FILE_MODE, Buffer, Disk, parent_directory
+
+T = TypeVar("T")
 
 SECTOR_BYTES = 512
 
@@ -181,8 +184,11 @@ class SimFile:
             self._inode.apply(_Change(size_bytes, None))
 
     async def close(self) -> None:
-        self._failure = self._failure or "it is closed"
+        self.close_nowait()
         await trio.lowlevel.checkpoint()
+
+    def close_nowait(self) -> None:
+        self._failure = self._failure or "it is closed"
 
     # What tests look at.
 
@@ -269,6 +275,8 @@ class SimDisk:
         self.has_descriptors = True
         self.statistics = SimDiskStatistics()
         self._directories: dict[str, _Directory] = {"/": _Directory(), ".": _Directory()}
+        self._unsynced_directories: set[str] = set()
+        """Paths of those whose names a crash may lose."""
         self._locked: set[str] = set()
         self._is_crashed = False
         self._operations_left: int | None = None
@@ -278,6 +286,15 @@ class SimDisk:
     async def make_directory(self, path: str) -> None:
         await self._start_names(path)
         self._make_directory(path.rstrip("/") or "/")
+
+    async def add_directory(self, path: str) -> None:
+        await self._start_names(path)
+        path = path.rstrip("/")
+        if path.rpartition("/")[2] in self._directory(parent_directory(path)).live:
+            raise FileExistsError(f"a file: {path}")
+        if path not in self._directories:
+            self._directories[path] = _Directory()
+            self._unsynced_directories.add(path)
 
     async def list_directory(self, path: str) -> list[str]:
         await self._start_names(path)
@@ -333,7 +350,9 @@ class SimDisk:
         if self._strikes(Operation.SYNC, path):
             raise StorageFailed(f"{path}: sync failed: injected EIO")
         self.statistics.directory_syncs += 1
-        self._directory(path.rstrip("/") or "/").sync()
+        path = path.rstrip("/") or "/"
+        self._directory(path).sync()
+        self._unsynced_directories = {added for added in self._unsynced_directories if parent_directory(added) != path}
 
     async def lock(self, path: str) -> SimLock:
         await self._start_names(path)
@@ -349,6 +368,12 @@ class SimDisk:
         await self._start_names(path)
         return self._free_bytes()
 
+    async def at_once(self, work: Callable[[Disk], Awaitable[T]]) -> T:
+        await trio.lowlevel.checkpoint()
+        with trio.CancelScope(shield=True):
+            return await work(self)
+        raise AssertionError("a shield swallows nothing")
+
     # What tests do to it.
 
     def crash(self, mode: CrashMode = CrashMode.DRAW) -> "SimDisk":
@@ -360,7 +385,13 @@ class SimDisk:
         fresh._former_capacity_bytes = self._former_capacity_bytes
         fresh.latency_seconds = dict(self.latency_seconds)
         survivors: dict[_Inode, _Inode] = {}
+        lost: set[str] = set()
+        for path in sorted(self._unsynced_directories):
+            if mode is CrashMode.LOSE or (mode is CrashMode.DRAW and self._rng.random() < 0.5):
+                lost.add(path)
         for path, directory in self._directories.items():
+            if any(path == name or path.startswith(name + "/") for name in lost):
+                continue
             names = dict(directory.durable)
             for change in directory.pending:
                 if mode is CrashMode.KEEP or (mode is CrashMode.DRAW and self._rng.random() < 0.5):
@@ -468,6 +499,7 @@ class SimDisk:
             return
         parent = parent_directory(path)
         self._make_directory(parent)
+        self._unsynced_directories.discard(path)
         if path.rpartition("/")[2] in self._directories[parent].live:
             raise NotADirectoryError(f"a file: {path}")
         self._directories[path] = _Directory()
