@@ -526,7 +526,7 @@ async def test_what_is_held_beyond_the_windows_is_bounded(autojump_clock, echo):
     refused = await peer.status(9)
     assert (refused["grpc-status"], refused["eventlog-error-code"], refused["retry-after-ms"]) == ("8", "OVERLOADED", "50")
     protocol = echo.connections[0].protocol
-    assert 8_000_000 < protocol._overdraft_bytes <= 9_000_000
+    assert 8_000_000 < protocol._streams.overdraft_bytes <= 9_000_000
     for stream_id in (5, 7):
         await peer.send(frame(RST_STREAM, 0, stream_id, CANCEL))
     for stream_id in (1, 3):
@@ -534,8 +534,8 @@ async def test_what_is_held_beyond_the_windows_is_bounded(autojump_clock, echo):
         await peer.send(frame(DATA, END_STREAM, stream_id))
         assert (await peer.status(stream_id))["grpc-status"] == "0"
     await trio.testing.wait_all_tasks_blocked()
-    assert protocol._overdraft_bytes == 0
-    assert protocol.h2_connection._inbound_flow_control_window_manager.current_window_size > 8_000_000
+    assert protocol._streams.overdraft_bytes == 0
+    assert protocol.http2._inbound_flow_control_window_manager.current_window_size > 8_000_000
 
 
 async def test_interleaved_partial_messages_do_not_deadlock(autojump_clock, echo):
@@ -644,9 +644,9 @@ async def test_an_early_return_gives_everything_back(autojump_clock, echo):
         await trio.testing.wait_all_tasks_blocked()
         protocol = echo.connections[0].protocol
         assert protocol.entries == {}
-        assert protocol.h2_connection.streams == {}
+        assert protocol.http2.streams == {}
         assert echo.connections[0].calls == {}
-        manager = protocol.h2_connection._inbound_flow_control_window_manager
+        manager = protocol.http2._inbound_flow_control_window_manager
         assert manager.current_window_size + manager._bytes_processed == echo.settings.connection_window_bytes
         assert channel._protocol.entries == {}
 
@@ -659,9 +659,10 @@ async def test_thousands_of_calls_leave_nothing_behind(autojump_clock, echo):
                 await channel.unary(UNARY, Blob(number=number))
         for protocol in (channel._protocol, echo.connections[0].protocol):
             assert protocol.entries == {}
-            assert protocol.h2_connection.streams == {}
-            assert len(protocol.h2_connection._closed_streams) == 0
-            assert len(protocol._heads) <= 256
+            assert protocol.http2.streams == {}
+            assert len(protocol.http2._closed_streams) == 0
+        for side in (channel._protocol._client, echo.connections[0].protocol._server):
+            assert len(side.heads) <= 256
         assert echo.connections[0].calls == {}
 
 
@@ -1227,7 +1228,7 @@ async def test_a_call_abandoned_in_the_middle_leaves_nothing(autojump_clock, ech
         await watch.cancelled.wait()
         assert channel.calls_open == 0
         assert channel._protocol.entries == {}
-        manager = channel._protocol.h2_connection._inbound_flow_control_window_manager
+        manager = channel._protocol.http2._inbound_flow_control_window_manager
         await trio.testing.wait_all_tasks_blocked()
         assert manager.current_window_size + manager._bytes_processed == channel._settings.connection_window_bytes
 

@@ -234,7 +234,7 @@ async def test_keepalive_pings_are_welcome():
 
         await started.wait()
         protocol = next(iter(server._connections)).protocol
-        h2_receive = protocol.h2_connection._receive_ping_frame
+        h2_receive = protocol.http2._receive_ping_frame
 
         def count(frame):
             nonlocal pings
@@ -243,7 +243,7 @@ async def test_keepalive_pings_are_welcome():
                 go.set()
             return h2_receive(frame)
 
-        table = protocol.h2_connection._frame_dispatch_table
+        table = protocol.http2._frame_dispatch_table
         for kind in list(table):
             if kind.__name__ == "PingFrame":
                 table[kind] = count

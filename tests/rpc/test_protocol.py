@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.rpc import raw
 from tests.rpc.raw import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame
+from trio_eventlog.rpc.events import CallReceived
 from trio_eventlog.rpc.headers import HeaderDecoder
-from trio_eventlog.rpc.protocol import CallReceived, RpcConnection
+from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import OK
 
@@ -43,6 +44,10 @@ def feed(connection, data):
     while connection.has_pending:
         events += connection.receive_data(b"")
     return events
+
+
+def output_of(connection):
+    return b"".join(connection.take_output())
 
 
 CONVERSATION = b"".join(
@@ -89,7 +94,7 @@ def test_any_split_reads_alike(cuts):
     for start, end in itertools.pairwise(edges):
         events += feed(pieces, CONVERSATION[start:end])
     assert described(events) == expected
-    assert pieces.data_to_send() == whole.data_to_send()
+    assert output_of(pieces) == output_of(whole)
 
 
 def test_byte_by_byte_reads_alike():
@@ -139,8 +144,8 @@ def test_any_frames_never_raise_and_leave_the_books_in_order(frames, client_side
     if client_side:
         # What was received on streams that have ended is the shell's to acknowledge.
         return
-    manager = connection.h2_connection._inbound_flow_control_window_manager
-    free = manager.current_window_size + manager._bytes_processed + connection._data_left + connection._padding_left
+    manager = connection.http2._inbound_flow_control_window_manager
+    free = manager.current_window_size + manager._bytes_processed + connection._data.payload_left + connection._data.padding_left
     assert free == SETTINGS_OF_TESTS.connection_window_bytes, held
 
 
@@ -160,7 +165,7 @@ def test_headers_larger_than_a_frame_are_continued():
     pairs = [(f"x-{number}", "v" * 1000) for number in range(40)]
     ours.start_call("/a.B/C", "test", "http", float("inf"), pairs)
     theirs = server(header_bytes_max=100_000, header_block_bytes_max=100_000)
-    (event,) = [event for event in feed(theirs, ours.data_to_send()) if isinstance(event, CallReceived)]
+    (event,) = [event for event in feed(theirs, output_of(ours)) if isinstance(event, CallReceived)]
     assert event.head.metadata == tuple(pairs)
 
 
@@ -171,11 +176,11 @@ def test_a_changed_table_size_is_announced():
     (event,) = feed(connection, frame(HEADERS, END_HEADERS | END_STREAM, 1, raw.block(raw.request_headers("/a.B/C"))))[:1]
     connection.take_output()
     connection.finish_response(event.entry, OK)
-    output = connection.data_to_send()
+    output = output_of(connection)
     assert output[9] == 0x20
     feed(connection, frame(HEADERS, END_HEADERS | END_STREAM, 3, raw.block(raw.request_headers("/a.B/C"))))
     connection.finish_response(connection.entries[3], OK)
-    assert connection.data_to_send()[9] == 0
+    assert output_of(connection)[9] == 0
 
 
 def test_settings_that_nobody_knows_are_not_kept():
@@ -183,7 +188,7 @@ def test_settings_that_nobody_knows_are_not_kept():
     payload = b"".join(number.to_bytes(2, "big") + bytes(4) for number in range(1000, 3000))
     feed(connection, raw.PREFACE + frame(SETTINGS, 0, 0, payload))
     assert connection.failure is None
-    assert len(connection.h2_connection.remote_settings) < 20
+    assert len(connection.http2.remote_settings) < 20
 
 
 @pytest.mark.parametrize("extra", [0, 1])
@@ -194,7 +199,7 @@ def test_the_limit_of_calls_at_once(extra):
     events = feed(connection, b"".join(frame(HEADERS, END_HEADERS, 1 + 2 * number, block) for number in range(3 + extra)))
     assert len(events) == 3
     refused = frame(RST_STREAM, 0, 7, (7).to_bytes(4, "big"))
-    assert (refused in connection.data_to_send()) == bool(extra)
+    assert (refused in output_of(connection)) == bool(extra)
 
 
 def test_small_pieces_do_not_hold_large_buffers():

@@ -19,8 +19,6 @@ from hpack.exceptions import HPACKError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 from hyperframe.frame import Frame
-from purerpc.grpclib.config import GRPCConfiguration
-from purerpc.grpclib.connection import GRPCConnection
 from purerpc.grpclib.events import (
     MessageReceived,
     RequestEnded,
@@ -41,8 +39,6 @@ __all__ = [
     "ErrorCodes",
     "FlowControlError",
     "Frame",
-    "GRPCConfiguration",
-    "GRPCConnection",
     "H2Configuration",
     "H2Connection",
     "H2ConnectionStateMachine",

@@ -22,8 +22,9 @@ from trio_eventlog.rpc._purerpc import (
     StatusCode,
     WindowUpdated,
 )
+from trio_eventlog.rpc.events import CallFailed, GoAwayReceived, StreamReset
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, Pairs
-from trio_eventlog.rpc.protocol import CallFailed, GoAwayReceived, RpcConnection, StreamReset
+from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CallUnsent, RpcFailed, error_of
 from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
@@ -181,7 +182,7 @@ class Channel:
     @property
     def calls_max(self) -> int:
         """How many calls the server allows to be open at once. A guess before `wait_ready` has returned."""
-        return int(self._protocol.h2_connection.remote_settings.max_concurrent_streams)
+        return self._protocol.peer_calls_max
 
     async def wait_ready(self) -> None:
         """Until the server has shown that it speaks HTTP/2, and said how. Raises CallUnsent when the connection is lost before."""

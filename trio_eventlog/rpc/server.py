@@ -17,8 +17,10 @@ from google.protobuf.message import DecodeError
 from trio_eventlog.budgets import Activity, Standing
 from trio_eventlog.errors import EventLogError, InvalidArgument, Overloaded
 from trio_eventlog.rpc._purerpc import ErrorCodes, MessageReceived, RequestEnded, StatusCode, WindowUpdated
+from trio_eventlog.rpc.events import CallFailed, CallReceived, PingAcknowledged, StreamReset
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pairs, Peer, methods_of
-from trio_eventlog.rpc.protocol import AnswerGet, CallFailed, CallReceived, PingAcknowledged, RpcConnection, StreamReset
+from trio_eventlog.rpc.protocol import RpcConnection
+from trio_eventlog.rpc.server_side import AnswerGet
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, RpcFailed, status_of
 from trio_eventlog.rpc.useless_work import UselessWork

@@ -16,9 +16,11 @@ import trio
 
 from trio_eventlog.errors import BatchTooLarge
 from trio_eventlog.rpc._purerpc import ErrorCodes
+from trio_eventlog.rpc.http2 import Buffer
 from trio_eventlog.rpc.methods import Encoded
-from trio_eventlog.rpc.protocol import Buffer, RpcConnection, StreamEntry
+from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
+from trio_eventlog.rpc.streams import StreamEntry
 from trio_eventlog.rpc.useless_work import UselessWork
 
 _MESSAGE_HEADER = Struct(">BL")
@@ -127,7 +129,7 @@ class Wire:
 
     def flush(self) -> None:
         """Lets the writer send what has queued."""
-        if self.protocol.h2_connection.output:
+        if self.protocol.output_bytes:
             self._writable.set()
 
     def flush_now(self) -> None:
@@ -136,8 +138,7 @@ class Wire:
         For the last words of the only call that is open: with one caller at a time, every turn of the loop between a request and
         its answer is felt. With several, their answers should leave together instead.
         """
-        output = self.protocol.h2_connection.output
-        if not output:
+        if not self.protocol.output_bytes:
             return
         end = self._sending_end
         if self._is_writing or type(end) is not trio.SocketStream or self.protocol.output_bytes > _JOINED_BYTES_MAX:
