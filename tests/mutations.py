@@ -208,7 +208,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a reset link is no reason for an election",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/open_groups.py",
         "            if replica.leader_id == node_id:\n                self._lose_leader(replica, node_id)\n\n",
         "            if False:\n                self._lose_leader(replica, node_id)\n\n",
     ),
@@ -328,13 +328,13 @@ MUTATIONS = (
     ),
     Mutation(
         "files of deleted topics stay",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/group_opener.py",
         "            if not has_moved:\n                await self._remove_files(group_id)\n",
         "            if not has_moved:\n                pass\n",
     ),
     Mutation(
         "who waits for a deleted topic waits on",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/group_opener.py",
         '                replica.close(TopicNotFound(f"{group.name}: the topic was deleted"))\n',
         "                pass\n",
     ),
@@ -617,13 +617,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a silent leader wakes nobody",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/open_groups.py",
         "            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:\n",
         "            if False:\n",
     ),
     Mutation(
         "a sleeper woken by another one does not know that the leader is gone",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/open_groups.py",
         "            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:\n",
         "            if replica.leader_id == node_id and replica.driver.is_asleep:\n",
     ),
@@ -653,19 +653,19 @@ MUTATIONS = (
     ),
     Mutation(
         "a create beyond the room of a node is proposed",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/room.py",
         "            if carried[node_id] + count > room:\n",
         "            if False:\n",
     ),
     Mutation(
         "a partition that cannot be opened ends the node",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/group_opener.py",
         "            if not is_shortage(error):\n                raise\n            group.trouble = str(error)\n",
         "            raise\n            group.trouble = str(error)\n",
     ),
     Mutation(
         "a degraded partition is not tried again",
-        "trio_eventlog/node/replicas.py",
+        "trio_eventlog/node/group_opener.py",
         "                await self._opening.acquire_on_behalf_of(group)\n        group.closed.set()\n",
         "                await trio.sleep_forever()\n        group.closed.set()\n",
     ),

@@ -65,6 +65,7 @@ from trio_eventlog.net.tls import FileTls, why_refused_by_peers
 from trio_eventlog.net.transport import Inbound, LinkEvent, PeerConnected, PeerIntroduced, PeerRefused, PeerReset, Transport
 from trio_eventlog.node.bootstrap import Forming, find_cluster, load_voters, save_voters
 from trio_eventlog.node.broker import Broker
+from trio_eventlog.node.catalog_follower import REMOVED_TEXT
 from trio_eventlog.node.gossip_discovery import Seen, make_gossip_discovery
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.inbox import Received
@@ -76,7 +77,7 @@ from trio_eventlog.node.reconciler import NodeReport, Reconciler
 from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
 from trio_eventlog.node.removal import RemovalVerdict
 from trio_eventlog.node.replica import Replica
-from trio_eventlog.node.replicas import REMOVED_TEXT, Replicas
+from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.raft import Message, MessageType
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import Peer, Server

@@ -128,20 +128,20 @@ async def test_a_create_beyond_the_room_of_any_node_is_refused_before_it_is_prop
     """Counted on every node that the placement would use, what is being created included; to the last one it may be made."""
     async with Kit(partitions_max=10).open() as kit:
         replicas = kit.replicas
-        replicas.room[TWO] = 4
+        replicas.room.partitions_max[TWO] = 4
         both = CreateTopic(name="t", partition_count=4, replicas=(ME, TWO))
-        with replicas.room_for(both):
-            with replicas.room_for(create("here", 6)):
+        with replicas.room.held_for(both):
+            with replicas.room.held_for(create("here", 6)):
                 pass
-            with pytest.raises(TooManyPartitions, match="has room for 10"), replicas.room_for(create("here", 7)):
+            with pytest.raises(TooManyPartitions, match="has room for 10"), replicas.room.held_for(create("here", 7)):
                 raise AssertionError("there is no room")
             with (
                 pytest.raises(TooManyPartitions, match=r"carries 4 and has room for 4"),
-                replicas.room_for(CreateTopic(name="u", partition_count=1, replicas=(ME, TWO))),
+                replicas.room.held_for(CreateTopic(name="u", partition_count=1, replicas=(ME, TWO))),
             ):
                 raise AssertionError("there is no room")
         await kit.command(create("a", 10))
-        with pytest.raises(TooManyPartitions), replicas.room_for(create("b")):
+        with pytest.raises(TooManyPartitions), replicas.room.held_for(create("b")):
             raise AssertionError("there is no room")
 
 
@@ -150,13 +150,13 @@ async def test_calls_for_a_group_that_is_being_opened_are_told_to_try_again() ->
     async with Kit().open() as kit:
         kit.disk.latency_seconds[Operation.NAMES] = 1.0
         await kit.replicas.catalog.propose_control(encode_command(create("t")))
-        await kit.replicas.wait_topic("t", present=True)
+        await kit.replicas.catalog_follower.wait_topic("t", present=True)
         (opening,) = kit.replicas.unopened()
         assert (opening.name, opening.trouble) == ("t/0", "")
         with pytest.raises(NotLeader, match="being opened"):
             kit.replicas.get(GroupId(1))
         kit.replicas.receive(GroupId(1), heartbeat(1, 7))
-        await kit.replicas.wait_settled("t")
+        await kit.replicas.catalog_follower.wait_settled("t")
         await trio.testing.wait_all_tasks_blocked()
         assert kit.replicas.get(GroupId(1)).status().hard_state.term >= 7
 

@@ -146,10 +146,10 @@ async def test_messages_for_a_group_not_heard_of_yet_wait_for_it() -> None:
         for term in (1, 2, 3):
             kit.replicas.receive(GroupId(1), heartbeat(1, term))
         kit.replicas.receive(GroupId(1), Received(heartbeat(1).message, [data(1, 1, 0, b"x")]))
-        (waiting,) = kit.replicas._early.values()
+        waiting = kit.replicas._early._by_group[GroupId(1)]
         assert [received.message.term for received in waiting] == [2, 3], "the newest two"
         await kit.command(create("t"))
-        assert not kit.replicas._early
+        assert not len(kit.replicas._early)
         replica = kit.replicas.find(GroupId(1))
         assert replica is not None
         assert replica.status().hard_state.term >= 3, "they have arrived"
@@ -160,7 +160,7 @@ async def test_so_many_unknown_groups_and_no_more() -> None:
     async with Kit(early_groups_max=3).open() as kit:
         for group in range(1, 6):
             kit.replicas.receive(GroupId(group), heartbeat(group))
-        assert list(kit.replicas._early) == [3, 4, 5]
+        assert kit.replicas._early.groups() == [3, 4, 5]
 
 
 async def test_messages_for_deleted_groups_are_dropped() -> None:
@@ -169,7 +169,7 @@ async def test_messages_for_deleted_groups_are_dropped() -> None:
         await kit.command(create("t"))
         await kit.command(DeleteTopic(name="t"))
         kit.replicas.receive(GroupId(1), heartbeat(1))
-        assert not kit.replicas._early
+        assert not len(kit.replicas._early)
 
 
 async def test_a_reset_link_concerns_the_groups_that_the_peer_led() -> None:

@@ -57,11 +57,11 @@ class Broker:
             # What is deleted is forgotten when something new is met, so that there are never more than there are partitions.
             known = {partition.group_id for topic in self.topics() for partition in topic.partitions}
             self._elsewhere = {met: value for met, value in self._elsewhere.items() if met in known}
-            name = self._replicas.name_elsewhere(group_id)
+            name = self._replicas.catalog_follower.name_elsewhere(group_id)
             elsewhere = Elsewhere(
                 group_id,
                 name,
-                lambda: self._replicas.nodes_elsewhere(group_id),
+                lambda: self._replicas.catalog_follower.nodes_elsewhere(group_id),
                 lambda: self._replicas.why_unopened(group_id),
             )
             self._elsewhere[group_id] = elsewhere
@@ -73,13 +73,13 @@ class Broker:
 
     @property
     def catalog_index(self) -> int:
-        """See `Replicas.catalog_index`."""
+        """See `CatalogFollower.index`."""
         return self._replicas.catalog_index
 
     @property
     def applied_command_index(self) -> int:
-        """See `Replicas.applied_command_index`."""
-        return self._replicas.applied_command_index
+        """See `CatalogFollower.applied_command_index`."""
+        return self._replicas.catalog_follower.applied_command_index
 
     def find_topic(self, name: str) -> Topic | None:
         """None when this node knows no such topic, which may be because it is behind: see `wait_current`."""
@@ -97,11 +97,11 @@ class Broker:
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until this node knows the topic (or that it is gone)."""
-        await self._replicas.wait_topic(name, present=present)
+        await self._replicas.catalog_follower.wait_topic(name, present=present)
 
     async def wait_settled(self, name: str) -> None:
         """Until every partition of the topic that lives here is open, or could not be opened at the first attempt."""
-        await self._replicas.wait_settled(name)
+        await self._replicas.catalog_follower.wait_settled(name)
 
     def unopened(self, topic: Topic) -> dict[int, str]:
         """Partitions of the topic that live here and are not open: by number, why ("" while they are being opened)."""
@@ -225,7 +225,7 @@ class Broker:
             retention_bytes=retention_bytes,
             retention_seconds=retention_seconds,
         )
-        with self._replicas.room_for(command):
+        with self._replicas.room.held_for(command):
             return await self._command(command)
 
     async def delete_topic(self, name: str) -> Topic:

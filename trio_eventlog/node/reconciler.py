@@ -359,7 +359,7 @@ class Reconciler:
         self._reports = reports
         for node_id, report in reports.items():
             if report.partitions_max:
-                self._replicas.room[node_id] = report.partitions_max
+                self._replicas.room.partitions_max[node_id] = report.partitions_max
         healthy_since = self._healthy_since
         self._healthy_since = {}
         for node_id, report in reports.items():

@@ -9,8 +9,8 @@ from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.elsewhere import Elsewhere
+from trio_eventlog.node.group_opener import Unopened
 from trio_eventlog.node.replica import Replica
-from trio_eventlog.node.replicas import Unopened
 from trio_eventlog.rpc import Channel, Context, Service, methods_of
 from trio_eventlog.service.event_log import is_forwarded, when_ready
 from trio_eventlog.service.forwarding import Doubt, Forwarder, forward

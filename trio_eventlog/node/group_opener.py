@@ -1,0 +1,280 @@
+"""Opens the groups that live on this node, keeps them open, and closes them for good.
+
+Each group has a task that opens it, keeps it open, and opens it again later when descriptors, memory or room on the disk were
+missing. A group in that state is *degraded* on this node: the others of the group go on without it, calls are carried to them,
+and `status` shows why.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from trio_eventlog.errors import EventLogError, NotLeader, ResourceShortage, TopicNotFound
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.node.departed import Departed, depart
+from trio_eventlog.node.early_messages import EarlyMessages
+from trio_eventlog.node.inbox import Received
+from trio_eventlog.node.open_groups import OpenGroups
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.node.shortages import Shortages
+from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.disk import is_shortage
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class OpeningSettings:
+    """Limits of opening groups: see `ReplicasSettings`."""
+
+    partitions_max: int
+    opening_max: int
+    opening_leader_seconds_max: float
+
+
+@attrs.define(slots=True, eq=False)
+class Group:
+    """A group that the catalog places here, and the task that opens it and keeps it open.
+
+    Attributes:
+        scope: of the task: cancelled to close the group.
+        settled: the first attempt to open it has succeeded, or failed.
+        closed: the task has ended.
+        replica: None until it is open.
+        trouble: why the last attempt to open it failed; "" when there was none, or it is open.
+        early: newest messages that have come for it before it is open.
+    """
+
+    group_id: GroupId
+    name: str
+    voters: tuple[NodeId, ...]
+    first_leader: NodeId
+    early: deque[Received]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    settled: trio.Event = attrs.field(factory=trio.Event)
+    opened: trio.Event = attrs.field(factory=trio.Event)
+    closed: trio.Event = attrs.field(factory=trio.Event)
+    replica: Replica | None = None
+    trouble: str = ""
+
+
+@attrs.frozen(slots=True)
+class Unopened:
+    """A group that is not open on this node although it lives here. `trouble` is "" while it is being opened, else why not."""
+
+    group_id: GroupId
+    name: str
+    trouble: str
+
+
+class GroupOpener:
+    """Owns which groups are wanted on this node, and the task of each. `run` starts those tasks.
+
+    Args:
+        open_groups: a group is put there once it is open, and taken out before it is closed.
+        early: messages that have come before a group is wanted.
+        make_replica: a group's replica, opened for the length of the block.
+        on_deleted: called for each group that is closed for good.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        directory: DataDirectory,
+        settings: OpeningSettings,
+        shortages: Shortages,
+        open_groups: OpenGroups,
+        early: EarlyMessages,
+        make_replica: Callable[[Group], AbstractAsyncContextManager[Replica]],
+        on_deleted: Callable[[GroupId], None],
+    ) -> None:
+        self._node_id = node_id
+        self._directory = directory
+        self._settings = settings
+        self._shortages = shortages
+        self._open_groups = open_groups
+        self._early = early
+        self._make_replica = make_replica
+        self._on_deleted = on_deleted
+        self._groups: dict[GroupId, Group] = {}
+        self._opening = trio.CapacityLimiter(settings.opening_max)
+        self._to_open: deque[Group] = deque()
+        self._open_wanted = trio.Event()
+        self._partitions_admitted = 0
+        """Partitions that are open, or being opened."""
+        self._closed: set[GroupId] = set()
+        """Closed for good in this life, and not opened again."""
+
+    def find(self, group_id: GroupId) -> Group | None:
+        """A group that is wanted here, open or not."""
+        return self._groups.get(group_id)
+
+    def group_ids(self) -> list[GroupId]:
+        """All that are wanted here, in the order in which they were."""
+        return list(self._groups)
+
+    def groups(self) -> list[Group]:
+        """As `group_ids`."""
+        return list(self._groups.values())
+
+    def unopened(self) -> list[Unopened]:
+        """Every group that lives here and is not open, by its id."""
+        return [
+            Unopened(group.group_id, group.name, group.trouble)
+            for group in sorted(
+                (group for group in self._groups.values() if group.replica is None), key=lambda group: group.group_id
+            )
+        ]
+
+    def degraded_count(self) -> int:
+        """Number of groups that could not be opened at the last attempt."""
+        return sum(1 for group in self._groups.values() if group.trouble)
+
+    def is_closed_for_good(self, group_id: GroupId) -> bool:
+        """It was deleted, or has left this node, in this life of the node, and is not opened again."""
+        return group_id in self._closed
+
+    # Opening
+
+    def want(self, group_id: GroupId, name: str, voters: tuple[NodeId, ...], first_leader: NodeId) -> Group:
+        """Have a group opened, and kept open."""
+        early = self._early.take(group_id)
+        group = Group(group_id=group_id, name=name, voters=voters, first_leader=first_leader, early=early)
+        self._groups[group_id] = group
+        self._to_open.append(group)
+        self._open_wanted.set()
+        return group
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Start the tasks of groups in the order of the catalog, as many at a time as may be opened at a time.
+
+        All nodes have the same order, so that a new group finds its other replicas open, or about to be.
+        """
+        while True:
+            while self._to_open:
+                group = self._to_open.popleft()
+                if group.scope.cancel_called:
+                    group.closed.set()
+                    continue
+                await self._opening.acquire_on_behalf_of(group)
+                nursery.start_soon(self._keep_open, group)
+            self._open_wanted = trio.Event()
+            await self._open_wanted.wait()
+
+    async def _keep_open(self, group: Group) -> None:
+        """The task of a group. It begins with a place among those that are being opened."""
+        wait_seconds = self._shortages.wait_seconds_min
+        with group.scope:
+            while True:
+                async with AsyncExitStack() as stack:
+                    try:
+                        replica = await self._try_to_open(group, stack)
+                        if replica is not None:
+                            await self._on_open(group, replica)
+                    finally:
+                        self._opening.release_on_behalf_of(group)
+                    if replica is not None:
+                        await trio.sleep_forever()
+                wait_seconds = await self._shortages.back_off(wait_seconds)
+                await self._opening.acquire_on_behalf_of(group)
+        group.closed.set()
+
+    async def _try_to_open(self, group: Group, stack: AsyncExitStack) -> Replica | None:
+        """The replica, which `stack` closes; None when something is short."""
+        try:
+            stack.enter_context(self._admitted(group))
+            return await stack.enter_async_context(self._make_replica(group))
+        except EventLogError as error:
+            if not is_shortage(error):
+                raise
+            group.trouble = str(error)
+            group.settled.set()
+            self._shortages.log(group.name, group.trouble)
+            return None
+
+    @contextmanager
+    def _admitted(self, group: Group) -> Iterator[None]:
+        """Takes the group's place among the partitions that may be open. Raises ResourceShortage when there is none."""
+        if group.group_id == CATALOG_GROUP:
+            yield
+            return
+        partitions_max = self._settings.partitions_max
+        if self._partitions_admitted >= partitions_max:
+            raise ResourceShortage(
+                f"this node carries {partitions_max} partitions already, which is all that it has room for (partitions_max)"
+            )
+        self._partitions_admitted += 1
+        try:
+            yield
+        finally:
+            self._partitions_admitted -= 1
+
+    async def _on_open(self, group: Group, replica: Replica) -> None:
+        if group.trouble:
+            logger.info("%s is open again", group.name)
+        group.replica = replica
+        self._open_groups.add(replica)
+        self._closed.discard(group.group_id)
+        group.trouble = ""
+        group.settled.set()
+        group.opened.set()
+        while group.early:
+            replica.driver.receive(group.early.popleft())
+        status = replica.status()
+        is_new = status.hard_state.term == 0 and status.last_index == 0
+        is_candidate = group.voters == (self._node_id,) or (is_new and group.first_leader == self._node_id)
+        # A group of one needs nobody's silence to pass; a new group has an appointed candidate. The core refuses to stand for
+        # election before it has applied what it knows to be committed.
+        if is_candidate and await replica.driver.has_applied(status.hard_state.commit):
+            replica.driver.campaign()
+        if is_new and len(group.voters) > 1:
+            with trio.move_on_after(self._settings.opening_leader_seconds_max):
+                try:
+                    await replica.wait_leader_other_than(NOBODY)
+                except EventLogError as error:
+                    logger.debug("%s is closed: %s", group.name, error)
+
+    # Closing
+
+    async def close(self, group_id: GroupId, has_moved: bool) -> None:
+        """Close a replica for good and remove its files: its topic is deleted, or its group goes on without this node."""
+        group = self._groups.pop(group_id)
+        self._closed.add(group_id)
+        replica = self._open_groups.remove(group_id)
+        if replica is not None:
+            if has_moved:
+                replica.close(NotLeader(f"{group.name} has moved to other nodes: go there"))
+            else:
+                replica.close(TopicNotFound(f"{group.name}: the topic was deleted"))
+        group.scope.cancel()
+        await group.closed.wait()
+        self._on_deleted(group_id)
+        async with self._opening:
+            if not has_moved:
+                await self._remove_files(group_id)
+            elif replica is not None:
+                status = replica.status()
+                left = Departed(last_term=status.last_term, last_index=status.last_index, commit_index=status.hard_state.commit)
+                departed = replica.departed.joined(left)
+                path = self._directory.group_path(group_id)
+                await self._shortages.when_possible(f"closing {group.name}", partial(depart, self._directory.disk, path, departed))
+                logger.info("%s has moved to other nodes: its files are removed here", group.name)
+            else:
+                # How far its log goes is not known. The next start that can open it removes it in good order.
+                logger.info("%s has moved to other nodes, and was not open: its files are removed at the next start", group.name)
+
+    async def remove_left_behind(self, group_id: GroupId) -> None:
+        """Remove the files of a group that was deleted: a crash amid their removal has left them."""
+        self._closed.add(group_id)
+        await self._remove_files(group_id)
+
+    async def _remove_files(self, group_id: GroupId) -> None:
+        await self._shortages.when_possible(
+            f"removing group {format_id(group_id)}", partial(self._directory.remove_group, group_id)
+        )

@@ -1,0 +1,123 @@
+"""The groups that are open on this node, awake or asleep, and what becomes of their peers.
+
+Owns which groups are open and which of those are ticked. A group is added once it is open and removed before it is closed.
+"""
+
+import random
+from collections.abc import Mapping
+
+import trio
+
+from trio_eventlog.ids import GroupId, NodeId
+from trio_eventlog.node.replica import Replica
+
+
+class OpenGroups:
+    """Called from any task; `begin` comes first, from the task in whose nursery elections are waited for.
+
+    Args:
+        reset_stagger_seconds: see `ReplicasSettings`.
+    """
+
+    def __init__(self, node_id: NodeId, reset_stagger_seconds: float, rng: random.Random) -> None:
+        self._node_id = node_id
+        self._reset_stagger_seconds = reset_stagger_seconds
+        self._rng = rng
+        self._open: dict[GroupId, Replica] = {}
+        self._awake: dict[GroupId, Replica] = {}
+        """Those of them that are ticked."""
+        self._nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def begin(self, nursery: trio.Nursery | None) -> None:
+        """Where tasks are started; None: none is any more."""
+        self._nursery = nursery
+
+    def add(self, replica: Replica) -> None:
+        self._open[replica.group_id] = self._awake[replica.group_id] = replica
+
+    def remove(self, group_id: GroupId) -> Replica | None:
+        """The replica that was open, if one was."""
+        self._awake.pop(group_id, None)
+        return self._open.pop(group_id, None)
+
+    def find(self, group_id: GroupId) -> Replica | None:
+        return self._open.get(group_id)
+
+    def all(self) -> list[Replica]:
+        """Every open replica, the catalog first."""
+        return [replica for _, replica in sorted(self._open.items())]
+
+    def awake(self) -> list[Replica]:
+        """Every open replica in which something may happen."""
+        return list(self._awake.values())
+
+    def by_id(self) -> Mapping[GroupId, Replica]:
+        return self._open
+
+    def on_sleep(self, group_id: GroupId, is_asleep: bool) -> None:
+        """A group has fallen asleep, or has woken."""
+        if is_asleep:
+            self._awake.pop(group_id, None)
+        elif group_id in self._open:
+            self._awake[group_id] = self._open[group_id]
+
+    def tick(self) -> None:
+        """Another tick has passed, for every group that is awake."""
+        for replica in list(self._awake.values()):
+            replica.driver.tick()
+
+    # What becomes of peers
+
+    def report_unreachable(self, node_id: NodeId) -> None:
+        """Our link to the peer is gone, and what was on its way with it."""
+        for replica in self._open.values():
+            if replica.is_leader or not replica.driver.is_asleep:
+                replica.driver.report_unreachable(node_id)
+            self._notify_sleeping_leader(replica)
+
+    def peer_reset(self, node_id: NodeId) -> None:
+        """A peer's process is gone: each group that it led looks for another leader at once."""
+        for replica in self._open.values():
+            if replica.leader_id == node_id:
+                self._lose_leader(replica, node_id)
+
+    def peer_gone(self, node_id: NodeId) -> None:
+        """A peer has been silent for an election timeout, or was started again.
+
+        The sleeping groups that it led, and those that others have woken since, look for another leader at once; awake ones have
+        clocks of their own. Those led here look who is left.
+        """
+        for replica in self._open.values():
+            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:
+                self._lose_leader(replica, node_id)
+            else:
+                self._notify_sleeping_leader(replica)
+
+    def peer_back(self) -> None:
+        """A peer is there that was not: leaders that sleep without it tell it that they lead."""
+        for replica in self._open.values():
+            self._notify_sleeping_leader(replica)
+
+    def _notify_sleeping_leader(self, replica: Replica) -> None:
+        # Sleeping followers have nothing to think about, and there may be thousands.
+        if replica.driver.is_asleep and replica.is_leader:
+            replica.driver.peers_changed()
+
+    def _lose_leader(self, replica: Replica, node_id: NodeId) -> None:
+        if self._nursery is not None:
+            replica.driver.peer_reset(node_id)
+            self._nursery.start_soon(self._campaign_in_turn, replica, node_id)
+
+    async def _campaign_in_turn(self, replica: Replica, node_id: NodeId) -> None:
+        """All followers lose the leader at the same moment. In turn, not by chance: two at a time would split the votes."""
+        status = replica.status()
+        others = sorted(status.configuration.voters - {node_id})
+        if self._node_id not in others:
+            return
+        # Turned by the term, so that it is not always the same node; the term is the same for all that followed the leader.
+        turn = (others.index(self._node_id) + status.hard_state.term) % len(others)
+        await trio.sleep(turn * self._reset_stagger_seconds * self._rng.uniform(1.0, 1.25))
+        replica.driver.campaign_if_leader_lost(node_id)
