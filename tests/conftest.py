@@ -6,6 +6,7 @@ import os
 from functools import partial
 
 import pytest
+import side_by_side
 
 from trio_eventlog.testing import determinism
 
@@ -25,6 +26,21 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ[variable] = str(value)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """None: a worker for each processor."""
+    return None if side_by_side.is_whole_suite(config) else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> side_by_side.Scheduler | None:
+    """None: what `--dist` says."""
+    if config.option.dist != "load":
+        return None
+    config.option.loadscopereorder = False
+    return side_by_side.Scheduler(config, log)
+
+
 @pytest.fixture
 def rolls(request: pytest.FixtureRequest) -> int:
     """How many nodes are restarted, one after the other."""
@@ -40,7 +56,9 @@ So do those of modules that say `VIRTUAL_TIME = True`.
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: side_by_side.turn_of(item.nodeid))
     for item in items:
         function = getattr(item, "obj", None)
         is_virtual = item.path.parent.name in VIRTUAL_TIME or getattr(getattr(item, "module", None), "VIRTUAL_TIME", False)

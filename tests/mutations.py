@@ -845,6 +845,8 @@ def try_mutation(mutation: Mutation, wanted: tuple[str, ...]) -> str:
                     "-x",
                     "--seeds",
                     SEEDS,
+                    "-n",
+                    "0",
                     "--no-header",
                     "-p",
                     "no:cacheprovider",

@@ -18,6 +18,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from trio_eventlog.cli.loopback_ports import reserve_ports
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 BLOCK_SECONDS_MAX = 60.0
@@ -137,16 +139,6 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def with_ports(text: str, ports: dict[str, str]) -> str:
     return re.sub("|".join(ports), lambda match: ports[match[0]], text)
 
@@ -161,7 +153,7 @@ def without_job_notices(text: str) -> str:
 
 def test_every_command_of_the_tutorial_does_what_it_says(shell: Shell) -> None:
     """Exit codes are 0, and the output is the one shown."""
-    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    ports = dict(zip(PORTS, map(str, reserve_ports(len(PORTS))), strict=True))
     code, _ = shell.run(
         f"export TRIO_EVENTLOG_TARGET=eventlog://127.0.0.1:{ports['8400']} TRIO_EVENTLOG_LISTEN=127.0.0.1:{ports['8400']}"
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from trio_eventlog.cli.loopback_ports import reserve_ports
 from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.gossip.events import Event, MemberStatus
 from trio_eventlog.gossip.messages import Address
@@ -81,25 +82,6 @@ class Agent:
         return self.log.read_text()
 
 
-def free_ports(count: int) -> list[int]:
-    """Numbers that are free for both TCP and UDP just now."""
-    found: list[int] = []
-    held: list[socket.socket] = []
-    while len(found) < count:
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        held += [tcp, udp]
-        tcp.bind(("127.0.0.1", 0))
-        try:
-            udp.bind(("127.0.0.1", tcp.getsockname()[1]))
-        except OSError:
-            continue
-        found.append(tcp.getsockname()[1])
-    for one in held:
-        one.close()
-    return found
-
-
 @attrs.define(slots=True)
 class Lossy:
     """Datagrams of a node whose packets, both those it sends and those it is sent, may be lost.
@@ -143,7 +125,7 @@ class Place:
     async def agent(self, name: str, *options: str, profile: str = "local") -> Agent:
         """A started agent."""
         assert SERF is not None
-        (port, rpc_port) = free_ports(2)
+        (port, rpc_port) = reserve_ports(2)
         log = self.path / f"{name}.log"
         command = [
             SERF, "agent", f"-node={name}", f"-bind=127.0.0.1:{port}", f"-rpc-addr=127.0.0.1:{rpc_port}", f"-profile={profile}",
@@ -168,7 +150,7 @@ class Place:
         port: int = 0,
     ) -> "OurNode":
         """A started node of ours: driver, mux, real sockets."""
-        (number,) = free_ports(1) if port == 0 else (port,)
+        (number,) = reserve_ports(1) if port == 0 else (port,)
         address = f"127.0.0.1:{number}"
         (network, packets) = (RealNetwork(), RealDatagramNetwork())
         bound = await network.listen(address)
@@ -201,7 +183,7 @@ class Place:
 
     async def process(self, name: str, *seeds: str, profile: str = "local") -> "OurProcess":
         """A started node of ours, for signals."""
-        (port,) = free_ports(1)
+        (port,) = reserve_ports(1)
         address = f"127.0.0.1:{port}"
         script = Path(__file__).with_name("gossip_node.py")
         command = [sys.executable, str(script), name, address, f"--profile={profile}", *(f"--join={seed}" for seed in seeds)]

@@ -6,7 +6,6 @@ Times here are bounds on waiting, never waits: a test waits for a line, an exit,
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import pytest
+
+from trio_eventlog.cli.loopback_ports import reserve_addresses
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVE = (sys.executable, "-m", "trio_eventlog", "serve")
@@ -35,18 +36,6 @@ def wait_until(probe: Callable[[], T | None], what: str, seconds_max: float = 30
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {seconds_max:g} s")
         time.sleep(POLL_SECONDS)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -179,7 +168,7 @@ class DaemonCluster:
     """
 
     def __init__(self, home: Path, *flags: str, size: int = 3) -> None:
-        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(size)]
+        self.addresses = reserve_addresses(size)
         self.nodes = [
             Daemon(
                 home / f"n{number}",

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from daemons import Daemon, DaemonCluster, free_ports, wait_until
+from daemons import Daemon, DaemonCluster, wait_until
 from foreign import ForeignClient
+
+from trio_eventlog.cli.loopback_ports import reserve_ports
 
 pytestmark = pytest.mark.process
 
@@ -46,7 +48,7 @@ def test_the_original_of_a_copy_that_has_acknowledged_is_not_heard(
     produce(20)
     original = cluster.nodes[ORIGINAL]
     original.signal(signal.SIGSTOP)
-    (port,) = free_ports(1)
+    (port,) = reserve_ports(1)
     home = original.home.parent / "copy"
     shutil.copytree(original.home / "data", home / "data")
     copy = make_daemon(

@@ -22,6 +22,7 @@ from daemons import Daemon, wait_until
 from foreign import ForeignClient
 
 from tests.net.dns_server import DnsServer, dns_server
+from trio_eventlog.cli.loopback_ports import reserve_ports
 
 pytestmark = pytest.mark.process
 
@@ -44,26 +45,6 @@ def publish(server: DnsServer, hosts: list[str], port: int) -> None:
     server.zone = {(SERVICE, "SRV"): [f"0 0 {port} n{number}.peers.test." for number in NUMBERS]} | {
         (f"n{number}.peers.test", "A"): [host] for number, host in enumerate(hosts)
     }
-
-
-def free_port_of_all(hosts: list[str]) -> int:
-    """One that nobody uses on any of these addresses, for TCP and UDP."""
-    for _ in range(50):
-        bound: list[socket.socket] = []
-        try:
-            port = 0
-            for host in hosts:
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    bound.append(socket.socket(socket.AF_INET, kind))
-                    bound[-1].bind((host, port))
-                    port = bound[-1].getsockname()[1]
-            return port
-        except OSError:
-            continue
-        finally:
-            for one in bound:
-                one.close()
-    raise AssertionError("no port is free everywhere")
 
 
 def probe(address: str, path: str, context: ssl.SSLContext | None) -> int:
@@ -114,7 +95,7 @@ def test_nodes_known_by_dns_only(
     tmp_path: Path,
 ) -> None:
     """DNS knows nobody, then says nonsense, then names three nodes; then all three come back at other addresses."""
-    port = free_port_of_all([*FORMER, *LATER])
+    (port,) = reserve_ports(1, [*FORMER, *LATER])
     flags = ["--join", "dns+srv://peers.test", "--dns-servers", dns.address, *QUICK]
     context = credentials = None
     if tls is not None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemons import Daemon, free_ports, run_command, wait_until
+from daemons import Daemon, run_command, wait_until
+
+from trio_eventlog.cli.loopback_ports import reserve_ports
 
 pytestmark = pytest.mark.process
 
@@ -49,7 +51,7 @@ def start_all(make_daemon: Callable[..., Daemon], ports: list[int], *flags: str,
 
 def test_one_named_node_is_enough_and_who_is_gone_is_told_apart(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """One killed, one stopped: failed and left; back again: alive. Tags and roles are shown."""
-    nodes = start_all(make_daemon, free_ports(3), "--bootstrap-expect", "3")
+    nodes = start_all(make_daemon, reserve_ports(3), "--bootstrap-expect", "3")
     targets = [node.address for node in nodes]
     everybody: dict[str, object] = {"n0": "alive", "n1": "alive", "n2": "alive"}
     wait_statuses(tmp_path, targets, everybody)
@@ -76,14 +78,14 @@ def test_one_named_node_is_enough_and_who_is_gone_is_told_apart(make_daemon: Cal
 
 def test_all_addresses_change_at_once(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """Each is told of one other only, and finds the rest: the same cluster with the same records."""
-    before = start_all(make_daemon, free_ports(3), "--bootstrap-expect", "3")
+    before = start_all(make_daemon, reserve_ports(3), "--bootstrap-expect", "3")
     target = "eventlog://" + ",".join(node.address for node in before)
     assert run_command("topics", "create", "orders", "--target", target, home=tmp_path).returncode == 0
     done = run_command("produce", "orders", "--target", target, home=tmp_path, text="one\ntwo\nthree\n")
     assert done.returncode == 0, done.stderr
     for node in before:
         node.kill()
-    ports = free_ports(3)
+    ports = reserve_ports(3)
     after = [
         Daemon(node.home, *node_flags(node.home.name, port, "--join", f"127.0.0.1:{ports[number - 1]}"))
         for number, (node, port) in enumerate(zip(before, ports, strict=True))
@@ -110,7 +112,7 @@ def test_keys_and_a_stranger_with_another_key(make_daemon: Callable[..., Daemon]
     (tmp_path / "gossip.key").write_text(f"# of the cluster\n{KEYS[0]}\n{KEYS[1]}\n")
     (tmp_path / "wrong.key").write_text("ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=")
     (tmp_path / "empty.key").write_text("# nothing\n")
-    ports = free_ports(3)
+    ports = reserve_ports(3)
     nodes = start_all(make_daemon, ports[:2], "--bootstrap-expect", "2", "--gossip-key-file", str(tmp_path / "gossip.key"))
     wait_statuses(tmp_path, [node.address for node in nodes], {"n0": "alive", "n1": "alive"})
     wrong = make_daemon(
@@ -127,7 +129,7 @@ def test_keys_and_a_stranger_with_another_key(make_daemon: Callable[..., Daemon]
 
 def test_counts_and_cluster_names_that_contradict_each_other(make_daemon: Callable[..., Daemon]) -> None:
     """Told, with both values, by both, who wait for it to be put right: anybody can say a number."""
-    ports = free_ports(3)
+    ports = reserve_ports(3)
     first = make_daemon("n0", *node_flags("n0", ports[0], "--bootstrap-expect", "3")).start()
     join = ("--join", f"127.0.0.1:{ports[0]}")
     two = make_daemon("n1", *node_flags("n1", ports[1], *join, "--bootstrap-expect", "2")).launch()

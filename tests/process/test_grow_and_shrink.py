@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from daemons import Daemon, DaemonCluster, clean_environment, free_ports, wait_until
+from daemons import Daemon, DaemonCluster, clean_environment, wait_until
 from foreign import ForeignClient, Producer, StreamProducer, check_acknowledged
+
+from trio_eventlog.cli.loopback_ports import reserve_ports
 
 pytestmark = pytest.mark.process
 
@@ -47,7 +49,7 @@ def test_three_daemons_grow_to_five_and_shrink_to_three(
             name,
             *("--node-name", name, "--listen", f"127.0.0.1:{port}", "--data-dir", "data", "--join", cluster.addresses[2], *QUICK),
         )
-        for name, port in zip(("n3", "n4"), free_ports(2), strict=True)
+        for name, port in zip(("n3", "n4"), reserve_ports(2), strict=True)
     ]
     command("topics", "create", "orders", target=cluster.addresses[0])
     for newcomer in newcomers:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from trio_eventlog.cli.loopback_ports import reserve_addresses
 from trio_eventlog.errors import Unavailable
 
 START_SECONDS_MAX = 20.0
@@ -132,18 +132,6 @@ class LocalCluster:
         return next(node for node in self.nodes if node.id == node_id)
 
 
-def free_addresses(count: int) -> list[str]:
-    """Addresses on loopback whose ports the kernel has just called free."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 @asynccontextmanager
 async def local_cluster(
     count: int, *, flags: Sequence[str] = (), directory: str | None = None, keep: bool = False
@@ -156,7 +144,7 @@ async def local_cluster(
         keep: leave the nodes running, and the directory, when the block ends in order.
     """
     home = Path(directory) if directory else Path(tempfile.mkdtemp(prefix="trio-eventlog-"))
-    addresses = free_addresses(count)
+    addresses = reserve_addresses(count)
     nodes = []
     for number, address in enumerate(addresses):
         joins = [flag for other in addresses if other != address for flag in ("--join", other)]
