@@ -597,7 +597,7 @@ class Node:
         if exposure := self._exposure():
             logger.warning("%s", exposure)
         self._voters = await load_voters(self._directory)
-        await self._peer_lives.load()
+        await self._peer_lives.load(is_newcomer=not self._voters)
         try:
             async with self._forwarder.running(), trio.open_nursery() as nursery:
                 await nursery.start(self._transport.run)
@@ -633,6 +633,7 @@ class Node:
                 self._settings.cluster_name,
                 ", ".join(map(format_id, found.voters)),
             )
+        await self._peer_lives.join()
         await nursery.start(self._replicas.run, self._voters)
         self._judge_removal()
         nursery.start_soon(self._tick)

@@ -256,6 +256,29 @@ async def test_when_a_cut_let_both_be_heard_neither_is_heard_after_it() -> None:
         await cluster.wait_leader()
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_node_that_joins_beside_a_copy_does_not_condemn_the_original(seed: int) -> None:
+    """The original is down just then, and the newcomer knows no better until the members have told it."""
+    async with Cluster(5, founders=3, seed=29 + seed) as cluster:
+        story = Story(cluster)
+        await story.begin()
+        cluster.put_disk(COPY, cluster.image(ORIGINAL))
+        await story.produce()
+        await settle()
+        cluster.crash(ORIGINAL, CrashMode.LOSE)
+        await cluster.start(COPY)
+        await cluster.wait_until(lambda: story.is_not_heard(COPY), "the members know the copy")
+        await cluster.start("n5")
+        await cluster.wait_until(lambda: not cluster.node("n5").unready_because(), "it has joined")
+        cluster.crash(COPY, CrashMode.LOSE)
+        await cluster.start(ORIGINAL)
+        await cluster.wait_until(lambda: not cluster.node(ORIGINAL).unready_because(), "the original is the node")
+        for name in (OTHER, BEHIND, "n5"):
+            assert not any("not heard" in warning for warning in cluster.node(name).status().warnings)
+        await story.produce()
+        await story.check(ORIGINAL, OTHER, BEHIND)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 async def test_small_clusters_restart(size: int) -> None:
     """One has nobody who could refuse it; of two each needs the other, and is heard whenever it starts again."""

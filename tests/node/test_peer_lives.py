@@ -32,6 +32,7 @@ class Memory:
     told: list[Claim] = attrs.field(factory=list)
     removed: set[NodeId] = attrs.field(factory=set)
     settings: PeerLivesSettings = attrs.field(factory=lambda: PeerLivesSettings(inform_seconds_max=0.0))
+    is_newcomer: bool = False
     lives: PeerLives = attrs.field(init=False)
 
     async def open(self) -> "Memory":
@@ -46,7 +47,9 @@ class Memory:
                 on_news=self.told.append,
                 settings=self.settings,
             )
-            await self.lives.load()
+            await self.lives.load(is_newcomer=self.is_newcomer)
+            if not self.is_newcomer:
+                await self.lives.join()
         return self
 
     async def hears(self, lives: Lives | None, address: str = "two:1", *, remembers: bool = True, node_id: NodeId = TWO) -> bool:
@@ -236,6 +239,43 @@ async def test_a_node_that_starts_asks_before_it_accepts_a_new_life(autojump_clo
             await memory.lives.claimed(THREE, Claim(node_id=ME, lives=first_life(1)))
     assert heard == [not informs]
     assert trio.current_time() - began == (0.25 if informs else 1.0)
+
+
+@pytest.mark.parametrize("informs", [False, True])
+async def test_a_node_that_joins_believes_the_members(autojump_clock: trio.testing.MockClock, informs: bool) -> None:
+    """A copy came first. Nothing was promised to it, so its original is not lost; from then on it is as with every other node."""
+    memory = await Memory(settings=PeerLivesSettings(join_seconds_max=1.0), is_newcomer=True).open()
+    began = trio.current_time()
+    assert await memory.hears(COPY)
+    assert trio.current_time() == began, "nobody could tell it more before it has joined"
+
+    async def tell() -> None:
+        await memory.lives.claimed(THREE, Claim(node_id=TWO, lives=ORIGINAL.next_moment()))
+        await memory.lives.claimed(THREE, Claim(node_id=ME, lives=first_life(1)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(memory.lives.join)
+        await trio.sleep(0.25)
+        if informs:
+            await tell()
+    assert trio.current_time() - began == (0.25 if informs else 1.0)
+    assert not any(claim.is_forked for claim in memory.told)
+    assert await memory.hears(ORIGINAL.next_moment()) == informs
+    assert await memory.hears(COPY) == (not informs)
+    memory.is_newcomer = False
+    await memory.open()
+    assert await memory.hears(COPY) == (not informs), "it was written down when the node had joined"
+    if not informs:
+        await tell()
+        assert memory.told[-1].is_forked
+
+
+async def test_a_node_that_joins_waits_for_nobody_when_all_are_in_their_first_life(autojump_clock: trio.testing.MockClock) -> None:
+    memory = await Memory(settings=PeerLivesSettings(join_seconds_max=1.0), is_newcomer=True).open()
+    assert await memory.hears(first_life(1))
+    began = trio.current_time()
+    await memory.lives.join()
+    assert trio.current_time() == began
 
 
 async def test_releases_without_lives_are_heard() -> None:

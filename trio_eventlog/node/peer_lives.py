@@ -13,6 +13,8 @@ knows it all the same.
 | both continue an earlier moment | refused | *forked*: members have heard both. Neither is heard any more |
 | out of reach: more than 63 starts were missed | refused, until another member claims it | remembered |
 
+A node that is just joining has given no promise yet: what a member claims replaces what it has accepted, and it forks nobody.
+
     <data-dir>/peers    the lives accepted, written before they are
 """
 
@@ -54,6 +56,7 @@ class PeerLivesSettings:
     strangers_max: int = 256
     write_seconds: float = 1.0
     inform_seconds_max: float = 0.5
+    join_seconds_max: float = 5.0
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -100,15 +103,24 @@ class PeerLives:
         self._is_behind = trio.Event()
         self._informed = trio.Event()
         self._informed_by = 0.0
+        self._is_provisional = False
 
-    async def load(self) -> None:
-        """Read what earlier lives of this node have accepted. Raises DataDirectoryError."""
+    async def load(self, *, is_newcomer: bool) -> None:
+        """Read what earlier lives of this node have accepted.
+
+        Args:
+            is_newcomer: this node belongs to no cluster yet.
+
+        Raises: DataDirectoryError.
+        """
         self._informed_by = trio.current_time() + self._settings.inform_seconds_max
         path = self._path
         try:
             known = decode_peers(await read_whole(self._directory.disk, path, PEERS_FILE_BYTES_MAX))
         except FileNotFoundError:
-            self._informed.set()  # it has known nobody, so that it has missed nothing
+            self._is_provisional = True
+            if is_newcomer:
+                self._informed.set()  # nobody tells it anything before it has joined
             return
         except (OSError, CodecError) as error:
             raise DataDirectoryError(
@@ -117,6 +129,33 @@ class PeerLives:
             ) from error
         self._written = dict(known)
         self._known.update(known)
+
+    async def join(self) -> None:
+        """To be called when the members are known, and before any message of Raft is taken or sent.
+
+        A node that has no memory has accepted the first process that came for each node, and that may be a copy. It has given and
+        taken no promise yet, so until this returns what a member knows replaces what was accepted, and nobody is forked by it.
+
+        Raises: StorageFailed, DiskFull.
+        """
+        if not self._is_provisional:
+            return
+        self._informed = trio.Event()
+        self._informed_by = trio.current_time() + self._settings.join_seconds_max
+        # The start of a copy is never the first life of its directory.
+        if any(known.lives.number > 1 for known in self._known.values()):
+            with trio.move_on_at(self._informed_by):
+                await self._informed.wait()
+        self._informed.set()
+        async with self._writing:
+            self._is_provisional = False
+            try:
+                await self._write(self._known)
+            except EventLogError as error:
+                if not is_shortage(error):
+                    raise
+                logger.warning("the lives of other nodes cannot be written down just now: %s", error)
+                self._is_behind.set()
 
     async def run(self) -> None:
         """Until cancelled. Raises StorageFailed, DiskFull."""
@@ -168,7 +207,8 @@ class PeerLives:
         if lives is None:
             return None  # of a release that has none: nothing can be told
         known = self._known.get(hello.node_id)
-        if known is not None and not known.lives.present.is_life_of(lives.present):
+        is_news = not known.lives.present.is_life_of(lives.present) if known is not None else lives.number > 1
+        if is_news:
             with trio.move_on_at(self._informed_by):
                 await self._informed.wait()
         async with self._writing:
@@ -261,7 +301,9 @@ class PeerLives:
             is_news = relation is Relation.CONTINUES or (
                 relation is Relation.OUT_OF_REACH and known is not None and claim.lives.number > known.lives.number
             )
-            if claim.is_forked or relation is Relation.APART:
+            if relation is Relation.APART and self._is_provisional and not claim.is_forked:
+                await self._accept(node_id, _Known(lives=claim.lives))
+            elif claim.is_forked or relation is Relation.APART:
                 former = known or _Known(lives=claim.lives)
                 logger.error("node %s is not heard any more: %s", format_id(node_id), _FORKED)
                 await self._accept(node_id, attrs.evolve(former, is_forked=True))
@@ -298,7 +340,7 @@ class PeerLives:
 
     async def _write(self, known: Mapping[NodeId, _Known]) -> None:
         members = {node_id: item for node_id, item in known.items() if self._is_member(node_id)}
-        if members != self._written:
+        if members != self._written and not self._is_provisional:
             await write_atomically(self._directory.disk, self._path, encode_peers(members))
             self._written = members
 

@@ -106,8 +106,10 @@ class Bounds:
     Attributes:
         p99_seconds: of an honest produce, while the stranger lies.
         memory_bytes: more than at rest, in each process.
+        settle_seconds: until each node knows a leader of each of its groups, to begin with.
     """
 
+    settle_seconds: float = 30.0
     p99_seconds: float = 0.5
     memory_bytes: int = 64 * MIB
 
@@ -541,7 +543,7 @@ async def lie(
     async with open_client("eventlog://" + ",".join(addresses), tls=tls, network=network) as client:
         witness = Witness(client=client, report=report)
         await witness.begin()
-        before = [await client.status(address) for address in addresses]
+        before = [await settled_status(client, address, bounds.settle_seconds) for address in addresses]
         at_rest = [resident_bytes(pid) for pid in pids]
         stranger = Stranger(addresses, before, stranger_files or Files(), random.Random(seed), network, report)
         with trio.move_on_after(seconds):
@@ -569,6 +571,19 @@ async def lie(
     if report.p99_seconds > bounds.p99_seconds:
         report.faults.append(f"p99 of honest produces is {report.p99_seconds:.2f} s, {bounds.p99_seconds:g} s is the bound")
     return report
+
+
+async def settled_status(client: Client, address: str, seconds_max: float) -> NodeStatus:
+    """What a node says once it knows a leader of each of its groups: a term that it first hears of is not one that has moved.
+
+    Raises: EventLogError, and trio.TooSlowError.
+    """
+    with trio.fail_after(seconds_max):
+        while True:
+            status = await client.status(address)
+            if status.groups and all(group.leader_id for group in status.groups):
+                return status
+            await trio.sleep(0.05)
 
 
 def moved_terms(address: str, former: NodeStatus, now: NodeStatus) -> list[str]:
