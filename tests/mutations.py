@@ -428,7 +428,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the dialler's proof is not looked at",
-        "trio_eventlog/net/transport.py",
+        "trio_eventlog/net/listener_greeting.py",
         "if not secrets.accepts(proof, Side.DIALLER, body, reply_body):",
         "if False:",
     ),

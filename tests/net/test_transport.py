@@ -629,7 +629,7 @@ async def test_one_buffer_is_a_send_too(autojump_clock: trio.testing.MockClock) 
 async def test_admit_has_the_last_word(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
         (n1, n2) = (await nodes.start(1), await nodes.start(2))
-        n1.transport._admit = lambda hello, info: Refused(99, f"{hello.node_name} from {info.remote_address}: no")
+        n1.transport._greeting._admit = lambda hello, info: Refused(99, f"{hello.node_name} from {info.remote_address}: no")
         with pytest.raises(LinkRefused, match="n2 from n2:0: no"):
             await n2.transport.probe("n1:8400")
 
@@ -653,13 +653,13 @@ async def test_links_of_strangers_make_room(autojump_clock: trio.testing.MockClo
     """Those that carry nothing are dropped first, the oldest of them; who has proved to be a node keeps his."""
     async with open_nodes() as nodes:
         n1 = await nodes.start(1, LinkSettings(inbound_links_max=3))
-        n1.transport._trusts = lambda inbound: inbound.hello.node_id < 10
+        n1.transport._inbound._trusts = lambda inbound: inbound.hello.node_id < 10
         (real, *strangers, newcomer) = [await nodes.start(number) for number in (2, 11, 12, 13, 14, 3)]
         for node in (real, *strangers, newcomer):
             node.transport.set_peer(NodeId(1), "n1:8400")
             await node.wait(lambda node=node: node.of_kind(PeerConnected))  # type: ignore[misc]
-        assert next(iter(n1.transport._inbound)) == 2
-        assert [*n1.transport._inbound][-1] == 3
+        assert next(iter(n1.transport._inbound.links)) == 2
+        assert [*n1.transport._inbound.links][-1] == 3
         for node in (real, newcomer):
             assert node.transport.send(NodeId(1), frame(b"x"), Lane.URGENT)
         await n1.wait(lambda: {sender for sender, *_ in n1.received} == {2, 3})
@@ -675,13 +675,13 @@ async def test_a_node_that_is_connected_is_not_pushed_out_by_its_id(autojump_clo
         (n1, n2) = await connected_pair(nodes)
         assert n2.transport.send(NodeId(1), frame(b"first"), Lane.URGENT)
         await n1.wait(lambda: n1.received)
-        inbound = n1.transport._inbound[NodeId(2)]
+        inbound = n1.transport._inbound.links[NodeId(2)]
         rogue = await nodes.start(9, hello=other_hello(2, address="n9:8400"))
         rogue.transport.set_peer(NodeId(1), "n1:8400")
         await rogue.wait(lambda: rogue.of_kind(PeerRefused))
         assert rogue.of_kind(PeerRefused)[0].code == RefusedCode.BUSY
         assert "is connected at n2:8400" in rogue.of_kind(PeerRefused)[0].text
-        assert n1.transport._inbound[NodeId(2)] is inbound
+        assert n1.transport._inbound.links[NodeId(2)] is inbound
         await nodes.crash(2)
         await rogue.wait(lambda: rogue.of_kind(PeerConnected))
 
@@ -691,7 +691,7 @@ async def test_a_link_says_anew_who_we_are(autojump_clock: trio.testing.MockCloc
         (n1, n2) = await connected_pair(nodes)
         n1.hello = other_hello(1, cluster_id=ClusterId(4))
         n1.transport.renew_links()
-        await n2.wait(lambda: n2.transport._inbound[NodeId(1)].hello.cluster_id == 4)
+        await n2.wait(lambda: n2.transport._inbound.links[NodeId(1)].hello.cluster_id == 4)
         await trio.sleep(1)
         assert not n2.of_kind(PeerReset), "it was meant"
 
@@ -789,7 +789,7 @@ async def test_the_receiver_can_refuse_a_body(autojump_clock: trio.testing.MockC
         def receive(node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
             raise CodecError("no such message")
 
-        n1.transport._receive = receive
+        n1.transport._inbound._receive = receive
         stream = await raw_peer(nodes, GREETING)
         await n1.wait(lambda: n1.of_kind(PeerIntroduced))
         await stream.send_all(bytes(frame()[0]))

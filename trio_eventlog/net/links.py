@@ -358,7 +358,7 @@ class OutboundLink:
     """The link to one peer at one address: `run` keeps it up, `send` queues.
 
     Attributes:
-        epoch: of the peer when the link was last known to live; the transport's (see `Transport`).
+        epoch: of the peer when the link was last known to live; see `Epochs`.
         has_met: the peer was there, at this address, at some time.
         hello: what it said of itself when the link last came up.
     """
