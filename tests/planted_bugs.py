@@ -404,8 +404,8 @@ NODES: tuple[Mutation, ...] = (
     Mutation(
         "a producer's keys are spread over the partitions it knew at first, less one",
         "trio_eventlog/client/producer.py",
-        "            partition = partition_of(record.key, self._topic.partitions) if record.key else self._sticky\n",
-        "            partition = partition_of(record.key, max(self._topic.partitions - 1, 1)) if record.key else self._sticky\n",
+        "return partition_of(key, self._topic.partitions) if key else self._sticky\n",
+        "return partition_of(key, max(self._topic.partitions - 1, 1)) if key else self._sticky\n",
     ),
     Mutation(
         "a torn tail is accepted",
