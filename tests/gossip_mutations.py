@@ -18,6 +18,8 @@ from mutations import ROOT, Mutation
 
 SWIM = "trio_eventlog/gossip/swim.py"
 SERF = "trio_eventlog/gossip/serf.py"
+PROBING = "trio_eventlog/gossip/probing.py"
+LAMPORT = "trio_eventlog/gossip/lamport.py"
 SUSPICION = "trio_eventlog/gossip/suspicion.py"
 RUMORS = "trio_eventlog/gossip/rumors.py"
 
@@ -76,9 +78,9 @@ MUTATIONS = (
     Mutation(
         "an old accusation counts",
         SWIM,
-        "        row = self._rows.get(message.name)\n        if row is None or message.incarnation < row.incarnation:\n"
+        "        row = self.table.get(message.name)\n        if row is None or message.incarnation < row.incarnation:\n"
         "            self._repeat_refutation(message.name)\n            return\n        if row.suspicion is not None:",
-        "        row = self._rows.get(message.name)\n        if row is None:\n            return\n"
+        "        row = self.table.get(message.name)\n        if row is None:\n            return\n"
         "        if row.suspicion is not None:",
     ),
     Mutation(
@@ -89,13 +91,13 @@ MUTATIONS = (
     ),
     Mutation(
         "nobody else is asked to ping",
-        SWIM,
-        "        helpers = self._pick(settings.indirect_probes, lambda one: one.status is Status.ALIVE and one is not row)",
+        PROBING,
+        "        helpers = self._table.pick(settings.indirect_probes, lambda one: one.status is Status.ALIVE and one is not row)",
         "        helpers: list[Row] = []",
     ),
     Mutation(
         "no ping by stream",
-        SWIM,
+        PROBING,
         "        if row.versions.protocol_max >= TCP_PING_PROTOCOL:",
         "        if False:",
     ),
@@ -108,8 +110,8 @@ MUTATIONS = (
     Mutation(
         "no exchange of tables",
         SWIM,
-        "        for row in self._pick(1, lambda one: one.status is Status.ALIVE):",
-        "        for row in self._pick(0, lambda one: one.status is Status.ALIVE):",
+        "        for row in self.table.pick(1, lambda one: one.status is Status.ALIVE):",
+        "        for row in self.table.pick(0, lambda one: one.status is Status.ALIVE):",
     ),
     Mutation(
         "the dead of another table are believed at once",
@@ -137,21 +139,21 @@ MUTATIONS = (
     ),
     Mutation(
         "times of others are not witnessed",
-        SERF,
+        LAMPORT,
         "        if time >= self.time:\n            self.time = time + 1",
         "        pass",
     ),
     Mutation(
         "an event is told on without being remembered",
-        SERF,
+        LAMPORT,
         "        seen[what] = size_bytes\n",
         "",
     ),
     Mutation(
         "who leaves says so to the failure detector only as a failure",
         SWIM,
-        "        self._dead(Dead(name=self.name, incarnation=self.own.incarnation, accuser=self.name), now)\n\n    def forget",
-        '        self._dead(Dead(name=self.name, incarnation=self.own.incarnation, accuser="?"), now)\n\n    def forget',
+        "        self._dead(Dead(name=self.name, incarnation=self.own.incarnation, accuser=self.name), now)\n\n    # --- Push",
+        '        self._dead(Dead(name=self.name, incarnation=self.own.incarnation, accuser="?"), now)\n\n    # --- Push',
     ),
     Mutation(
         "who leaves is gone before it has told",

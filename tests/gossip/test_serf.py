@@ -32,6 +32,7 @@ from trio_eventlog.gossip.events import (
     UserEventReceived,
 )
 from trio_eventlog.gossip.filters import is_chosen, is_tame, matches
+from trio_eventlog.gossip.lamport import LAMPORT_TIME_MAX, LamportClock
 from trio_eventlog.gossip.messages import (
     CONFLICT_QUERY,
     OWN_VERSIONS,
@@ -62,7 +63,7 @@ from trio_eventlog.gossip.messages import (
     UserMessage,
 )
 from trio_eventlog.gossip.rumors import RumorQueue
-from trio_eventlog.gossip.serf import LAMPORT_TIME_MAX, LamportClock, Serf
+from trio_eventlog.gossip.serf import Serf
 from trio_eventlog.gossip.settings import LAN, SerfSettings
 
 HERE = address(99)
@@ -278,13 +279,13 @@ def test_intents_of_unknown_members_are_bounded() -> None:
     """In number and in time."""
     serf = new_serf(serf_settings=SerfSettings(intents_max=2))
     hear(serf, *(leave_intent(number, 5) for number in (7, 8, 9)))
-    assert set(serf._intents) == {"m7", "m8"}
+    assert set(serf._members.intents) == {"m7", "m8"}
     hear(serf, leave_intent(7, 6))
-    assert serf._intents["m7"].time == 6
+    assert serf._members.intents["m7"].time == 6
     advance(serf, 0.0, 299.0)
-    assert serf._intents
+    assert serf._members.intents
     advance(serf, 299.0, 320.0)
-    assert not serf._intents
+    assert not serf._members.intents
 
 
 def advance(serf: Serf, now: float, until: float) -> float:
@@ -425,8 +426,8 @@ def test_a_name_has_one_place_in_the_walk() -> None:
         hear(serf, leave_intent(1, incarnation, prune=True))
         assert "m1" not in serf.swim.rows
         serf.receive([alive(1, incarnation)], HERE, 0.0)
-        assert sorted(serf.swim._order) == ["m0", "m1", "m2", "m3"]
-    probed = {row.name for row in (serf.swim._next_to_probe(0.0) for _ in range(6)) if row is not None}
+        assert sorted(serf.swim.table.order) == ["m0", "m1", "m2", "m3"]
+    probed = {row.name for row in (serf.swim.table.next_to_probe(0.0) for _ in range(6)) if row is not None}
     assert probed == {"m1", "m2", "m3"}
 
 
@@ -501,7 +502,7 @@ def test_leave_does_not_wait_for_ever() -> None:
     while not serf.has_left:
         # Nothing is ever taken from the queues.
         serf.swim._next_gossip_at = now + 100.0
-        serf.swim._next_probe_at = now + 100.0
+        serf.swim.prober._next_probe_at = now + 100.0
         now = serf.next_deadline()
         serf.wake(now)
         serf.tick(now)
@@ -594,7 +595,7 @@ def test_push_pull_of_streams() -> None:
     assert ours.is_join
     assert {one.name for one in ours.members} == {"m0", "m1"}
     assert status(serf, 5) is ALIVE
-    assert (serf.clock.time, serf.event_clock.time, serf.query_clock.time) == (7, 8, 9)
+    assert (serf.clock.time, serf._events.clock.time, serf._queries.clock.time) == (7, 8, 9)
 
 
 def test_clocks_witness_one_less() -> None:
@@ -651,7 +652,7 @@ def test_impossible_times_do_not_wear_out_the_clocks() -> None:
         hear(serf, join_intent(1, at), UserEvent(time=at, name="e"), leave_intent(1, at))
         serf.merge(exchange(time=at), 0.0)
         serf.merge(exchange(status_times={"m1": at}), 0.0)
-    assert (serf.clock.time, serf.event_clock.time) == (1, 1)
+    assert (serf.clock.time, serf._events.clock.time) == (1, 1)
     hear(serf, join_intent(1, LAMPORT_TIME_MAX))
     assert serf.clock.time == LAMPORT_TIME_MAX + 1
 
@@ -682,7 +683,7 @@ def test_events_are_delivered_once() -> None:
     hear(serf, event, event, attrs.evolve(event, payload=b"2"), attrs.evolve(event, time=6), event)
     assert len(events(serf, UserEventReceived)) == 3
     assert len(serf._event_rumors) == 3
-    assert serf.event_clock.time == 7
+    assert serf._events.clock.time == 7
 
 
 def test_old_events_are_dropped() -> None:
@@ -699,7 +700,7 @@ def test_remembered_events_are_bounded() -> None:
     hear(serf, *(UserEvent(time=3, name=str(number)) for number in range(4)))
     assert len(events(serf, UserEventReceived)) == 2
     hear(serf, *(UserEvent(time=at, name="e") for at in range(4, 2000)))
-    assert len(serf._recent_events._seen) == 512
+    assert len(serf._events._recent._seen) == 512
 
 
 def test_remembered_events_are_bounded_in_bytes() -> None:
@@ -708,7 +709,7 @@ def test_remembered_events_are_bounded_in_bytes() -> None:
     flood = [UserEvent(time=at, name="e", payload=bytes(9)) for at in range(5, 9)]
     hear(serf, *flood, *flood)
     assert [event.event.time for event in events(serf, UserEventReceived)] == [5, 6, 7, 8]
-    assert sorted(serf._recent_events._seen) == [6, 7, 8]
+    assert sorted(serf._events._recent._seen) == [6, 7, 8]
 
 
 def test_own_events() -> None:
@@ -919,7 +920,7 @@ def test_own_queries_are_bounded() -> None:
 @pytest.mark.parametrize(("members", "seconds"), [(0, 3.2), (8, 3.2), (9, 6.4)])
 def test_default_timeout_of_queries(members: int, seconds: float) -> None:
     """16 gossip intervals times ceil(log10(n + 1))."""
-    assert new_serf(members=members).default_query_seconds() == pytest.approx(seconds)
+    assert new_serf(members=members)._queries.default_seconds() == pytest.approx(seconds)
 
 
 def test_reachability() -> None:
@@ -963,7 +964,7 @@ def test_conflict_query() -> None:
 def ask(serf: Serf, operation: KeyOperation, key: bytes, query_id: int) -> object:
     """A key query of m1, and our answer."""
     asker = new_serf(1)
-    asker._rng = random.Random(query_id)
+    asker._queries._rng = random.Random(query_id)
     asker.ask_keys(operation, key, 0.0)
     [question] = queued(asker._query_rumors)
     serf.actions.datagrams.clear()

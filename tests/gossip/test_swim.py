@@ -34,6 +34,7 @@ from trio_eventlog.gossip.messages import (
     Suspect,
     Versions,
 )
+from trio_eventlog.gossip.rows import Row, RowGone, RowJoined, RowUpdated
 from trio_eventlog.gossip.rumors import RumorQueue, transmissions_max
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SwimSettings
 from trio_eventlog.gossip.suspicion import (
@@ -42,7 +43,7 @@ from trio_eventlog.gossip.suspicion import (
     suspicion_seconds,
     suspicion_seconds_min,
 )
-from trio_eventlog.gossip.swim import Row, RowGone, RowJoined, RowUpdated, Swim
+from trio_eventlog.gossip.swim import Swim
 
 HERE = address(99)
 
@@ -201,7 +202,7 @@ def test_alive_about_ourselves(incarnation: int, meta: bytes, own_after: int | N
         assert swim.own.incarnation == 1
     else:
         assert rumors(swim) == [alive(0, own_after)]
-        assert swim.health == 1
+        assert swim.prober.health == 1
 
 
 def test_alive_clears_suspicion() -> None:
@@ -298,7 +299,7 @@ def test_accusations_of_ourselves_are_refuted(message: Message) -> None:
     hear(swim, message)
     assert rumors(swim) == [alive(0, 4)]
     assert swim.own.status is Status.ALIVE
-    assert swim.health == 1
+    assert swim.prober.health == 1
     assert events(swim, SuspicionRefuted) == [SuspicionRefuted(4)]
 
 
@@ -312,7 +313,7 @@ def test_a_refuted_accusation_is_refuted_again(message: Message) -> None:
     forget(swim)
     hear(swim, message)
     assert rumors(swim) == [alive(0, 4)]
-    assert (swim.own.incarnation, swim.health) == (4, 1)
+    assert (swim.own.incarnation, swim.prober.health) == (4, 1)
     swim.leave(0.0)
     forget(swim)
     hear(swim, message)
@@ -438,7 +439,7 @@ def test_the_table_holds_everybody() -> None:
     """Ourselves, and the gone with their status, so that it can be sent."""
     swim = new_swim(2)
     hear(swim, dead(1, accuser="m2"))
-    assert {(one.name, one.status) for one in swim.table()} == {
+    assert {(one.name, one.status) for one in swim.table.records()} == {
         ("m0", Status.ALIVE), ("m1", Status.FAILED), ("m2", Status.ALIVE),
     }  # fmt: skip
 
@@ -539,11 +540,11 @@ def test_ping_names_source_and_target() -> None:
 def test_an_ack_in_time() -> None:
     """Ends the probe well: health improves, the next comes one interval after the first."""
     swim = new_swim(1)
-    swim.health = 3
+    swim.prober.health = 3
     (now, ping) = first_probe(swim)
     hear(swim, Ack(ping.sequence), now + 0.1)
-    assert swim.health == 2
-    assert swim.last_round_trip_seconds == pytest.approx(0.1)
+    assert swim.prober.health == 2
+    assert swim.prober.last_round_trip_seconds == pytest.approx(0.1)
     assert swim.rows["m1"].status is Status.ALIVE
     (again, _) = first_probe(swim)
     assert again == pytest.approx(now + 1.0)
@@ -600,18 +601,18 @@ def test_older_members_are_asked_for_less(protocol_max: int) -> None:
 def test_a_late_answer_saves(saviour: str) -> None:
     """By whatever way, up to the end of the interval."""
     swim = new_swim(3)
-    swim.health = 1
+    swim.prober.health = 1
     (now, ping) = first_probe(swim)
     advance(swim, now + 0.5)
     if saviour == "stream":
-        swim.stream_ack(ping.sequence, now + 0.9)
+        swim.prober.stream_ack(ping.sequence, now + 0.9)
         assert events(swim, OnlyStreamsWork) == [OnlyStreamsWork(ping.target)]
     else:
         hear(swim, Ack(ping.sequence), now + 0.9)
         assert not events(swim, OnlyStreamsWork)
     advance(swim, now + 1.5)
     assert swim.rows[ping.target].status is Status.ALIVE
-    assert swim.health == 0
+    assert swim.prober.health == 0
 
 
 @pytest.mark.parametrize(
@@ -629,13 +630,13 @@ def test_a_failed_probe(members: int, nacks: int, health: int) -> None:
     advance(swim, now + 1.0)
     assert swim.rows[ping.target].status is Status.SUSPECT
     assert events(swim, MemberSuspected) == [MemberSuspected(ping.target, "m0")]
-    assert swim.health == health
+    assert swim.prober.health == health
 
 
 def test_health_stretches_the_interval() -> None:
     """By the score plus one; the timeout stays; the score stays below its maximum."""
     swim = new_swim(1)
-    swim.health = 2
+    swim.prober.health = 2
     (now, ping) = first_probe(swim)
     forget(swim)
     advance(swim, now + 0.5)
@@ -645,10 +646,10 @@ def test_health_stretches_the_interval() -> None:
     advance(swim, now + 3.0)
     assert swim.rows["m1"].status is Status.SUSPECT
     assert ping.target == "m1"
-    swim._change_health(100)
-    assert swim.health == 7
-    swim._change_health(-100)
-    assert swim.health == 0
+    swim.prober.change_health(100)
+    assert swim.prober.health == 7
+    swim.prober.change_health(-100)
+    assert swim.prober.health == 0
 
 
 def test_a_suspect_is_told_so_with_the_ping() -> None:
@@ -689,7 +690,7 @@ def test_only_one_member_in_the_table() -> None:
 def test_pings_are_answered(target: str, answers: bool) -> None:
     """Unless they name another node: its address has become ours."""
     swim = new_swim()
-    swim.ack_payload = b"payload"
+    swim.prober.ack_payload = b"payload"
     swim.receive(Ping(sequence=7, target=target, source=address(3), source_name="m3"), HERE, 0.0)
     assert sent(swim.actions) == ([(address(3), Ack(7, b"payload"))] if answers else [])
 
@@ -728,7 +729,7 @@ def test_relay_in_vain(wants_nack: bool) -> None:
     swim.receive(request, address(2), 0.0)
     [(where, ping)] = of_type(sent(swim.actions), Ping)
     assert where == address(9, 7946)
-    swim._next_probe_at = 100.0
+    swim.prober._next_probe_at = 100.0
     swim.actions.take()
     advance(swim, 0.49)
     assert sent(swim.actions) == []
@@ -740,7 +741,7 @@ def test_relay_in_vain(wants_nack: bool) -> None:
     swim.actions.take()
     swim.receive(request, address(2), 1.0)
     advance(swim, 2.0)
-    assert swim._relays == {}
+    assert swim.prober._relays == {}
 
 
 def test_relays_are_bounded() -> None:
@@ -755,8 +756,8 @@ def test_relays_are_bounded() -> None:
 def test_sequences_wrap() -> None:
     """32 bits, never 0."""
     swim = new_swim()
-    swim._sequence = SEQUENCE_MAX
-    assert swim._next_sequence() == 1
+    swim.prober._sequence = SEQUENCE_MAX
+    assert swim.prober._next_sequence() == 1
 
 
 # --- Stalls. ---
@@ -774,7 +775,7 @@ def test_nobody_is_accused_for_our_own_stall() -> None:
     swim.tick(late)
     assert [row.status for row in swim.rows.values()] == [Status.ALIVE, Status.ALIVE, Status.SUSPECT]
     assert [event.seconds for event in events(swim, LoopStalled)] == [pytest.approx(12.0)]
-    assert swim.health == 1
+    assert swim.prober.health == 1
     suspicion = swim.rows["m2"].suspicion
     assert suspicion is not None
     assert suspicion.deadline == pytest.approx(16.0)
@@ -799,7 +800,7 @@ def test_being_late_a_little_is_no_stall() -> None:
 def test_a_rumor_after_long_silence_is_no_stall() -> None:
     """The gossip loop sleeps while there is nothing to say; waking it is not lateness."""
     swim = new_swim(1, attrs.evolve(LAN, probe_interval_seconds=100.0, push_pull_interval_seconds=1000.0))
-    swim._next_probe_at = 100.0
+    swim.prober._next_probe_at = 100.0
     swim._next_push_pull_at = 1000.0
     assert swim.next_deadline() == 100.0
     swim.wake(50.0)
@@ -888,7 +889,7 @@ def test_queue_against_a_simple_one(steps: list[tuple[str, int, str | None]]) ->
 def test_gossip_goes_to_some() -> None:
     """Three random members per interval, with what fits the packet; silence when there is nothing to say."""
     swim = new_swim(8)
-    swim._next_probe_at = 100.0
+    swim.prober._next_probe_at = 100.0
     run_until(swim, 0.0, 0.2)
     assert swim.actions.datagrams == []
     for number in range(1, 9):
@@ -919,7 +920,7 @@ def test_who_is_gossiped_to(status: Status, age: float, hears: bool) -> None:
     row.status = status
     row.changed_at = 0.0
     swim.set_meta(b"new")
-    swim._gossip(age)
+    swim.packets.gossip(age)
     assert bool(swim.actions.datagrams) is hears
 
 
@@ -944,7 +945,7 @@ def test_a_full_packet_of_small_rumors() -> None:
     swim = new_swim(1, attrs.evolve(LAN, packet_bytes_max=60_000))
     for number in range(2, 400):
         hear(swim, alive(number))
-    swim._gossip(0.0)
+    swim.packets.gossip(0.0)
     assert {len(packet.messages) for packet in swim.actions.datagrams} == {255}
     swim.actions.take()
     swim.receive(Ping(sequence=1, target="m0", source=address(1)), HERE, 0.0)
@@ -972,12 +973,12 @@ def test_the_gone_are_forgotten(accuser: str) -> None:
 def test_forget_spares_the_alive() -> None:
     """The upper layer may erase a member that has just come back."""
     swim = new_swim(2)
-    swim.forget("m1")
-    swim.forget("m0")
-    swim.forget("m9")
+    swim.table.forget("m1")
+    swim.table.forget("m0")
+    swim.table.forget("m9")
     assert set(swim.rows) == {"m0", "m1", "m2"}
     hear(swim, dead(1, accuser="m2"))
-    swim.forget("m1")
+    swim.table.forget("m1")
     assert set(swim.rows) == {"m0", "m2"}
 
 
@@ -1001,7 +1002,7 @@ def test_leave() -> None:
     assert rumors(swim) == []
     swim.receive(Ping(sequence=1, target="m0", source=address(1)), HERE, 0.0)
     assert len(of_type(sent(swim.actions), Ack)) == 1
-    assert swim.others_alive() == 1
+    assert swim.table.others_alive() == 1
 
 
 def test_messages_of_the_upper_layer_are_not_for_the_table() -> None:
@@ -1110,7 +1111,7 @@ def test_invariants(steps: list[tuple[float, Message]], seed: int) -> None:
         assert swim.own.status is Status.ALIVE
         assert swim.own.incarnation >= own_incarnation
         own_incarnation = swim.own.incarnation
-        assert 0 <= swim.health < LAN.health_score_max
+        assert 0 <= swim.prober.health < LAN.health_score_max
         assert swim.next_deadline() >= 0.0
         for name, row in swim.rows.items():
             assert (row.suspicion is not None) is (row.status is Status.SUSPECT)

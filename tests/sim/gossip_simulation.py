@@ -162,7 +162,7 @@ class Simulation:
         alive = {node.name for node in self.live()} if alive is None else alive
         for node in observers:
             assert node.serf is not None
-            records = node.serf._records.values()
+            records = node.serf._members.records.values()
             if {one.name for one in records if one.status is MemberStatus.ALIVE} != alive:
                 return False
         return True
