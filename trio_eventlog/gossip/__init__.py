@@ -1,8 +1,8 @@
 """Who is there: the SWIM failure detector with Lifeguard's corrections, and the Serf layer over it. No I/O.
 
-Two classes, each owned by one task: `Swim` (swim.py) keeps the table of members (rows.py), probes them (probing.py) and spreads rumors
-(packets.py); `Serf` (serf.py) drives it and adds tags and a long memory (member_list.py), user_events.py, queries.py and graceful
-leaving. Both take the time, a `random.Random` and an encoder from outside, and return what they want done.
+Two classes, each owned by one task: `Swim` (swim.py) keeps the table of members (rows.py), probes them (probing.py) and spreads
+rumors (packets.py); `Serf` (serf.py) drives it and adds tags and a long memory (member_list.py), user_events.py, queries.py and
+graceful leaving. Both take the time, a `random.Random` and an encoder from outside, and return what they want done.
 
 The whole of a caller's loop:
 
