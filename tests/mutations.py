@@ -214,9 +214,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a stopping node keeps its leaderships",
-        "trio_eventlog/agent.py",
-        "                        if replica.is_leader and len(replica.status().configuration.voters) > 1:",
-        "                        if False:",
+        "trio_eventlog/agent/hand_over.py",
+        "                if replica.is_leader and len(replica.status().configuration.voters) > 1:",
+        "                if False:",
     ),
     Mutation(
         "carried calls are carried on",
@@ -385,20 +385,20 @@ MUTATIONS = (
     ),
     Mutation(
         "Raft is taken from whoever says our cluster's id",
-        "trio_eventlog/agent.py",
-        "        return inbound.has_met or (inbound.is_proved and self._is_known(hello.node_id))\n",
+        "trio_eventlog/agent/peers.py",
+        "        return inbound.has_met or (inbound.is_proved and self.is_known(hello.node_id))\n",
         "        return True\n",
     ),
     Mutation(
         "a link of no cluster carries Raft",
-        "trio_eventlog/agent.py",
+        "trio_eventlog/agent/peers.py",
         "cluster_id == NO_CLUSTER or hello.cluster_id != cluster_id or",
         "cluster_id == NO_CLUSTER or",
     ),
     Mutation(
         "peers are not dialled anew when a cluster begins",
-        "trio_eventlog/agent.py",
-        "            self._transport.renew_links()\n",
+        "trio_eventlog/agent/life.py",
+        "        parts.transport.renew_links()\n",
         "",
     ),
     Mutation(
@@ -483,9 +483,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a stopping node keeps what it is handed",
-        "trio_eventlog/agent.py",
-        "                        nursery.start_soon(self._lead_no_more, replica)\n",
-        "                        pass\n",
+        "trio_eventlog/agent/life.py",
+        "                            nursery.start_soon(self._hand_overs.lead_no_more, replica)\n",
+        "                            pass\n",
     ),
     Mutation(
         "a call does not follow a group that has moved",

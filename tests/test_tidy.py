@@ -324,8 +324,8 @@ REAL = "is the real world behind a seam, whose other side is simulated"
 COMMAND = "is the command line: it measures and waits for people, and is never simulated"
 
 ALLOWED: dict[tuple[str, str], str] = {
-    ("clock", "agent.py"): "the default of Surroundings.now_ns",
-    ("chance", "agent.py"): "the default of Surroundings.rng",
+    ("clock", "agent/surroundings.py"): "the default of Surroundings.now_ns",
+    ("chance", "agent/surroundings.py"): "the default of Surroundings.rng",
     ("clock", "client/client.py"): "the default of open_client's now_ns",
     ("chance", "client/client.py"): "the default of open_client's rng",
     ("threads", "storage/real_disk.py"): REAL,

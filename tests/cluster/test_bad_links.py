@@ -187,7 +187,7 @@ async def test_a_node_that_comes_back_at_another_address() -> None:
         await cluster.start(follower, listen="elsewhere:8400")
         await check_all_have(cluster, [b"one", b"two"])
         for name in others(cluster, follower):
-            assert cluster.node(name)._transport._links[cluster.node_id(follower)].address == "elsewhere:8400"
+            assert cluster.node(name).parts.transport._links[cluster.node_id(follower)].address == "elsewhere:8400"
         cluster.network.reset(follower, "n1")
         await client.produce("orders", b"three")
         await check_all_have(cluster, [b"one", b"two", b"three"])
@@ -204,7 +204,7 @@ async def test_an_old_address_that_leads_to_another_node() -> None:
         await cluster.start(other, listen=cluster.address(one))
         await client.produce("orders", b"two")
         await check_all_have(cluster, [b"one", b"two"])
-        assert cluster.node(leader)._transport._links[cluster.node_id(one)].address == cluster.address(other)
+        assert cluster.node(leader).parts.transport._links[cluster.node_id(one)].address == cluster.address(other)
 
 
 @pytest.mark.parametrize("tick_seconds", [0.03, 0.05])

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.cluster.helpers import QUICK
-from trio_eventlog.agent import MOMENT_SECONDS
+from trio_eventlog.agent.lives import MOMENT_SECONDS
 from trio_eventlog.errors import EventLogError
 from trio_eventlog.ids import format_id
 from trio_eventlog.testing.cluster import Cluster

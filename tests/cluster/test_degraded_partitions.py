@@ -37,7 +37,7 @@ async def test_a_group_goes_on_without_the_node_that_cannot_open_it(monkeypatch:
         with no_descriptors_for(monkeypatch, cluster.disk("n1"), 1):
             await client.create_topic("orders")
             await cluster.wait_leader("orders")
-            replicas = cluster.node("n1")._replicas
+            replicas = cluster.node("n1").parts.replicas
             await cluster.wait_until(lambda: any(item.trouble for item in replicas.unopened()), "n1 has given up for now")
             async with cluster.channel("n1") as channel:
                 await produce(channel, "orders", b"one")
@@ -65,7 +65,7 @@ async def test_a_topic_for_which_any_node_has_no_room_is_refused() -> None:
         await cluster.start(small)
         await cluster.wait_ready()
         await trio.sleep(5)
-        room = cluster.node(small)._replicas.partitions_max
+        room = cluster.node(small).parts.replicas.partitions_max
         assert room < 100
         async with cluster.client(*cluster.names, settings=QUICK) as client:
             with pytest.raises(TooManyPartitions, match=f"has room for {room}"):

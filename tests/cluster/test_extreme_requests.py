@@ -29,7 +29,7 @@ POISON = (
 
 
 def catalogs(cluster: Cluster) -> list[object]:
-    machines = [cluster.node(name)._replicas.machine for name in cluster.names]
+    machines = [cluster.node(name).parts.replicas.machine for name in cluster.names]
     return [(machine.topics, machine.next_group_id, machine.nodes, machine.removed) for machine in machines]
 
 
@@ -79,14 +79,14 @@ async def test_what_a_former_release_has_poisoned_comes_back() -> None:
         await client.create_topic("orders")
         leader = cluster.leader()
         assert leader is not None
-        catalog = cluster.node(leader)._replicas.find(CATALOG_GROUP)
+        catalog = cluster.node(leader).parts.replicas.find(CATALOG_GROUP)
         assert isinstance(catalog, Replica)
         proposal = await catalog.propose_control(POISON)
         with pytest.raises(InvalidArgument, match="cannot be carried out"):
             await proposal.outcome()
         await client.create_topic("payments")
         await restart_all(cluster)
-        assert set(cluster.node("n1")._replicas.machine.topics) == {"orders", "payments"}
+        assert set(cluster.node("n1").parts.replicas.machine.topics) == {"orders", "payments"}
 
 
 @pytest.mark.parametrize("term", [TERM_MAX + 1, (1 << 64) - 1, TERM_MAX])
@@ -105,10 +105,10 @@ async def test_a_term_beyond_every_election_is_adopted_by_nobody(term: int) -> N
                 head[0] = kind
                 for group_id in (0, 1):
                     buffers = encode_frame(FrameKind.RAFT, group_id, bytes(head))
-                    liar._transport.send(message.to, buffers, Lane.URGENT)
+                    liar.parts.transport.send(message.to, buffers, Lane.URGENT)
         await trio.sleep(5)
         for name in cluster.names:
-            assert all(replica.status().hard_state.term < 1000 for replica in cluster.node(name)._replicas.all())
+            assert all(replica.status().hard_state.term < 1000 for replica in cluster.node(name).parts.replicas.all())
         await restart_all(cluster)
         await client.produce("orders", b"after")
         await cluster.wait_converged("orders")
@@ -121,7 +121,7 @@ async def test_a_cluster_whose_terms_were_poisoned_is_repaired() -> None:
             await client.create_topic("orders")
             await client.produce("orders", b"before")
         await cluster.wait_converged("orders")
-        directories = [cluster.node("n1")._directory.group_path(GroupId(number)) for number in (0, 1)]
+        directories = [cluster.node("n1").parts.directory.group_path(GroupId(number)) for number in (0, 1)]
         for name in cluster.names:
             cluster.crash(name, CrashMode.KEEP)
         for name in cluster.names:

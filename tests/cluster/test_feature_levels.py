@@ -11,7 +11,7 @@ from trio_eventlog.testing.cluster import Cluster
 
 
 def levels(cluster: Cluster) -> list[int]:
-    return [cluster.node(name)._replicas.machine.feature_level for name in cluster.running]
+    return [cluster.node(name).parts.replicas.machine.feature_level for name in cluster.running]
 
 
 async def test_the_level_rises_when_the_last_node_speaks_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from trio_eventlog.testing.disk import CrashMode
 
 
 def cluster_ids(cluster: Cluster) -> set[int]:
-    return {cluster.node(name)._directory.cluster_id for name in cluster.running}
+    return {cluster.node(name).parts.directory.cluster_id for name in cluster.running}
 
 
 async def test_three_nodes_begin_only_when_all_three_agree() -> None:
@@ -31,14 +31,14 @@ async def test_a_crash_between_the_others_beginning_and_its_own() -> None:
     """The third node is told "these three are all", and goes down before it has written it: it learns it from the others."""
     async with Cluster(3, seed=42) as cluster, cluster.client(settings=QUICK) as client:
         await cluster.wait_until(
-            lambda: any(cluster.node(name)._directory.cluster_id for name in cluster.running), "the first one begins"
+            lambda: any(cluster.node(name).parts.directory.cluster_id for name in cluster.running), "the first one begins"
         )
-        late = [name for name in cluster.names if not cluster.node(name)._directory.cluster_id]
+        late = [name for name in cluster.names if not cluster.node(name).parts.directory.cluster_id]
         assert late, "the story needs one that has not begun"
         for name in late:
             cluster.crash(name, CrashMode.LOSE)
         await cluster.wait_until(
-            lambda: all(cluster.node(name)._directory.cluster_id for name in cluster.running), "the survivors have begun"
+            lambda: all(cluster.node(name).parts.directory.cluster_id for name in cluster.running), "the survivors have begun"
         )
         await trio.sleep(10)
         for name in late:
@@ -90,7 +90,7 @@ async def test_another_cluster_name_is_refused_naming_both() -> None:
         await trio.sleep(20)
         assert cluster_ids(cluster) <= {0}
         with pytest.raises(LinkRefused) as caught:
-            await cluster.node("n1")._transport.probe("n2:8400")
+            await cluster.node("n1").parts.transport.probe("n2:8400")
         assert "'other'" in str(caught.value)
         assert "'default'" in str(caught.value)
 

@@ -23,7 +23,7 @@ FAILED_SECONDS_MAX = 10.0
 
 
 def driver(cluster: Cluster, name: str) -> GossipDriver:
-    gossip = cluster.node(name)._gossip
+    gossip = cluster.node(name).parts.gossip
     assert gossip is not None
     return gossip.driver
 
@@ -66,7 +66,7 @@ async def test_three_nodes_begin_when_only_one_of_them_is_named(named: str) -> N
             await cluster.start(name, join=(cluster.address(named),) if name != named else (), bootstrap_expect=3)
         await cluster.wait_leader()
         await cluster.wait_voters(None, *cluster.names)
-        assert len({cluster.node(name)._directory.cluster_id for name in cluster.names}) == 1
+        assert len({cluster.node(name).parts.directory.cluster_id for name in cluster.names}) == 1
         await wait_gossip(cluster)
 
 
@@ -78,7 +78,7 @@ async def test_all_nodes_come_back_under_other_addresses() -> None:
             await cluster.wait_topic("orders")
             await client.produce("orders", b"before")
             await cluster.wait_converged("orders")
-        cluster_id = cluster.node("n1")._directory.cluster_id
+        cluster_id = cluster.node("n1").parts.directory.cluster_id
         for name in cluster.names:
             cluster.crash(name)
         moved = {name: f"{name}-moved:9{number}00" for number, name in enumerate(cluster.names)}
@@ -86,7 +86,7 @@ async def test_all_nodes_come_back_under_other_addresses() -> None:
             await cluster.start(name, listen=address, join=() if name == "n1" else (moved["n1"],))
         leader = await cluster.wait_leader("orders")
         for name in cluster.names:
-            assert cluster.node(name)._directory.cluster_id == cluster_id
+            assert cluster.node(name).parts.directory.cluster_id == cluster_id
         await cluster.node("n1").produce("orders", [Record(value=b"after")])
         await cluster.wait_converged("orders")
         assert await values_on(cluster, leader, "orders") == [b"before", b"after"]
@@ -124,7 +124,7 @@ async def test_who_is_gone_and_how_is_told_apart() -> None:
         assert {server.name: server.tags["status"] for server in servers.servers}[stopped] == "left"
         await cluster.start(stopped)
         await wait_gossip(cluster)
-        await cluster.wait_until(lambda: cluster.node(leader)._transport.is_connected(cluster.node_id(stopped)), "a link")
+        await cluster.wait_until(lambda: cluster.node(leader).parts.transport.is_connected(cluster.node_id(stopped)), "a link")
         shown = await members(cluster, witness)
         for name in cluster.names:
             assert shown[name].status == "alive"

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from tests.cluster.helpers import QUICK, values_on
-from trio_eventlog.agent import MOMENT_SECONDS
+from trio_eventlog.agent.lives import MOMENT_SECONDS
 from trio_eventlog.client.client import Client
 from trio_eventlog.errors import DamagedData
 from trio_eventlog.ids import NOBODY, format_id

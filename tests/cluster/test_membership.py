@@ -145,7 +145,7 @@ async def test_partitions_with_fewer_replicas_move_to_a_node_that_comes_and_back
         for partition in range(8):
             await client.produce("orders", b"before-%d" % partition, partition=partition)
         await cluster.start("n4")
-        machine = cluster.node("n1")._replicas.machine
+        machine = cluster.node("n1").parts.replicas.machine
 
         def has_settled() -> bool:
             return not any(partition.is_moving for partition in machine.topics["orders"].partitions)
@@ -227,12 +227,12 @@ async def test_a_drained_node_that_hears_of_its_removal_from_others_first_ends_i
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(drain, cluster, goes, by=stays))
             await cluster.wait_until(
-                lambda: node_id in cluster.node(stays)._replicas.machine.removed, "the removal, in the log of another one"
+                lambda: node_id in cluster.node(stays).parts.replicas.machine.removed, "the removal, in the log of another one"
             )
             node = cluster.node(goes)
-            assert node_id not in node._replicas.machine.removed
+            assert node_id not in node.parts.replicas.machine.removed
             with pytest.raises(LinkRefused, match="was removed"):
-                await node._probe(cluster.address(stays))
+                await node.parts.transport.probe(cluster.address(stays))
             await cluster.wait_over(goes)
         assert cluster.failures() == {}
 
@@ -257,7 +257,7 @@ async def test_all_addresses_change_at_once() -> None:
     async with Cluster(6, founders=3, seed=27) as cluster, cluster.client("n4", "n5", "n6", settings=QUICK) as client:
         await cluster.wait_registered()
         ids = {name: cluster.node_id(name) for name in cluster.founders}
-        cluster_id = cluster.node("n1")._directory.cluster_id
+        cluster_id = cluster.node("n1").parts.directory.cluster_id
         for name in cluster.founders:
             await cluster.stop(name)
         movers = dict(zip(cluster.founders, ("n4", "n5", "n6"), strict=True))
@@ -268,7 +268,7 @@ async def test_all_addresses_change_at_once() -> None:
             await cluster.start(now, join=join)
         for former, now in movers.items():
             assert cluster.node_id(now) == ids[former]
-            assert cluster.node(now)._directory.cluster_id == cluster_id
+            assert cluster.node(now).parts.directory.cluster_id == cluster_id
         await cluster.wait_until(
             lambda: any(replica is not None and replica.is_leader for replica in (cluster.replica(now) for now in movers.values())),
             "the same cluster has a leader again",
@@ -284,7 +284,7 @@ async def test_the_last_voter_cannot_go() -> None:
         for act in (drain, remove):
             with pytest.raises(MembershipRefused):
                 await act(cluster, "n1", by="n1")
-        assert cluster.replica("n1") is cluster.node("n1")._replicas.find(CATALOG_GROUP)
+        assert cluster.replica("n1") is cluster.node("n1").parts.replicas.find(CATALOG_GROUP)
 
 
 async def test_who_restarts_faster_than_the_stabilisation_time_is_given_nothing_however_quick_it_is() -> None:
@@ -301,7 +301,7 @@ async def test_who_restarts_faster_than_the_stabilisation_time_is_given_nothing_
                 await cluster.start(name)
         assert cluster.voters() == {"n1", "n2", "n3"}
         ids = {cluster.node_id("n4"), cluster.node_id("n5")}
-        assert not ids & cluster.node("n1")._replicas.machine.nodes.keys(), "nor does it carry partitions"
+        assert not ids & cluster.node("n1").parts.replicas.machine.nodes.keys(), "nor does it carry partitions"
         await cluster.wait_voters(None, *cluster.names)
 
 

@@ -27,7 +27,7 @@ AWAY_SECONDS = 4.0
 
 def partitions(cluster: Cluster) -> list[Partition]:
     """As the running nodes have it that know of it (again)."""
-    topics = (cluster.node(name)._replicas.machine.topics.get("orders") for name in cluster.running)
+    topics = (cluster.node(name).parts.replicas.machine.topics.get("orders") for name in cluster.running)
     return [topic.partitions[0] for topic in topics if topic is not None]
 
 

@@ -99,7 +99,7 @@ async def test_who_does_not_know_the_secret_is_nobody(secret_file: Path) -> None
         assert len({nonce_of(hello) for hello in stranger.met}) == len(stranger.met)
         for name in cluster.names:
             assert term_of(cluster, name) < 1000
-            assert set(cluster.node(name)._discovery.members()) == set(map(cluster.node_id, cluster.names)) - {
+            assert set(cluster.node(name).parts.discovery.members()) == set(map(cluster.node_id, cluster.names)) - {
                 cluster.node_id(name)
             }
         await client.produce("orders", b"still here")
@@ -162,7 +162,7 @@ async def test_all_nodes_or_none(secret_file: Path) -> None:
         await cluster.wait_ready()
         await cluster.start("n4", peer_secret_file="")
         await trio.sleep(30)
-        assert cluster.node("n4")._directory.cluster_id == NO_CLUSTER
+        assert cluster.node("n4").parts.directory.cluster_id == NO_CLUSTER
         await cluster.restart("n4", peer_secret_file=str(secret_file))
         await cluster.wait_registered(*cluster.names)
 

@@ -214,7 +214,7 @@ async def test_one_node_of_three_that_does_not_speak_of_itself_keeps_its_groups_
             return lambda node_id, life: None if node_id == older_id else heard(node_id, life)
 
         for name in cluster.names:
-            liveness = cluster.node(name)._liveness
+            liveness = cluster.node(name).parts.liveness
             liveness.heard = deaf(liveness.heard)  # type: ignore[method-assign]
             liveness.connected(older_id)
         async with cluster.client(*cluster.names, settings=QUICK) as client:

@@ -174,7 +174,7 @@ async def test_a_node_of_no_cluster_sends_no_raft() -> None:
         for name in cluster.names:
             await stranger.say(name, hello)
         await cluster.wait_until(
-            lambda: all(cluster.node(name)._transport.is_connected(NodeId(99)) for name in cluster.names), "links to it"
+            lambda: all(cluster.node(name).parts.transport.is_connected(NodeId(99)) for name in cluster.names), "links to it"
         )
         for name in cluster.names:
             vote = Message(type=MessageType.HEARTBEAT, sender=NodeId(99), to=cluster.node_id(name), term=1000)
@@ -204,9 +204,9 @@ async def test_hundreds_of_invented_hellos_keep_no_newcomer_out() -> None:
             servers = await channel.unary(EVENT_LOG["GetServers"], event_log_pb2.GetServersRequest())
         assert {server.name for server in servers.servers} == set(cluster.names)
         for name in cluster.names:
-            assert len(cluster.node(name)._discovery._watched) <= 4
-            assert len(cluster.node(name)._transport._links) == 3
-            assert len(cluster.node(name)._transport._epochs) <= 4
+            assert len(cluster.node(name).parts.discovery._watched) <= 4
+            assert len(cluster.node(name).parts.transport._links) == 3
+            assert len(cluster.node(name).parts.transport._epochs) <= 4
         await client.produce("orders", b"still here")
 
 

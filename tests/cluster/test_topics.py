@@ -58,7 +58,7 @@ async def test_a_deleted_topic_is_gone_everywhere_and_its_name_can_be_used_again
         await cluster.wait_converged("orders")
         replica = cluster.replica("n1", "orders")
         assert replica is not None
-        group_path = cluster.node("n1")._directory.group_path(replica.group_id)
+        group_path = cluster.node("n1").parts.directory.group_path(replica.group_id)
         await client.delete_topic("orders")
         await cluster.wait_until(lambda: not any(cluster.node(name).broker.topics() for name in cluster.names), "it is gone")
         for name in cluster.names:
@@ -78,7 +78,7 @@ async def test_a_deleted_topic_is_gone_everywhere_and_its_name_can_be_used_again
         for name in cluster.names:
             assert await values_on(cluster, name, "orders") == [b"new"]
             # What was deleted is not opened again on the way through the catalog's history.
-            assert len(cluster.node(name)._replicas.all()) == 2
+            assert len(cluster.node(name).parts.replicas.all()) == 2
 
 
 async def test_a_node_that_was_down_when_a_topic_was_deleted_removes_it_when_it_returns() -> None:
@@ -92,7 +92,7 @@ async def test_a_node_that_was_down_when_a_topic_was_deleted_removes_it_when_it_
         await cluster.start("n2")
         await cluster.wait_converged()
         await cluster.wait_until(lambda: not cluster.node("n2").broker.topics(), "n2 knows")
-        assert len(cluster.node("n2")._replicas.all()) == 1
+        assert len(cluster.node("n2").parts.replicas.all()) == 1
 
 
 async def test_who_waits_for_a_deleted_topic_is_told() -> None:

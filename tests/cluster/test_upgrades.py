@@ -66,7 +66,7 @@ async def test_a_rolling_upgrade_and_back_under_load() -> None:
                     before = len(sent)
                     await cluster.wait_until(lambda before=before: len(sent) > before + 5, "batches are acknowledged")  # type: ignore[misc]
                     assert all(
-                        cluster.node(one)._transport.is_connected(cluster.node_id(other))
+                        cluster.node(one).parts.transport.is_connected(cluster.node_id(other))
                         for one in cluster.names
                         for other in cluster.names
                         if one != other
@@ -91,7 +91,7 @@ async def test_a_node_two_releases_ahead_is_refused_and_does_no_harm() -> None:
         await client.produce("orders", b"meanwhile")
         await trio.sleep(10)
         node = cluster.node("n3")
-        assert not any(node._transport.is_connected(cluster.node_id(name)) for name in ("n1", "n2"))
+        assert not any(node.parts.transport.is_connected(cluster.node_id(name)) for name in ("n1", "n2"))
         assert await values_on(cluster, "n3", "orders") in ([], [b"before"])
         del cluster.protocol_versions_of["n3"]
         await cluster.restart("n3")

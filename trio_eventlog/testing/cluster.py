@@ -595,7 +595,7 @@ class Cluster:
         """A running node's copy of the catalog (`topic` None) or of a partition; None while it has none."""
         if not self.is_running(name):
             return None
-        replicas = self.node(name)._replicas
+        replicas = self.node(name).parts.replicas
         if topic is None:
             return replicas.find(CATALOG_GROUP)
         known = replicas.topics.get(topic)
@@ -645,7 +645,7 @@ class Cluster:
 
         def is_there() -> bool:
             nodes = [self.node(name) for name in self.running]
-            known = [node._replicas.topics.get(topic) for node in nodes]
+            known = [node.parts.replicas.topics.get(topic) for node in nodes]
             first = known[0]
             return (
                 first is not None
@@ -674,7 +674,7 @@ class Cluster:
         groups: list[tuple[str | None, int]] = [(None, 0)]
         leader = self.leader()
         if leader is not None:
-            topics = self.node(leader)._replicas.topics
+            topics = self.node(leader).parts.replicas.topics
             groups += [(name, number) for name, topic in topics.items() for number in range(len(topic.partitions))]
         voters: list[frozenset[NodeId]] = []
         for topic, partition in groups:
@@ -686,11 +686,11 @@ class Cluster:
 
     def removed_ids(self) -> set[NodeId]:
         """Ids of nodes removed for ever, as far as running nodes know of it. They may still be voters of a group, for a while."""
-        return {node_id for name in self.running for node_id in self.node(name)._replicas.machine.removed}
+        return {node_id for name in self.running for node_id in self.node(name).parts.replicas.machine.removed}
 
     def draining_ids(self) -> set[NodeId]:
         """Ids of nodes that are being drained, as far as running nodes know of it. They stop being voters, group by group."""
-        machines = [self.node(name)._replicas.machine for name in self.running]
+        machines = [self.node(name).parts.replicas.machine for name in self.running]
         return {node.node_id for machine in machines for node in machine.nodes.values() if node.is_draining}
 
     def voters(self, topic: str | None = None, partition: int = 0) -> set[str]:
@@ -759,7 +759,7 @@ class Cluster:
         ids = {self.node_id(name) for name in names or self.founders}
 
         def is_registered() -> bool:
-            return all(ids <= self.node(name)._replicas.machine.nodes.keys() for name in self.running)
+            return all(ids <= self.node(name).parts.replicas.machine.nodes.keys() for name in self.running)
 
         await self.wait_until(is_registered, "all nodes are registered")
 
@@ -782,7 +782,7 @@ class Cluster:
         lines: list[str] = []
         awake = [name for name in self.running if not self.is_paused(name)]
         with trio.move_on_after(LOOK_AT_LOGS_SECONDS_MAX, shield=True):
-            for topic in sorted({topic for name in awake for topic in self.node(name)._replicas.topics}):
+            for topic in sorted({topic for name in awake for topic in self.node(name).parts.replicas.topics}):
                 for number, records in sorted((await self._read_everywhere(awake, topic)).items()):
                     last = ", ".join(
                         f"{record.offset}: {record.value[:VALUE_BYTES_SHOWN]!r}" for record in records[-RECORDS_SHOWN:]
@@ -795,7 +795,7 @@ class Cluster:
         what else has broken must not take its place."""
         found: dict[int, list[Record]] = {}
         for name in names:
-            known = self.node(name)._replicas.topics.get(topic) if self.is_running(name) else None
+            known = self.node(name).parts.replicas.topics.get(topic) if self.is_running(name) else None
             for number in range(len(known.partitions) if known is not None else 0):
                 if self.replica(name, topic, number) is None:
                     continue
@@ -812,9 +812,9 @@ class Cluster:
             if not self.is_running(name):
                 lines.append(f"{name}: down")
                 continue
-            if not self.node(name)._replicas.all():
+            if not self.node(name).parts.replicas.all():
                 lines.append(f"{name}: waits for its cluster")
-            for replica in self.node(name)._replicas.all():
+            for replica in self.node(name).parts.replicas.all():
                 status = replica.status()
                 lines.append(
                     f"{name}: {replica.name}: {status.role.name.lower()} term {status.hard_state.term}"

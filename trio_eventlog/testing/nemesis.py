@@ -414,14 +414,16 @@ class Nemesis:
             (name, replica.group_id)
             for name in self._cluster.running
             if not self._cluster.is_paused(name)
-            for replica in self._cluster.node(name)._replicas.all()
+            for replica in self._cluster.node(name).parts.replicas.all()
             if replica.is_leader and len(replica.voters()) > 1
         ]
         leaders = [found for found in leaders if found[1] != CATALOG_GROUP] or leaders
         return self._rng.choice(leaders) if leaders else (None, CATALOG_GROUP)
 
     def _replica(self, name: str | None, group_id: GroupId) -> Replica | None:
-        return self._cluster.node(name)._replicas.find(group_id) if name is not None and self._cluster.is_running(name) else None
+        return (
+            self._cluster.node(name).parts.replicas.find(group_id) if name is not None and self._cluster.is_running(name) else None
+        )
 
     def _leads(self, name: str, group_id: GroupId) -> bool:
         replica = self._replica(name, group_id)
@@ -484,7 +486,7 @@ class Nemesis:
 
     def _hand_over(self) -> None:
         for name in self._cluster.running:
-            for replica in self._cluster.node(name)._replicas.all():
+            for replica in self._cluster.node(name).parts.replicas.all():
                 if replica.is_leader and self._rng.random() < 0.5:
                     self._count("hand over")
                     replica.driver.transfer_leadership(self._rng.choice(sorted(replica.voters())))
@@ -543,7 +545,7 @@ class Nemesis:
     def _take_files(self, fault: str, name: str) -> bool:
         """Of one replica; the node is started again by itself. Not so little that nothing shows it."""
         cluster, rng = self._cluster, self._rng
-        extents = cluster.node(name)._lives.extents
+        extents = cluster.node(name).parts.own_lives.extents
         groups = [group_id for group_id, extent in sorted(extents.items()) if extent.commit_index]
         if not groups:
             return False
@@ -570,7 +572,7 @@ class Nemesis:
         self._imaging = name
         try:
             node_id = cluster.node_id(name)
-            image, lives = cluster.image(name), cluster.node(name)._lives.lives
+            image, lives = cluster.image(name), cluster.node(name).parts.own_lives.lives
             with trio.move_on_after(IMAGE_SECONDS_MAX):
                 while not self._is_old(name, node_id, lives):  # noqa: ASYNC110 -- nobody announces it
                     await trio.sleep(rng.uniform(0, 1))
@@ -596,7 +598,7 @@ class Nemesis:
         others = [other for other in cluster.names if other != name and not cluster.is_new(other)]
         if not all(map(cluster.is_running, (name, *others))) or any(map(cluster.is_paused, (name, *others))):
             return False
-        known = [cluster.node(other)._peer_lives._written.get(node_id) for other in others]
+        known = [cluster.node(other).parts.peer_lives._written.get(node_id) for other in others]
         return cluster.node_id(name) == node_id and all(
             item is not None and relate(item.lives, lives) is Relation.BEHIND for item in known
         )

@@ -278,7 +278,7 @@ class _StepLog:
         cluster = self._cluster
         if not cluster.is_running(name):
             return "new" if cluster.is_new(name) else "failed" if name in cluster.failures() else "down"
-        cores = [replica.driver._core for replica in cluster.node(name)._replicas.all()]
+        cores = [replica.driver._core for replica in cluster.node(name).parts.replicas.all()]
         groups = [f"{_ROLES[core.role]}{core.term}:{core.commit_index}/{core.last_index}" for core in cores]
         return " ".join((["paused"] if cluster.is_paused(name) else []) + groups)
 
@@ -411,7 +411,7 @@ class _Run:
                     for other in cluster.names:
                         if other != name and not cluster.is_new(other):
                             frame = encode_frame(NEW_FRAME_KIND, CATALOG_GROUP, rng.randbytes(rng.randrange(100)))
-                            self.counts["frame of a new kind"] += cluster.node(name)._transport.send(
+                            self.counts["frame of a new kind"] += cluster.node(name).parts.transport.send(
                                 cluster.node_id(other), frame, Lane.URGENT
                             )
 

@@ -1,0 +1,142 @@
+"""What a node answers when it is asked about itself: its status, its budgets, the servers of its cluster."""
+
+from collections.abc import Iterable
+
+from trio_eventlog.agent.identity import VERSION
+from trio_eventlog.agent.parts import NodeParts
+from trio_eventlog.agent.peers import NodePeers
+from trio_eventlog.budgets import DESCRIPTORS_PER_PARTITION, BudgetUse
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.net.discovery import Member
+from trio_eventlog.service.admin import group_status, id_text, unopened_status
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
+
+NO_GOSSIP = (
+    "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
+    " So nodes know of each other through --join alone, and each has to be named there"
+)
+
+
+class StatusAnswers:
+    """Builds the answers from the parts of a running node."""
+
+    def __init__(self, parts: NodeParts, peers: NodePeers) -> None:
+        self._parts = parts
+        self._peers = peers
+
+    def status(self, catalog_only: bool = False) -> admin_pb2.GetStatusResponse:
+        """This node as `trio-eventlog status` shows it. Other nodes ask for the catalog alone, every second."""
+        parts = self._parts
+        response = admin_pb2.GetStatusResponse(
+            id=format_id(parts.identity.node_id),
+            name=parts.identity.name,
+            address=parts.identity.address,
+            cluster_id=format_id(parts.directory.cluster_id),
+            cluster_name=parts.settings.cluster_name,
+            version=VERSION,
+            feature_level=parts.replicas.feature_level,
+            cluster_feature_level=parts.replicas.machine.feature_level,
+        )
+        self._add_groups(response, catalog_only)
+        response.partitions_max = parts.replicas.partitions_max
+        response.peers.extend(
+            admin_pb2.Peer(id=format_id(member.node_id), address=member.address) for member in parts.discovery.members().values()
+        )
+        response.budgets.extend(
+            admin_pb2.Budget(name=budget.name, limit=budget.limit, used=budget.used, refused=budget.refused)
+            for budget in self.budgets()
+        )
+        response.warnings.extend(self._warnings())
+        return response
+
+    def _add_groups(self, response: admin_pb2.GetStatusResponse, catalog_only: bool) -> None:
+        parts = self._parts
+        places: dict[GroupId, tuple[str, int]] = {CATALOG_GROUP: ("", 0)}
+        if catalog_only:
+            catalog = parts.replicas.find(CATALOG_GROUP)
+            if catalog is not None:
+                response.groups.append(group_status(catalog, *places[CATALOG_GROUP]))
+            return
+        places |= {
+            partition.group_id: (topic.name, number)
+            for topic in parts.broker.topics()
+            for number, partition in enumerate(topic.partitions)
+        }
+        response.groups.extend(
+            group_status(replica, *places[replica.group_id]) for replica in parts.replicas.all() if replica.group_id in places
+        )
+        response.groups.extend(
+            unopened_status(group, *places[group.group_id]) for group in parts.replicas.unopened() if group.group_id in places
+        )
+
+    def _warnings(self) -> list[str]:
+        """What somebody should do something about, in words."""
+        parts = self._parts
+        found: list[str] = []
+        degraded = [group for group in parts.replicas.unopened() if group.trouble]
+        if degraded:
+            found.append(
+                f"{len(degraded)} of the partitions that live on {parts.identity.name} cannot be opened there for now,"
+                f" {degraded[0].name} for one: {degraded[0].trouble}"
+            )
+        found += [warning for warning in (parts.credentials.exposure(), self._peers.removal_warning()) if warning]
+        found += [f"{replica.name}: {replica.stopped_because}" for replica in parts.replicas.awake() if replica.stopped_because]
+        if (not_heard := self._peers.not_heard()) is not None:
+            found.append(not_heard)
+        found += parts.peer_lives.warnings()
+        found += [NO_GOSSIP] if parts.gossip is None else parts.gossip.warnings()
+        return found
+
+    def budgets(self) -> list[BudgetUse]:
+        """What this node may use at most, and what it uses now."""
+        parts = self._parts
+        return [
+            BudgetUse(
+                name="descriptors of partitions",
+                limit=parts.descriptors.partitions,
+                used=DESCRIPTORS_PER_PARTITION * parts.replicas.open_count,
+            ),
+            *parts.mux.budgets(),
+            parts.http_bodies.use(),
+            parts.event_log.fetched_use(),
+        ]
+
+    def servers(self) -> event_log_pb2.GetServersResponse:
+        """The cluster as clients should see it."""
+        parts = self._parts
+        response = event_log_pb2.GetServersResponse(
+            cluster_id=format_id(parts.directory.cluster_id), catalog_index=parts.replicas.catalog_index
+        )
+        catalog = parts.replicas.find(CATALOG_GROUP)
+        leader_id = catalog.leader_id if catalog is not None else NOBODY
+        seen = {one.node_id: one for one in self._peers.seen()}
+        known = [(parts.identity.node_id, parts.identity.name, parts.identity.address, "alive")]
+        # A node that does not answer is still one of the cluster: `status` says so, and its replicas are counted on.
+        known += self._as_clients_see(parts.discovery.members().values(), "alive")
+        known += self._as_clients_see(parts.discovery.failed().values(), "failed")
+        for node_id, name, address, state in sorted(known):
+            tags: dict[str, str] = {}
+            if (one := seen.get(node_id)) is not None:
+                tags = dict(one.tags)
+                state = "left" if one.status == "left" else state
+            tags["status"] = state
+            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags=tags)
+        for topic in parts.broker.topics():
+            for number, partition in enumerate(topic.partitions):
+                response.partitions.add(
+                    topic=topic.name,
+                    partition=number,
+                    leader_id=id_text(parts.broker.leader_of(topic, number)),
+                    replica_ids=map(format_id, partition.wanted),
+                    group_id=partition.group_id,
+                )
+        return response
+
+    def _as_clients_see(self, members: Iterable[Member], state: str) -> list[tuple[NodeId, str, str, str]]:
+        has_catalog = self._parts.replicas.find(CATALOG_GROUP) is not None
+        return [
+            (member.node_id, member.name, member.address, state)
+            for member in members
+            # One that has only said that it is a node is shown as `members` shows it, and no client is sent there.
+            if not self._peers.is_removed(member.node_id) and (not has_catalog or self._peers.is_known(member.node_id))
+        ]
