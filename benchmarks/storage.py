@@ -24,8 +24,9 @@ import trio
 
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
 from trio_eventlog.storage import real_disk
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 
 
 def make_frames(count: int, payload: bytes, first: int) -> list[EntryFrame]:

@@ -43,7 +43,7 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         "no fsync before an entry counts as durable",
-        "trio_eventlog/storage/segmented_log.py",
+        "trio_eventlog/storage/log_appender.py",
         "        await file.write_and_sync(position, buffers)\n        if is_new:",
         "        await file.write_at(position, buffers)\n        if is_new:",
     ),
@@ -202,7 +202,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a replaced suffix stays on the disk",
-        "trio_eventlog/storage/segmented_log.py",
+        "trio_eventlog/storage/log_appender.py",
         "            await shortened.file.truncate(shortened.contents.frames_bytes)\n            await shortened.file.sync()\n",
         "",
     ),
@@ -731,7 +731,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what was staged before a shortage stays staged",
-        "trio_eventlog/storage/segmented_log.py",
+        "trio_eventlog/storage/log_appender.py",
         "        except (DiskFull, ResourceShortage):\n",
         "        except DiskFull:\n",
     ),

@@ -415,15 +415,15 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a torn tail stays in the file",
-        "trio_eventlog/storage/segmented_log.py",
-        "            await file.truncate(position)  # synced with the rest of what was found\n",
+        "trio_eventlog/storage/log_recovery.py",
+        "        await file.truncate(position)  # synced with the rest of what was found\n",
         "",
     ),
     Mutation(
         "the removal of a suffix leaves one entry",
-        "trio_eventlog/storage/segmented_log.py",
-        "            return _Cut(segment, slot, kept[:-1], kept[-1].base_offset)\n",
-        "            return _Cut(segment, slot, kept, kept[-1].base_offset)\n",
+        "trio_eventlog/storage/log_appender.py",
+        "            return Cut(segment, slot, kept[:-1], kept[-1].base_offset)\n",
+        "            return Cut(segment, slot, kept, kept[-1].base_offset)\n",
     ),
     Mutation(
         "the sparse index is trusted blindly",
@@ -468,13 +468,13 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the name of a new segment is not synced",
-        "trio_eventlog/storage/segmented_log.py",
-        "            await self._disk.sync_directory(self._directory)\n        runs =",
+        "trio_eventlog/storage/log_appender.py",
+        "            await self._disk.sync_directory(self._files.directory)\n        runs =",
         "            pass\n        runs =",
     ),
     Mutation(
         "a roll loses an entry",
-        "trio_eventlog/storage/segmented_log.py",
+        "trio_eventlog/storage/log_appender.py",
         "                await self._seal(active)\n                continue\n",
         "                await self._seal(active)\n                start += 1\n                continue\n",
     ),
@@ -569,7 +569,7 @@ REPLICAS = (
     ),
     Mutation(
         "a run that was replaced while it waited is staged again",
-        "trio_eventlog/storage/segmented_log.py",
+        "trio_eventlog/storage/log_appender.py",
         "        if not self._cache.holds_staged:\n",
         "        if True:\n",
     ),

@@ -19,8 +19,8 @@ from trio_eventlog.service.event_log import ServiceSettings
 from trio_eventlog.service.forwarding import ForwardingSettings
 from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
 from trio_eventlog.settings import NodeSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.patient_disk import PatienceSettings
-from trio_eventlog.storage.segmented_log import LogSettings
 
 GOSSIP_PROFILES = {"lan": LAN, "local": LOCAL, "wan": WAN}
 LEAVE_DELAY_SECONDS = 0.2

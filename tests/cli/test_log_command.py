@@ -16,8 +16,9 @@ from trio_eventlog.ids import NOBODY, NodeId
 from trio_eventlog.raft import HardState
 from trio_eventlog.records import Record
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.segmented_log import LogSettings, open_segmented_log
+from trio_eventlog.storage.segmented_log import open_segmented_log
 
 ENTRIES = 16
 

@@ -20,7 +20,7 @@ from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, EntryKind, Message, MessageType, RaftSettings
 from trio_eventlog.records import Batch, Record
-from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing.disk import SimDisk
 
 ME, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)

@@ -12,7 +12,7 @@ from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
 from trio_eventlog.raft import ChangeKind, ConfigurationChange, Message, MessageType, NodeChange, RaftSettings
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks
-from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing.disk import Operation
 
 FRAMES = 2800

@@ -24,7 +24,7 @@ from trio_eventlog.raft import (
     ProposalDropped,
     RaftSettings,
 )
-from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing.disk import SimDisk
 
 ONE, TWO = NodeId(1), NodeId(2)

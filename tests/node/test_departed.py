@@ -23,7 +23,7 @@ from trio_eventlog.raft import MessageType
 from trio_eventlog.raft.messages import Message
 from trio_eventlog.records import Acks
 from trio_eventlog.storage.disk import write_atomically
-from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, SimDisk
 
 LEFT = Departed(last_term=1, last_index=2, commit_index=2)

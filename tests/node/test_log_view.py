@@ -6,7 +6,8 @@ import pytest
 
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
 from trio_eventlog.node.log_view import SegmentedLogView
-from trio_eventlog.storage.segmented_log import LogSettings, open_segmented_log
+from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.testing.disk import SimDisk
 
 

@@ -27,7 +27,7 @@ from trio_eventlog.raft import (
     encode_change,
 )
 from trio_eventlog.records import Acks
-from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Operation, SimDisk
 
 

@@ -23,7 +23,7 @@ from trio_eventlog.node.replicas import Replicas, ReplicasSettings
 from trio_eventlog.raft import Message, MessageType, RaftSettings
 from trio_eventlog.records import Acks
 from trio_eventlog.storage.data_directory import DataDirectory
-from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing.disk import Operation, SimDisk
 
 

@@ -35,7 +35,7 @@ from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, Message, NodeChange, RaftSettings
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch, Record
-from trio_eventlog.storage.segmented_log import LogSettings
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Operation, SimDisk

@@ -11,7 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from log_frames import following, raw
 
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+from trio_eventlog.storage.log_contents import LogContents
+from trio_eventlog.storage.log_files import LogFiles
+from trio_eventlog.storage.log_recovery import recover_log
+from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, SimDisk
 
 SETTINGS = LogSettings(
@@ -139,14 +143,14 @@ class LogMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         # What open_segmented_log does; a generator of it would be finalized when this run of Trio ends.
-        self.log = SegmentedLog(self.disk, "/log", SETTINGS)
-        trio.run(self.log._recover)
+        self.files, contents = LogFiles(self.disk, "/log", SETTINGS), LogContents()
+        self.log = SegmentedLog(contents, self.files, trio.run(recover_log, self.disk, "/log", SETTINGS, contents))
         found = trio.run(read_all, self.log)
         assert self.model.allows(found)
         self.model.settle(found)
 
     def close(self) -> None:
-        trio.run(self.log._aclose)
+        trio.run(self.files.close, self.log._contents.segments)
 
     @rule(count=st.integers(1, 12), payload_bytes_max=st.sampled_from((20, 300, 3000)), stage=st.booleans())
     def append(self, count: int, payload_bytes_max: int, stage: bool) -> None:

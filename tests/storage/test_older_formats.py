@@ -18,8 +18,9 @@ from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import join_path
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.segmented_log import LogSettings, open_segmented_log
+from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.storage.verify import verify_log
 
 DATA = Path(__file__).parent / "data"

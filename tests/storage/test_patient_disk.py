@@ -12,9 +12,10 @@ import trio.testing
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
 from trio_eventlog.errors import ResourceShortage
 from trio_eventlog.storage import real_disk
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.patient_disk import PatienceSettings, PatientDisk
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.segmented_log import LogSettings, open_segmented_log
+from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.testing.check_disk import check_disk
 from trio_eventlog.testing.disk import SimDisk
 

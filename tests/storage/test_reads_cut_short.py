@@ -1,7 +1,10 @@
 """Reads of a log whose suffix is replaced, or which is closed, at any moment between two steps of the read."""
 
+import os
 import random
+import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -10,8 +13,9 @@ from log_frames import following, make_frames
 
 from trio_eventlog.codec.entry import EntryFrame, decode_entries
 from trio_eventlog.errors import OffsetOutOfRange, StorageFailed
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.testing.disk import SimDisk, SimFile
 
 ALL = 1 << 30
@@ -131,17 +135,24 @@ async def test_the_log_is_closed_at_any_moment(
     assert refused or tail_cache_bytes
 
 
-async def test_a_file_is_not_closed_under_a_thread_that_reads_it(tmp_path: object) -> None:
+async def test_a_file_is_not_closed_under_a_thread_that_reads_it(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its descriptor could be that of another file by then."""
     disk = RealDisk()
     file = await disk.open(f"{tmp_path}/a", create=True)
     content = bytes(range(256)) * 4096
     await file.write_at(0, [content])
     found: list[bytes] = []
+    goes_on = threading.Event()
+    preadv = os.preadv
+
+    def held_up(*arguments: Any) -> int:
+        assert goes_on.wait(60)
+        return preadv(*arguments)
 
     async def read() -> None:
         found.append(bytes(await file.read_at(0, len(content))))
 
+    monkeypatch.setattr(os, "preadv", held_up)
     file._nowait = 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
@@ -150,6 +161,7 @@ async def test_a_file_is_not_closed_under_a_thread_that_reads_it(tmp_path: objec
         await file.close()
         other = await disk.open(f"{tmp_path}/b", create=True)
         await other.write_at(0, [bytes(len(content))])
+        goes_on.set()
     assert found == [content]
     assert file._descriptor < 0
     with pytest.raises(StorageFailed, match="closed"):

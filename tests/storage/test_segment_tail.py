@@ -10,8 +10,9 @@ from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import CHECKED_FROM, LENGTH_BYTES, EntryFrame, EntryKind, encode_entry, find_whole_frames
 from trio_eventlog.codec.segment import FOOTER_MAGIC_BYTES, MARK_BYTES, encode_mark
 from trio_eventlog.errors import DamagedData
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.segment import SECTOR_BYTES, TermRuns, judge_tail, parse_segment_name, segment_name
-from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.testing.disk import SimDisk
 
 PATH = f"/log/{segment_name(1)}"

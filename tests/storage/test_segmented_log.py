@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -13,11 +14,12 @@ from trio.testing import MockClock
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entries, encode_entry
 from trio_eventlog.codec.segment import LogBase, encode_base
 from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, SettingsError, StorageFailed
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segment import segment_name
-from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.storage.verify import verify_log
-from trio_eventlog.testing.disk import CrashMode, Fault, Operation, SimDisk
+from trio_eventlog.testing.disk import CrashMode, Fault, Operation, SimDisk, SimFile
 
 SETTINGS = LogSettings(
     segment_bytes=3000,
@@ -607,6 +609,35 @@ async def test_terms_that_go_back_between_segments() -> None:
             pass
 
 
+@pytest.mark.parametrize("operation", [Operation.READ, Operation.SYNC])
+async def test_a_failed_recovery_leaves_no_file_open(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node tries to open a partition again and again while it is short of descriptors: each attempt would cost one more."""
+    disk = new_disk()
+    await fill(disk, make_frames(30))
+    opened: list[SimFile] = []
+    real_open = SimDisk.open
+
+    async def watched(self: SimDisk, *arguments: Any, **options: Any) -> SimFile:
+        opened.append(await real_open(self, *arguments, **options))
+        return opened[-1]
+
+    real_close = SimFile.close_nowait
+
+    def closing(self: SimFile) -> None:
+        real_close(self)
+        if self in opened:
+            opened.remove(self)
+
+    monkeypatch.setattr(SimDisk, "open", watched)
+    monkeypatch.setattr(SimFile, "close_nowait", closing)
+    disk.faults.append(Fault(operation=operation, path_part=".log", times=1))
+    with pytest.raises((StorageFailed, DamagedData)):
+        async with open_segmented_log(disk, "/log", SETTINGS):
+            pass
+    assert not disk.faults[0].times
+    assert not opened
+
+
 @pytest.mark.parametrize("operation", [Operation.WRITE, Operation.SYNC])
 async def test_a_failed_write_or_sync_is_final(operation: Operation) -> None:
     """The log refuses further appends, and what it counts as durable is what was before."""
@@ -734,14 +765,14 @@ async def test_open_segments_are_bounded() -> None:
                 index = rng.randint(1, 200)
                 (frame, *_) = await log.read(index, 200, 0)
                 assert bytes(frame.raw) == frames[index - 1].raw
-                held = [segment for segment in log._segments if segment.file is not None]
+                held = [segment for segment in log._contents.segments if segment.file is not None]
                 assert len(held) <= max(SETTINGS.open_segments_max, 5) + 1  # those in use, and the active one
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(read_some)
-        assert sum(segment.file is not None for segment in log._segments) <= SETTINGS.open_segments_max + 1
-        assert sum(segment.contents.sparse is not None for segment in log._segments) <= SETTINGS.open_segments_max + 1
+        assert sum(segment.file is not None for segment in log._contents.segments) <= SETTINGS.open_segments_max + 1
+        assert sum(segment.contents.sparse is not None for segment in log._contents.segments) <= SETTINGS.open_segments_max + 1
 
 
 @pytest.mark.parametrize("seed", range(8))

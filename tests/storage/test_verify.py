@@ -5,8 +5,9 @@ import random
 from log_frames import following, make_frames, raw
 
 from trio_eventlog.codec.segment import LogBase, encode_base
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.segment import segment_name
-from trio_eventlog.storage.segmented_log import LogSettings, open_segmented_log
+from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.storage.verify import EntryPlace, LogReport, Problem, dump_log, verify_log
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Fault, Operation, SimDisk
 

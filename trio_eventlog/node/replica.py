@@ -24,8 +24,9 @@ from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.losses import Held, find_loss
-from trio_eventlog.storage.segmented_log import LogSettings, SegmentedLog, open_segmented_log
+from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 
 logger = logging.getLogger(__name__)
 

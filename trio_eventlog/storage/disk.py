@@ -165,6 +165,12 @@ async def read_whole(disk: Disk, path: str, max_bytes: int) -> bytes:
         await file.close()
 
 
+async def remove_if_there(disk: Disk, path: str) -> None:
+    """Remove a file that may be missing. As durable as `Disk.remove`."""
+    if await disk.exists(path):
+        await disk.remove(path)
+
+
 def is_shortage(error: BaseException) -> bool:
     """The call failed for lack of descriptors, memory or room, and not because the disk is broken: it may succeed later."""
     if isinstance(error, DiskFull | ResourceShortage):

@@ -19,12 +19,13 @@ from trio_eventlog.codec.hard_state import FILE_BYTES as HARD_STATE_BYTES
 from trio_eventlog.codec.hard_state import beyond_bounds
 from trio_eventlog.codec.hard_state import decode_file as decode_hard_state
 from trio_eventlog.codec.lives import Extent
-from trio_eventlog.codec.segment import BASE_BYTES, LogBase, SegmentFooter, decode_base
-from trio_eventlog.codec.sparse_index import decode_sparse_index
+from trio_eventlog.codec.segment import LogBase, SegmentFooter
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, open_present, read_whole
+from trio_eventlog.storage.log_files import read_sparse_index
+from trio_eventlog.storage.log_recovery import read_base, segment_base_indexes
 from trio_eventlog.storage.losses import Held, find_loss
 from trio_eventlog.storage.segment import (
     INDEX_SUFFIX,
@@ -33,11 +34,9 @@ from trio_eventlog.storage.segment import (
     SegmentContents,
     check_follows,
     judge_tail,
-    parse_segment_name,
     read_footer,
     segment_name,
 )
-from trio_eventlog.storage.segmented_log import BASE_FILE, INDEX_BYTES_MAX
 
 _FRAMES_PER_CHECKPOINT = 1000
 NOTICED_BYTES_MAX = 1024
@@ -373,12 +372,7 @@ class _Checker:
         text = "missing"
         if has_index:
             try:
-                decode_sparse_index(
-                    await read_whole(self._disk, path, INDEX_BYTES_MAX),
-                    base_index=footer.base_index,
-                    frames_bytes=footer.frames_bytes,
-                    frames_checksum=footer.frames_checksum,
-                )
+                await read_sparse_index(self._disk, path, footer)
             except (CodecError, DamagedData) as error:
                 text = str(error)
             else:
@@ -390,14 +384,11 @@ class _Checker:
 async def _survey(disk: Disk, directory: str, problems: list[Problem]) -> tuple[LogBase, list[int], frozenset[str]]:
     names = await disk.list_directory(directory)
     base = LogBase()
-    if BASE_FILE in names:
-        path = join_path(directory, BASE_FILE)
-        try:
-            base = decode_base(await read_whole(disk, path, BASE_BYTES))
-        except (CodecError, DamagedData) as error:
-            problems.append(Problem(path=path, position=0, index=0, text=str(error)))
-    segment_indexes = [base_index for base_index in map(parse_segment_name, names) if base_index is not None]
-    return base, segment_indexes, frozenset(names)
+    try:
+        base = await read_base(disk, directory, names)
+    except DamagedData as error:
+        problems.append(Problem(path=error.path, position=error.position, index=0, text=str(error)))
+    return base, segment_base_indexes(names), frozenset(names)
 
 
 async def _read_segment(disk: Disk, path: str) -> tuple[bytearray, SegmentFooter | None]:

@@ -211,7 +211,7 @@ class Invariants(trio.abc.Instrument):
 
     def _check_end_of_log(self, seen: _Seen) -> None:
         """What stands behind the last entry would be taken for the end of the next write, should that be torn."""
-        active = seen.driver._log._active
+        active = seen.driver._log._contents.active
         if active is not None and isinstance(active.file, SimFile):
             behind = active.file.content()[active.contents.frames_bytes + MARK_BYTES :]
             if any(behind):
@@ -449,7 +449,7 @@ class Invariants(trio.abc.Instrument):
         log = seen.driver._log
         if index > log.last_index:
             raise self._broken_by(seen, f"acknowledges {index}, and the log is durable to {log.last_index}")
-        for segment in log._segments[-2:]:
+        for segment in log._contents.segments[-2:]:
             if isinstance(segment.file, SimFile) and segment.contents.base_index <= index:
                 unsynced = segment.file.unsynced_from()
                 if unsynced < segment.contents.frames_bytes or not segment.file.is_named_durably():

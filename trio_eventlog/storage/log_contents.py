@@ -1,0 +1,140 @@
+"""What an open log holds, in memory. Never touches a disk: every method is plain and quick.
+
+`LogAppender` and recovery change it, readers look at it. It changes only when the disk has what was appended, or before the disk
+is touched (removal of a suffix), never across an await in between, so it is consistent whenever a task looks.
+"""
+
+from bisect import bisect_right
+
+import attrs
+
+from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.segment import LogBase
+from trio_eventlog.storage.disk import File
+from trio_eventlog.storage.segment import INDEX_SUFFIX, SEGMENT_SUFFIX, SegmentContents, TermRuns
+
+
+@attrs.define(slots=True, eq=False)
+class OpenSegment:
+    """A segment of an open log.
+
+    Attributes:
+        is_sealed: its footer is written and nothing is appended to it any more. Only the last segment of a log is not sealed.
+        file: None while a sealed segment is closed.
+        users: number of readers at work on `file`; it stays open while there are any.
+        is_removed: its file was removed from the disk; the last user closes it.
+    """
+
+    path: str
+    contents: SegmentContents
+    is_sealed: bool
+    file: File | None = None
+    users: int = 0
+    is_removed: bool = False
+
+    @property
+    def index_path(self) -> str:
+        return self.path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX
+
+
+@attrs.frozen(slots=True)
+class Cut:
+    """Where a suffix is to be cut off.
+
+    Attributes:
+        segment: holds the first entry to go.
+        slot: the last one of its sparse index at or before that entry.
+        kept: the entries between that slot and the first one to go.
+        end_offset: log end offset of what stays.
+    """
+
+    segment: OpenSegment
+    slot: int
+    kept: list[EntryFrame]
+    end_offset: int
+
+
+class LogContents:
+    """Segments, terms and ends of an open log.
+
+    Attributes:
+        base: the entry before the first one held.
+        segments: in the order of their indexes, without gaps. None of them is empty, except for the active one before its
+            first write.
+        terms: of the durable entries.
+        last_index: of the last durable entry; `base.index` when there is none.
+        removals: number of suffixes removed since opening. A reader that waited compares it: when it has changed, what the
+            reader looked at before may be gone.
+    """
+
+    __slots__ = ("_base_indexes", "base", "last_index", "removals", "segments", "terms")
+
+    def __init__(self) -> None:
+        self.segments: list[OpenSegment] = []
+        self._base_indexes: list[int] = []  # of `segments`, for bisection
+        self.removals = 0
+        self.begin_after(LogBase())
+
+    def begin_after(self, base: LogBase) -> None:
+        """Set the base of a log that is still empty."""
+        self.base = base
+        self.terms = TermRuns(base.index, base.term)
+        self.last_index = base.index
+
+    @property
+    def first_index(self) -> int:
+        return self.base.index + 1
+
+    @property
+    def end_offset(self) -> int:
+        """One past the offset of the last durable record."""
+        return self.segments[-1].contents.end_offset if self.segments else self.base.offset
+
+    @property
+    def active(self) -> OpenSegment | None:
+        """The segment that is appended to; None when the next append creates one."""
+        return self.segments[-1] if self.segments and not self.segments[-1].is_sealed else None
+
+    def add_segment(self, segment: OpenSegment) -> None:
+        self.segments.append(segment)
+        self._base_indexes.append(segment.contents.base_index)
+
+    def segment_of_index(self, index: int) -> OpenSegment:
+        """The segment that holds the entry at `index`, which is one of those held."""
+        return self.segments[bisect_right(self._base_indexes, index) - 1]
+
+    def segment_of_offset(self, offset: int) -> OpenSegment:
+        """The segment that holds the record at `offset`, which is one of those held."""
+        return self.segments[bisect_right(self.segments, offset, key=_base_offset) - 1]
+
+    def first_segment_reaching(self, timestamp_ns: int) -> OpenSegment | None:
+        """The first segment with a record stamped at or after `timestamp_ns`; None when there is none."""
+        for segment in self.segments:
+            contents = segment.contents
+            if contents.max_timestamp_ns >= timestamp_ns and contents.next_index > contents.base_index:
+                return segment
+        return None
+
+    def remove_suffix(self, first: int, cut: Cut) -> list[OpenSegment]:
+        """Forget the entries from `first` on, at `cut`.
+
+        Returns the segments that go as a whole, the newest first. When the first entry to go is not the first one of its segment,
+        that segment stays with the entries before, and is the active one then.
+        """
+        self.removals += 1
+        self.terms.truncate(first)
+        self.last_index = first - 1
+        removed: list[OpenSegment] = []
+        while self.segments and self.segments[-1].contents.base_index >= first:
+            removed.append(self.segments.pop())
+            self._base_indexes.pop()
+        if self.segments and self.segments[-1] is cut.segment:
+            cut.segment.is_sealed = False
+            cut.segment.contents.rewind(cut.slot)
+            if cut.kept:
+                cut.segment.contents.add(cut.kept)
+        return removed
+
+
+def _base_offset(segment: OpenSegment) -> int:
+    return segment.contents.base_offset
