@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from trio_eventlog.cli import main, make_parser
 from trio_eventlog.cli.arguments import check_reachable, client_settings_of
 from trio_eventlog.cli.bench import make_batch
-from trio_eventlog.cli.consume import _WRITERS, start
+from trio_eventlog.cli.consume import Ago, Last, partition_list, start
+from trio_eventlog.cli.formats import output_format, write_json, write_text, write_values
+from trio_eventlog.cli.lines import LineSplitter
 from trio_eventlog.cli.output import duration_text, print_table, size_text
-from trio_eventlog.cli.produce import LineSplitter
 from trio_eventlog.client import BEGINNING, END
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.checksum import crc32c
@@ -215,6 +216,8 @@ def test_client_settings() -> None:
         ("beginning", BEGINNING),
         ("END", END),
         ("17", 17),
+        ("-10", Last(10)),
+        ("-10m", Ago(600.0)),
         ("2026-11-02T12:00:00Z", datetime.datetime(2026, 11, 2, 12, tzinfo=datetime.UTC)),
         ("2026-11-02T12:00:00+02:00", datetime.datetime(2026, 11, 2, 10, tzinfo=datetime.UTC)),
     ],
@@ -251,10 +254,11 @@ def test_formats() -> None:
         Record(value=b"a", key=b"k", timestamp_ns=1_700_000_000_000_000_001, offset=4, headers=(Header(key="h", value=b"\xff"),)),
         Record(value=b"\xfe", offset=5),
     ]
-    assert _WRITERS["value"](records, 2) == b"a\n\xfe\n"
-    assert _WRITERS["text"](records, 2) == b"2:4\t2023-11-14T22:13:20.000000001Z\tk\ta\n2:5\t\t\t\xfe\n"
-    first, second = map(json.loads, _WRITERS["json"](records, 2).decode().splitlines())
+    assert write_values([record.value for record in records]) == b"a\n\xfe\n"
+    assert write_text(records, "t", 2) == b"2:4\t2023-11-14T22:13:20.000000001Z\tk\ta\n2:5\t\t\t\xfe\n"
+    first, second = map(json.loads, write_json(records, "t", 2).decode().splitlines())
     assert first == {
+        "topic": "t",
         "partition": 2,
         "offset": 4,
         "timestamp": "2023-11-14T22:13:20.000000001Z",
@@ -334,18 +338,18 @@ def test_whatever_a_foreign_producer_puts_into_a_batch_can_be_shown(
     check_batch(batch, 1 << 20, records_max=10, record_bytes_max=1 << 20)
     (record,) = decode_records(batch, 1 << 20)
     assert record.timestamp_ns == seconds * 10**9 + nanos
-    shown = json.loads(_WRITERS["json"]([record], 0))
+    shown = json.loads(write_json([record], "t", 0))
     assert shown["timestamp"] or shown.get("timestamp_ns", 0) == record.timestamp_ns
-    text = _WRITERS["text"]([record], 0).split(b"\t")[1]
+    text = write_text([record], "t", 0).split(b"\t")[1]
     assert text == shown["timestamp"].encode() or (text.startswith(b"@") and "timestamp_ns" in shown)
-    assert _WRITERS["value"]([record], 0) == value + b"\n"
+    assert write_values([record.value]) == value + b"\n"
 
 
 def test_times_at_the_ends_of_the_calendar() -> None:
     """The years are written with four digits; beyond them, seconds since 1970."""
 
     def shown(timestamp_ns: int) -> str:
-        return _WRITERS["text"]([Record(value=b"", timestamp_ns=timestamp_ns)], 0).split(b"\t")[1].decode()
+        return write_text([Record(value=b"", timestamp_ns=timestamp_ns)], "t", 0).split(b"\t")[1].decode()
 
     assert shown(1) == "1970-01-01T00:00:00.000000001Z"
     assert shown(-62_135_596_800 * 10**9) == "0001-01-01T00:00:00.000000000Z"
@@ -353,3 +357,22 @@ def test_times_at_the_ends_of_the_calendar() -> None:
     assert shown(253_402_300_799 * 10**9) == "9999-12-31T23:59:59.000000000Z"
     assert shown(253_402_300_800 * 10**9) == "@253402300800.000000000"
     assert shown(0) == ""
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("0", (0,)), ("0,2-4", (0, 2, 3, 4)), ("3, 1-2,2", (1, 2, 3)), ("7-7", (7,))])
+def test_partition_lists(text: str, numbers: tuple[int, ...]) -> None:
+    """In order and once."""
+    assert partition_list(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "4-2", "0-99999999", "1,,2"])
+def test_what_is_no_partition_list(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        partition_list(text)
+
+
+@pytest.mark.parametrize(("text", "part"), [("values", "neither value, json, text nor"), ("%q", "there is no %q"), ("%", "no %")])
+def test_what_is_no_format(text: str, part: str) -> None:
+    """The text says what there is."""
+    with pytest.raises(argparse.ArgumentTypeError, match=part):
+        output_format(text)

@@ -307,3 +307,18 @@ async def test_async_for_and_leaving(autojump_clock: trio.testing.MockClock) -> 
         async with client.consume("t") as records:
             await take(records, 100)
             assert [record.offset for record in await records.receive_batch()] == list(range(100, 300))
+
+
+@pytest.mark.parametrize("start", [0, 3, 7])
+async def test_batches_open_themselves(autojump_clock: trio.testing.MockClock, start: int) -> None:
+    """Records and values are those from the start on, also when it is inside a batch."""
+    async with open_fake() as (_, client):
+        await client.produce("t", *[b"%d" % number for number in range(5)])
+        await client.produce("t", *[b"%d" % number for number in range(5, 10)])
+        found: list[bytes] = []
+        async with client.consume_batches("t", start=start, partition=0) as batches:
+            while len(found) < 10 - start:
+                item = await batches.receive()
+                assert [record.value for record in item.records(1 << 20)] == item.values(1 << 20)
+                found += item.values(1 << 20)
+    assert found == [b"%d" % number for number in range(start, 10)]

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -39,12 +40,24 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(allow_abbrev=False, **more)
+        self._list_dest = ""
+        # "-10m" and "-10" are values, and no flags of ours look like them. argparse knows plain numbers only.
+        self._negative_number_matcher = re.compile(r"-[0-9]")
+
+    def add_list(self, dest: str, *, nargs: str, **more: Any) -> None:
+        """The last positional argument, which takes all others, also those that stand behind flags."""
+        self._list_dest = dest
+        self.add_argument(dest, nargs=nargs, **more)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """argparse collects what commands do not know, and has the outermost parser complain of it, with its own usage."""
         (parsed, unknown) = super().parse_known_args(args, namespace)
+        if unknown and self._list_dest and (unknown[0] == "--" or not any(text.startswith("-") for text in unknown)):
+            # argparse gives a list what stands before the first flag only.
+            setattr(parsed, self._list_dest, [*getattr(parsed, self._list_dest), *unknown[unknown[0] == "--" :]])
+            unknown = []
         if unknown:
             flags = [text for text in unknown if text.startswith("-")]
             guess = _nearest(flags[0].partition("=")[0], self._option_string_actions) if flags else ""
@@ -114,6 +127,23 @@ def milliseconds(text: str) -> float:
     if not 0 <= value <= MILLISECONDS_MAX:
         raise argparse.ArgumentTypeError(f"{text!r}: it is 0 to {MILLISECONDS_MAX}")
     return value
+
+
+def escaped(text: str) -> bytes:
+    """argparse type: bytes, with \\n, \\r, \\t, \\0, \\\\ and \\xHH for what is hard to type."""
+    try:
+        return ESCAPE.sub(_unescaped, text.encode())
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no text") from None
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    name = found[1]
+    return bytes((int(name[1:], 16),)) if name.startswith(b"x") else _ESCAPED[name]
+
+
+ESCAPE = re.compile(rb"\\(n|r|t|0|\\|x[0-9A-Fa-f]{2})")
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
 
 def size(text: str) -> int:

@@ -1,46 +1,114 @@
-"""`consume`: records of a topic to standard output."""
+"""`consume`: records of topics to standard output."""
 
 import argparse
-import base64
 import datetime
-import json
+import functools
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
+import attrs
 import trio
 
-from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, natural, run_with_client
-from trio_eventlog.client import BEGINNING, END, Client, Start
+from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, duration, natural, run_with_client
+from trio_eventlog.cli.formats import FIELDS, Format, output_format, write_json, write_text, write_values
+from trio_eventlog.cli.interruption import interruptible
+from trio_eventlog.cli.progress import Rate, progress
+from trio_eventlog.client import BEGINNING, END, Client, ConsumedBatch, Start
+from trio_eventlog.client.background import background
 from trio_eventlog.errors import OffsetOutOfRange
 from trio_eventlog.records import Record
 
+Place = tuple[str, int]
+"""A topic and a partition."""
+Writer = Callable[[ConsumedBatch, int, int | None], tuple[bytes, int]]
+
+PARTITIONS_MAX = 1 << 16
+"""That a list of partitions may name."""
+QUESTIONS_MAX = 16
+"""Partitions whose offsets are asked for at once."""
+PLACES_SHOWN_MAX = 10
+"""Partitions whose next offset an interrupted command shows."""
+
+
+@attrs.frozen
+class Last:
+    """Start so many records before the end of each partition."""
+
+    records: int
+
+
+@attrs.frozen
+class Ago:
+    """Start so many seconds before now."""
+
+    seconds: float
+
+
+From = Start | Last | Ago
+
+
+FORMAT_HELP = (
+    "In a FORMAT: "
+    + ", ".join(f"%{name} {meaning}" for name, (meaning, _) in FIELDS.items())
+    + r"; %% for a %; \n, \t, \0 and \xHH as elsewhere. Example: --format '%t %p %o %k %h %v\n'"
+)
+
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "consume", "write the records of a topic to standard output")
-    parser.add_argument("topic")
+    parser = add_command(
+        commands,
+        "consume",
+        "write the records of topics to standard output",
+        epilog=FORMAT_HELP,
+    )
+    parser.add_list("topics", metavar="TOPIC", nargs="+", help="one, or several at once")
     parser.add_argument(
         "--from",
         dest="start",
         type=start,
         default=BEGINNING,
-        metavar="beginning|end|OFFSET|TIMESTAMP",
-        help="where to begin; TIMESTAMP as 2026-11-02T12:00:00Z. Default: beginning",
+        metavar="beginning|end|OFFSET|-N|TIMESTAMP|-DURATION",
+        help="where to begin, in each partition: -10 with the last ten records; TIMESTAMP as 2026-11-02T12:00:00Z; -10m ten"
+        " minutes ago. Default: beginning",
     )
-    parser.add_argument("--partition", type=natural, metavar="N", help="only this one. Default: all")
-    parser.add_argument("--follow", action="store_true", help="wait for more at the end. Goes without saying with --from end")
-    parser.add_argument("--max-records", type=count, metavar="N", help="stop after so many records")
+    parser.add_argument(
+        "--partitions",
+        "--partition",
+        type=partition_list,
+        metavar="LIST",
+        help="only these, such as 0,2-4. Default: all",
+    )
+    parser.add_argument("-n", "--count", "--max-records", dest="count", type=count, metavar="N", help="stop after so many records")
+    until = parser.add_mutually_exclusive_group()
+    until.add_argument("--follow", action="store_true", help="wait for more at the end. Goes without saying with --from end")
+    until.add_argument(
+        "--until-end", action="store_true", help="stop at what was the end when this began. Goes without saying, but for --from end"
+    )
     parser.add_argument(
         "--format",
-        choices=("value", "json", "text"),
+        type=output_format,
+        metavar="value|json|text|FORMAT",
         default="value",
-        help="value: a line each (default); json: an object a line; text: partition, offset, time, key and value. A time that"
-        " no calendar has, as foreign producers may send it, is timestamp_ns in json and @SECONDS in text",
+        help="value: a line each (default); json: an object a line; text: partition, offset, time, key and value; or a FORMAT, as"
+        " below. A time that no calendar has, as foreign producers may send it, is timestamp_ns in json and @SECONDS else",
+    )
+    parser.add_argument("--json", action="store_const", dest="format", const="json", help="short for --format json")
+    parser.add_argument(
+        "--json-values",
+        choices=("auto", "text", "base64"),
+        default="auto",
+        help="keys and values in JSON. auto: text where it is text, else base64 under the name value_base64 (default); text: with"
+        " escapes for what is none; base64: always",
     )
     add_client_flags(parser, json=False)
     parser.set_defaults(run=lambda arguments: run_with_client(arguments, consume))
 
 
-def start(text: str) -> Start:
+_LAST = re.compile(r"-([0-9]{1,18})")
+
+
+def start(text: str) -> From:
     """argparse type."""
     word = text.strip()
     if word.lower() == "beginning":
@@ -49,54 +117,183 @@ def start(text: str) -> Start:
         return END
     if word.isascii() and word.isdigit():
         return int(word)
+    if found := _LAST.fullmatch(word):
+        return Last(int(found[1]))
+    if word.startswith("-"):
+        return Ago(duration(word[1:]))
     try:
         when = datetime.datetime.fromisoformat(word)
         return when if when.tzinfo is not None else when.astimezone()
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not beginning, end, an offset or a time such as 2026-11-02T12:00:00Z"
+            f"{text!r} is not beginning, end, an offset, -N, a time such as 2026-11-02T12:00:00Z, or one such as -10m"
         ) from None
 
 
+def partition_list(text: str) -> tuple[int, ...]:
+    """argparse type: `0,2-4`, in order and without repetitions."""
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        begin = natural(first.strip())
+        end = natural(last.strip()) if dash else begin
+        if end < begin or end - begin >= PARTITIONS_MAX:
+            raise argparse.ArgumentTypeError(f"{part!r} is no range of partitions: write 2-4")
+        found.update(dict.fromkeys(range(begin, end + 1)))
+    return tuple(sorted(found))
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    """What one receiver reads: a partition, or (None) a topic with the partitions to come."""
+
+    topic: str
+    partition: int | None
+    start: Start
+
+
+@attrs.define
+class Plan:
+    """Attributes:
+    sources: what is read.
+    ends: of the partitions that are not read up to their end yet, that end; None: for ever.
+    records: how many there are to be read, as far as that is known.
+    """
+
+    sources: list[Source]
+    ends: dict[Place, int] | None
+    records: int | None = None
+
+
+async def make_plan(client: Client, arguments: argparse.Namespace) -> Plan:
+    """Raises TopicNotFound, OffsetOutOfRange, InvalidArgument."""
+    begin: From = arguments.start
+    if isinstance(begin, Ago):
+        begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=begin.seconds)
+    follows = arguments.follow or (begin is END and not arguments.until_end)
+    topics = dict.fromkeys(arguments.topics)
+    if follows and arguments.partitions is None and not isinstance(begin, int | Last):
+        return Plan([Source(topic=topic, partition=None, start=begin) for topic in topics], None)
+    places = [
+        (topic, number)
+        for topic in topics
+        for number in (range(await client.partitions(topic)) if arguments.partitions is None else arguments.partitions)
+    ]
+    bounds: dict[Place, tuple[Start, int, int]] = {}
+    limiter = trio.CapacityLimiter(QUESTIONS_MAX)
+
+    async def ask(place: Place) -> None:
+        async with limiter:
+            bounds[place] = await _bounds(client, place, begin)
+
+    async with trio.open_nursery() as nursery:
+        for place in places:
+            nursery.start_soon(ask, place)
+    if follows:
+        return Plan([Source(topic=place[0], partition=place[1], start=bounds[place][0]) for place in places], None)
+    sources: list[Source] = []
+    ends: dict[Place, int] = {}
+    records = 0
+    for place in places:
+        first, first_offset, end_offset = bounds[place]
+        if first_offset < end_offset:
+            sources.append(Source(topic=place[0], partition=place[1], start=first))
+            ends[place] = end_offset
+            records += end_offset - first_offset
+    return Plan(sources, ends, records)
+
+
+async def _bounds(client: Client, place: Place, begin: Start | Last) -> tuple[Start, int, int]:
+    """Where a consumer has to start, the offset that this is about, and the partition's end."""
+    topic, number = place
+    start_offset, end_offset = await client.offsets(topic, number)
+    if isinstance(begin, Last):
+        offset = max(start_offset, end_offset - begin.records)
+        return offset, offset, end_offset
+    if isinstance(begin, int):
+        if begin > end_offset:
+            raise OffsetOutOfRange(
+                f"offset {begin} is beyond the end of {topic!r}, partition {number}, which is {end_offset}",
+                start_offset,
+                end_offset,
+            )
+        return begin, max(start_offset, begin), end_offset
+    if isinstance(begin, datetime.datetime):
+        return begin, await client.offset_at(topic, begin, number), end_offset
+    return begin, end_offset if begin is END else start_offset, end_offset
+
+
 async def consume(client: Client, arguments: argparse.Namespace) -> int:
-    topic: str = arguments.topic
-    partition: int | None = arguments.partition
-    left: int = arguments.max_records or sys.maxsize
-    follows = arguments.follow or arguments.start is END
-    ends: dict[int, int] = {}
-    if not follows:
-        for number in range(await client.partitions(topic)) if partition is None else (partition,):
-            begin_offset, end_offset = await client.offsets(topic, number)
-            if isinstance(arguments.start, int):
-                if arguments.start > end_offset:
-                    raise OffsetOutOfRange(
-                        f"offset {arguments.start} is beyond the end of {topic!r}, partition {number}, which is {end_offset}",
-                        begin_offset,
-                        end_offset,
-                    )
-                begin_offset = max(begin_offset, arguments.start)
-            elif isinstance(arguments.start, datetime.datetime):
-                begin_offset = await client.offset_at(topic, arguments.start, number)
-            if begin_offset < end_offset:
-                ends[number] = end_offset
-        if not ends:
-            return 0
-    write = _WRITERS[arguments.format]
-    async with client.consume(topic, start=arguments.start, partition=partition) as records:
-        while left and (follows or ends):
-            batch = await records.receive_batch()
-            end_offset = records.end_offset
-            if not follows:
-                stop_at = ends.get(records.partition, 0)
-                if end_offset > stop_at:
-                    batch = [record for record in batch if record.offset < stop_at]
-                if end_offset >= stop_at:
-                    ends.pop(records.partition, None)
-            batch = batch[:left]
-            left -= len(batch)
-            if batch:
-                await trio.to_thread.run_sync(_write, write(batch, records.partition), abandon_on_cancel=True)
-    return 0
+    plan = await make_plan(client, arguments)
+    written = Written(arguments.count)
+    total = min((number for number in (plan.records, arguments.count) if number is not None), default=None)
+    rate = Rate(lambda: written.records, "records", total)
+    async with interruptible() as interruption, progress(rate, is_wanted=not sys.stdout.isatty()):
+        with interruption.scope:
+            await _consume(client, plan, writer_of(arguments, client.settings.max_unpacked_bytes), written)
+    if interruption.signal_number:
+        print(f"trio-eventlog: interrupted after {written.records} records{written.places_text()}", file=sys.stderr)
+    return interruption.exit_code
+
+
+@attrs.define
+class Written:
+    """What has been written.
+
+    Attributes:
+        left: how many more records are wanted; None: all.
+        next_offsets: by topic and partition.
+    """
+
+    left: int | None
+    records: int = 0
+    next_offsets: dict[Place, int] = attrs.field(factory=dict)
+
+    def places_text(self) -> str:
+        """Where to go on, so that an interrupted command can be."""
+        if not self.next_offsets:
+            return ""
+        places = sorted(self.next_offsets.items())
+        shown = ", ".join(f"{topic}/{number}: {offset}" for (topic, number), offset in places[:PLACES_SHOWN_MAX])
+        more = f" and {len(places) - PLACES_SHOWN_MAX} more" if len(places) > PLACES_SHOWN_MAX else ""
+        return f"; next offsets: {shown}{more}"
+
+
+async def _consume(client: Client, plan: Plan, write: Writer, written: Written) -> None:
+    """Returns when everything planned is written, or as much as is wanted."""
+    if not plan.sources:
+        return
+    send, receive = trio.open_memory_channel[ConsumedBatch](0)
+    # Whatever is fetched ahead for all of them together is about what a consumer of one fetches ahead.
+    buffered = max(client.settings.consumer_buffer_batches // len(plan.sources), 1)
+
+    async def read(source: Source) -> None:
+        async with client.consume_batches(
+            source.topic, start=source.start, partition=source.partition, buffer_batches=buffered
+        ) as batches:
+            async for batch in batches:
+                await send.send(batch)
+
+    async with background() as nursery:
+        for source in plan.sources:
+            nursery.start_soon(read, source)
+        while written.left != 0 and (plan.ends is None or plan.ends):
+            batch = await receive.receive()
+            place = (batch.topic, batch.partition)
+            surplus = 0
+            if plan.ends is not None:
+                stop_at = plan.ends.get(place, 0)
+                surplus = max(batch.end_offset - stop_at, 0)
+                if batch.end_offset >= stop_at:
+                    plan.ends.pop(place, None)
+            data, records = write(batch, surplus, written.left)
+            if not records:
+                continue
+            await trio.to_thread.run_sync(_write, data, abandon_on_cancel=True)
+            written.records += records
+            if written.left is not None:
+                written.left -= records
+            written.next_offsets[place] = batch.end_offset - surplus
 
 
 def _write(data: bytes) -> None:
@@ -104,69 +301,26 @@ def _write(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _values(records: Sequence[Record], _partition: int) -> bytes:
-    return b"\n".join([record.value for record in records]) + b"\n"
+def writer_of(arguments: argparse.Namespace, max_unpacked_bytes: int) -> Writer:
+    """Of a batch, less a number of records at its end, and at most as many as are wanted: what is written, and how many records."""
+    if arguments.format == "value":
 
+        def write(batch: ConsumedBatch, surplus: int, limit: int | None) -> tuple[bytes, int]:
+            values = batch.values(max_unpacked_bytes)
+            values = values[: max(len(values) - surplus, 0)][:limit]
+            return write_values(values), len(values)
 
-def _text(records: Sequence[Record], partition: int) -> bytes:
-    return b"".join(
-        b"%d:%d\t%s\t%s\t%s\n" % (partition, record.offset, _time_or_seconds(record).encode(), record.key, record.value)
-        for record in records
-    )
+        return write
+    if isinstance(arguments.format, Format):
+        form: Callable[[Sequence[Record], str, int], bytes] = arguments.format.write
+    elif arguments.format == "text":
+        form = write_text
+    else:
+        form = functools.partial(write_json, values=arguments.json_values)
 
+    def write_records(batch: ConsumedBatch, surplus: int, limit: int | None) -> tuple[bytes, int]:
+        records = batch.records(max_unpacked_bytes)
+        records = records[: max(len(records) - surplus, 0)][:limit]
+        return form(records, batch.topic, batch.partition), len(records)
 
-def _json(records: Sequence[Record], partition: int) -> bytes:
-    return "".join(_lines(records, partition)).encode()
-
-
-def _lines(records: Sequence[Record], partition: int) -> Iterable[str]:
-    for record in records:
-        time = _time(record)
-        fields: dict[str, object] = {"partition": partition, "offset": record.offset, "timestamp": time or ""}
-        if time is None:
-            fields["timestamp_ns"] = record.timestamp_ns
-        if record.key:
-            fields.update(_readable("key", record.key))
-        fields.update(_readable("value", record.value))
-        if record.headers:
-            fields["headers"] = [{"key": header.key, **_readable("value", header.value)} for header in record.headers]
-        yield json.dumps(fields, ensure_ascii=False) + "\n"
-
-
-def _readable(name: str, data: bytes) -> dict[str, str]:
-    """Text as it is; bytes that are no UTF-8 in base64, under a name that says so."""
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(data).decode()}
-
-
-def _time(record: Record) -> str | None:
-    """ "" when the record has none; None when it is outside of the years 1 to 9999.
-
-    The log looks at the timestamps of batches only: what a producer of another make puts into a record may be anything.
-    """
-    if not record.timestamp_ns:
-        return ""
-    seconds, nanos = divmod(record.timestamp_ns, NANOSECONDS)
-    try:
-        when = _EPOCH + datetime.timedelta(seconds=seconds)
-    except OverflowError:
-        return None
-    return f"{when.replace(tzinfo=None).isoformat()}.{nanos:09d}Z"
-
-
-def _time_or_seconds(record: Record) -> str:
-    """What no calendar has is given as seconds since 1970, marked by an @ as `date` does."""
-    text = _time(record)
-    if text is not None:
-        return text
-    sign, nanoseconds = ("-" if record.timestamp_ns < 0 else ""), abs(record.timestamp_ns)
-    return f"@{sign}{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"
-
-
-NANOSECONDS = 1_000_000_000
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-
-
-_WRITERS = {"value": _values, "json": _json, "text": _text}
+    return write_records

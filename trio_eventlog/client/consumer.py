@@ -1,7 +1,8 @@
 """Reading a topic: one task per partition follows a replica; what it fetches waits in one bounded channel."""
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import trio
@@ -18,7 +19,7 @@ from trio_eventlog.client.wire import (
     batch_of,
     consume_request,
 )
-from trio_eventlog.codec.batch import decode_records
+from trio_eventlog.codec.batch import NANOSECONDS, decode_message, decode_records
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import (
     CodecError,
@@ -65,6 +66,40 @@ class ConsumedBatch:
     def end_offset(self) -> int:
         """One past the last record's offset."""
         return self.batch.base_offset + self.batch.record_count
+
+    def records(self, max_unpacked_bytes: int) -> list[Record]:
+        """Those that are wanted. Raises CorruptBatch."""
+        with self._corruption_placed():
+            records = decode_records(self.batch, max_unpacked_bytes)
+        return records[self._first_wanted(record.timestamp_ns for record in records) :]
+
+    def values(self, max_unpacked_bytes: int) -> list[bytes]:
+        """Of the records that are wanted, at a fraction of the cost of `records`: no object for each. Raises CorruptBatch."""
+        with self._corruption_placed():
+            records = decode_message(self.batch, max_unpacked_bytes).records
+        values = [record.value for record in records]
+        if self.from_ns or self.first_offset > self.batch.base_offset:
+            times = (record.timestamp.seconds * NANOSECONDS + record.timestamp.nanos for record in records)
+            return values[self._first_wanted(times) :]
+        return values
+
+    def _first_wanted(self, timestamps_ns: Iterable[int]) -> int:
+        """Its place in the batch: at `first_offset` or behind it, and of the time `from_ns` or later, unless none is."""
+        place = max(self.first_offset - self.batch.base_offset, 0)
+        if not self.from_ns:
+            return place
+        times = enumerate(timestamps_ns)
+        return next((number for number, time_ns in times if number >= place and time_ns >= self.from_ns), place)
+
+    @contextmanager
+    def _corruption_placed(self) -> Iterator[None]:
+        try:
+            yield
+        except CodecError as error:
+            raise CorruptBatch(
+                f"topic {self.topic}, partition {self.partition}, offset {self.batch.base_offset}: {error};"
+                f" to go on behind it, start at {self.end_offset}"
+            ) from error
 
 
 Item = ConsumedBatch | EventLogError
@@ -136,18 +171,7 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
         self.partition = item.partition
         self.group_id = item.group_id
         self.end_offset = item.end_offset
-        try:
-            records = decode_records(item.batch, self._max_unpacked_bytes)
-        except CodecError as error:
-            raise CorruptBatch(
-                f"topic {item.topic}, partition {item.partition}, offset {item.batch.base_offset}: {error};"
-                f" to go on behind it, start at {item.end_offset}"
-            ) from error
-        if item.first_offset > item.batch.base_offset:
-            records = records[item.first_offset - item.batch.base_offset :]
-        if item.from_ns:
-            records = records[_position_at(records, item.from_ns) :]
-        return records
+        return item.records(self._max_unpacked_bytes)
 
     async def aclose(self) -> None:
         await self._batches.aclose()
@@ -345,11 +369,6 @@ async def ask_offset_at(caller: Caller, topic: str, partition: int, when: dateti
     grace = TopicGrace(caller, topic, partition)
     response = await caller.call(CONSUME, request, lambda now: caller.routing.for_write(topic, partition, now), grace=grace)
     return (response.batches[0].base_offset, True) if response.batches else (response.high_watermark, False)
-
-
-def _position_at(records: list[Record], from_ns: int) -> int:
-    """Of the first record that is not before; 0 when all are."""
-    return next((position for position, record in enumerate(records) if record.timestamp_ns >= from_ns), 0)
 
 
 def check_start(start: Start, partitions: int) -> None:
