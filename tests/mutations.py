@@ -847,6 +847,8 @@ def try_mutation(mutation: Mutation, wanted: tuple[str, ...]) -> str:
                     SEEDS,
                     "-n",
                     "0",
+                    "-m",
+                    "not agent and not agent_long",
                     "--no-header",
                     "-p",
                     "no:cacheprovider",

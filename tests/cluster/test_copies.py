@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.cluster.helpers import QUICK
+from tests.combinations import combinations
 from trio_eventlog.agent.lives import MOMENT_SECONDS
 from trio_eventlog.errors import EventLogError
 from trio_eventlog.ids import format_id
@@ -96,8 +97,7 @@ async def settle() -> None:
     await trio.sleep(2 * MOMENT_SECONDS)
 
 
-@pytest.mark.parametrize("copied", ["before", "after"])
-@pytest.mark.parametrize("leads", [ORIGINAL, OTHER])
+@pytest.mark.parametrize(("copied", "leads"), combinations(["before", "after"], [ORIGINAL, OTHER]))
 async def test_a_copy_beside_the_original_is_not_heard(copied: str, leads: str, caplog: pytest.LogCaptureFixture) -> None:
     """Whether the original has gone on since or not: it speaks, so the copy is none. Both are named, once a minute at most."""
     caplog.set_level(logging.WARNING)
@@ -129,8 +129,7 @@ async def test_a_copy_beside_the_original_is_not_heard(copied: str, leads: str, 
         await story.check("n1", "n2", "n3")
 
 
-@pytest.mark.parametrize("how", ["paused", "ended", "stopped"])
-@pytest.mark.parametrize("leads", [ORIGINAL, OTHER])
+@pytest.mark.parametrize(("how", "leads"), combinations(["paused", "ended", "stopped"], [ORIGINAL, OTHER]))
 async def test_a_copy_that_nothing_was_promised_after_takes_the_place_of_its_original(how: str, leads: str) -> None:
     """It is the node then, and the original is not, however it comes back. When the copy goes too, the others go on alone."""
     async with Cluster(4, founders=3, seed=22) as cluster:
@@ -161,8 +160,7 @@ async def test_a_copy_that_nothing_was_promised_after_takes_the_place_of_its_ori
         assert len(story.acknowledged) >= 3 * BATCHES * BATCH_RECORDS
 
 
-@pytest.mark.parametrize("how", ["paused", "ended", "stopped"])
-@pytest.mark.parametrize("leads", [ORIGINAL, OTHER])
+@pytest.mark.parametrize(("how", "leads"), combinations(["paused", "ended", "stopped"], [ORIGINAL, OTHER]))
 async def test_a_copy_made_before_something_was_promised_is_not_heard(how: str, leads: str) -> None:
     """Whatever has become of the original, which comes back and is the node."""
     async with Cluster(4, founders=3, seed=23) as cluster:
@@ -191,8 +189,7 @@ async def test_a_copy_made_before_something_was_promised_is_not_heard(how: str, 
         await story.check(ORIGINAL, OTHER, BEHIND)
 
 
-@pytest.mark.parametrize("how", ["ended", "stopped"])
-@pytest.mark.parametrize("lives_since", [0, 1, 3])
+@pytest.mark.parametrize(("how", "lives_since"), combinations(["ended", "stopped"], [0, 1, 3]))
 async def test_a_directory_put_back_to_an_earlier_state_gets_no_vote(how: str, lives_since: int) -> None:
     """Not even to elect somebody who lacks what it has forgotten. The way back is a new node in its place."""
     async with Cluster(4, founders=3, seed=24, stabilisation_seconds=0.1, reconcile_seconds=0.1) as cluster:

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from tests.cluster.helpers import QUICK, values_on
+from tests.combinations import combinations
 from trio_eventlog.agent.lives import MOMENT_SECONDS
 from trio_eventlog.client.client import Client
 from trio_eventlog.errors import DamagedData
@@ -56,8 +57,9 @@ def values(count: int) -> list[bytes]:
     return [b"%d" % number + bytes(500) for number in range(count)]
 
 
-@pytest.mark.parametrize("what", ["last segment", "last segments", "emptied", "zeroed", "log"])
-@pytest.mark.parametrize("ends", ["stopped", "crashed"])
+@pytest.mark.parametrize(
+    ("what", "ends"), combinations(["last segment", "last segments", "emptied", "zeroed", "log"], ["stopped", "crashed"])
+)
 async def test_a_replica_that_has_lost_entries_has_no_vote_until_it_has_caught_up(what: str, ends: str) -> None:
     """With it and the one that is behind there is no leader; when the one that has everything is back, nothing is lost."""
     async with Cluster(3, seed=31, **SMALL) as cluster, cluster.client(settings=QUICK) as client:
@@ -105,8 +107,7 @@ async def test_a_replica_that_has_lost_entries_has_no_vote_until_it_has_caught_u
         await fill(client, 46, 1)
 
 
-@pytest.mark.parametrize("group", ["partition", "catalog"])
-@pytest.mark.parametrize("what", ["hard state", "all"])
+@pytest.mark.parametrize(("what", "group"), combinations(["hard state", "all"], ["partition", "catalog"]))
 async def test_a_replica_that_has_lost_its_vote_takes_no_part_any_more(what: str, group: str) -> None:
     """Nobody knows whom it has elected. The others go on; the way back is a new node in its place."""
     async with (

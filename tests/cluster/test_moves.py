@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tests.cluster.helpers import QUICK, consume, produce
 from tests.cluster.test_membership import check_acknowledged, drain, produce_until
+from tests.combinations import combinations
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.wire import BEGINNING
 from trio_eventlog.ids import NodeId
@@ -122,9 +123,9 @@ def four_nodes(seed: int) -> Cluster:
 @pytest.mark.parametrize(
     ("who", "phase", "first_leader"),
     [
-        *((who, phase, "n3") for phase in PHASES for who in CRASHES),
+        *combinations(CRASHES, PHASES, ["n3"]),
         # A leader that is to go is not taken away at once: it stays until another one leads.
-        *(("the old one", phase, "n1") for phase in PHASES if phase != JOINT),
+        *(pytest.param("the old one", phase, "n1", marks=pytest.mark.slow) for phase in PHASES if phase != JOINT),
     ],
 )
 async def test_a_crash_at_every_step_of_a_move(who: str, phase: str, first_leader: str) -> None:
@@ -147,8 +148,7 @@ CUTS: dict[str, tuple[set[str], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("cut", "phase"), combinations(CUTS, PHASES))
 async def test_a_cut_at_every_step_of_a_move(cut: str, phase: str) -> None:
     """Silence for a few seconds: the move waits, or goes on without who is missing, and nobody is removed for it."""
     async with four_nodes(72) as cluster, cluster.client(*STAYING, settings=QUICK) as client:

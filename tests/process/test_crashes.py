@@ -55,10 +55,11 @@ def check_logs(daemons: list[Daemon]) -> None:
             assert not report.is_damaged, report.problems
 
 
-def test_ten_leaders_are_killed_one_after_the_other(
-    make_cluster: Callable[..., DaemonCluster], make_client: Callable[..., ForeignClient]
+@pytest.mark.parametrize("leaders", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_leaders_are_killed_one_after_the_other(
+    leaders: int, make_cluster: Callable[..., DaemonCluster], make_client: Callable[..., ForeignClient]
 ) -> None:
-    """Producers and a consumer, unary and streaming, at different nodes, see ten leaders die by SIGKILL; nothing acknowledged
+    """Producers and a consumer, unary and streaming, at different nodes, see leaders die by SIGKILL; nothing acknowledged
     is lost or doubled, each node comes back and catches up, and every node serves the same log."""
     cluster = make_cluster().start()
     client = make_client(cluster.addresses)
@@ -68,7 +69,7 @@ def test_ten_leaders_are_killed_one_after_the_other(
     stream = StreamProducer(client, TOPIC, "stream", first_node=1)
     reader = Reader(client, TOPIC, first_node=2)
     outages = []
-    for _ in range(10):
+    for _ in range(leaders):
         unary.wait_progress()
         stream.wait_progress()
         victim = wait_leader(client, cluster)
@@ -166,6 +167,7 @@ def test_a_graceful_stop_of_the_leader_under_load_is_hardly_seen(
     wait_caught_up(client, leader, len(reader.values))
 
 
+@pytest.mark.slow
 def test_a_rolling_restart_of_all_nodes_under_load(
     make_cluster: Callable[..., DaemonCluster], make_client: Callable[..., ForeignClient]
 ) -> None:

@@ -75,7 +75,7 @@ def probe(address: str, path: str, context: ssl.SSLContext | None) -> int:
                     return int(dict(event.headers)[":status"])
 
 
-@pytest.fixture(params=[False, True], ids=["plaintext", "TLS"])
+@pytest.fixture(params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["plaintext", "TLS"])
 def tls(request: pytest.FixtureRequest, tmp_path: Path) -> trustme.LeafCert | None:
     """A certificate that all nodes share, as pods do; it names none of their addresses."""
     if not request.param:

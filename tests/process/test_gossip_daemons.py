@@ -76,6 +76,7 @@ def test_one_named_node_is_enough_and_who_is_gone_is_told_apart(make_daemon: Cal
     wait_statuses(tmp_path, targets, everybody)
 
 
+@pytest.mark.slow
 def test_all_addresses_change_at_once(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """Each is told of one other only, and finds the rest: the same cluster with the same records."""
     before = start_all(make_daemon, reserve_ports(3), "--bootstrap-expect", "3")

@@ -36,6 +36,7 @@ def members(target: str) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.slow
 def test_three_daemons_grow_to_five_and_shrink_to_three(
     make_cluster: Callable[..., DaemonCluster],
     make_daemon: Callable[..., Daemon],

@@ -35,6 +35,7 @@ def limited(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DaemonCl
         yield cluster.start()
 
 
+@pytest.mark.slow
 def test_more_partitions_than_descriptors(limited: DaemonCluster, tmp_path: Path) -> None:
     """Beyond the room of the nodes: refused in words, no node ends. Up to it: made, and there again after all were killed."""
     where = {"TRIO_EVENTLOG_TARGET": "eventlog://" + ",".join(limited.addresses)}

@@ -21,7 +21,7 @@ def files_of(settings: TlsSettings) -> Files:
     return Files(authority=settings.authority, certificate=settings.certificate, key=settings.key)
 
 
-@pytest.mark.parametrize("protection", ["secret", "hosts' certificates"])
+@pytest.mark.parametrize("protection", ["secret", pytest.param("hosts' certificates", marks=pytest.mark.slow)])
 def test_a_stranger_lies_to_a_cluster(protection: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """In plaintext with a secret, and under TLS as it is by default. Terms stay, and so do the records."""
     files = Files()

@@ -64,6 +64,6 @@ def test_the_command_says_by_its_end_whether_all_was_well(
 @pytest.mark.parametrize("name", ["cores", "nodes"])
 def test_the_kinds_there_are(name: str) -> None:
     """One seed of each, in a process of its own."""
-    outcome = run_campaign(KINDS[name], range(1), 1, print)
+    outcome = run_campaign(KINDS[name], range(1, 2), 1, print)
     assert outcome.failures == {}
     assert outcome.counts
