@@ -12,11 +12,16 @@ import trio_eventlog
 SOURCE = Path(trio_eventlog.__file__).read_text()
 
 
+def modules_after(code: str) -> set[str]:
+    """Every module that is loaded once a new process has run `code`."""
+    report = "import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 def loaded_after(code: str) -> set[str]:
     """The rooms of the package that are loaded once a new process has run `code`."""
-    report = "import sys; print(*(name for name in sys.modules if name.startswith('trio_eventlog.')))"
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
-    return {name.split(".")[1] for name in done.stdout.split()}
+    return {name.split(".")[1] for name in modules_after(code) if name.startswith("trio_eventlog.")}
 
 
 def test_every_name_is_there() -> None:
@@ -52,3 +57,13 @@ def test_a_client_loads_no_node() -> None:
     loaded = loaded_after("from trio_eventlog import Record, open_client")
     assert "client" in loaded
     assert not loaded & {"agent", "node", "storage", "service", "http", "gossip", "daemon", "cli", "testing", "settings"}
+    assert not loaded & {"raft", "machine"}
+
+
+def test_a_client_loads_only_what_it_needs_from_the_first_call_on() -> None:
+    """Nothing of how entries are stored, and no DNS before a name is looked up: together they would take as long as the rest."""
+    modules = modules_after("import trio_eventlog as el; el.open_client, el.ClientSettings, el.Producer, el.ConsumedBatch")
+    ours = {name for name in modules if name.startswith("trio_eventlog.codec.")}
+    assert ours == {f"trio_eventlog.codec.{name}" for name in ("batch", "checksum", "partitioner")}
+    foreign = {name.partition(".")[0] for name in modules}
+    assert not foreign & {"dns", "asyncio", "cryptography", "h11", "multiprocessing", "unittest"}

@@ -10,8 +10,9 @@ import trio
 
 from trio_eventlog.bounds import TERM_BY_ELECTIONS_MAX, TERM_MAX, TERM_REPAIRED
 from trio_eventlog.cli import main
-from trio_eventlog.codec.batch import batch_entry, encode_records
+from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
+from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.ids import NOBODY, NodeId
 from trio_eventlog.raft import HardState
 from trio_eventlog.records import Record

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_eventlog.bounds import INDEX_MAX, TERM_MAX
-from trio_eventlog.codec.batch import batch_entry, encode_records
+from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.codec.raft_message import CONTEXT_BYTES_MAX, HEAD, decode_message, encode_message, entry_of
+from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NodeId
 from trio_eventlog.raft import (

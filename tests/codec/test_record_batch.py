@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_eventlog.codec.batch import HEAD, batch_entry, decode_records, encode_records, entry_batch, pack, stamp, unpack
+from trio_eventlog.codec.batch import decode_records, encode_records, pack, stamp, unpack
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import EntryKind, decode_entry, encode_entry
+from trio_eventlog.codec.stored_batch import HEAD, batch_entry, entry_batch
 from trio_eventlog.errors import CodecError, InvalidArgument
 from trio_eventlog.records import Batch, Compression, Header, Record
 

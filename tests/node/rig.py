@@ -8,9 +8,10 @@ import attrs
 import trio
 import trio.testing
 
-from trio_eventlog.codec.batch import batch_entry, encode_records, stamp
+from trio_eventlog.codec.batch import encode_records, stamp
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.codec.raft_message import entry_of
+from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import PartitionApplier

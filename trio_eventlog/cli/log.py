@@ -14,9 +14,10 @@ import trio
 from trio_eventlog.bounds import TERM_REPAIRED
 from trio_eventlog.cli.arguments import Commands, add_command, natural
 from trio_eventlog.cli.output import print_json
-from trio_eventlog.codec.batch import decode_records, entry_batch
+from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.entry import EntryFrame, EntryKind
 from trio_eventlog.codec.lives import decode_lives_file
+from trio_eventlog.codec.stored_batch import entry_batch
 from trio_eventlog.errors import CodecError, DataDirectoryError
 from trio_eventlog.ids import GroupId
 from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FILE, LOCK_FILE, LOG_DIRECTORY

@@ -16,7 +16,7 @@
 64       payload
 ```
 
-All numbers little-endian. The payload of a DATA entry is a stored batch (`codec/batch.py`).
+All numbers little-endian. The payload of a DATA entry is a stored batch (`codec/stored_batch.py`).
 
 What a later release may change: everything behind the version, with a new version, and the kinds. What it has to keep is the first
 13 bytes: length, checksum of all that follows it, version (never 0). By them a release knows a whole frame that it cannot read

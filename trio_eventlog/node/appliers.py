@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from trio_eventlog.codec.batch import batch_producer
 from trio_eventlog.codec.catalog import decode_command
 from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.stored_batch import batch_producer
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
 from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, Command, Outcome, RaiseFeatureLevel
 from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine

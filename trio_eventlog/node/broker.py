@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from trio_eventlog.codec.batch import entry_batch
+from trio_eventlog.codec.stored_batch import entry_batch
 from trio_eventlog.errors import EventLogError, InvalidArgument, NotLeader, OffsetOutOfRange, TopicNotFound
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic

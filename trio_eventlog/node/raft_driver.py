@@ -22,9 +22,9 @@ import attrs
 import trio
 
 from trio_eventlog.bounds import OFFSET_MAX
-from trio_eventlog.codec.batch import HEAD, batch_entry
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame, encode_entry
 from trio_eventlog.codec.lives import Extent
+from trio_eventlog.codec.stored_batch import HEAD, batch_entry
 from trio_eventlog.errors import DiskFull, EventLogError, NewerRelease, NotLeader, OutcomeUnknown, ShuttingDown
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget

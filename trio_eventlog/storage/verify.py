@@ -12,7 +12,6 @@ from itertools import zip_longest
 import attrs
 import trio
 
-from trio_eventlog.codec.batch import entry_batch
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, decode_entry, find_whole_frames
 from trio_eventlog.codec.hard_state import FILE_BYTES as HARD_STATE_BYTES
@@ -20,6 +19,7 @@ from trio_eventlog.codec.hard_state import beyond_bounds
 from trio_eventlog.codec.hard_state import decode_file as decode_hard_state
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.codec.segment import LogBase, SegmentFooter
+from trio_eventlog.codec.stored_batch import entry_batch
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
