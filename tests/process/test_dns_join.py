@@ -6,16 +6,12 @@ The DNS server is the test's, and publishes every node, ready or not, as a headl
 import base64
 import http.client
 import random
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import grpc
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 import trustme
 from daemons import Daemon, wait_until
@@ -48,31 +44,16 @@ def publish(server: DnsServer, hosts: list[str], port: int) -> None:
 
 
 def probe(address: str, path: str, context: ssl.SSLContext | None) -> int:
-    """The HTTP status, asked for as a kubelet does: whatever certificate, over HTTP/2 where that is agreed on."""
+    """The HTTP status, asked for as a kubelet does: whatever certificate, offering both versions of HTTP."""
     host, _, port = address.rpartition(":")
-    if context is None:
-        with closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
-            connection.request("GET", path)
-            return connection.getresponse().status
-    with socket.create_connection((host, int(port)), timeout=20) as plain, context.wrap_socket(plain) as secure:
-        assert secure.selected_alpn_protocol() == "h2"
-        http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
-        http2.initiate_connection()
-        names = (
-            (":method", "GET"),
-            (":scheme", "https"),
-            (":authority", address),
-            (":path", path),
-            ("user-agent", "kube-probe/1.32"),
-        )
-        http2.send_headers(1, names, end_stream=True)
-        while True:
-            secure.sendall(http2.data_to_send())
-            received = secure.recv(65536)
-            assert received, "closed without an answer"
-            for event in http2.receive_data(received):
-                if isinstance(event, h2.events.ResponseReceived):
-                    return int(dict(event.headers)[":status"])
+    connection = (
+        http.client.HTTPConnection(host, int(port), timeout=20)
+        if context is None
+        else http.client.HTTPSConnection(host, int(port), timeout=20, context=context)
+    )
+    with closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().status
 
 
 @pytest.fixture(params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["plaintext", "TLS"])

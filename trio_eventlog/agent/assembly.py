@@ -198,5 +198,5 @@ def _serve_clients(parts: NodeParts, peers: NodePeers, readiness: Readiness, ans
     readiness.report(parts.health)
     edge = Edge(parts, readiness)
     parts.http_bodies = Allowance("bytes of HTTP request bodies", parts.settings.http_bodies_bytes_max)
-    parts.server = make_server(parts, services, edge)
+    parts.server = make_server(parts, services)
     parts.mux = make_mux(parts, edge)

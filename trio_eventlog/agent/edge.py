@@ -7,7 +7,7 @@ import trio
 from trio_eventlog import part_settings
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.readiness import Readiness
-from trio_eventlog.http.server import answer_probe, health_handler, probe_head, serve_http
+from trio_eventlog.http.server import health_handler, probe_head, serve_http
 from trio_eventlog.net.mux import ConnectionInfo, Mux
 from trio_eventlog.rpc import Peer, Server, Service
 
@@ -19,11 +19,6 @@ class Edge:
         self._parts = parts
         self._readiness = readiness
 
-    def answer_get(self, path: str) -> int | None:
-        """The HTTP status of a probe that comes over HTTP/2, where gRPC is served; None: the path is no probe."""
-        answer = answer_probe(path, self._readiness.unready_because)
-        return None if answer is None else answer.status
-
     async def serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._parts.server.serve(stream, peer, info.standing)
@@ -34,8 +29,8 @@ class Edge:
         await serve_http(stream, info, health_handler(unready_because), answer_head=head, bodies=self._parts.http_bodies)
 
 
-def make_server(parts: NodeParts, services: Sequence[Service], edge: Edge) -> Server:
-    return Server(services, part_settings.rpc(parts.settings), edge.answer_get)
+def make_server(parts: NodeParts, services: Sequence[Service]) -> Server:
+    return Server(services, part_settings.rpc(parts.settings))
 
 
 def make_mux(parts: NodeParts, edge: Edge) -> Mux:

@@ -15,8 +15,9 @@ ALPN_HTTP2 = "h2"
 ALPN_HTTP1 = "http/1.1"
 HANDSHAKE_TURNS = 4
 """Flights of TLS 1.2; 1.3 has one less."""
-SERVER_ALPN = (ALPN_PEER, ALPN_HTTP2, ALPN_HTTP1)
-"""In the server's order of preference: a client that offers several gets the first of these."""
+SERVER_ALPN = (ALPN_PEER, ALPN_HTTP1, ALPN_HTTP2)
+"""In the server's order of preference: a client that offers several gets the first of these. Browsers, curl and HTTP probes
+offer both versions of HTTP and want HTTP, which is spoken here as HTTP/1.1; gRPC clients offer `h2` alone."""
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -277,14 +277,12 @@ class RequestHead:
     """What a request's headers say. With `malformed` set, nothing else counts; with `refusal` set, the call is not run.
 
     Attributes:
-        get_path: of a GET, which is refused as no gRPC call unless the server has an answer to it.
         timeout_seconds: inf when the client set none.
         encoding: `identity`, `gzip` or `deflate`.
     """
 
     malformed: str = ""
     refusal: Refusal | None = None
-    get_path: str = ""
     service: str = ""
     method: str = ""
     scheme: str = "http"
@@ -321,9 +319,6 @@ def parse_request(headers: HeaderList, size_bytes: int, size_bytes_max: int) -> 
             return _refuse(StatusCode.INTERNAL, f"the header {name.decode()} came more than once")
         fields.setdefault(name, value)
     content_type = fields.get(b"content-type", b"")
-    if fields[b":method"] == b"GET" and not content_type:
-        refusal = Refusal(StatusCode.INTERNAL, "the content-type must be application/grpc", b"415")
-        return RequestHead(refusal=refusal, get_path=fields[b":path"].decode("latin-1"))
     if _CONTENT_TYPE.fullmatch(content_type) is None:
         return _refuse(StatusCode.INTERNAL, "the content-type must be application/grpc", b"415")
     if fields[b":method"] != b"POST":

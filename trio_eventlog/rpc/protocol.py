@@ -55,7 +55,7 @@ from trio_eventlog.rpc.http2 import (
     Http2,
 )
 from trio_eventlog.rpc.methods import Pairs
-from trio_eventlog.rpc.server_side import AnswerGet, ServerSide
+from trio_eventlog.rpc.server_side import ServerSide
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CallStatus
 from trio_eventlog.rpc.streams import StreamEntry, Streams
@@ -72,7 +72,7 @@ class RpcConnection:
         frames_per_pass: the number of frames that `receive_data` looks at.
     """
 
-    def __init__(self, settings: RpcSettings, *, client_side: bool, answer_get: AnswerGet | None = None) -> None:
+    def __init__(self, settings: RpcSettings, *, client_side: bool) -> None:
         self._settings = settings
         self.http2 = Http2(settings, client_side=client_side)
         self._budget = budget = ControlBudget(settings)
@@ -83,7 +83,7 @@ class RpcConnection:
         if client_side:
             side = self._client = ClientSide(settings, self.http2, budget, streams)
         else:
-            side = self._server = ServerSide(settings, self.http2, budget, streams, answer_get)
+            side = self._server = ServerSide(settings, self.http2, budget, streams)
         self._headers = HeaderReader(settings, budget, side.receive_block)
         self._data = DataReader(settings, self.http2, budget, streams, side.end_receiving, client_side=client_side)
         self._control = ControlReader(self.http2, budget, streams)

@@ -20,7 +20,6 @@ from trio_eventlog.rpc._purerpc import ErrorCodes, MessageReceived, RequestEnded
 from trio_eventlog.rpc.events import CallFailed, CallReceived, PingAcknowledged, StreamReset
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Pairs, Peer, methods_of
 from trio_eventlog.rpc.protocol import RpcConnection
-from trio_eventlog.rpc.server_side import AnswerGet
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, RpcFailed, status_of
 from trio_eventlog.rpc.useless_work import UselessWork
@@ -235,7 +234,7 @@ class _ServerConnection:
         self.peer = peer
         self._services = server.services
         self._counters = server.counters
-        self.protocol = RpcConnection(server.settings, client_side=False, answer_get=server.answer_get)
+        self.protocol = RpcConnection(server.settings, client_side=False)
         self.wire = Wire(stream, self.protocol, server.settings, self._dispatch, server.useless_work)
         self.calls: dict[int, _ServerCall] = {}
         self._calls_begun = 0
@@ -469,17 +468,10 @@ _GONE = CallStatus(code=StatusCode.CANCELLED)
 
 
 class Server:
-    """Serves `services` on any number of connections.
+    """Serves `services` on any number of connections."""
 
-    Arguments:
-        answer_get: for probes over HTTP/2, which is what those agree on who offer it and HTTP/1.1 in a TLS handshake.
-    """
-
-    def __init__(
-        self, services: Collection[Service], settings: RpcSettings | None = None, answer_get: AnswerGet | None = None
-    ) -> None:
+    def __init__(self, services: Collection[Service], settings: RpcSettings | None = None) -> None:
         self.settings = settings or RpcSettings()
-        self.answer_get = answer_get
         self.services = {service.name: service for service in services}
         self.is_draining = False
         self.counters = _Counters()

@@ -1,6 +1,5 @@
 """A server's half of the protocol: requests in, responses out."""
 
-from collections.abc import Callable
 from typing import Any
 
 from trio_eventlog.rpc._purerpc import (
@@ -28,21 +27,15 @@ _RESPONSE_HEADERS = [
 _RESPONSE_BLOCK = encode_headers(_RESPONSE_HEADERS)
 _OK_BLOCK = encode_headers([(b"grpc-status", b"0")])
 
-AnswerGet = Callable[[str], int | None]
-"""The HTTP status that a GET of a path is answered with, without a body; None: it is refused as no gRPC call."""
-
 
 class ServerSide:
     """Requests in, responses out."""
 
-    def __init__(
-        self, settings: RpcSettings, h2: Http2, budget: ControlBudget, streams: Streams, answer_get: AnswerGet | None
-    ) -> None:
+    def __init__(self, settings: RpcSettings, h2: Http2, budget: ControlBudget, streams: Streams) -> None:
         self._concurrent_calls_max = settings.concurrent_calls_max
         self._h2 = h2
         self._budget = budget
         self._streams = streams
-        self._answer_get = answer_get
         self.heads = HeadCache(settings, _parse)
 
     def receive_block(self, stream_id: int, block: bytes, ends: bool, events: list[Any]) -> None:
@@ -105,9 +98,6 @@ class ServerSide:
         code = "BATCH_TOO_LARGE" if refusal.status is StatusCode.RESOURCE_EXHAUSTED else "INVALID_ARGUMENT"
         status = CallStatus(code=refusal.status, message=refusal.message, details={CODE_TRAILER: code})
         headers = [(b":status", refusal.http_status), *_RESPONSE_HEADERS[1:], *_status_headers(status, ())]
-        if head.get_path and self._answer_get is not None:
-            http_status = self._answer_get(head.get_path.partition("?")[0])
-            headers = headers if http_status is None else [(b":status", b"%d" % http_status), (b"content-length", b"0")]
         before = self._h2.output_bytes
         self._streams.put_block(entry, encode_headers(headers), ends=True)
         if ends:
