@@ -1,13 +1,16 @@
 """What `import trio_eventlog` offers, and what it loads."""
 
 import ast
+import inspect
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
 import trio_eventlog
+from trio_eventlog import errors
 
 SOURCE = Path(trio_eventlog.__file__).read_text()
 
@@ -39,6 +42,35 @@ def test_every_name_is_there() -> None:
     loaded = {(module, name) for name, module in trio_eventlog._MODULE_OF.items()}
     assert seen_by_checkers == loaded
     assert {name for _, name in loaded} < set(trio_eventlog.__all__)
+
+
+def names_in(hint: object) -> set[str]:
+    """The classes of this package that a type is made of."""
+    found = {name for part in typing.get_args(hint) for name in names_in(part)}
+    if isinstance(hint, type) and hint.__module__.partition(".")[0] == "trio_eventlog":
+        found.add(hint.__name__)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["Client", "Producer", "Delivery", "RecordReceiver", "BatchReceiver", "NodeStatus", "TopicDescription"]
+)
+def test_what_public_calls_return_is_public(name: str) -> None:
+    """A program that keeps it in a variable has a name for its type."""
+    public = getattr(trio_eventlog, name)
+    members = [member for key, member in inspect.getmembers(public, inspect.isfunction) if not key.startswith("_")]
+    members += [member.fget for _, member in inspect.getmembers(public, lambda member: isinstance(member, property))]
+    hints = [typing.get_type_hints(inspect.unwrap(member)).get("return") for member in members]
+    hints += [*typing.get_type_hints(public).values()]
+    assert len(hints) >= 2
+    assert {found for hint in hints for found in names_in(hint)} - set(trio_eventlog.__all__) == set()
+
+
+def test_what_public_calls_raise_is_public() -> None:
+    """Every class of error that there is."""
+    raised = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.EventLogError)}
+    assert len(raised) > 20
+    assert raised - set(trio_eventlog.__all__) == set()
 
 
 def test_unknown_names() -> None:

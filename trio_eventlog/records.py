@@ -1,6 +1,7 @@
 """Records and batches as values: what producers hand in and consumers get back."""
 
 import enum
+from collections.abc import Sequence
 
 import attrs
 
@@ -39,17 +40,19 @@ class Record:
     Attributes:
         value: the message.
         key: chooses the partition when not empty (FNV-1a, 32 bits, modulo the number of partitions).
-        headers: named values, in order.
+        headers: named values, in order. A tuple when consumed; a list will do to produce.
         timestamp_ns: nanoseconds since 1970 UTC; 0 means "stamp it when it is produced". Up to 2262 when produced; a consumed
             record has what its producer has put in, which may be before 1970, or in no calendar.
-        offset: set when consumed, ignored when produced.
+        topic, partition, offset: where the record is. Set when it is consumed, ignored when it is produced.
     """
 
     value: bytes
     key: bytes = b""
-    headers: tuple[Header, ...] = ()
+    headers: Sequence[Header] = ()
     timestamp_ns: int = 0
     offset: int = 0
+    topic: str = ""
+    partition: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)

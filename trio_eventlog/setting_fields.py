@@ -215,7 +215,12 @@ def setting(
         minimum=minimum,
         maximum=maximum,
     )
-    return attrs.field(default=default, validator=_validate, metadata={METADATA_KEY: described})
+    converter = _frozen_list if kind.repeatable else None
+    return attrs.field(default=default, validator=_validate, converter=converter, metadata={METADATA_KEY: described})
+
+
+def _frozen_list(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def settings_of(cls: type) -> dict[str, Setting]:
@@ -252,7 +257,7 @@ def _validate(_instance: object, attribute: "attrs.Attribute[object]", value: ob
     kind = described.kind
     if kind.repeatable:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            raise refuse(name, value, "it is a tuple of texts")
+            raise refuse(name, value, "it is a list or a tuple of texts")
     elif not isinstance(value, kind.native) or (isinstance(value, bool) and bool not in kind.native):
         raise refuse(name, value, f"it is of type {' or '.join(native.__name__ for native in kind.native)}")
     if kind in (ADDRESS, ADDRESSES, JOIN_TARGETS):

@@ -8,7 +8,7 @@ import argparse
 import difflib
 import ipaddress
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,7 +83,7 @@ class NodeSettings:
         group="Node and cluster",
         default_text="the listen address; when that is 0.0.0.0 or [::], the node name with the same port",
     )
-    join: tuple[str, ...] = setting(
+    join: Sequence[str] = setting(
         JOIN_TARGETS,
         (),
         "Where to look for other nodes: every address of a host is asked. `dns://HOST` is HOST:8400; `dns+srv://_eventlog._tcp.NAME`,"
@@ -117,7 +117,7 @@ class NodeSettings:
     join_addresses_max: int = setting(
         COUNT, 64, "Addresses of one name in `join` that are asked.", group="Node and cluster", minimum=1, maximum=4096
     )
-    dns_servers: tuple[str, ...] = setting(
+    dns_servers: Sequence[str] = setting(
         ADDRESSES,
         (),
         "DNS servers, IP:PORT, that names in `join` are looked up at.",

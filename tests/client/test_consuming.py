@@ -29,7 +29,7 @@ async def test_from_the_beginning_for_ever(autojump_clock: trio.testing.MockCloc
                 await records.receive()
             assert scope.cancelled_caught
             await client.produce("t", Record(value=b"c", key=b"k", timestamp_ns=5))
-            assert await records.receive() == Record(value=b"c", key=b"k", timestamp_ns=5, offset=2)
+            assert await records.receive() == Record(value=b"c", key=b"k", timestamp_ns=5, offset=2, topic="t")
 
 
 async def test_from_an_offset_inside_a_batch(autojump_clock: trio.testing.MockClock) -> None:

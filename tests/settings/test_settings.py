@@ -238,3 +238,13 @@ def test_file(tmp_path: Path) -> None:
         read_settings_file(str(path))
     with pytest.raises(SettingsError, match="No such file"):
         read_settings_file(str(tmp_path / "none"))
+
+
+def test_lists_are_taken_where_several_are_meant() -> None:
+    """And kept as tuples: what a program does to its list afterwards changes no settings."""
+    nodes = ["127.0.0.1:8401", "127.0.0.1:8402"]
+    settings = NodeSettings(join=nodes, dns_servers=["127.0.0.1:53"])
+    assert (settings.join, settings.dns_servers) == (tuple(nodes), ("127.0.0.1:53",))
+    assert hash(settings) == hash(NodeSettings(join=tuple(nodes), dns_servers=("127.0.0.1:53",)))
+    with pytest.raises(SettingsError, match=r"setting join: .* a list or a tuple of texts"):
+        NodeSettings(join="127.0.0.1:8401")

@@ -12,10 +12,10 @@ import trio
 
 from trio_eventlog.client import Client, ClientSettings, open_client
 from trio_eventlog.client.target import SERVICE_SCHEME, parse_target
+from trio_eventlog.client.tls import build_client_context
 from trio_eventlog.errors import SettingsError, Unavailable
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.net.tls import build_client_context
 from trio_eventlog.setting_fields import parse_duration, parse_size, settings_of
 from trio_eventlog.settings import load_settings, read_settings_file
 
@@ -198,7 +198,7 @@ def tls_of(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     key = arguments.tls_key or os.environ.get("TRIO_EVENTLOG_TLS_KEY", "")
     if not (arguments.tls or authority or certificate or key):
         return None
-    return build_client_context(authority, certificate=certificate, key=key, alpn=("h2",))
+    return build_client_context(authority, certificate=certificate, key=key)
 
 
 def run_with_client(arguments: argparse.Namespace, act: Callable[[Client, argparse.Namespace], Awaitable[int]]) -> int:

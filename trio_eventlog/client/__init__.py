@@ -7,10 +7,11 @@ partition's leader and `consumer` follows a partition's replicas, both through `
 
 from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.client.consumer import BatchReceiver, ConsumedBatch, RecordReceiver
-from trio_eventlog.client.producer import Delivery, Producer
+from trio_eventlog.client.producer import Delivery, ProducedRange, Producer
 from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.client.routing import Placement, ServerInfo
 from trio_eventlog.client.settings import ClientSettings
+from trio_eventlog.client.tls import build_client_context
 from trio_eventlog.client.values import (
     BudgetInfo,
     GroupInfo,
@@ -40,11 +41,13 @@ __all__ = [
     "Placement",
     "Position",
     "ProduceResult",
+    "ProducedRange",
     "Producer",
     "RecordReceiver",
     "ServerInfo",
     "Start",
     "TopicDescription",
     "TopicInfo",
+    "build_client_context",
     "open_client",
 ]

@@ -70,7 +70,7 @@ class ConsumedBatch:
     def records(self, max_unpacked_bytes: int) -> list[Record]:
         """Those that are wanted. Raises CorruptBatch."""
         with self._corruption_placed():
-            records = decode_records(self.batch, max_unpacked_bytes)
+            records = decode_records(self.batch, max_unpacked_bytes, self.topic, self.partition)
         return records[self._first_wanted(record.timestamp_ns for record in records) :]
 
     def values(self, max_unpacked_bytes: int) -> list[bytes]:

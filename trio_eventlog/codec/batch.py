@@ -229,8 +229,8 @@ def _read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     raise CodecError("batch: the payload is no RecordBatch")
 
 
-def decode_records(batch: Batch, max_bytes: int) -> list[Record]:
-    """The records with their offsets. Raises CodecError; unpacks at most `max_bytes`."""
+def decode_records(batch: Batch, max_bytes: int, topic: str = "", partition: int = 0) -> list[Record]:
+    """The records with their offsets, in that partition. Raises CodecError; unpacks at most `max_bytes`."""
     message = decode_message(batch, max_bytes)
     return [
         Record(
@@ -239,6 +239,8 @@ def decode_records(batch: Batch, max_bytes: int) -> list[Record]:
             headers=tuple(Header(key=header.key, value=header.value) for header in item.headers),
             timestamp_ns=item.timestamp.seconds * NANOSECONDS + item.timestamp.nanos,
             offset=offset,
+            topic=topic,
+            partition=partition,
         )
         for offset, item in enumerate(message.records, batch.base_offset)
     ]
