@@ -19,6 +19,8 @@ from mutations import ROOT, Mutation
 SWIM = "trio_eventlog/gossip/swim.py"
 SERF = "trio_eventlog/gossip/serf.py"
 PROBING = "trio_eventlog/gossip/probing.py"
+LEAVING = "trio_eventlog/gossip/leaving.py"
+STATE = "trio_eventlog/gossip/serf_state.py"
 LAMPORT = "trio_eventlog/gossip/lamport.py"
 SUSPICION = "trio_eventlog/gossip/suspicion.py"
 RUMORS = "trio_eventlog/gossip/rumors.py"
@@ -157,21 +159,21 @@ MUTATIONS = (
     ),
     Mutation(
         "who leaves is gone before it has told",
-        SERF,
-        "            if not is_alone and self.name in self.swim.rumors and now < self._leaving_until:\n                return\n"
-        "            self._leaving = _Leaving.LINGER\n"
-        "            self._leaving_until = now if is_alone else now + self.settings.leave_delay_seconds",
-        "            self._leaving = _Leaving.LINGER\n            self._leaving_until = now",
+        LEAVING,
+        "            if not is_alone and self._name in self._swim.rumors and now < self._until:\n                return\n"
+        "            self._stage = _Stage.LINGER\n"
+        "            self._until = now if is_alone else now + self._settings.leave_delay_seconds",
+        "            self._stage = _Stage.LINGER\n            self._until = now",
     ),
     Mutation(
         "who came back is told of as left",
-        SERF,
+        STATE,
         "if one.status is MemberStatus.LEFT and not one.last_was_join),",
         "if one.status is MemberStatus.LEFT),",
     ),
     Mutation(
         "the leaving are told of in exchanges",
-        SERF,
+        STATE,
         "            status_times={one.name: one.status_time for one in records if one.status is not MemberStatus.LEAVING},",
         "            status_times={one.name: one.status_time for one in records},",
     ),

@@ -506,3 +506,23 @@ def test_no_rule_finds_what_is_right(rule: str, text: str) -> None:
     """Or people would stop to listen."""
     tree = ast.parse(text)
     assert not [find for find in RULES.values() if list(find(tree, set_names(tree, [tree])))], rule
+
+
+def test_the_test_kit_looks_inside_of_the_product_in_one_place() -> None:
+    """Its files use private names of what they define themselves; those of the product are in `inside.py` alone."""
+    found = []
+    for path in sorted((ROOT / "trio_eventlog/testing").glob("*.py")):
+        tree = ast.parse(path.read_text())
+        own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        own |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+        }
+        found += [
+            f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+            if node.attr not in own and path.name != "inside.py"
+        ]
+    assert not found, "\n".join(found)

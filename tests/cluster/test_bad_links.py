@@ -12,7 +12,8 @@ from authority import Authority
 from tests.cluster.helpers import QUICK, values_on
 from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.net.tls import TlsSettings, build_client_context
-from trio_eventlog.testing.cluster import Cluster, virtual_now_ns
+from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.machines import virtual_now_ns
 from trio_eventlog.testing.weather import Weather
 
 VALUE = bytes(range(256)) * 4

@@ -6,7 +6,8 @@ import trio
 from tests.cluster.helpers import QUICK, consume, produce
 from trio_eventlog.errors import EventLogError
 from trio_eventlog.testing import determinism
-from trio_eventlog.testing.cluster import EPOCH_NS, Cluster
+from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.machines import EPOCH_NS
 from trio_eventlog.v1 import event_log_pb2
 
 

@@ -134,7 +134,7 @@ async def test_a_node_cancelled_from_outside_hands_over_too() -> None:
     async with Cluster(3, seed=36) as cluster:
         leader = await cluster.wait_leader()
         await cluster.wait_converged()
-        cluster._lives[leader].scope.cancel()
+        cluster._machines.lives[leader].scope.cancel()
         before = trio.current_time()
         await cluster.wait_leader(other_than=leader)
         assert trio.current_time() - before < 0.1

@@ -7,7 +7,8 @@ from tests.cluster.helpers import QUICK, values_on
 from trio_eventlog.codec.peer_frame import PROTOCOL_VERSION, Hello, RefusedCode
 from trio_eventlog.ids import NodeId
 from trio_eventlog.net.links import judge_hello
-from trio_eventlog.testing.cluster import NEXT_RELEASE, THIS_RELEASE, Cluster
+from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.machines import NEXT_RELEASE, THIS_RELEASE
 
 SMALL_SEGMENTS = {"segment_bytes": 4096, "index_interval_bytes": 1024, "preallocate_bytes": 4096}
 

@@ -8,6 +8,7 @@ import trio
 from trio_eventlog.errors import StorageFailed
 from trio_eventlog.records import Record
 from trio_eventlog.testing import Cluster, CrashMode, NodeFailed, run
+from trio_eventlog.testing.cluster_view import ClusterView
 
 
 async def produce(cluster: Cluster) -> tuple[float, str]:
@@ -121,9 +122,9 @@ def test_errors_come_out_as_they_are() -> None:
 
 def test_what_cannot_be_read_does_not_take_the_place_of_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error comes out as it is, and the other partitions are told of under their own numbers."""
-    read = Cluster.read
+    read = ClusterView.read
 
-    async def read_some(self: Cluster, name: str, topic: str, partition: int = 0) -> list[Record]:
+    async def read_some(self: ClusterView, name: str, topic: str, partition: int = 0) -> list[Record]:
         if partition == 0:
             raise StorageFailed("broken")
         return await read(self, name, topic, partition)
@@ -134,7 +135,7 @@ def test_what_cannot_be_read_does_not_take_the_place_of_the_failure(monkeypatch:
             await client.produce("orders", b"x", partition=1)
         raise KeyError("mine")
 
-    monkeypatch.setattr(Cluster, "read", read_some)
+    monkeypatch.setattr(ClusterView, "read", read_some)
     cluster = Cluster(1, seed=9)
     with pytest.raises(KeyError, match="mine"):
         cluster.run(fail)

@@ -17,7 +17,6 @@ Divergences from Serf, each on purpose:
 * Regular expressions in filters must be tame (`filters.py`).
 """
 
-import enum
 import math
 import random
 from collections import Counter
@@ -26,7 +25,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.gossip.actions import Actions, Exchange
 from trio_eventlog.gossip.events import (
-    LeaveFinished,
     Member,
     MemberStatus,
     MemberUpdated,
@@ -35,6 +33,7 @@ from trio_eventlog.gossip.events import (
 )
 from trio_eventlog.gossip.internal_queries import InternalQueries
 from trio_eventlog.gossip.lamport import LAMPORT_TIME_MAX, LamportClock
+from trio_eventlog.gossip.leaving import Leaving
 from trio_eventlog.gossip.member_list import MemberList, Record
 from trio_eventlog.gossip.messages import (
     PING_QUERY,
@@ -53,7 +52,6 @@ from trio_eventlog.gossip.messages import (
     QueryResponse,
     Relay,
     SerfMessage,
-    SerfState,
     StreamMessage,
     UserBytes,
     UserEvent,
@@ -62,23 +60,11 @@ from trio_eventlog.gossip.messages import (
 from trio_eventlog.gossip.packets import rumor_bytes_max
 from trio_eventlog.gossip.queries import Queries
 from trio_eventlog.gossip.rumors import RumorQueue
+from trio_eventlog.gossip.serf_state import StateExchange
 from trio_eventlog.gossip.settings import SerfSettings, SwimSettings
 from trio_eventlog.gossip.swim import Swim
 from trio_eventlog.gossip.user_events import UserEvents
 from trio_eventlog.gossip.wire import Keys, Wire
-
-
-class _Leaving(enum.Enum):
-    """How far a graceful leave has come."""
-
-    NO = enum.auto()
-    INTENT = enum.auto()
-    """The leave intent is being spread."""
-    DEAD = enum.auto()
-    """So is the failure detector's message."""
-    LINGER = enum.auto()
-    """Everybody knows; we still answer, so that nobody takes silence for failure before he has heard."""
-    DONE = enum.auto()
 
 
 class Serf:
@@ -173,8 +159,19 @@ class Serf:
             rng=rng,
             answer_internally=internal.answer,
         )
-        self._leaving = _Leaving.NO
-        self._leaving_until = math.inf
+        self._exchange = StateExchange(
+            clock=self.clock, members=self._members, events=self._events, queries=self._queries, counts=self.counts
+        )
+        self._leaving = Leaving(
+            serf_settings,
+            name=name,
+            swim=self.swim,
+            members=self._members,
+            clock=self.clock,
+            intent_rumors=self._intent_rumors,
+            actions=self.actions,
+            spread=lambda intent: self._spread(self._intent_rumors, intent, intent.name),
+        )
         self._next_reap_at = now + serf_settings.reap_interval_seconds
         self._next_reconnect_at = now + serf_settings.reconnect_interval_seconds * (0.5 + rng.random())
 
@@ -182,9 +179,9 @@ class Serf:
 
     def next_deadline(self) -> float:
         """When to call again at the latest; asking is a promise (`Swim.next_deadline`)."""
-        if self._leaving is _Leaving.DONE:
+        if self._leaving.is_over:
             return math.inf
-        deadline = min(self._next_reap_at, self._next_reconnect_at, self._leaving_until)
+        deadline = min(self._next_reap_at, self._next_reconnect_at, self._leaving.next_deadline())
         return min(deadline, self._queries.next_deadline(), self.swim.next_deadline())
 
     def wake(self, now: float) -> None:
@@ -195,7 +192,7 @@ class Serf:
     def tick(self, now: float) -> None:
         """Do all that is due."""
         self._now = now
-        if self._leaving is _Leaving.DONE:
+        if self._leaving.is_over:
             return
         self.swim.tick(now)
         self._members.take_changes(now)
@@ -206,7 +203,7 @@ class Serf:
         if self._next_reconnect_at <= now:
             self._next_reconnect_at = now + self.settings.reconnect_interval_seconds
             self._reconnect()
-        self._tick_leaving(now)
+        self._leaving.tick(now)
 
     # --- What others see. ---
 
@@ -228,12 +225,12 @@ class Serf:
     @property
     def has_left(self) -> bool:
         """A graceful leave is over."""
-        return self._leaving is _Leaving.DONE
+        return self._leaving.is_over
 
     @property
     def is_leaving(self) -> bool:
         """A graceful leave has begun."""
-        return self._leaving is not _Leaving.NO
+        return self._leaving.has_begun
 
     def statistics(self) -> Mapping[str, int]:
         """Counters since the start, and how things are now (`health`, `members alive`, rumors queued), by name."""
@@ -257,7 +254,7 @@ class Serf:
     def receive(self, messages: Iterable[Message], source: Address, now: float) -> None:
         """Act on the messages of one packet from `source`."""
         self._now = now
-        if self._leaving is _Leaving.DONE:
+        if self._leaving.is_over:
             return
         # Pings last: the ack then carries what the rest of the packet made us say, for example a refutation of the accusation
         # that stands beside the ping.
@@ -342,6 +339,11 @@ class Serf:
         if not self.is_leaving:
             self._spread_join_intent()
 
+    def leave(self, now: float) -> None:
+        """Begin a graceful leave; `LeaveFinished` comes when the sockets may be closed (LAN: about two seconds)."""
+        self._now = now
+        self._leaving.begin(now)
+
     def force_leave(self, name: str, now: float, *, prune: bool = False) -> bool:
         """Call a failed member left, everywhere; `prune`: forget it. A member that is alive refutes it.
 
@@ -354,46 +356,6 @@ class Serf:
         if self._members.leave_intent(intent, now):
             self._spread(self._intent_rumors, intent, name)
         return True
-
-    # --- Leaving. ---
-
-    def leave(self, now: float) -> None:
-        """Begin a graceful leave; `LeaveFinished` comes when the sockets may be closed (LAN: about two seconds)."""
-        self._now = now
-        if self.is_leaving:
-            return
-        self._leaving = _Leaving.INTENT
-        self._members.is_leaving = True
-        self._leaving_until = now + self.settings.broadcast_timeout_seconds
-        intent = LeaveIntent(time=self.clock.increment(), name=self.name)
-        self._members.leave_intent(intent, now)
-        self._spread(self._intent_rumors, intent, self.name)
-        for row in self.swim.table.pick_alive(self.settings.leave_told_max, but=self.name):
-            self.swim.packets.send_alone(row.address, UserMessage(intent))
-        # From here on: no push/pull begun by us, and alive messages about us are not answered.
-        self.swim.is_leaving = True
-        self._tick_leaving(now)
-
-    def _tick_leaving(self, now: float) -> None:
-        if self._leaving is _Leaving.NO:
-            return
-        is_alone = self.swim.table.others_alive() == 0
-        if self._leaving is _Leaving.INTENT:
-            if not is_alone and self.name in self._intent_rumors and now < self._leaving_until:
-                return
-            self._leaving = _Leaving.DEAD
-            self._leaving_until = now + self.settings.broadcast_timeout_seconds
-            self.swim.leave(now)
-            self._members.take_changes(now)
-        if self._leaving is _Leaving.DEAD:
-            if not is_alone and self.name in self.swim.rumors and now < self._leaving_until:
-                return
-            self._leaving = _Leaving.LINGER
-            self._leaving_until = now if is_alone else now + self.settings.leave_delay_seconds
-        if self._leaving is _Leaving.LINGER and now >= self._leaving_until:
-            self._leaving = _Leaving.DONE
-            self._leaving_until = math.inf
-            self.actions.events.append(LeaveFinished())
 
     def _reconnect(self) -> None:
         """Try one failed member again, the more likely the more have failed: this is how a partition heals."""
@@ -412,18 +374,7 @@ class Serf:
 
     def push_pull(self, *, is_join: bool) -> PushPull:
         """Our side of an exchange."""
-        return PushPull(members=self.swim.table.records(), is_join=is_join, state=self._state())
-
-    def _state(self) -> SerfState:
-        records = self._members.records.values()
-        return SerfState(
-            time=self.clock.time,
-            status_times={one.name: one.status_time for one in records if one.status is not MemberStatus.LEAVING},
-            left_members=tuple(one.name for one in records if one.status is MemberStatus.LEFT and not one.last_was_join),
-            event_time=self._events.clock.time,
-            events=self._events.for_others(),
-            query_time=self._queries.clock.time,
-        )
+        return PushPull(members=self.swim.table.records(), is_join=is_join, state=self._exchange.state())
 
     def merge(self, theirs: PushPull, now: float, *, is_first_join: bool = False) -> None:
         """Take over the other side of an exchange.
@@ -448,31 +399,7 @@ class Serf:
         self._members.take_changes(now)
         if is_first_join and self.settings.ignores_events_before_join:
             self._events.ignore_before(theirs.state.event_time)
-        self._merge_state(theirs.state)
-
-    def _merge_state(self, state: SerfState) -> None:
-        times = (state.time, state.event_time, state.query_time, *state.status_times.values())
-        if max(times) > LAMPORT_TIME_MAX:
-            self.counts["impossible times"] += 1
-            return
-        for clock, time in (
-            (self.clock, state.time),
-            (self._events.clock, state.event_time),
-            (self._queries.clock, state.query_time),
-        ):
-            if time > 0:
-                clock.witness(time - 1)
-        left = set(state.left_members)
-        for name in state.left_members:
-            # One later than the intent: so that it outweighs the status time alone, should that have come first.
-            self._members.leave_intent(LeaveIntent(time=state.status_times.get(name, 0) + 1, name=name), self._now)
-        for name, time in state.status_times.items():
-            if name not in left:
-                self._members.join_intent(JoinIntent(time=time, name=name), self._now)
-        for at in state.events:
-            for name, payload in at.events:
-                if at.time <= LAMPORT_TIME_MAX:
-                    self._events.receive(UserEvent(time=at.time, name=name, payload=payload))
+        self._exchange.merge(theirs.state, now)
 
     def stream_ack(self, sequence: int, now: float) -> None:
         """A `StreamPing` was answered."""

@@ -19,7 +19,7 @@ Nothing of the product imports this package.
 
 from trio_eventlog.testing.application import AppFault, AppFaultKind, app_faults
 from trio_eventlog.testing.checkers import Interval, Model, check_log, linearizable, log_linearizable
-from trio_eventlog.testing.cluster import Cluster, NodeFailed
+from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.determinism import Trace, derive, run
 from trio_eventlog.testing.disk import CrashMode, SimDisk
 from trio_eventlog.testing.fault_script import (
@@ -34,6 +34,7 @@ from trio_eventlog.testing.fault_script import (
     run_script,
 )
 from trio_eventlog.testing.history import History, Outcome
+from trio_eventlog.testing.machines import NodeFailed
 from trio_eventlog.testing.network import SimHost, SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.streams import Retransmission
 from trio_eventlog.testing.weather import Weather

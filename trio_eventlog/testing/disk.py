@@ -19,22 +19,15 @@ import trio
 
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, ResourceShortage, StorageFailed
 from trio_eventlog.storage.disk import FILE_MODE, Buffer, Disk, parent_directory
+from trio_eventlog.testing.files import Change, CrashMode, Directory, FileTree, Inode
+
+__all__ = ["CrashMode", "DiskCrashed", "Fault", "Operation", "SimDisk", "SimDiskStatistics", "SimFile", "SimLock"]
 
 T = TypeVar("T")
-
-SECTOR_BYTES = 512
 
 
 class DiskCrashed(StorageFailed):
     """The simulated machine went down under this call."""
-
-
-class CrashMode(enum.Enum):
-    """What becomes of unsynced changes."""
-
-    DRAW = "draw"
-    LOSE = "lose"
-    KEEP = "keep"
 
 
 class Operation(enum.Enum):
@@ -87,52 +80,10 @@ class Fault:
         return True
 
 
-@attrs.define(slots=True)
-class _Change:
-    """One unsynced change of a file: bytes at a position, or a new size (`data` is None)."""
-
-    position: int
-    data: bytes | None
-
-
-@attrs.define(slots=True, eq=False)
-class _Inode:
-    durable: bytearray = attrs.Factory(bytearray)
-    live: bytearray = attrs.Factory(bytearray)
-    pending: list[_Change] = attrs.Factory(list)
-
-    def apply(self, change: _Change) -> None:
-        self.pending.append(change)
-        _carry_out(self.live, change)
-
-    def sync(self) -> None:
-        for change in self.pending:
-            _carry_out(self.durable, change)
-        self.pending.clear()
-
-
-@attrs.define(slots=True, eq=False)
-class _Directory:
-    """Names to inodes. A pending change sets a name to an inode, or removes it (None)."""
-
-    durable: dict[str, _Inode] = attrs.Factory(dict)
-    live: dict[str, _Inode] = attrs.Factory(dict)
-    pending: list[list[tuple[str, _Inode | None]]] = attrs.Factory(list)
-
-    def apply(self, change: list[tuple[str, _Inode | None]]) -> None:
-        self.pending.append(change)
-        _rename(self.live, change)
-
-    def sync(self) -> None:
-        for change in self.pending:
-            _rename(self.durable, change)
-        self.pending.clear()
-
-
 class SimFile:
     """A file of `SimDisk`."""
 
-    def __init__(self, disk: "SimDisk", path: str, inode: _Inode) -> None:
+    def __init__(self, disk: "SimDisk", path: str, inode: Inode) -> None:
         """Use `SimDisk.open`."""
         self._disk = disk
         self._path = path
@@ -174,14 +125,14 @@ class SimFile:
 
     async def truncate(self, size_bytes: int) -> None:
         await self._start(Operation.WRITE)
-        self._inode.apply(_Change(size_bytes, None))
+        self._inode.apply(Change(size_bytes, None))
 
     async def preallocate(self, size_bytes: int) -> None:
         await self._start(Operation.WRITE)
         if size_bytes > len(self._inode.live):
             if self._disk._free_bytes() < size_bytes - len(self._inode.live):
                 raise DiskFull(f"{self._path}: no room for {size_bytes - len(self._inode.live)} more bytes (simulated)")
-            self._inode.apply(_Change(size_bytes, None))
+            self._inode.apply(Change(size_bytes, None))
 
     async def close(self) -> None:
         self.close_nowait()
@@ -206,7 +157,7 @@ class SimFile:
 
     def is_named_durably(self) -> bool:
         """A crash leaves the file under its name."""
-        directory = self._disk._directory(parent_directory(self._path))
+        directory = self._disk.tree.directory(parent_directory(self._path))
         return directory.durable.get(self._path.rpartition("/")[2]) is self._inode
 
     async def _start(self, operation: Operation) -> None:
@@ -227,7 +178,7 @@ class SimFile:
         self._disk.statistics.writes += 1
         self._disk.statistics.written_bytes += len(data)
         if data:
-            self._inode.apply(_Change(position, data))
+            self._inode.apply(Change(position, data))
 
     def _sync(self) -> None:
         self._disk.statistics.syncs += 1
@@ -263,6 +214,7 @@ class SimDisk:
         has_descriptors: while False, what needs one raises ResourceShortage: `open`, `list_directory`, `sync_directory`, `lock`.
             It is a state of the process: after `crash` there are some again.
         statistics: counts.
+        tree: the files; `paths`, `content`, `put`, `delete` and `flip_bit` are its methods.
     """
 
     def __init__(self, rng: random.Random, *, capacity_bytes: int = 1 << 40) -> None:
@@ -274,51 +226,58 @@ class SimDisk:
         self.faults: list[Fault] = []
         self.has_descriptors = True
         self.statistics = SimDiskStatistics()
-        self._directories: dict[str, _Directory] = {"/": _Directory(), ".": _Directory()}
-        self._unsynced_directories: set[str] = set()
-        """Paths of those whose names a crash may lose."""
+        self._hold(FileTree())
         self._locked: set[str] = set()
         self._is_crashed = False
         self._operations_left: int | None = None
+
+    def _hold(self, tree: FileTree) -> None:
+        """What tests read and put by hand are methods of the tree, and the disk's too."""
+        self.tree = tree
+        self.paths = tree.paths
+        self.content = tree.content
+        self.put = tree.put
+        self.delete = tree.delete
+        self.flip_bit = tree.flip_bit
 
     # The Protocol.
 
     async def make_directory(self, path: str) -> None:
         await self._start_names(path)
-        self._make_directory(path.rstrip("/") or "/")
+        self.tree.make_directory(path.rstrip("/") or "/")
 
     async def add_directory(self, path: str) -> None:
         await self._start_names(path)
         path = path.rstrip("/")
-        if path.rpartition("/")[2] in self._directory(parent_directory(path)).live:
+        if path.rpartition("/")[2] in self.tree.directory(parent_directory(path)).live:
             raise FileExistsError(f"a file: {path}")
-        if path not in self._directories:
-            self._directories[path] = _Directory()
-            self._unsynced_directories.add(path)
+        if path not in self.tree.directories:
+            self.tree.directories[path] = Directory()
+            self.tree.unsynced_directories.add(path)
 
     async def list_directory(self, path: str) -> list[str]:
         await self._start_names(path)
         path = path.rstrip("/") or "/"
         self._check_descriptors(path)
-        directory = self._directory(path)
-        below = (name for name in self._directories if name != path and name not in "/." and parent_directory(name) == path)
+        directory = self.tree.directory(path)
+        below = (name for name in self.tree.directories if name != path and name not in "/." and parent_directory(name) == path)
         return sorted({*directory.live, *(name.rpartition("/")[2] for name in below)})
 
     async def exists(self, path: str) -> bool:
         await self._start_names(path)
-        return path.rstrip("/") in self._directories or self._find(path) is not None
+        return path.rstrip("/") in self.tree.directories or self.tree.find(path) is not None
 
     async def open(self, path: str, *, create: bool = False, writes: bool = True, mode: int = FILE_MODE) -> SimFile:
         await self._start_names(path)
         self._check_descriptors(path)
-        directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
-        if path in self._directories:
+        directory, name = self.tree.directory(parent_directory(path)), path.rpartition("/")[2]
+        if path in self.tree.directories:
             raise IsADirectoryError(f"a directory: {path}")
         inode = directory.live.get(name)
         if create:
             if inode is not None:
                 raise FileExistsError(f"there already: {path}")
-            inode = _Inode()
+            inode = Inode()
             directory.apply([(name, inode)])
         elif inode is None:
             raise FileNotFoundError(f"no such file: {path}")
@@ -326,21 +285,21 @@ class SimDisk:
 
     async def rename(self, source: str, target: str) -> None:
         await self._start_names(source)
-        inode = self._find(source)
+        inode = self.tree.find(source)
         if inode is None:
             raise FileNotFoundError(f"no such file: {source}")
         parent = parent_directory(source)
         if parent_directory(target) != parent:
             raise NotImplementedError("SimDisk renames within one directory only")
-        self._directory(parent).apply([(source.rpartition("/")[2], None), (target.rpartition("/")[2], inode)])
+        self.tree.directory(parent).apply([(source.rpartition("/")[2], None), (target.rpartition("/")[2], inode)])
 
     async def remove(self, path: str) -> None:
         await self._start_names(path)
-        if path in self._directories:
+        if path in self.tree.directories:
             raise IsADirectoryError(f"a directory: {path}")
-        if self._find(path) is None:
+        if self.tree.find(path) is None:
             raise FileNotFoundError(f"no such file: {path}")
-        self._directory(parent_directory(path)).apply([(path.rpartition("/")[2], None)])
+        self.tree.directory(parent_directory(path)).apply([(path.rpartition("/")[2], None)])
 
     async def sync_directory(self, path: str) -> None:
         self._check_up()
@@ -351,17 +310,17 @@ class SimDisk:
             raise StorageFailed(f"{path}: sync failed: injected EIO")
         self.statistics.directory_syncs += 1
         path = path.rstrip("/") or "/"
-        self._directory(path).sync()
-        self._unsynced_directories = {added for added in self._unsynced_directories if parent_directory(added) != path}
+        self.tree.directory(path).sync()
+        self.tree.unsynced_directories = {added for added in self.tree.unsynced_directories if parent_directory(added) != path}
 
     async def lock(self, path: str) -> SimLock:
         await self._start_names(path)
         self._check_descriptors(path)
         if path in self._locked:
             raise DataDirectoryError(f"{path}: held by another process (simulated)")
-        directory = self._directory(parent_directory(path))
+        directory = self.tree.directory(parent_directory(path))
         if path.rpartition("/")[2] not in directory.live:
-            directory.apply([(path.rpartition("/")[2], _Inode())])
+            directory.apply([(path.rpartition("/")[2], Inode())])
         return SimLock(self._locked, path)
 
     async def free_bytes(self, path: str) -> int:
@@ -384,25 +343,7 @@ class SimDisk:
         fresh = SimDisk(self._rng, capacity_bytes=self.capacity_bytes)
         fresh._former_capacity_bytes = self._former_capacity_bytes
         fresh.latency_seconds = dict(self.latency_seconds)
-        survivors: dict[_Inode, _Inode] = {}
-        lost: set[str] = set()
-        for path in sorted(self._unsynced_directories):
-            if mode is CrashMode.LOSE or (mode is CrashMode.DRAW and self._rng.random() < 0.5):
-                lost.add(path)
-        for path, directory in self._directories.items():
-            if any(path == name or path.startswith(name + "/") for name in lost):
-                continue
-            names = dict(directory.durable)
-            for change in directory.pending:
-                if mode is CrashMode.KEEP or (mode is CrashMode.DRAW and self._rng.random() < 0.5):
-                    _rename(names, change)
-            new = _Directory()
-            for name, inode in names.items():
-                if inode not in survivors:
-                    data = self._after_crash(inode, mode)
-                    survivors[inode] = _Inode(data, bytearray(data))
-                new.durable[name] = new.live[name] = survivors[inode]
-            fresh._directories[path] = new
+        fresh._hold(self.tree.after_crash(mode, self._rng))
         return fresh
 
     def image(self) -> "SimDisk":
@@ -410,10 +351,7 @@ class SimDisk:
         copy = SimDisk(random.Random(0), capacity_bytes=self.capacity_bytes)
         copy._former_capacity_bytes = self._former_capacity_bytes
         copy.latency_seconds = dict(self.latency_seconds)
-        for path, directory in self._directories.items():
-            new = copy._directories[path] = _Directory()
-            for name, inode in directory.live.items():
-                new.durable[name] = new.live[name] = _Inode(bytearray(inode.live), bytearray(inode.live))
+        copy._hold(self.tree.image())
         return copy
 
     def cut_power_after(self, operations: int) -> None:
@@ -446,79 +384,10 @@ class SimDisk:
         finally:
             self._awaited.remove(item)
 
-    def paths(self) -> list[str]:
-        """All files."""
-        return sorted(f"{path}/{name}" for path, directory in self._directories.items() for name in directory.live)
-
-    def flip_bit(self, path: str, position: int, bit: int = 0) -> None:
-        """The medium changes a bit, in what is durable and in what is read now."""
-        inode = self._find(path)
-        assert inode is not None
-        inode.live[position] ^= 1 << bit
-        if position < len(inode.durable):
-            inode.durable[position] ^= 1 << bit
-
-    def content(self, path: str) -> bytes:
-        """What the file reads as now, synced or not."""
-        inode = self._find(path)
-        if inode is None:
-            raise FileNotFoundError(path)
-        return bytes(inode.live)
-
-    def put(self, path: str, data: bytes) -> None:
-        """Place a file, durably."""
-        self._make_directory(parent_directory(path))
-        inode = _Inode(bytearray(data), bytearray(data))
-        directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
-        directory.durable[name] = directory.live[name] = inode
-
-    def delete(self, path: str) -> None:
-        """Take a file away, durably."""
-        directory, name = self._directory(parent_directory(path)), path.rpartition("/")[2]
-        del directory.live[name]
-        directory.durable.pop(name, None)
-
     # Inside.
 
-    def _after_crash(self, inode: _Inode, mode: CrashMode) -> bytearray:
-        data = bytearray(inode.durable)
-        if mode is CrashMode.LOSE:
-            return data
-        for change in inode.pending:
-            fate = "keep" if mode is CrashMode.KEEP else self._rng.choice(("lose", "keep", "tear", "tear"))
-            if fate == "keep":
-                _carry_out(data, change)
-            elif fate == "tear" and change.data is not None:
-                for piece in _sectors(change.position, change.data):
-                    if self._rng.random() < 0.5:
-                        _carry_out(data, piece)
-        return data
-
-    def _make_directory(self, path: str) -> None:
-        if path in self._directories:
-            return
-        parent = parent_directory(path)
-        self._make_directory(parent)
-        self._unsynced_directories.discard(path)
-        if path.rpartition("/")[2] in self._directories[parent].live:
-            raise NotADirectoryError(f"a file: {path}")
-        self._directories[path] = _Directory()
-
-    def _directory(self, path: str) -> _Directory:
-        directory = self._directories.get(path)
-        if directory is None:
-            if self._find(path) is not None:
-                raise NotADirectoryError(f"a file: {path}")
-            raise FileNotFoundError(f"no such directory: {path}")
-        return directory
-
-    def _find(self, path: str) -> _Inode | None:
-        directory = self._directories.get(parent_directory(path))
-        return directory.live.get(path.rpartition("/")[2]) if directory else None
-
     def _free_bytes(self) -> int:
-        used = sum(len(inode.live) for directory in self._directories.values() for inode in directory.live.values())
-        return self.capacity_bytes - used
+        return self.capacity_bytes - self.tree.used_bytes()
 
     def _begin(self, operation: Operation, path: str) -> None:
         for awaited, path_part, event in self._awaited:
@@ -555,34 +424,3 @@ class SimDisk:
             if self._operations_left == 0:
                 raise DiskCrashed("the simulated power is cut")
             self._operations_left -= 1
-
-
-def _carry_out(data: bytearray, change: _Change) -> None:
-    if change.data is None:
-        if change.position < len(data):
-            del data[change.position :]
-        else:
-            data.extend(bytes(change.position - len(data)))
-        return
-    if change.position > len(data):
-        data.extend(bytes(change.position - len(data)))
-    data[change.position : change.position + len(change.data)] = change.data
-
-
-def _sectors(position: int, data: bytes) -> list[_Change]:
-    """The write as the disk sees it: cut where sectors begin."""
-    pieces = []
-    start = 0
-    while start < len(data):
-        end = start + SECTOR_BYTES - (position + start) % SECTOR_BYTES
-        pieces.append(_Change(position + start, data[start:end]))
-        start = end
-    return pieces
-
-
-def _rename(names: dict[str, _Inode], change: list[tuple[str, _Inode | None]]) -> None:
-    for name, inode in change:
-        if inode is None:
-            names.pop(name, None)
-        else:
-            names[name] = inode

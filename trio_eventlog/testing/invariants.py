@@ -37,12 +37,11 @@ from trio_eventlog.node.raft_driver import Peers, RaftDriver
 from trio_eventlog.raft import Event, HardState, Message, MessageType
 from trio_eventlog.raft.quorum import joint_committed
 from trio_eventlog.records import Acks
+from trio_eventlog.testing import inside
 from trio_eventlog.testing.disk import SimFile
 
 MACHINE_ENTRIES = 16
 """Machines are compared at every index that this divides."""
-STEPS = frozenset(f"{RaftDriver.__module__}.{RaftDriver.__qualname__}.{name}" for name in ("run", "_apply_loop", "_write_loop"))
-"""Names of the tasks that move a replica."""
 
 
 class InvariantBroken(AssertionError):
@@ -150,10 +149,8 @@ class Invariants(trio.abc.Instrument):
     # The instrument
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        if task.name in STEPS and not self._ignores(task):
-            frame = task.coro.cr_frame
-            assert frame is not None, "it has not begun"
-            driver = frame.f_locals["self"]
+        if task.name in inside.STEPS and not self._ignores(task):
+            driver = inside.driver_of(task)
             if driver not in self._seen:
                 self._check(self._begin, driver)
             # Not there when it was already found broken as it began, or something else before.
@@ -179,17 +176,17 @@ class Invariants(trio.abc.Instrument):
     # A replica begins
 
     def _begin(self, driver: RaftDriver) -> None:
-        core = driver._core
+        core = inside.core(driver)
         key = (driver.group_id, core.node_id)
         group = self._groups.setdefault(driver.group_id, _Group())
         promise = self._promises.setdefault(key, _Promise())
         seen = self._seen[driver] = _Seen(driver, group, promise)
         group.drivers[core.node_id] = driver
         self._interpose(seen)
-        if driver._log.recovery.torn_bytes:
+        if inside.log(driver).recovery.torn_bytes:
             self.marks["torn tail"] += 1
         self._check_end_of_log(seen)
-        departed = driver._departed
+        departed = inside.departed(driver)
         if departed.loss:
             # Somebody has taken files away, and it knows. What it promises from here on is looked at as ever.
             if not self._may_lose(core.node_id):
@@ -200,18 +197,18 @@ class Invariants(trio.abc.Instrument):
             if departed.is_vote_lost:
                 promise.term = promise.voted_in = 0
                 promise.vote = NOBODY
-        state = driver._hard_state.state
+        state = inside.hard_state(driver)
         if state.term < promise.term or (state.term == promise.voted_in and state.vote != promise.vote):
             raise self._broken_by(seen, f"came back with {state} after {promise}")
         if (departed.last_term, departed.last_index) >= (promise.index_term, promise.index):
             promise.index = promise.index_term = 0
-        elif core._log.term(promise.index) != promise.index_term:
+        elif inside.term_in_core(driver, promise.index) != promise.index_term:
             raise self._broken_by(seen, f"came back with a log to {core.last_index} after {promise}")
         self._look(seen)
 
     def _check_end_of_log(self, seen: _Seen) -> None:
         """What stands behind the last entry would be taken for the end of the next write, should that be torn."""
-        active = seen.driver._log._contents.active
+        active = inside.active_segment(seen.driver)
         if active is not None and isinstance(active.file, SimFile):
             behind = active.file.content()[active.contents.frames_bytes + MARK_BYTES :]
             if any(behind):
@@ -221,48 +218,66 @@ class Invariants(trio.abc.Instrument):
 
     def _interpose(self, seen: _Seen) -> None:
         driver = seen.driver
-        send, apply, log_event = driver._send, driver._apply, driver._log_event
 
-        def sending(group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
-            self._check(lambda message: self._check_promise(seen, message), message)
-            return send(group_id, message, frames)
+        def watching_send(send: Callable[..., bool]) -> Callable[..., bool]:
+            def sending(group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
+                self._check(lambda message: self._check_promise(seen, message), message)
+                return send(group_id, message, frames)
 
-        def applying(frame: EntryFrame) -> None:
-            apply(frame)
-            self._check(lambda frame: self._check_applied(seen, frame), frame)
+            return sending
 
-        def logging(event: Event) -> None:
-            self.marks[event.kind.name] += 1
-            if self.on_step is not None:
-                self.on_step(driver, f"{event.kind.value} {event.text}".rstrip())
-            if event.kind.name.startswith("ALARM"):
-                self._check(lambda event: self._alarm(seen, event), event)
-            log_event(event)
+        def watching_apply(apply: Callable[[EntryFrame], None]) -> Callable[[EntryFrame], None]:
+            def applying(frame: EntryFrame) -> None:
+                apply(frame)
+                self._check(lambda frame: self._check_applied(seen, frame), frame)
 
-        fall_asleep, rouse = driver._fall_asleep, driver._rouse
+            return applying
 
-        def falling_asleep(peers: Peers) -> None:
-            self._check_sleeper(seen)
-            self.marks[f"fell asleep as {'leader' if driver.is_leader else 'follower'}"] += 1
-            fall_asleep(peers)
+        def watching_log_event(log_event: Callable[[Event], None]) -> Callable[[Event], None]:
+            def logging(event: Event) -> None:
+                self.marks[event.kind.name] += 1
+                if self.on_step is not None:
+                    self.on_step(driver, f"{event.kind.value} {event.text}".rstrip())
+                if event.kind.name.startswith("ALARM"):
+                    self._check(lambda event: self._alarm(seen, event), event)
+                log_event(event)
 
-        def rousing(why: str) -> None:
-            self.marks[f"woken by {why}"] += driver.is_asleep
-            rouse(why)
+            return logging
 
-        driver._send, driver._apply, driver._log_event = sending, applying, logging  # type: ignore[method-assign]
-        driver._fall_asleep, driver._rouse = falling_asleep, rousing  # type: ignore[method-assign]
+        def watching_fall_asleep(fall_asleep: Callable[[Peers], None]) -> Callable[[Peers], None]:
+            def falling_asleep(peers: Peers) -> None:
+                self._check_sleeper(seen)
+                self.marks[f"fell asleep as {'leader' if driver.is_leader else 'follower'}"] += 1
+                fall_asleep(peers)
+
+            return falling_asleep
+
+        def watching_rouse(rouse: Callable[[str], None]) -> Callable[[str], None]:
+            def rousing(why: str) -> None:
+                self.marks[f"woken by {why}"] += driver.is_asleep
+                rouse(why)
+
+            return rousing
+
+        inside.watch(
+            driver,
+            send=watching_send,
+            apply=watching_apply,
+            log_event=watching_log_event,
+            fall_asleep=watching_fall_asleep,
+            rouse=watching_rouse,
+        )
 
     def _check_sleeper(self, seen: _Seen) -> None:
         """A group that nobody ticks hears of nothing: a replica that lacks something would go on lacking it."""
-        core = seen.driver._core
+        core = inside.core(seen.driver)
         if not core.last_index == core.commit_index == core.applied_index:
             raise self._broken_by(
                 seen, f"falls asleep with applied {core.applied_index}, commit {core.commit_index}, last {core.last_index}"
             )
 
     def _alarm(self, seen: _Seen, event: Event) -> None:
-        core = seen.driver._core
+        core = inside.core(seen.driver)
         if {(seen.driver.group_id, core.node_id), (seen.driver.group_id, event.node)} & self._lost:
             return  # of what is known to be lost
         raise self._broken_by(seen, f"{event.kind.value} ({event.text})")
@@ -270,11 +285,12 @@ class Invariants(trio.abc.Instrument):
     # After a step
 
     def _look(self, seen: _Seen) -> None:
-        driver, core = seen.driver, seen.driver._core
+        driver, core = seen.driver, inside.core(seen.driver)
         before = (len(seen.terms), seen.commit)
         self._look_at_log(seen)
-        if driver._log.last_term > driver._hard_state.state.term:
-            raise self._broken_by(seen, f"holds an entry of term {driver._log.last_term} and has saved {driver._hard_state.state}")
+        last_term, saved = inside.log(driver).last_term, inside.hard_state(driver)
+        if last_term > saved.term:
+            raise self._broken_by(seen, f"holds an entry of term {last_term} and has saved {saved}")
         if core.is_leader:
             self._look_at_leader(seen)
         else:
@@ -288,22 +304,22 @@ class Invariants(trio.abc.Instrument):
             self._look_at_commits(seen, commit)
             seen.commit = commit
         seen.applied = applied
-        if seen.proposals or len(driver._under_way):
+        if seen.proposals or inside.has_proposals_under_way(driver):
             self._look_at_proposals(seen)
         if self.on_step is not None and before != (len(seen.terms), commit):
             self.on_step(seen.driver, f"last {before[0]} -> {len(seen.terms)}, commit {before[1]} -> {commit}")
 
     def _look_at_log(self, seen: _Seen) -> None:
         """Follow the log to where it is now, and compare what is new in it with what others hold there."""
-        log, terms = seen.driver._core._log, seen.terms
-        last = log.last_index
-        if last == len(terms) and (not terms or log.term(last) == terms[-1]):
+        driver, terms = seen.driver, seen.terms
+        last = inside.core(driver).last_index
+        if last == len(terms) and (not terms or inside.term_in_core(driver, last) == terms[-1]):
             return
         kept = min(last, len(terms))
-        while kept and log.term(kept) != terms[kept - 1]:
+        while kept and inside.term_in_core(driver, kept) != terms[kept - 1]:
             kept -= 1
         if kept < len(terms):
-            if seen.led_term and seen.led_term == seen.driver._core.term:
+            if seen.led_term and seen.led_term == inside.core(seen.driver).term:
                 raise self._broken_by(seen, f"leads term {seen.led_term} and rewrote its log from {kept + 1} on")
             self.marks["suffix replaced"] += 1
             if kept < seen.promise.index:
@@ -314,7 +330,7 @@ class Invariants(trio.abc.Instrument):
         entries = seen.group.entries
         previous_term = terms[-1] if terms else 0
         for index in range(kept + 1, last + 1):
-            term = log.term(index)
+            term = inside.term_in_core(driver, index)
             assert term is not None
             known = entries.setdefault((index, term), _Entry(previous_term))
             if known.previous_term != previous_term:
@@ -326,7 +342,7 @@ class Invariants(trio.abc.Instrument):
             previous_term = term
 
     def _look_at_leader(self, seen: _Seen) -> None:
-        core = seen.driver._core
+        core = inside.core(seen.driver)
         if seen.led_term == core.term:
             return
         leader = seen.group.leaders.setdefault(core.term, core.node_id)
@@ -340,7 +356,7 @@ class Invariants(trio.abc.Instrument):
             raise self._broken_by(seen, f"was elected in term {core.term} without entry {index}, which is committed")
 
     def _look_at_commits(self, seen: _Seen, commit: int) -> None:
-        group, core = seen.group, seen.driver._core
+        group, core = seen.group, inside.core(seen.driver)
         committed = group.committed
         for index in range(seen.commit + 1, min(commit, len(committed)) + 1):
             if committed[index - 1] != seen.terms[index - 1]:
@@ -355,8 +371,8 @@ class Invariants(trio.abc.Instrument):
                 driver = group.drivers.get(node_id)
                 if driver is None:
                     return 0
-                last = min(commit, driver._log.last_index)
-                while last and driver._log.term(last) != seen.terms[last - 1]:
+                last = min(commit, inside.log(driver).last_index)
+                while last and inside.log(driver).term(last) != seen.terms[last - 1]:
                     last -= 1
                 return last
 
@@ -367,7 +383,7 @@ class Invariants(trio.abc.Instrument):
         group.committed_in.append((core.term, commit))
 
     def _look_at_proposals(self, seen: _Seen) -> None:
-        under_way = dict.fromkeys(seen.driver._under_way._by_index.values())
+        under_way = dict.fromkeys(inside.proposals_under_way(seen.driver))
         proposals = dict.fromkeys((*seen.proposals, *under_way))
         for proposal in proposals:
             # Looked at once: one that is answered may stay under way, and that its entry is replaced then is no news.
@@ -384,8 +400,9 @@ class Invariants(trio.abc.Instrument):
                 raise self._broken_by(seen, f"acknowledges {index} of term {term}, committed there is {others}")
             return
         self._check_durable(seen, index)
-        if seen.driver._log.term(index) != term:
-            raise self._broken_by(seen, f"acknowledges {index} of term {term}, and holds one of {seen.driver._log.term(index)}")
+        held = inside.log(seen.driver).term(index)
+        if held != term:
+            raise self._broken_by(seen, f"acknowledges {index} of term {term}, and holds one of {held}")
         self.marks["acknowledged by the leader alone"] += index > len(committed)
 
     # What a driver does in a step
@@ -399,7 +416,7 @@ class Invariants(trio.abc.Instrument):
             entry.checksum = checksum
         if entry.checksum != checksum:
             raise self._broken_by(seen, f"entry {frame.index} of term {frame.term} has other bytes here than elsewhere")
-        machine: Any = seen.driver._applier._machine  # type: ignore[attr-defined]
+        machine = inside.machine(seen.driver)
         watermark = getattr(machine, "high_watermark", 0)
         if watermark < seen.watermark:
             raise self._broken_by(seen, f"the watermark went back from {seen.watermark} to {watermark}")
@@ -416,11 +433,11 @@ class Invariants(trio.abc.Instrument):
     def _check_promise(self, seen: _Seen, message: Message) -> None:
         """Nothing leaves a node before what it promises is durable."""
         promise, driver = seen.promise, seen.driver
-        if message.reject or message.term != driver._core.term:
+        if message.reject or message.term != inside.core(driver).term:
             return
         if message.type is MessageType.VOTE_RESPONSE:
             self._check_hard_state(seen)
-            promise.term, promise.voted_in, promise.vote = message.term, message.term, driver._core._vote
+            promise.term, promise.voted_in, promise.vote = message.term, message.term, inside.vote(driver)
             if promise.vote != message.to:
                 raise self._broken_by(seen, f"grants {self._name_of(message.to)} what {self._name_of(promise.vote)} has")
         elif message.type is MessageType.APPEND_RESPONSE:
@@ -428,14 +445,14 @@ class Invariants(trio.abc.Instrument):
             self._check_durable(seen, message.index)
             promise.term = message.term
             if message.index > promise.index:
-                promise.index, promise.index_term = message.index, driver._log.term(message.index)
+                promise.index, promise.index_term = message.index, inside.log(driver).term(message.index)
 
     def _check_hard_state(self, seen: _Seen) -> None:
         driver = seen.driver
-        state = driver._hard_state.state
-        if state.term != driver._core.term:
-            raise self._broken_by(seen, f"speaks in term {driver._core.term} and has saved {state}")
-        file = driver._hard_state._file
+        state = inside.hard_state(driver)
+        if state.term != inside.core(driver).term:
+            raise self._broken_by(seen, f"speaks in term {inside.core(driver).term} and has saved {state}")
+        file = inside.hard_state_file(driver)
         if state is not seen.checked_state and isinstance(file, SimFile):
             try:
                 found = decode_file(file.durable_content()).state
@@ -446,10 +463,10 @@ class Invariants(trio.abc.Instrument):
             seen.checked_state = state
 
     def _check_durable(self, seen: _Seen, index: int) -> None:
-        log = seen.driver._log
+        log = inside.log(seen.driver)
         if index > log.last_index:
             raise self._broken_by(seen, f"acknowledges {index}, and the log is durable to {log.last_index}")
-        for segment in log._contents.segments[-2:]:
+        for segment in inside.newest_segments(seen.driver, 2):
             if isinstance(segment.file, SimFile) and segment.contents.base_index <= index:
                 unsynced = segment.file.unsynced_from()
                 if unsynced < segment.contents.frames_bytes or not segment.file.is_named_durably():
@@ -457,4 +474,4 @@ class Invariants(trio.abc.Instrument):
 
     def _broken_by(self, seen: _Seen, what: str) -> InvariantBroken:
         driver = seen.driver
-        return InvariantBroken(f"{self._name_of(driver._core.node_id)}: {driver.name}: {what}")
+        return InvariantBroken(f"{self._name_of(inside.core(driver).node_id)}: {driver.name}: {what}")

@@ -48,13 +48,17 @@ from trio_eventlog.raft.ready import Role
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import methods_of
 from trio_eventlog.service.convert import encode_produce_request
-from trio_eventlog.testing import determinism
+from trio_eventlog.testing import determinism, inside
 from trio_eventlog.testing.checkers import check_log
-from trio_eventlog.testing.cluster import NEXT_RELEASE, UNPACKED_BYTES_MAX, Cluster, is_outcast
+from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.cluster_view import UNPACKED_BYTES_MAX
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.history import History, Outcome
 from trio_eventlog.testing.invariants import InvariantBroken, Invariants
-from trio_eventlog.testing.nemesis import FAULTS, FaultParameters, Nemesis, draw_parameters
+from trio_eventlog.testing.lives import is_outcast
+from trio_eventlog.testing.machines import NEXT_RELEASE
+from trio_eventlog.testing.nemesis import FAULTS, Nemesis, draw_parameters
+from trio_eventlog.testing.nemesis_ledger import FaultParameters
 from trio_eventlog.testing.revision import revision
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
@@ -270,7 +274,7 @@ class _StepLog:
         write("seconds".rjust(9) + " " + " ".join(name.ljust(self.WIDTH) for name in cluster.names) + " step")
 
     def add(self, what: str, driver: RaftDriver | None = None) -> None:
-        about = f"{self._cluster.called(driver._core.node_id)} {driver.name}: " if driver is not None else ""
+        about = f"{self._cluster.called(inside.core(driver).node_id)} {driver.name}: " if driver is not None else ""
         columns = " ".join(self._column(name).ljust(self.WIDTH) for name in self._cluster.names)
         self._write(f"{trio.current_time():9.4f} {columns} {about}{what}")
 
@@ -278,7 +282,7 @@ class _StepLog:
         cluster = self._cluster
         if not cluster.is_running(name):
             return "new" if cluster.is_new(name) else "failed" if name in cluster.failures() else "down"
-        cores = [replica.driver._core for replica in cluster.node(name).parts.replicas.all()]
+        cores = [inside.core(replica.driver) for replica in inside.groups(cluster.node(name)).all()]
         groups = [f"{_ROLES[core.role]}{core.term}:{core.commit_index}/{core.last_index}" for core in cores]
         return " ".join((["paused"] if cluster.is_paused(name) else []) + groups)
 
@@ -411,7 +415,7 @@ class _Run:
                     for other in cluster.names:
                         if other != name and not cluster.is_new(other):
                             frame = encode_frame(NEW_FRAME_KIND, CATALOG_GROUP, rng.randbytes(rng.randrange(100)))
-                            self.counts["frame of a new kind"] += cluster.node(name).parts.transport.send(
+                            self.counts["frame of a new kind"] += inside.transport(cluster.node(name)).send(
                                 cluster.node_id(other), frame, Lane.URGENT
                             )
 
@@ -894,7 +898,7 @@ class _Run:
             self.counts["records"] += len(first)
             await self._check_timestamps(partition, names[0])
             replicas = [cluster.replica(name, TOPIC, partition) for name in names]
-            machines = [replica.driver._applier.producers for replica in replicas if replica is not None]
+            machines = [inside.producers(replica.driver) for replica in replicas if replica is not None]
             if any(machine != machines[0] for machine in machines):
                 raise InvariantBroken("machines that have applied the same differ")
         await self._check_keyed_end()
