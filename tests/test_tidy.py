@@ -378,6 +378,7 @@ def test_leave_is_needed(rule: str, path: str) -> None:
 
 
 MAY_SLEEP = {
+    "client/test_wrong_run.py": "asyncio is what it calls from",
     "process/daemons.py": "looks again and again at real processes, until what it waits for is so",
     "process/foreign.py": "a client that pauses between two attempts",
 }

@@ -46,6 +46,7 @@ from trio_eventlog.errors import (
     Unauthenticated,
     Unavailable,
     WrongExpectedVersion,
+    WrongRun,
 )
 from trio_eventlog.records import Acks, Batch, Compression, Header, Record
 
@@ -146,6 +147,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "WrongExpectedVersion",
+    "WrongRun",
     "build_client_context",
     "open_client",
     "open_node",

@@ -257,6 +257,12 @@ class SettingsError(EventLogError):
     code = "INVALID_SETTINGS"
 
 
+class WrongRun(EventLogError):
+    """A client, a node, or something made by one was used outside of the run of Trio that it belongs to. Nothing was done."""
+
+    code = "WRONG_RUN"
+
+
 class CodecError(EventLogError):
     """Bytes that are not what their place requires. Every parser in `codec/` raises this and nothing else."""
 

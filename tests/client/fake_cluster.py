@@ -340,6 +340,8 @@ class FakeNode:
             (partition,) = [item for item in self.cluster.topics["t"] if item.group_id == request.group_id]
             self.check_leads(partition.leader)
             partition.leader = to
+        if self.cluster.loses_transfer_answers:
+            raise Unavailable("lost")
         return admin_pb2.TransferLeadershipResponse(leader_id=f"id-{to}")
 
     def topic(self, name: str) -> admin_pb2.Topic:
@@ -363,6 +365,7 @@ class FakeCluster:
         self.tls: ssl.SSLContext | None = None
         self.rpc = RpcSettings()
         self.lose_next_admin_answer = False
+        self.loses_transfer_answers = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}
 
     def add_topic(self, name: str, partitions: int = 1) -> None:

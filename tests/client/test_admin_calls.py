@@ -9,7 +9,7 @@ import trustme
 from fake_cluster import FakeCluster, open_fake
 
 from trio_eventlog.client import ClientSettings, open_client
-from trio_eventlog.errors import Overloaded, TopicExists, TopicNotFound, Unavailable
+from trio_eventlog.errors import OutcomeUnknown, Overloaded, TopicExists, TopicNotFound, Unavailable
 from trio_eventlog.net.tls import build_client_context
 
 
@@ -40,6 +40,15 @@ async def test_lost_answers_are_no_errors(autojump_clock: trio.testing.MockClock
         cluster.lose_next_admin_answer = True
         await client.delete_topic("new")
         assert "new" not in cluster.topics
+
+
+async def test_a_lost_answer_about_a_leader_is_an_unknown_outcome(autojump_clock: trio.testing.MockClock) -> None:
+    """It may lead by now: Unavailable, which the next attempts end with, would say that nothing was changed."""
+    async with open_fake(settings=ClientSettings(request_timeout_seconds=3)) as (cluster, client):
+        assert await client.transfer_leadership("t", 0, to="id-n2") == "id-n2"
+        cluster.loses_transfer_answers = True
+        with pytest.raises(OutcomeUnknown, match="may have had its effect"):
+            await client.transfer_leadership("t", 0, to="id-n3")
 
 
 async def test_nodes_point_to_the_leader(autojump_clock: trio.testing.MockClock) -> None:

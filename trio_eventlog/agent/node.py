@@ -18,6 +18,7 @@ from trio_eventlog.errors import DataDirectoryError
 from trio_eventlog.ids import NO_CLUSTER, new_node_id
 from trio_eventlog.net.port import open_port
 from trio_eventlog.node.gossip_keys import KeyFile
+from trio_eventlog.own_run import OwnRun, belongs_to_run, check_is_in_trio
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -32,6 +33,7 @@ CANCELLED_STOP_SECONDS_MAX = 1.0
 """How long a stop may take when the embedding block was left by an exception."""
 
 
+@belongs_to_run
 class Node:
     """A running node, as an embedding application and the daemon see it. Made by `open_node`.
 
@@ -46,6 +48,7 @@ class Node:
     """
 
     def __init__(self, assembled: Assembled) -> None:
+        self._run = OwnRun()
         self.parts = assembled.parts
         self._readiness = assembled.readiness
         self._answers = assembled.answers
@@ -118,9 +121,11 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
     No signal handlers, no logging set-up, no global state: several nodes live in one process.
 
     Raises:
+        WrongRun: this is no task of Trio.
         EventLogError: settings, data directory, port or certificates cannot be used; the text says which and what to do.
         A failure of the node while it runs cancels the block and is raised from it.
     """
+    check_is_in_trio()
     surroundings = surroundings or Surroundings()
     bare_disk = surroundings.disk if surroundings.disk is not None else RealDisk(trio.CapacityLimiter(settings.disk_threads))
     disk = PatientDisk(bare_disk, part_settings.patience(settings))

@@ -63,6 +63,7 @@ from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
+from trio_eventlog.own_run import OwnRun, belongs_to_run, check_is_in_trio
 from trio_eventlog.records import Acks, Batch, Compression, Record
 from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.v1 import admin_pb2
@@ -74,8 +75,9 @@ LANES_KEPT_MIN = 64
 """Partitions produced to, below which nobody looks for those of topics that are gone."""
 
 
+@belongs_to_run
 class Client:
-    """Made by `open_client`. Any number of tasks may use it at once.
+    """Made by `open_client`. Any number of tasks of its run may use it at once; from elsewhere each call raises WrongRun.
 
     A call cancelled after it was sent has an unknown outcome. A produce call then goes on in the background until its outcome
     is known, since later batches of the same partition depend on it; whether its records are in the log shows when reading.
@@ -90,6 +92,7 @@ class Client:
         rng: random.Random,
         now_ns: Callable[[], int],
     ) -> None:
+        self._run = OwnRun()
         self._nursery = nursery
         self._caller = caller
         self._routing = caller.routing
@@ -484,6 +487,10 @@ class Client:
 
         Returns:
             The id of the new leader.
+
+        Raises:
+            TopicNotFound: no such topic or partition.
+            OutcomeUnknown: it may have been handed over: an answer was lost, and no later attempt had one.
         """
         group_id: int = CATALOG_GROUP
         if topic:
@@ -496,6 +503,7 @@ class Client:
             TRANSFER_LEADERSHIP,
             admin_pb2.TransferLeadershipRequest(group_id=group_id, to_id=to),
             lambda now: self._routing.for_write(topic, partition, now) if topic else self._routing.for_catalog(now),
+            on_uncertain=lambda: None,
         )
         await self._caller.refresh(newer_than=trio.current_time())
         leader_id: str = response.leader_id
@@ -599,8 +607,10 @@ async def open_client(
 
     Raises:
         InvalidArgument: the target is malformed.
+        WrongRun: this is no task of Trio.
         Unavailable: SRV records could not be looked up.
     """
+    check_is_in_trio()
     settings = settings or ClientSettings()
     rng = rng or random.SystemRandom()
     if connect is None:

@@ -31,6 +31,7 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
+from trio_eventlog.own_run import OwnRun, belongs_to_run
 from trio_eventlog.records import Batch, Record
 from trio_eventlog.v1 import event_log_pb2
 
@@ -105,10 +106,12 @@ class ConsumedBatch:
 Item = ConsumedBatch | EventLogError
 
 
+@belongs_to_run
 class BatchReceiver(trio.abc.ReceiveChannel[ConsumedBatch]):
     """Whole batches, in order within each partition. Ends only by an error."""
 
     def __init__(self, items: trio.MemoryReceiveChannel[Item]) -> None:
+        self._run = OwnRun()
         self._items = items
 
     async def receive(self) -> ConsumedBatch:

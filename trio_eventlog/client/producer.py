@@ -15,6 +15,7 @@ from trio_eventlog.client.routing import KnownTopic
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument, TopicRecreated, Unavailable
+from trio_eventlog.own_run import OwnRun, belongs_to_run
 from trio_eventlog.records import Acks, Batch, Compression, Header, Record
 
 RECORD_OVERHEAD_BYTES = 24
@@ -40,12 +41,16 @@ def encoded_bytes_max(record: Record | bytes) -> int:
 class OpenBatch:
     """Records of one partition that wait to be sent together, and what became of them."""
 
-    __slots__ = ("_done", "error", "is_observed", "lane", "partition", "pending", "records", "result", "seal_at", "size_bytes")
+    __slots__ = (
+        *("_done", "error", "is_observed", "lane", "partition", "pending", "records", "result"),
+        *("run", "seal_at", "size_bytes"),
+    )
 
     def __init__(self, lane: Lane, seal_at: float) -> None:
         # The lane is kept: the partition's name may be another partition's by the time that the batch is full.
         self.lane = lane
         self.partition = lane.partition
+        self.run = OwnRun()
         self.seal_at = seal_at
         self.records: list[Record | bytes] = []
         self.size_bytes = 0
@@ -105,6 +110,7 @@ class Delivery:
         Raises:
             EventLogError: it was refused, or (OutcomeUnknown) nobody knows whether it is in the log.
         """
+        self._batch.run.check()
         result = await self._batch.wait()
         offset = result.base_offset if result.base_offset == OFFSET_UNKNOWN else result.base_offset + self._place
         return attrs.evolve(result, base_offset=offset, record_count=1)
@@ -123,6 +129,7 @@ class ProducedRange:
     last_offset: int
 
 
+@belongs_to_run
 class Producer:
     """Made by `Client.producer`.
 
@@ -147,6 +154,7 @@ class Producer:
         batch_records: int,
         max_batch_bytes: int,
     ) -> None:
+        self._run = OwnRun()
         self._topic = topic
         self._known = known
         self._is_outdated = is_outdated

@@ -121,6 +121,7 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.DataDirectoryError: _Row(StatusCode.INTERNAL, (), "the node cannot use its data directory; its log says why"),
     errors.StorageFailed: _Row(StatusCode.INTERNAL, (), "the node's disk failed; go to another node"),
     errors.SettingsError: _Row(StatusCode.INVALID_ARGUMENT),
+    errors.WrongRun: _Row(StatusCode.FAILED_PRECONDITION),
     errors.CodecError: _Row(StatusCode.INVALID_ARGUMENT),
     errors.NewerRelease: _Row(StatusCode.FAILED_PRECONDITION),
 }
