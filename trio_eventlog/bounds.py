@@ -27,3 +27,9 @@ OFFSET_MAX = (1 << 62) - 1
 
 SEQUENCE_END_MAX = 1 << 64
 """One past the last sequence number of a producer's batch."""
+
+PRODUCERS_MAX = 10_000_000
+"""Most producers that a partition can be set to remember, and most in its snapshot."""
+
+WINDOW_BATCHES_MAX = 1000
+"""Most batches of one producer that a partition can be set to remember, and most in its snapshot."""

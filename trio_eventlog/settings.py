@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import attrs
 
+from trio_eventlog.bounds import PRODUCERS_MAX, WINDOW_BATCHES_MAX
 from trio_eventlog.client.settings import ClientSettings as ClientSettings
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.setting_fields import (
@@ -381,7 +382,7 @@ class NodeSettings:
         "Newest batches remembered of an idempotent producer in a partition. A client keeps at most as many in flight.",
         group="Limits",
         minimum=1,
-        maximum=1000,
+        maximum=WINDOW_BATCHES_MAX,
     )
     producers_max: int = setting(
         COUNT,
@@ -389,7 +390,7 @@ class NodeSettings:
         "Idempotent producers remembered in a partition, the least recently heard forgotten first. The same on all nodes.",
         group="Limits",
         minimum=1,
-        maximum=10_000_000,
+        maximum=PRODUCERS_MAX,
     )
     producer_idle_seconds: float = setting(
         DURATION,

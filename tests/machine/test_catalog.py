@@ -320,4 +320,4 @@ def test_there_is_one_way_for_a_command_into_the_log() -> None:
     package = Path(trio_eventlog.__file__).parent
     for call in ("propose_control(", "encode_command("):
         users = [path.name for path in sorted(package.rglob("*.py")) if call in path.read_text().replace(f"def {call}", "")]
-        assert users == ["replicas.py"], call
+        assert users == ["catalog_follower.py"], call

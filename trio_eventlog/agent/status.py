@@ -6,10 +6,14 @@ from trio_eventlog.agent.identity import VERSION
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.peers import NodePeers
 from trio_eventlog.budgets import DESCRIPTORS_PER_PARTITION, BudgetUse
-from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, NodeId, format_id
+from trio_eventlog.machine.catalog import Place
 from trio_eventlog.net.discovery import Member
 from trio_eventlog.service.admin import group_status, id_text, unopened_status
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
+
+_CATALOG = Place("", 0)
+"""What the catalog is called in a status: no topic has this name."""
 
 NO_GOSSIP = (
     "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
@@ -51,23 +55,18 @@ class StatusAnswers:
 
     def _add_groups(self, response: admin_pb2.GetStatusResponse, catalog_only: bool) -> None:
         parts = self._parts
-        places: dict[GroupId, tuple[str, int]] = {CATALOG_GROUP: ("", 0)}
         if catalog_only:
             catalog = parts.replicas.find(CATALOG_GROUP)
             if catalog is not None:
-                response.groups.append(group_status(catalog, *places[CATALOG_GROUP]))
+                response.groups.append(group_status(catalog, "", 0))
             return
-        places |= {
-            partition.group_id: (topic.name, number)
-            for topic in parts.broker.topics()
-            for number, partition in enumerate(topic.partitions)
-        }
-        response.groups.extend(
-            group_status(replica, *places[replica.group_id]) for replica in parts.replicas.all() if replica.group_id in places
-        )
-        response.groups.extend(
-            unopened_status(group, *places[group.group_id]) for group in parts.replicas.unopened() if group.group_id in places
-        )
+        place_of = parts.replicas.machine.place_of
+        for replica in parts.replicas.all():
+            if (place := _CATALOG if replica.group_id == CATALOG_GROUP else place_of.get(replica.group_id)) is not None:
+                response.groups.append(group_status(replica, place.topic, place.number))
+        for group in parts.replicas.unopened():
+            if (place := _CATALOG if group.group_id == CATALOG_GROUP else place_of.get(group.group_id)) is not None:
+                response.groups.append(unopened_status(group, place.topic, place.number))
 
     def _warnings(self) -> list[str]:
         """What somebody should do something about, in words."""

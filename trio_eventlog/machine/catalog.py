@@ -201,24 +201,48 @@ class FeatureLevel:
     level: int
 
 
+@attrs.frozen(slots=True)
+class Place:
+    """Which partition a group is: partition `number` of the topic."""
+
+    topic: str
+    number: int
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class CatalogSnapshot:
+    """A `CatalogMachine` as a value. Attributes: as of the machine; topics and nodes in its order."""
+
+    applied_index: int
+    feature_level: int
+    next_group_id: GroupId
+    topics: tuple[Topic, ...]
+    nodes: tuple[CatalogNode, ...]
+    removed: tuple[CatalogNode, ...]
+
+
 Command = CreateTopic | DeleteTopic | SetReplicas | RegisterNode | DrainNode | RemoveNode | RaiseFeatureLevel
 Result = Topic | CatalogNode | FeatureLevel
 Outcome = Result | EventLogError
 
 
 class CatalogMachine:
-    """Attributes:
-    applied_index: index of the last applied entry.
-    topics: by name, in the order of creation.
-    next_group_id: what the next partition's group is called; never reused.
-    nodes: those that may carry partitions, and those that are being drained.
-    removed: the tombstones. They only grow: an id is 8 bytes and a cluster loses a node now and then.
-    feature_level: commands and entries of a higher one are not proposed. Never falls.
+    """The state that every replica of the catalog has at an applied index. A `Machine`.
+
+    Attributes:
+        applied_index: index of the last applied entry.
+        topics: by name, in the order of creation.
+        place_of: by group, the partition that it is. Follows from `topics`.
+        next_group_id: id of the next partition's group; never reused.
+        nodes: those that may carry partitions, and those that are being drained.
+        removed: the tombstones. They only grow: an id is 8 bytes and a cluster loses a node now and then.
+        feature_level: commands and entries of a higher one are not proposed. Never falls.
     """
 
     def __init__(self) -> None:
         self.applied_index = 0
         self.topics: dict[str, Topic] = {}
+        self.place_of: dict[GroupId, Place] = {}
         self.next_group_id = GroupId(1)
         self.nodes: dict[NodeId, CatalogNode] = {}
         self.removed: dict[NodeId, CatalogNode] = {}
@@ -252,6 +276,38 @@ class CatalogMachine:
         assert index == self.applied_index + 1, "entries are applied in order, each once"
         self.applied_index = index
 
+    def snapshot(self) -> CatalogSnapshot:
+        return CatalogSnapshot(
+            applied_index=self.applied_index,
+            feature_level=self.feature_level,
+            next_group_id=self.next_group_id,
+            topics=tuple(self.topics.values()),
+            nodes=tuple(self.nodes.values()),
+            removed=tuple(self.removed.values()),
+        )
+
+    def restore(self, snapshot: CatalogSnapshot) -> None:
+        """Take the state of `snapshot`, whatever was applied before."""
+        self.applied_index = snapshot.applied_index
+        self.feature_level = snapshot.feature_level
+        self.next_group_id = snapshot.next_group_id
+        self.nodes = {node.node_id: node for node in snapshot.nodes}
+        self.removed = {node.node_id: node for node in snapshot.removed}
+        self.topics = {}
+        self.place_of = {}
+        for topic in snapshot.topics:
+            self._add_topic(topic)
+
+    def find_partition(self, group_id: GroupId) -> Partition | None:
+        """The partition that the group is; None for a group of no topic."""
+        place = self.place_of.get(group_id)
+        return self.topics[place.topic].partitions[place.number] if place is not None else None
+
+    def _add_topic(self, topic: Topic) -> None:
+        self.topics[topic.name] = topic
+        for number, partition in enumerate(topic.partitions):
+            self.place_of[partition.group_id] = Place(topic.name, number)
+
     def _create(self, command: CreateTopic) -> Topic:
         if command.name in self.topics:
             raise TopicExists(f"topic {command.name!r} exists already; use it, or choose another name")
@@ -264,7 +320,7 @@ class CatalogMachine:
             retention_seconds=command.retention_seconds,
             partitions=tuple(self._new_partition(GroupId(first + number), command) for number in range(command.partition_count)),
         )
-        self.topics[topic.name] = topic
+        self._add_topic(topic)
         return topic
 
     def _new_partition(self, group_id: GroupId, command: CreateTopic) -> Partition:
@@ -275,19 +331,20 @@ class CatalogMachine:
         topic = self.topics.pop(command.name, None)
         if topic is None:
             raise TopicNotFound(f"there is no topic {command.name!r} to delete")
+        for partition in topic.partitions:
+            del self.place_of[partition.group_id]
         return topic
 
     def _set_replicas(self, command: SetReplicas) -> Topic:
         topic = self.topics.get(command.topic)
-        known = [partition.group_id for partition in topic.partitions] if topic is not None else []
-        if topic is None or command.group_id not in known:
+        place = self.place_of.get(command.group_id)
+        if topic is None or place is None or place.topic != command.topic:
             raise TopicNotFound(f"topic {command.topic!r} has no group {format_id(command.group_id)} whose replicas could move")
         gone = self.removed.keys() & set(command.wanted)
         if gone:
             raise InvalidArgument(f"node {format_id(min(gone))} was removed: it cannot carry a replica")
         partitions = list(topic.partitions)
-        number = known.index(command.group_id)
-        partitions[number] = attrs.evolve(partitions[number], replicas=command.replicas, wanted=command.wanted)
+        partitions[place.number] = attrs.evolve(partitions[place.number], replicas=command.replicas, wanted=command.wanted)
         self.topics[topic.name] = topic = attrs.evolve(topic, partitions=tuple(partitions))
         return topic
 

@@ -1,15 +1,18 @@
-"""The state machine of a partition: the high watermark and the producers."""
+"""The state machine of a partition: the high watermark, and its parts.
+
+A part keeps one kind of knowledge (`producers`: which batches were taken). It has a snapshot and a codec of its own. A new part is
+an attribute here, a field of `PartitionSnapshot`, and a `PartKind` (`codec.snapshot`).
+"""
 
 import attrs
 
-from trio_eventlog.machine.producers import ProducerTable, Remembered
+from trio_eventlog.machine.producers import ProducersSnapshot, ProducerTable, Remembered
 
 
 @attrs.frozen(slots=True)
 class AppliedBatch:
-    """What a committed DATA entry says to the machine. `producer_id` 0: its producer is not idempotent."""
+    """The content of a committed DATA entry, as far as the machine needs it. `producer_id` 0: its producer is not idempotent."""
 
-    index: int
     base_offset: int
     record_count: int
     producer_id: int
@@ -17,8 +20,17 @@ class AppliedBatch:
     base_sequence: int
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class PartitionSnapshot:
+    """A `PartitionMachine` as a value."""
+
+    applied_index: int
+    high_watermark: int
+    producers: ProducersSnapshot
+
+
 class PartitionMachine:
-    """What every replica of a partition knows at an applied index.
+    """The state that every replica of a partition has at an applied index. A `Machine`.
 
     Attributes:
         high_watermark: one past the offset of the last applied record; never goes back.
@@ -31,10 +43,11 @@ class PartitionMachine:
         self.applied_index = 0
         self.producers = ProducerTable(window_batches, producers_max)
 
-    def apply_batch(self, batch: AppliedBatch) -> None:
-        assert batch.index == self.applied_index + 1, "entries are applied in order, each once"
+    def apply(self, index: int, batch: AppliedBatch) -> None:
+        """The batch of entry `index` is committed."""
+        assert index == self.applied_index + 1, "entries are applied in order, each once"
         assert batch.base_offset == self.high_watermark, "offsets are dense"
-        self.applied_index = batch.index
+        self.applied_index = index
         self.high_watermark = batch.base_offset + batch.record_count
         if batch.producer_id:
             self.producers.record(
@@ -47,3 +60,14 @@ class PartitionMachine:
         """An entry without records: no-op, configuration or control."""
         assert index == self.applied_index + 1, "entries are applied in order, each once"
         self.applied_index = index
+
+    def snapshot(self) -> PartitionSnapshot:
+        return PartitionSnapshot(
+            applied_index=self.applied_index, high_watermark=self.high_watermark, producers=self.producers.snapshot()
+        )
+
+    def restore(self, snapshot: PartitionSnapshot) -> None:
+        """Take the state of `snapshot`, whatever was applied before. The limits of the parts stay those of this machine."""
+        self.applied_index = snapshot.applied_index
+        self.high_watermark = snapshot.high_watermark
+        self.producers.restore(snapshot.producers)

@@ -57,8 +57,8 @@ class PartitionApplier:
             return None
         # Whether the payload can be read is for readers to find out; the machine takes any, or one bad batch would end every node.
         producer_id, producer_epoch, base_sequence = batch_producer(frame)
-        self._machine.apply_batch(
-            AppliedBatch(frame.index, frame.base_offset, frame.record_count, producer_id, producer_epoch, base_sequence)
+        self._machine.apply(
+            frame.index, AppliedBatch(frame.base_offset, frame.record_count, producer_id, producer_epoch, base_sequence)
         )
         self._watermark.advance(self._machine.high_watermark)
         return Appended(frame.base_offset, frame.record_count)

@@ -55,8 +55,8 @@ class Broker:
         elsewhere = self._elsewhere.get(group_id)
         if elsewhere is None:
             # What is deleted is forgotten when something new is met, so that there are never more than there are partitions.
-            known = {partition.group_id for topic in self.topics() for partition in topic.partitions}
-            self._elsewhere = {met: value for met, value in self._elsewhere.items() if met in known}
+            place_of = self._replicas.machine.place_of
+            self._elsewhere = {met: value for met, value in self._elsewhere.items() if met in place_of}
             name = self._replicas.catalog_follower.name_elsewhere(group_id)
             elsewhere = Elsewhere(
                 group_id,

@@ -13,7 +13,7 @@ import trio
 from trio_eventlog.codec.catalog import LEVELS, encode_command
 from trio_eventlog.errors import InvalidArgument, NodeRemoved, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
-from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Result, Topic
+from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Partition, Result, Topic
 from trio_eventlog.machine.placement import spread_leaders
 from trio_eventlog.node.departed import finish_departure, has_log
 from trio_eventlog.node.early_messages import EarlyMessages
@@ -96,19 +96,25 @@ class CatalogFollower:
         group = self._opener.find(group_id)
         if group is not None:
             return group.name
-        for topic in self._topics.values():
-            for number, partition in enumerate(topic.partitions):
-                if partition.group_id == group_id and partition.wanted != (self._node_id,):
-                    return f"{topic.name}/{number}"
+        found = self._find_partition(group_id)
+        if found is not None and found[1].wanted != (self._node_id,):
+            return found[0]
         raise TopicNotFound(f"group {format_id(group_id)} is not open on this node: its topic was deleted just now")
 
     def nodes_elsewhere(self, group_id: GroupId) -> Sequence[NodeId]:
         """The other nodes that carry the group; none when it is deleted."""
-        for topic in self._topics.values():
-            for partition in topic.partitions:
-                if partition.group_id == group_id:
-                    return [node_id for node_id in partition.wanted if node_id != self._node_id]
-        return ()
+        found = self._find_partition(group_id)
+        return [node_id for node_id in found[1].wanted if node_id != self._node_id] if found is not None else ()
+
+    def _find_partition(self, group_id: GroupId) -> tuple[str, Partition] | None:
+        """Name and partition of a group of a known topic. The catalog may be ahead of what this node has acted upon."""
+        place = self._machine.place_of.get(group_id)
+        topic = self._topics.get(place.topic) if place is not None else None
+        if place is None or topic is None:
+            return None
+        # The topic known here may be an older one of that name.
+        is_known = place.number < len(topic.partitions) and topic.partitions[place.number].group_id == group_id
+        return (f"{topic.name}/{place.number}", topic.partitions[place.number]) if is_known else None
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         """Until this node knows the topic (or that it is gone)."""
@@ -182,20 +188,15 @@ class CatalogFollower:
 
     async def _remove_left_behind(self) -> None:
         """Files of groups that were deleted or have moved: a crash amid their removal has left them."""
-        known = {
-            partition.group_id: (topic, number)
-            for topic in self._machine.topics.values()
-            for number, partition in enumerate(topic.partitions)
-        }
         for group_id in await self._shortages.when_possible("listing the groups", self._directory.group_ids):
             if group_id == CATALOG_GROUP or group_id >= self._machine.next_group_id:
                 continue
-            if group_id not in known:
+            place = self._machine.place_of.get(group_id)
+            if place is None:
                 await self._opener.remove_left_behind(group_id)
                 continue
-            topic, number = known[group_id]
-            partition = topic.partitions[number]
-            if self._node_id not in partition.replicas:
+            topic, number = self._machine.topics[place.topic], place.number
+            if self._node_id not in topic.partitions[number].replicas:
                 await self._shortages.when_possible(
                     f"removing what is left of {topic.name}/{number}", partial(self._finish, topic, number)
                 )
