@@ -1,4 +1,5 @@
-"""The tutorial is run as a reader would type it: all shell blocks, in order, in one bash; shown output is compared.
+"""The tutorial is run as a reader would type it: all shell blocks, in order, in one bash; shown output is compared. So are the
+commands of the README that make three nodes.
 
 Only the ports are others than in the text, since somebody may use those on this machine.
 """
@@ -22,6 +23,7 @@ from trio_eventlog.cli.loopback_ports import reserve_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
+README = ROOT / "README.md"
 BLOCK_SECONDS_MAX = 60.0
 OUTPUT_SECONDS_MAX = 20.0
 PORTS = ("8400", "8401", "8402", "8403")
@@ -173,3 +175,14 @@ def test_every_command_of_the_tutorial_does_what_it_says(shell: Shell) -> None:
         ):
             output = without_job_notices(output + shell.more(1.0))
         assert checker.check_output(wanted, output, FLAGS), f"{where}\nshown:\n{wanted}\nfound:\n{output}"
+
+
+def test_the_three_nodes_of_the_readme(shell: Shell) -> None:
+    """From the first command to the last record."""
+    section = README.read_text().split("\n## Three nodes\n")[1].split("\n## ")[0]
+    commands = [line.strip() for line in section.splitlines() if line.startswith("    ") and not line.strip().startswith("PATH=")]
+    assert len(commands) == 7
+    ports = dict(zip(PORTS, map(str, reserve_ports(len(PORTS))), strict=True))
+    code, output = shell.run(with_ports("\n".join(commands), ports))
+    assert code == 0, output
+    assert output.splitlines()[-1] == "100000", output
