@@ -5,10 +5,16 @@ import math
 import os
 from functools import partial
 
+import hypothesis
 import pytest
 import side_by_side
 
 from trio_eventlog.testing import determinism
+
+hypothesis.settings.register_profile("suite", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("suite")
+"""No example has a limit of its own in real time, since other processes make an example slow: each test has the limit of 300 s.
+What reproduces a failure is printed."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

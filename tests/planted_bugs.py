@@ -265,8 +265,8 @@ CORES = (
     Mutation(
         "a read is answered before the first commit of the term",
         NODE,
-        "        if self._log.term(self._log.committed) != self._term:\n            # What",
-        "        if False:\n            # What",
+        "        if self._log.term(self._log.committed) != self._term:\n            # Its commit index",
+        "        if False:\n            # Its commit index",
     ),
     Mutation(
         "an old heartbeat confirms a new read",
@@ -319,13 +319,13 @@ CORES = (
     Mutation(
         "a leader whose disk hangs goes on",
         NODE,
-        "append_wait_ticks >= settings.election_timeout_ticks:\n            # Its heartbeats",
-        "append_wait_ticks < 0:\n            # Its heartbeats",
+        "append_wait_ticks >= settings.election_timeout_ticks:\n            # Otherwise its heartbeats",
+        "append_wait_ticks < 0:\n            # Otherwise its heartbeats",
     ),
     Mutation(
         "a pre-vote moves the term",
         NODE,
-        "(A refusal carries the refuser's real term.)\n            return\n",
+        "(A rejection carries the real term.)\n            return\n",
         "\n            pass\n",
     ),
     Mutation(

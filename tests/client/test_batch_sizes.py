@@ -13,7 +13,7 @@ SIZES = st.integers(0, 200) | st.sampled_from([127, 128, 129, 16_383, 16_384, 16
 HEADERS = st.lists(st.builds(lambda key, size: Header(key=key, value=b"v" * size), st.text(max_size=40), SIZES), max_size=5)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(SIZES, SIZES, HEADERS)
 def test_the_count_is_never_below_the_size_and_little_above(value_bytes: int, key_bytes: int, headers: list[Header]) -> None:
     """Below, a batch would be refused by the node; far above, what fits would be refused here."""

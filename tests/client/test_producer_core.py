@@ -393,4 +393,4 @@ class AtMostOnceInOrder(RuleBasedStateMachine):
 
 
 TestAtMostOnceInOrder = AtMostOnceInOrder.TestCase
-TestAtMostOnceInOrder.settings = hypothesis_settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestAtMostOnceInOrder.settings = hypothesis_settings(max_examples=200, stateful_step_count=60)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import h11
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
@@ -63,7 +63,6 @@ starts = st.sampled_from(
 pieces = st.lists(st.binary(max_size=60), max_size=4)
 
 
-@settings(deadline=None)
 @given(starts, pieces)
 def test_the_node_outlives_anything(start: bytes, rest: Sequence[bytes]) -> None:
     async def story() -> None:

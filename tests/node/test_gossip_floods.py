@@ -137,7 +137,7 @@ def mutated(draw: st.DrawFn, vectors: list[bytes]) -> bytes:
     return bytes(data)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     packets=st.lists(mutated(VECTORS) | st.lists(mutated(VECTORS), min_size=2, max_size=5).map(encode_packet), max_size=30),
     streams=st.lists(mutated([*VECTORS, JOIN_REQUEST]), max_size=5),

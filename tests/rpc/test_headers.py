@@ -25,7 +25,6 @@ NAMES = st.binary(min_size=1, max_size=30) | st.sampled_from([b":path", b"conten
 LISTS = st.lists(st.tuples(NAMES, st.binary(max_size=200)), max_size=12)
 
 
-@settings(deadline=None)
 @given(st.lists(LISTS, max_size=8), st.booleans(), st.lists(st.integers(0, 4096), max_size=3))
 def test_decodes_what_hpack_encodes(lists, huffman, table_sizes):
     """Block after block of one connection, with the table in use and resized."""
@@ -37,7 +36,6 @@ def test_decodes_what_hpack_encodes(lists, huffman, table_sizes):
         assert decoder.decode(encoder.encode(headers, huffman=huffman))[0] == headers
 
 
-@settings(deadline=None)
 @given(LISTS)
 def test_decodes_what_we_encode(headers):
     decoder = HeaderDecoder(list_bytes_max=1 << 20)
@@ -47,7 +45,6 @@ def test_decodes_what_we_encode(headers):
     assert decoder.version == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_any_bytes_are_decoded_or_refused(blocks):
     decoder = HeaderDecoder(list_bytes_max=4096)
@@ -95,7 +92,6 @@ def test_bad_blocks(block):
         HeaderDecoder(list_bytes_max=4096).decode(block)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=40)), max_size=8))
 def test_reading_never_raises(headers):
     parse_request(headers, 0, 100)
@@ -103,7 +99,6 @@ def test_reading_never_raises(headers):
     parse_response(headers, 0, 100, is_trailer=False)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([b"te", b"grpc-timeout", b"grpc-encoding", b"x-bin", b":path", b"content-type"]), st.binary(max_size=12)
@@ -131,7 +126,6 @@ def test_a_request():
     assert parse_request(headers, 2, 1).refusal.status is StatusCode.RESOURCE_EXHAUSTED
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["x", "a-b.c_d"]), st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)))
 )
@@ -139,7 +133,6 @@ def test_text_metadata_survives(pairs):
     assert decode_metadata(encode_metadata(pairs)) == tuple(pairs)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["x-bin", "grpc-status-details-bin"]), st.binary(max_size=50))))
 def test_binary_metadata_survives(pairs):
     assert decode_metadata(encode_metadata(pairs)) == tuple(pairs)
@@ -158,7 +151,7 @@ def test_no_timeout_and_one_that_has_passed():
     assert encode_timeout(-1) == encode_timeout(0) == b"1n"
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(
     st.floats(1e-9, 30 * 366 * 86_400.0) | st.integers(1, 30 * 366 * 86_400 * 1000).map(lambda milliseconds: milliseconds / 1000)
 )

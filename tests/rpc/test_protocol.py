@@ -83,7 +83,6 @@ def test_a_conversation():
     assert sorted(connection.entries) == [1, 5]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, len(CONVERSATION)), max_size=12))
 def test_any_split_reads_alike(cuts):
     whole = server()
@@ -104,7 +103,7 @@ def test_byte_by_byte_reads_alike():
     assert described(events) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=400), st.booleans())
 def test_noise_never_raises(noise, client_side):
     connection = RpcConnection(SETTINGS_OF_TESTS, client_side=client_side)
@@ -123,7 +122,7 @@ FRAMES = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(FRAMES, max_size=30), st.booleans())
 def test_any_frames_never_raise_and_leave_the_books_in_order(frames, client_side):
     """Whatever comes: events or a failure, and no window is lost on a connection that goes on."""
@@ -149,7 +148,7 @@ def test_any_frames_never_raise_and_leave_the_books_in_order(frames, client_side
     assert free == SETTINGS_OF_TESTS.connection_window_bytes, held
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_flipped_bytes_never_raise(data):
     damaged = bytearray(CONVERSATION)

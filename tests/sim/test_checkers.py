@@ -54,7 +54,7 @@ def simulated(rng: random.Random, clients: int, calls: int, *, gives_up: bool = 
 
 
 @given(st.integers(0, 1 << 32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_right_histories_pass_both_checkers(seed: int) -> None:
     """No false alarm."""
     rng = random.Random(seed)
@@ -64,7 +64,7 @@ def test_right_histories_pass_both_checkers(seed: int) -> None:
 
 
 @given(st.integers(0, 1 << 32), st.sampled_from(["offset", "end", "early"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_the_search_refuses_the_log_checker_refuses_too(seed: int, damage: str) -> None:
     """One answer is changed: when no order explains it any more, the quick checker says so as well."""
     rng = random.Random(seed)
@@ -160,7 +160,7 @@ SEEN_BY_THE_SEARCH = [move_offset, read_beyond, read_the_past]
 
 @pytest.mark.parametrize("damage", DAMAGES + TO_CONSUMERS, ids=lambda damage: damage.__name__)
 @given(seed=st.integers(0, 1 << 32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_damaged_history_is_refused(damage: Callable[[History, list[bytes], random.Random], None], seed: int) -> None:
     """Whatever the history was like, one such damage is always noticed: by the log checker, and by the search if it can."""
     rng = random.Random(seed)

@@ -125,7 +125,7 @@ async def test_many_crashes(seed: int) -> None:
 
 
 @given(st.integers(0, 1 << 30))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 async def test_drawn_lives(seed: int) -> None:
     """As above, with seeds that shrink."""
     await test_many_crashes(seed)
@@ -233,5 +233,5 @@ class LogMachine(RuleBasedStateMachine):
             self.close()
 
 
-LogMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+LogMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25)
 TestLogMachine = LogMachine.TestCase

@@ -207,7 +207,7 @@ class RaftLog:
             return unstable.entries[position].term if position < len(unstable.entries) else None
         snapshot = unstable.snapshot
         if snapshot is not None:
-            # The stable log below a snapshot on its way to the disk is as good as gone.
+            # The snapshot that is being written will replace the stable log below it.
             return snapshot.term if snapshot.index == index else None
         return self._view.term(index) if index + 1 >= self._view.first_index else None
 

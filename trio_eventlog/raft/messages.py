@@ -1,4 +1,4 @@
-"""What cores send each other, and what stands in their logs: values only.
+"""The messages that cores exchange, and the entries of their logs: values only.
 
 Names are those of the paper and of etcd-io/raft. A core's log items are *metas*: it never holds a payload, except that of a
 configuration entry.
@@ -119,7 +119,7 @@ TRANSFER_CAMPAIGN = b"CampaignTransfer"
 
 @attrs.define(slots=True, kw_only=True)
 class Message:
-    """What one core sends another. Never changed once it is built.
+    """A message from one core to another. Immutable once it is built.
 
     Not frozen in the sense of attrs only because that makes building one 0.8 microseconds slower, on the hottest path there is.
 

@@ -1,4 +1,4 @@
-"""The heart: every transition of a Raft node, one method per role and message. After etcd-io/raft.
+"""Every transition of a Raft node, one method per role and message type. After etcd-io/raft.
 
 Two rules:
 
@@ -127,8 +127,8 @@ class RaftNode:
         assert applied <= log.last_index, f"applied {applied} is beyond the log's last index {log.last_index}"
         commit = max(hard_state.commit, applied)
         if commit > log.last_index:
-            # A torn shutdown may have kept the commit index and lost entries that nobody was told of; then this is harmless,
-            # as the commit index is only a hint. Or fsync lied; then this node has broken its word. The driver hears of it.
+            # Either a crash kept the commit index and lost entries that were never acknowledged, which is harmless, as the commit
+            # index is only a hint; or fsync lied, and acknowledged entries are lost. The event lets the driver decide.
             self._note(EventKind.ALARM_COMMIT_BEYOND_LOG, index=commit, text=f"the log ends at {log.last_index}")
             commit = log.last_index
         self._log = RaftLog(log, committed=commit, applied=applied, max_applying_bytes=settings.max_committed_bytes_per_ready)
@@ -148,8 +148,8 @@ class RaftNode:
         self._append_wait_ticks = 0
         """Ticks since the disk last acknowledged anything, while it owes something."""
         self._promise_ticks = settings.election_timeout_ticks if settings.read_mode is ReadMode.LEASE and self._term else 0
-        """For so long it elects nobody, whatever the term: a leader's reads rely on it. A restarted voter has forgotten what it
-        has promised, and promises it anew."""
+        """Ticks during which this node grants no vote, whatever the term: a leader's lease reads rely on it. A restarted voter
+        does not remember its promise, so it makes it again."""
         self._lost_leader = NOBODY
         self._lost_leader_term = 0
         self._confined_because = ""
@@ -240,7 +240,7 @@ class RaftNode:
 
     @property
     def lead_transferee(self) -> NodeId:
-        """Whom leadership is being handed to; NOBODY when it is not."""
+        """The target of the leadership transfer that is in progress; NOBODY when there is none."""
         return self._lead_transferee
 
     @property
@@ -254,7 +254,7 @@ class RaftNode:
 
     @property
     def randomized_election_timeout_ticks(self) -> int:
-        """After how many ticks without a leader this node campaigns. Drawn anew whenever its role or term changes."""
+        """The number of ticks without a leader after which this node campaigns. Drawn anew whenever its role or term changes."""
         return self._randomized_election_timeout
 
     def set_randomized_election_timeout(self, ticks: int) -> None:
@@ -320,7 +320,7 @@ class RaftNode:
         )
 
     def ready(self) -> Ready | None:
-        """All that is to be done now, or None. It counts as taken: the next one begins where this one ends."""
+        """The work to be done now, or None. It counts as handed out: the next `Ready` begins where this one ends."""
         if not self.has_ready():
             return None
         if self._reads_due:
@@ -346,7 +346,7 @@ class RaftNode:
         messages, self._messages = self._messages, []
         responses, self._after_append = self._after_append, []
         if self._durable_term < self._term and messages:
-            # Nothing speaks for a term that a power loss could still undo. Otherwise a node could lead the same term twice:
+            # No message of a term leaves before that term is durable. Otherwise a node could lead the same term twice:
             # win it, send entries, lose its own vote with the power, be voted for again (a vote repeats itself), and then send
             # other entries with the same index and term. In order, once one has to wait, the later ones wait behind it.
             for position, message in enumerate(messages):
@@ -396,8 +396,8 @@ class RaftNode:
     def on_appended(self, token: AppendToken) -> None:
         """The append with this token, and all before it, are durable, and its responses are on their way."""
         self._durable_term = max(self._durable_term, token.term)
-        # An append handed out in an earlier term says nothing about what stands in the log now: it may have been overwritten,
-        # and written again, since. An append of the current term with the same last entry is on its way.
+        # An append handed out in an earlier term says nothing about what the log holds now: its entries may have been
+        # overwritten, and written again, since. An append of the current term with the same last entry is on its way.
         if token.index and token.term == self._term and self._log.unstable.stable_to(token.index, token.log_term):
             self._append_wait_ticks = 0
         if token.snapshot_index:
@@ -418,7 +418,10 @@ class RaftNode:
         self._maybe_leave_joint()
 
     def _maybe_leave_joint(self) -> None:
-        """Looked at after every apply, and when a transfer, which puts it off, has failed: perhaps nothing is applied any more."""
+        """Called after every apply, and after a failed leadership transfer.
+
+        A transfer blocks leaving, and if nothing is applied afterwards, nothing else would trigger it.
+        """
         configuration = self._configuration
         if (
             configuration.auto_leave
@@ -450,7 +453,7 @@ class RaftNode:
             if self._election_elapsed >= self._randomized_election_timeout and self._is_promotable():
                 self._election_elapsed = 0
                 if not self._campaign_if_possible() and self._confined_because:
-                    # Others may, and it must not keep them from it in the name of a leader that is silent.
+                    # It cannot campaign, but others can: it must not refuse them its vote because of a leader that is silent.
                     self.forget_leader()
 
     def _tick_leader(self) -> None:
@@ -458,7 +461,7 @@ class RaftNode:
         self._heartbeat_elapsed += 1
         self._election_elapsed += 1
         if settings.step_down_on_stalled_append and self._append_wait_ticks >= settings.election_timeout_ticks:
-            # Its heartbeats would keep everyone from electing a node that can commit (hashicorp/raft#503 and #614).
+            # Otherwise its heartbeats would prevent the others from electing a node that can commit (hashicorp/raft#503 and #614).
             self._note(EventKind.APPEND_STALLED, index=self._log.last_index)
             self._become_follower(self._term, NOBODY)
             return
@@ -467,7 +470,7 @@ class RaftNode:
             if settings.check_quorum:
                 self._check_quorum()
             if self._role is Role.LEADER and self._lead_transferee != NOBODY:
-                # It had an election timeout's time. Go on leading.
+                # The transfer did not finish within an election timeout: abort it and go on leading.
                 self._abort_transfer()
                 self._maybe_leave_joint()
         if self._role is Role.LEADER and self._heartbeat_elapsed >= settings.heartbeat_ticks:
@@ -590,7 +593,7 @@ class RaftNode:
             self._send(MessageType.TRANSFER_LEADER, self._leader, transferee=to)
 
     def confine(self, why: str) -> None:
-        """For the rest of its life this node stores and votes, but neither leads nor campaigns, as its machine cannot follow."""
+        """From now on this node stores and votes, but neither leads nor campaigns: its machine cannot apply what is committed."""
         self._confined_because = why
         if self._role is not Role.FOLLOWER:
             self._become_follower(self._term, NOBODY)
@@ -701,7 +704,7 @@ class RaftNode:
     def _step_newer_term(self, message: Message) -> None:
         kind = message.type
         if kind is MessageType.PRE_VOTE or (kind is MessageType.PRE_VOTE_RESPONSE and not message.reject):
-            # Its term is one nobody has entered: a question, and a consent to it. (A refusal carries the refuser's real term.)
+            # A pre-vote and a granted pre-vote carry a term that no node has entered. (A rejection carries the real term.)
             return
         self._become_follower(message.term, message.sender if kind in _FROM_LEADER else NOBODY)
 
@@ -726,13 +729,13 @@ class RaftNode:
         )
 
     def _check(self, message: Message) -> None:
-        """Refuse what cannot be right, before anything changes. Raises ProtocolError."""
+        """Reject messages that cannot be right, before anything changes. Raises ProtocolError."""
         kind = message.type
         sender = message.sender
         if message.to != self.node_id or sender == NOBODY:
             raise ProtocolError(f"{kind.name} from {sender} to {message.to} came to {self.node_id}")
         if message.term > self._term and (message.term > TERM_MAX or message.term - self._term > TERM_JUMP_MAX):
-            # Adopted, it would be durable here and spread, and above it there may be no term left to elect anybody in.
+            # If adopted, this term would be persisted and would spread, and no higher term might be left for an election.
             raise ProtocolError(f"{kind.name} of term {message.term}: no elections can lead there from term {self._term}")
         if kind in RESPONSES and sender not in self._progress:
             raise PeerNotFound(f"{kind.name} from {sender}, which is not in {self._configuration}")
@@ -805,7 +808,7 @@ class RaftNode:
         if not self._is_promotable():
             refusal = "no voter, or a snapshot is being installed"
         elif log.applied < log.committed and log.has_configuration(log.applied + 1, log.committed):
-            # Its configuration is out of date: it might count a quorum that is none any more.
+            # A committed configuration change is not applied here yet: a quorum of the old configuration may not be one any more.
             refusal = "a committed configuration change is not applied yet"
         elif settings.step_down_on_stalled_append and self._append_wait_ticks >= settings.election_timeout_ticks:
             refusal = "the disk does not answer"
@@ -817,7 +820,7 @@ class RaftNode:
             self._note(EventKind.CAMPAIGN_REFUSED, text=refusal)
             return False
         if by_transfer:
-            # The leader asked for it: nobody is disrupted, so no pre-vote is needed.
+            # The leader asked for it, so that no leader is disrupted and no pre-vote is needed.
             self._campaign(TRANSFER_CAMPAIGN)
         elif settings.pre_vote:
             self._pre_campaign()
@@ -827,7 +830,7 @@ class RaftNode:
 
     def _pre_campaign(self) -> None:
         self._become_pre_candidate()
-        # For a term not entered yet.
+        # The candidate asks for the next term without entering it.
         self._ask_for_votes(MessageType.PRE_VOTE, MessageType.PRE_VOTE_RESPONSE, self._term + 1, b"")
 
     def _campaign(self, context: bytes) -> None:
@@ -870,10 +873,10 @@ class RaftNode:
         )
         answer = MessageType.PRE_VOTE_RESPONSE if is_pre_vote else MessageType.VOTE_RESPONSE
         if self._promise_ticks and self._vote != message.sender and message.context != TRANSFER_CAMPAIGN:
-            # It came to this term by somebody's answer, within the lease of a leader of an older one.
+            # This node entered the term because of a response, within the lease of a leader of an older term.
             can_vote = False
         if can_vote and self._log.is_up_to_date(message.index, message.log_term) and not self._outranks(message):
-            # A consent carries the term asked for, which for a pre-vote is not this node's.
+            # A granted vote carries the term asked for, which for a pre-vote is not this node's term.
             self._answer_vote(answer, message.sender, message.term, reject=False)
             if not is_pre_vote:
                 self._election_elapsed = 0
@@ -896,7 +899,7 @@ class RaftNode:
         )
 
     def _learn_commit(self, message: Message) -> None:
-        """Candidates, and voters that refuse, tell what is committed; what this log holds with the same term is committed too.
+        """Candidates, and voters that reject, report their commit index; an entry held here with the same term is committed too.
 
         Without it a change of the configuration can leave a group without a leader for ever. One that removes or demotes the
         leader is applied by it alone before it steps down; the others, who have the change but do not know that it is committed,
@@ -907,11 +910,11 @@ class RaftNode:
         if self._role is Role.LEADER or message.commit <= log.committed or log.term(message.commit) != message.commit_term:
             return
         if message.type in _VOTE_RESPONSES and not message.reject:
-            # A consent does not stand in the way: no reason to give up a campaign that may be won.
+            # A granted vote is no reason to give up a campaign that may be won.
             return
         log.commit_to(message.commit)
         if self._role is not Role.FOLLOWER and log.has_configuration(log.applied + 1, log.committed):
-            # The campaign counts a quorum that may be none any more.
+            # The campaign counts a quorum of the old configuration, which may not be one any more.
             self._become_follower(self._term, NOBODY)
 
     def _outranks(self, message: Message) -> bool:
@@ -1217,8 +1220,8 @@ class RaftNode:
             # The follower's log at `hint` is of that term: skip all of ours that are of later ones.
             hint, _ = self._log.find_conflict_by_term(min(hint, self._log.last_index), message.log_term)
         if message.commit and hint < progress.match:
-            # It says, in answer to a heartbeat, that its disk has lost what it had acknowledged. Otherwise it would be probed
-            # behind what it has for ever, since `match` is taken for granted. To lower it only makes this leader more careful.
+            # The follower reports, in answer to a heartbeat, that its disk lost acknowledged entries. Without lowering `match`
+            # it would be probed beyond the end of its log for ever. Lowering it is always safe.
             self._note(EventKind.ALARM_FOLLOWER_LOST_ENTRIES, node=node, index=progress.match)
             progress.match = hint
             progress.become_probe()
@@ -1245,7 +1248,7 @@ class RaftNode:
         progress = self._progress[node]
         progress.recent_active = True
         progress.append_paused = False
-        # What was under way may be lost; and a follower that has everything but is being probed must get something to answer.
+        # Messages in flight may be lost; and a follower that has everything but is being probed must get something to answer.
         if progress.match < self._log.last_index or progress.state is ProgressState.PROBE:
             self._maybe_send_append(node, progress, send_if_empty=True)
         if len(message.context) == _HEARTBEAT_CONTEXT.size:
@@ -1263,7 +1266,7 @@ class RaftNode:
         log = self._log
         sender = message.sender
         if message.index < log.committed:
-            # Old news; nothing below the commit index needs comparing. Tell where this log really is.
+            # A stale message: nothing below the commit index needs comparing. Report where this log really is.
             self._respond(MessageType.APPEND_RESPONSE, sender, index=log.committed)
             return
         if log.term(message.index) != message.log_term:
@@ -1279,7 +1282,7 @@ class RaftNode:
             return
         entries = message.entries
         if entries:
-            # What is there already stays: an old APPEND must not cut off what a newer one has brought.
+            # Entries that match stay: a delayed APPEND must not truncate entries of a newer one.
             conflict = log.find_conflict(entries)
             if conflict < len(entries):
                 log.append(entries[conflict:])
@@ -1293,8 +1296,8 @@ class RaftNode:
         if message.commit <= log.last_index:
             log.commit_to(message.commit)
         else:
-            # The leader counts on entries this log does not have: acknowledged once, in this very term, and lost. Do not
-            # pretend, and tell it so that it cannot be taken for an old refusal: by `commit` (etcd-io/etcd#10166).
+            # The leader relies on entries that this log acknowledged in this term and has lost since. Reject, and set
+            # `commit`, so that the rejection cannot be mistaken for a stale one (etcd-io/etcd#10166).
             self._note(EventKind.ALARM_COMMIT_OUT_OF_RANGE, node=message.sender, index=message.commit)
             self._respond(
                 MessageType.APPEND_RESPONSE,
@@ -1353,7 +1356,7 @@ class RaftNode:
         if self._role is not Role.LEADER:
             return
         if own is None or own.is_learner:
-            # It has led up to here although it does not count itself: someone has to commit its removal (paper, section 6).
+            # It led up to here without counting itself: some leader has to commit its removal (paper, section 6).
             if self.settings.step_down_on_removal:
                 self._note(EventKind.REMOVED)
                 self._become_follower(self._term, NOBODY)
@@ -1420,7 +1423,7 @@ class RaftNode:
         if len(self._reads) + len(self._postponed_reads) >= self.settings.max_pending_reads:
             raise ProposalDropped(DropReason.TOO_MANY_READS)
         if self._log.term(self._log.committed) != self._term:
-            # What it knows as committed may lag behind what its predecessor has told its clients (paper, section 8).
+            # Its commit index may be behind the one that its predecessor has reported to clients (paper, section 8).
             self._postponed_reads.append(_Read(0, 0, requester, context))
         else:
             self._confirm_read(requester, context)

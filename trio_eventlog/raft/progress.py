@@ -1,4 +1,4 @@
-"""What a leader knows of each follower, and how it paces what it sends.
+"""What a leader knows about each follower, and how it paces the messages to it.
 
 ```
                     +---------------------------------------------------------+
@@ -33,7 +33,7 @@ class ProgressState(enum.Enum):
 
 
 class Inflights:
-    """APPENDs with entries under way to one follower: a window bounded by count and by bytes.
+    """APPENDs with entries in flight to one follower: a window bounded by count and by bytes.
 
     Invariant: indexes ascend. The window may exceed `max_bytes` by the one message that filled it.
 

@@ -1,4 +1,4 @@
-"""What a core wants done: `Ready`, taken by the driver, carried out and acknowledged. Plain values."""
+"""`Ready`: the work that a core hands to its driver, which carries it out and acknowledges it. Plain values."""
 
 import enum
 
@@ -148,7 +148,7 @@ class Event:
 
 @attrs.frozen(slots=True, kw_only=True)
 class Ready:
-    """All a core wants done now. Each field says when it may be acted on.
+    """The work that a core asks for now. Each field says when it may be acted on.
 
     Attributes:
         soft_state: set when leader or role changed; at once.

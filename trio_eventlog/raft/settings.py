@@ -8,7 +8,7 @@ from trio_eventlog.errors import SettingsError
 
 
 class ReadMode(enum.Enum):
-    """How a leader makes sure it still leads before it answers a linearizable read."""
+    """How a leader confirms that it still leads before it answers a linearizable read."""
 
     SAFE = "safe"
     """By a round of heartbeats. Correct whatever the clocks do."""
@@ -24,7 +24,7 @@ class ReadMode(enum.Enum):
 class RaftSettings:
     """Settings of one Raft group; all nodes of a group should have the same ones.
 
-    A tick is whatever the driver makes it (100 ms by default there).
+    The driver decides how long a tick is (100 ms by default).
 
     Attributes:
         election_timeout_ticks: a follower that hears no leader for this many ticks, up to twice as many (drawn anew each time),
