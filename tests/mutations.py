@@ -55,50 +55,51 @@ MUTATIONS = (
     ),
     Mutation(
         "term and vote are not written at all",
-        "trio_eventlog/node/raft_driver.py",
-        "                hard_state = append.hard_state\n",
-        "                hard_state = None\n",
+        "trio_eventlog/node/disk_writer.py",
+        "        hard_state = append.hard_state\n",
+        "        hard_state = None\n",
     ),
     Mutation(
         "replies leave before the fsync",
         "trio_eventlog/node/raft_driver.py",
-        "                write = _Write(hard_state, frames, append.token, append.responses)\n",
-        "                write = _Write(hard_state, frames, append.token, ())\n"
+        "                write = self._disk_writer.write_of(append, frames)\n",
+        "                write = self._disk_writer.write_of(append, frames)\n"
+        "                write.responses = ()\n"
         "                for message in append.responses:\n"
         "                    if message.to == self._core.node_id:\n"
         "                        self._requests.append(lambda message=message: self._core.step(message))\n"
         "                    else:\n"
-        "                        self._send_message(message)\n"
+        "                        self._followers.send_message(message)\n"
         "                self._inbox.wake()\n",
     ),
     Mutation(
         "entries are written before the term they belong to",
-        "trio_eventlog/node/raft_driver.py",
-        "            for part in _parts(frames) if hard_state is not None else [frames]:\n",
-        "            if frames:\n                await self._log.append(frames)\n                frames = []\n"
-        "            for part in _parts(frames) if hard_state is not None else [frames]:\n",
+        "trio_eventlog/node/disk_writer.py",
+        "        for part in _parts(frames) if hard_state is not None else [frames]:\n",
+        "        if frames:\n            await self._log.append(frames)\n            frames = []\n"
+        "        for part in _parts(frames) if hard_state is not None else [frames]:\n",
     ),
     Mutation(
         "a configuration change becomes durable before what it says is committed",
-        "trio_eventlog/node/raft_driver.py",
-        "            for part in _parts(frames) if hard_state is not None else [frames]:\n",
-        "            for part in [frames]:\n",
+        "trio_eventlog/node/disk_writer.py",
+        "        for part in _parts(frames) if hard_state is not None else [frames]:\n",
+        "        for part in [frames]:\n",
     ),
     Mutation(
         "the commit index becomes durable before its entries",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/disk_writer.py",
         "attrs.evolve(hard_state, commit=min(hard_state.commit, durable))",
         "hard_state",
     ),
     Mutation(
         "base offsets are not checked when an APPEND comes",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/entry_frames.py",
         "        if first.base_offset != expected:",
         "        if False:",
     ),
     Mutation(
         "bytes of received entries are kept by index alone",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/entry_frames.py",
         "        frame = self._received.get((entry.term, entry.index))\n",
         "        frame = {index: frame for (_, index), frame in self._received.items()}.get(entry.index)\n",
     ),
@@ -111,8 +112,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a batch whose place went to another entry is acknowledged",
-        "trio_eventlog/node/raft_driver.py",
-        "        if proposal.term != frame.term:\n            proposal.fail(self._not_leader())\n        elif",
+        "trio_eventlog/node/proposing.py",
+        "        if proposal.term != frame.term:\n            proposal.fail(self._leadership.refusal())\n        elif",
         "        if",
     ),
     Mutation(
@@ -129,7 +130,7 @@ MUTATIONS = (
     ),
     Mutation(
         "repeated batches are not recognised",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/proposing.py",
         "        batch = proposal.payload\n        if not isinstance(batch, Batch):\n            return False\n",
         "        return False\n        batch = proposal.payload\n",
     ),
@@ -141,8 +142,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a new leader takes batches before it has applied what older terms left",
-        "trio_eventlog/node/raft_driver.py",
-        "        if self._accepts_from_index is None or self._applied_index < self._accepts_from_index:",
+        "trio_eventlog/node/proposing.py",
+        "        if self._accepts_from_index is None or applied_index < self._accepts_from_index:",
         "        if self._accepts_from_index is None:",
     ),
     Mutation(
@@ -159,7 +160,7 @@ MUTATIONS = (
     ),
     Mutation(
         "acks leader is answered before the leader's disk has it",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/proposing.py",
         "                proposal.reach(Acks.NONE, Appended(0, count))\n",
         "                proposal.reach(Acks.NONE, Appended(0, count))\n"
         "            proposal.reach(Acks.LEADER, Appended(proposal.base_offset, 0))\n",
@@ -173,13 +174,13 @@ MUTATIONS = (
     Mutation(
         "a linearizable read does not wait for the machine",
         "trio_eventlog/node/replica.py",
-        "        await self.driver.wait_applied(await self.driver.linearizable_index())",
-        "        await self.driver.linearizable_index()",
+        "        await self._applying.wait_applied(await self._reads.linearizable_index())",
+        "        await self._reads.linearizable_index()",
     ),
     Mutation(
         "lost reads are not asked again",
-        "trio_eventlog/node/raft_driver.py",
-        "            if self._questions:\n                self._repeat_questions()\n",
+        "trio_eventlog/node/reads.py",
+        "        if self._questions:\n            self._repeat_questions()\n",
         "",
     ),
     Mutation(
@@ -190,13 +191,13 @@ MUTATIONS = (
     ),
     Mutation(
         "an APPEND of a former leadership is sent",
-        "trio_eventlog/node/raft_driver.py",
-        "        return self.is_leader and message.term == self._core.term\n",
+        "trio_eventlog/node/followers.py",
+        "        return self._core.is_leader and message.term == self._core.term\n",
         "        return True\n",
     ),
     Mutation(
         "a suffix removed while it is read ends the node",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/followers.py",
         "        except IndexError:\n            # The suffix",
         "        except ZeroDivisionError:\n            # The suffix",
     ),
@@ -226,8 +227,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a carried call stays with a leader that was replaced",
-        "trio_eventlog/node/raft_driver.py",
-        "            if self.leader_id not in (node_id, NOBODY):\n                scope.cancel()",
+        "trio_eventlog/node/leadership.py",
+        "            if self._core.leader not in (node_id, NOBODY):\n                scope.cancel()",
         "            if False:\n                scope.cancel()",
     ),
     Mutation(
@@ -354,7 +355,7 @@ MUTATIONS = (
     ),
     Mutation(
         "proposals are taken whatever is under way",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/proposing.py",
         "            is_full = len(self._under_way) >= self._settings.under_way_max\n",
         "            is_full = False\n",
     ),
@@ -366,8 +367,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a deposed leader refuses what it does not know",
-        "trio_eventlog/node/raft_driver.py",
-        "            self._refuse(proposal, error)\n",
+        "trio_eventlog/node/proposing.py",
+        "            self._reads.refuse(proposal, error)\n",
         "            proposal.fail(error)\n",
     ),
     # Strangers: with `--tests tests/net/test_discovery.py,tests/codec,tests/cluster` these are noticed soonest.
@@ -605,13 +606,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a follower sleeps before everything is durable and applied",
-        "trio_eventlog/node/raft_driver.py",
-        "        elif self._is_quiet and not self._is_returning:\n",
-        "        elif not self._is_returning:\n",
+        "trio_eventlog/node/sleeping.py",
+        "        elif self._is_quiet() and not self._returning.is_returning:\n",
+        "        elif not self._returning.is_returning:\n",
     ),
     Mutation(
         "a leader sleeps although a follower lacks entries",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/sleeping.py",
         "                case Reach.ALIVE if core.match_of(node_id) == core.last_index:\n",
         "                case Reach.ALIVE:\n",
     ),
@@ -629,21 +630,21 @@ MUTATIONS = (
     ),
     Mutation(
         "a returning follower wakes nobody",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/sleeping.py",
         "            if absent is None or not self._slept_without <= absent:\n",
         "            if absent is None:\n",
     ),
     Mutation(
         "a sleeping leader never finds out that it is alone",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/sleeping.py",
         "        if 2 * len(configuration.voters - absent) <= len(configuration.voters):\n            return None\n",
         "",
     ),
     Mutation(
         "a read does not wake a sleeping group",
         "trio_eventlog/node/raft_driver.py",
-        "        if self._requests or self._reads_to_ask or len(self._proposals):\n",
-        "        if self._requests or len(self._proposals):\n",
+        "        if self._requests or self.reads.are_new or self.proposing.queued_count:\n",
+        "        if self._requests or self.proposing.queued_count:\n",
     ),
     Mutation(
         "a leader of a release that does not speak of itself is slept under",

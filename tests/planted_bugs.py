@@ -439,8 +439,8 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a replica that comes back stands for election at once",
-        "trio_eventlog/node/raft_driver.py",
-        "        return is_shorter or self._applied_index < departed.commit_index\n",
+        "trio_eventlog/node/returning.py",
+        "        return is_shorter or self._applied_index() < departed.commit_index\n",
         "        return False\n",
     ),
     Mutation(
@@ -451,7 +451,7 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a command of the catalog is answered before it is committed",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/proposing.py",
         "        self._wait_for_own_disk.extend(accepted)\n",
         "        self._wait_for_own_disk.extend(accepted)\n"
         "        for proposal in accepted:\n"
@@ -460,7 +460,7 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "what is applied again after a restart leaves the last producer out",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/applying.py",
         "                first = frames[-1].index + 1\n                self._is_applying",
         "                if self._applier.producers:\n"
         "                    self._applier.producers._producers.popitem()\n"
@@ -480,12 +480,12 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a failed write is ignored",
-        "trio_eventlog/node/raft_driver.py",
-        "                    await self._log.append(part)\n",
-        "                    try:\n"
-        "                        await self._log.append(part)\n"
-        "                    except EventLogError:\n"
-        "                        pass\n",
+        "trio_eventlog/node/disk_writer.py",
+        "                await self._log.append(part)\n",
+        "                try:\n"
+        "                    await self._log.append(part)\n"
+        "                except Exception:\n"
+        "                    pass\n",
     ),
     Mutation(
         "copies of a data directory are heard",
@@ -525,41 +525,39 @@ NODES: tuple[Mutation, ...] = (
     ),
 )
 
-DRIVER = "trio_eventlog/node/raft_driver.py"
-
 REPLICAS = (
     Mutation(
         "a commit notice overtakes entries that wait for the disk",
-        DRIVER,
+        "trio_eventlog/node/followers.py",
         "            if self._catch_up.get(message.to):\n",
         "            if False:\n",
     ),
     Mutation(
         "entries that are not durable yet are not sent behind older ones",
-        DRIVER,
+        "trio_eventlog/node/followers.py",
         "                more = self._log.cached(first, message.last_index, _NO_BOUND)\n                if more is None:\n",
         "                if True:\n",
     ),
     Mutation(
         "a question is given up when it is repeated",
-        DRIVER,
+        "trio_eventlog/node/reads.py",
         "            read.contexts.append(context)\n            if len(read.contexts) > self._settings.read_questions_max:\n",
         "            read.contexts.append(context)\n            if len(read.contexts) > 1:\n",
     ),
     Mutation(
         "questions are given up when they are repeated, as often as ever",
-        DRIVER,
+        "trio_eventlog/node/reads.py",
         "            if self._ask(reads, wait_ticks):\n                for question in due:\n",
         "            for read in reads:\n"
-        "                self._forget_read(read)\n"
+        "                self._forget(read)\n"
         "            if self._ask(reads, self._settings.read_retry_ticks):\n"
         "                for question in due:\n",
     ),
     Mutation(
         "a removed leader does not tell that it is removed",
-        DRIVER,
-        "                self._send_commit_notices()\n                try:\n",
-        "                try:\n",
+        "trio_eventlog/node/raft_driver.py",
+        "            self._followers.send_notices()\n            try:\n",
+        "            try:\n",
     ),
     Mutation(
         "a finished write makes everything durable up to its last index",

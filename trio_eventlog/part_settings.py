@@ -7,9 +7,9 @@ from trio_eventlog.net.links import LinkSettings
 from trio_eventlog.net.mux import MuxSettings
 from trio_eventlog.net.network import join_address
 from trio_eventlog.net.tls import TlsSettings
+from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.gossip_driver import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
-from trio_eventlog.node.raft_driver import DriverSettings
 from trio_eventlog.node.reconciler import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings

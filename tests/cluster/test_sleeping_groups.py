@@ -50,7 +50,7 @@ async def test_groups_that_sleep_do_nothing() -> None:
 
         def work() -> list[tuple[int, int, int]]:
             return [
-                (replica.driver._ticks, replica.driver._counters["appends"], replica.status().hard_state.term)
+                (replica.driver.reads._ticks, replica.driver.statistics().appends, replica.status().hard_state.term)
                 for replica in replicas(cluster, 4)
             ]
 

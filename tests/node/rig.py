@@ -15,9 +15,10 @@ from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import PartitionApplier
+from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.inbox import Received
-from trio_eventlog.node.raft_driver import DriverSettings, Peers
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
+from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, EntryKind, Message, MessageType, RaftSettings
 from trio_eventlog.records import Batch, Record

@@ -12,7 +12,7 @@ from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import PartitionApplier
 from trio_eventlog.node.configuration_changes import PendingChanges
-from trio_eventlog.node.raft_driver import DriverSettings
+from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import (
@@ -65,7 +65,7 @@ async def test_a_change_is_answered_with_the_configuration_it_leads_to(autojump_
         changed = await replica.change_configuration(LEARN_TWO)
         assert changed == Configuration(voters=frozenset({ONE}), learners=frozenset({TWO})) == replica.status().configuration
     async with group_of_one(disk) as replica:
-        await replica.driver.wait_applied(2)
+        await replica.wait_applied(2)
         await trio.testing.wait_all_tasks_blocked()
         assert replica.status().configuration == changed
 

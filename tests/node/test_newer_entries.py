@@ -45,7 +45,7 @@ async def test_a_follower_stops_there_stores_on_and_votes(kind: str) -> None:
         assert (rig.machine.applied_index, replica.watermark.value, replica.log.last_index) == (2, 1, 5)
         assert [frame.record_count for frame in await replica.log.read_by_offset(0, 1, 1 << 20)] == [1]
         with pytest.raises(NotLeader, match="upgrade this node"):
-            await replica.driver.wait_applied(3)
+            await replica.wait_applied(3)
         rig.take_sent()
         replica.driver.campaign()
         await rig.tick(80)

@@ -12,8 +12,8 @@ from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.errors import NotLeader, OutcomeUnknown, OutOfOrderSequence, ShuttingDown, TopicNotFound
 from trio_eventlog.ids import NodeId
+from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.proposals import Appended
-from trio_eventlog.node.raft_driver import DriverSettings
 from trio_eventlog.raft import (
     ChangeKind,
     Configuration,
@@ -250,7 +250,7 @@ async def test_linearizable_reads_are_asked_for_again_when_the_leader_changes() 
         indexes: list[int] = []
 
         async def read() -> None:
-            indexes.append(await rig.replica.driver.linearizable_index())
+            indexes.append(await rig.replica.driver.reads.linearizable_index())
 
         nursery.start_soon(read)
         nursery.start_soon(read)
@@ -337,7 +337,7 @@ async def test_a_lost_read_is_asked_for_again_after_some_ticks() -> None:
         rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
         await rig.settle()
         rig.links_are_up = False
-        nursery.start_soon(rig.replica.driver.linearizable_index)
+        nursery.start_soon(rig.replica.driver.reads.linearizable_index)
         await rig.settle()
         rig.links_are_up = True
         assert rig.take_sent(MessageType.READ_INDEX) == []
@@ -347,7 +347,7 @@ async def test_a_lost_read_is_asked_for_again_after_some_ticks() -> None:
 
 
 async def linearizable(rig: Rig, answers: list[int]) -> None:
-    answers.append(await rig.replica.driver.linearizable_index())
+    answers.append(await rig.replica.driver.reads.linearizable_index())
 
 
 @pytest.mark.parametrize("answered", [0, 1, 2])
@@ -367,7 +367,7 @@ async def test_an_answer_to_any_question_of_a_read_will_do(answered: int) -> Non
             rig.give(Message(type=MessageType.READ_INDEX_RESPONSE, to=ME, sender=TWO, term=1, index=1, context=context))
         await rig.settle()
         assert answers == [1]
-        assert not rig.replica.driver._questions
+        assert not rig.replica.driver.reads._questions
 
 
 async def test_questions_are_repeated_less_and_less_often_and_only_the_last_few_count() -> None:
@@ -386,7 +386,7 @@ async def test_questions_are_repeated_less_and_less_often_and_only_the_last_few_
                     asked_at.append(tick)
                     contexts.append(message.context)
                 await rig.tick()
-                assert len(rig.replica.driver._questions) <= 3
+                assert len(rig.replica.driver.reads._questions) <= 3
 
         def answer(context: bytes) -> None:
             rig.give(Message(type=MessageType.READ_INDEX_RESPONSE, to=ME, sender=TWO, term=1, index=1, context=context))
@@ -410,7 +410,7 @@ async def test_questions_are_repeated_less_and_less_often_and_only_the_last_few_
         answer(contexts[-2])
         await rig.settle()
         assert answers == [1, 1, 1]
-        assert not rig.replica.driver._questions
+        assert not rig.replica.driver.reads._questions
 
 
 async def test_nobody_asks_for_a_read_that_nobody_waits_for_any_more() -> None:
@@ -418,7 +418,7 @@ async def test_nobody_asks_for_a_read_that_nobody_waits_for_any_more() -> None:
     async with Rig(driver=DriverSettings(read_retry_ticks=1)).open() as rig:
         for _ in range(3):
             with trio.move_on_after(1):
-                await rig.replica.driver.linearizable_index()
+                await rig.replica.driver.reads.linearizable_index()
             rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
             await rig.settle()
             rig.take_sent()
@@ -433,7 +433,7 @@ async def test_reads_of_two_lives_of_a_node_are_told_apart() -> None:
         rig = Rig(seed=seed)
         async with rig.open(), trio.open_nursery() as nursery:
             rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
-            nursery.start_soon(rig.replica.driver.linearizable_index)
+            nursery.start_soon(rig.replica.driver.reads.linearizable_index)
             await rig.settle()
             ((question, _),) = rig.take_sent(MessageType.READ_INDEX)
             contexts.append(question.context)
@@ -566,9 +566,9 @@ async def test_everybody_who_waits_is_told_that_the_replica_is_closed() -> None:
 
             async def expect(*waits: object) -> None:
                 try:
-                    await replica.driver.linearizable_index() if waits == ("read",) else None
+                    await replica.driver.reads.linearizable_index() if waits == ("read",) else None
                     await replica.wait_readable(100) if waits == ("offset",) else None
-                    await replica.driver.wait_applied(100) if waits == ("index",) else None
+                    await replica.wait_applied(100) if waits == ("index",) else None
                     await replica.wait_leader_other_than(ME) if waits == ("leader",) else None
                     if waits == ("batch",):
                         await (await replica.propose_batch(batch_of(bytes(100)), Acks.QUORUM)).outcome()

@@ -71,7 +71,7 @@ class FakeReplica:
         return self.now.configuration
 
     @property
-    def driver(self) -> SimpleNamespace:
+    def core(self) -> SimpleNamespace:
         now = self.now
         return SimpleNamespace(
             role=now.role, term=now.hard_state.term, applied_index=now.applied_index, configuration=now.configuration

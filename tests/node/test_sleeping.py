@@ -7,9 +7,10 @@ import trio
 
 from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
 from trio_eventlog.ids import NodeId
+from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.liveness import Reach
-from trio_eventlog.node.raft_driver import DriverSettings, Peers
+from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.raft import Message, MessageType, RaftSettings, ReadMode
 from trio_eventlog.records import Acks
 from trio_eventlog.testing.disk import Operation
@@ -223,7 +224,7 @@ async def test_a_read_wakes_whoever_is_asked() -> None:
         rig.heartbeat(1, sleeps=True)
         await rig.settle()
         assert rig.is_asleep
-        nursery.start_soon(rig.replica.driver.linearizable_index)
+        nursery.start_soon(rig.replica.driver.reads.linearizable_index)
         await rig.settle()
         assert not rig.is_asleep
         assert rig.take_sent(MessageType.READ_INDEX)

@@ -8,7 +8,7 @@ import trio
 from tests.node.rig import ME, THREE, TWO, Rig, batch_of, no_op
 from trio_eventlog.errors import EventLogError, ShuttingDown, StorageFailed, TopicNotFound
 from trio_eventlog.ids import NodeId
-from trio_eventlog.node.raft_driver import DriverSettings
+from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.raft import ChangeKind, ConfigurationChange, NodeChange, RaftSettings
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.testing.disk import Operation
@@ -72,7 +72,7 @@ OF_A_LEADER: dict[str, Wait] = {
     "room in the queue": room_in_the_queue,
     "configuration": lambda rig: rig.replica.change_configuration(LEARN_FOUR),
     "linearizable read": lambda rig: rig.replica.wait_linearizable(),
-    "applied": lambda rig: rig.replica.driver.wait_applied(100),
+    "applied": lambda rig: rig.replica.wait_applied(100),
     "readable": lambda rig: rig.replica.wait_readable(100),
     "another leader": lambda rig: rig.replica.wait_leader_other_than(ME),
     "block of a leader": block_of_a_leader,

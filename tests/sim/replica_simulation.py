@@ -27,9 +27,9 @@ from trio_eventlog.errors import EventLogError
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import PartitionApplier
+from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.proposals import Appended
-from trio_eventlog.node.raft_driver import DriverSettings
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, Message, NodeChange, RaftSettings

@@ -11,8 +11,8 @@ import trio
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.machine.producers import Remembered
+from trio_eventlog.node.disk_writer import DiskWriter
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalsUnderWay
-from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft import node as raft_node
 from trio_eventlog.raft import quorum
 from trio_eventlog.raft.ready import Role
@@ -120,14 +120,14 @@ def test_a_hard_state_that_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_answer_that_does_not_wait_for_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's own order."""
-    write = RaftDriver._write
+    put = DiskWriter.put
 
-    def hurries(self: RaftDriver, item: Any) -> None:
-        write(self, attrs.evolve(item, responses=(), token=None, done=None))
+    def hurries(self: DiskWriter, item: Any) -> None:
+        put(self, attrs.evolve(item, responses=(), token=None, done=None))
         self._written.append(item)
-        self._inbox.wake()
+        self._wake()
 
-    monkeypatch.setattr(RaftDriver, "_write", hurries)
+    monkeypatch.setattr(DiskWriter, "put", hurries)
     with pytest.raises(InvariantBroken, match=r"has saved|and the log is durable to"):
         watched(nothing)
 
@@ -183,7 +183,7 @@ def test_an_acknowledgement_of_another_entry() -> None:
     async def story(cluster: Cluster, client: Client) -> None:
         driver = driver_of(cluster, await cluster.wait_leader("t"))
         proposal = Proposal(b"", Acks.QUORUM, 0, index=1, term=0)
-        driver._under_way._by_index[1] = proposal
+        driver.proposing._under_way._by_index[1] = proposal
         proposal.resolve(None)
         await trio.sleep(1)
 
@@ -224,8 +224,8 @@ def test_an_index_that_goes_back(field: str) -> None:
 def test_other_bytes_at_the_same_index() -> None:
     async def story(cluster: Cluster, client: Client) -> None:
         driver = driver_of(cluster, await follower_of(cluster))
-        apply = driver._apply
-        driver._apply = lambda frame: apply(attrs.evolve(frame, raw=bytes(frame.raw)[:-1] + b"?"))
+        apply = driver.applying._apply
+        driver.applying._apply = lambda frame: apply(attrs.evolve(frame, raw=bytes(frame.raw)[:-1] + b"?"))
 
     with pytest.raises(InvariantBroken, match="other bytes here"):
         watched(story)
@@ -233,7 +233,7 @@ def test_other_bytes_at_the_same_index() -> None:
 
 def test_machines_that_differ() -> None:
     async def story(cluster: Cluster, client: Client) -> None:
-        driver_of(cluster, await follower_of(cluster))._applier._machine.producers.record(77, 0, Remembered(0, 1, 0))
+        driver_of(cluster, await follower_of(cluster)).applying._applier._machine.producers.record(77, 0, Remembered(0, 1, 0))
         for number in range(2 * MACHINE_ENTRIES):
             await client.produce("t", b"%d" % number)
 

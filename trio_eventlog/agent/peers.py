@@ -187,7 +187,7 @@ class NodePeers:
         They said so on links that this node has dialled, to where it believes them to be. No reason to end: anybody may say so.
         """
         catalog = self._parts.replicas.find(CATALOG_GROUP)
-        voters = catalog.driver.configuration.voters if catalog is not None else frozenset(self.first_voters)
+        voters = catalog.configuration.voters if catalog is not None else frozenset(self.first_voters)
         refusing = sorted(voters & self._not_heard_by.keys())
         if not refusing or len(voters) - len(refusing) >= quorum(voters):
             return None

@@ -145,8 +145,8 @@ class CatalogFollower:
     async def run(self, catalog: Replica) -> None:
         """Open and close partitions until what is open is what the catalog says, again and again."""
         # What this node has acted upon before, it has made durable as committed. A catalog that has lost entries is an old one.
-        await catalog.driver.wait_whole()
-        if not await catalog.driver.has_applied(catalog.status().hard_state.commit):
+        await catalog.wait_whole()
+        if not await catalog.has_applied(catalog.status().hard_state.commit):
             await self._follow_old_catalog()
         if self._node_id in self._machine.removed:
             raise NodeRemoved(REMOVED_TEXT.format(format_id(self._node_id)))

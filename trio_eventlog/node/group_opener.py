@@ -225,14 +225,14 @@ class GroupOpener:
         group.settled.set()
         group.opened.set()
         while group.early:
-            replica.driver.receive(group.early.popleft())
+            self._open_groups.receive(group.group_id, group.early.popleft())
         status = replica.status()
         is_new = status.hard_state.term == 0 and status.last_index == 0
         is_candidate = group.voters == (self._node_id,) or (is_new and group.first_leader == self._node_id)
         # A group of one needs nobody's silence to pass; a new group has an appointed candidate. The core refuses to stand for
         # election before it has applied what it knows to be committed.
-        if is_candidate and await replica.driver.has_applied(status.hard_state.commit):
-            replica.driver.campaign()
+        if is_candidate and await replica.has_applied(status.hard_state.commit):
+            self._open_groups.campaign(group.group_id)
         if is_new and len(group.voters) > 1:
             with trio.move_on_after(self._settings.opening_leader_seconds_max):
                 try:

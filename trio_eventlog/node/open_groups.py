@@ -4,11 +4,12 @@ Owns which groups are open and which of those are ticked. A group is added once 
 """
 
 import random
-from collections.abc import Mapping
 
 import trio
 
+from trio_eventlog.codec.lives import Extent
 from trio_eventlog.ids import GroupId, NodeId
+from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.replica import Replica
 
 
@@ -36,6 +37,7 @@ class OpenGroups:
         self._nursery = nursery
 
     def add(self, replica: Replica) -> None:
+        """A group that was opened just now."""
         self._open[replica.group_id] = self._awake[replica.group_id] = replica
 
     def remove(self, group_id: GroupId) -> Replica | None:
@@ -54,8 +56,27 @@ class OpenGroups:
         """Every open replica in which something may happen."""
         return list(self._awake.values())
 
-    def by_id(self) -> Mapping[GroupId, Replica]:
-        return self._open
+    def writes_done(self) -> int:
+        """Grows with what is made durable, and changes when a group is removed."""
+        return sum(replica.driver.writes_done for replica in self._open.values())
+
+    def extents(self) -> dict[GroupId, Extent]:
+        """How far each group went, as far as that is durable."""
+        return {group_id: replica.driver.extent for group_id, replica in self._open.items()}
+
+    def receive(self, group_id: GroupId, received: Received) -> bool:
+        """A peer's message. False: the group is not open."""
+        replica = self._open.get(group_id)
+        if replica is None:
+            return False
+        replica.driver.receive(received)
+        return True
+
+    def campaign(self, group_id: GroupId) -> None:
+        """The group stands for election, if it is (still) open."""
+        replica = self._open.get(group_id)
+        if replica is not None:
+            replica.driver.campaign()
 
     def on_sleep(self, group_id: GroupId, is_asleep: bool) -> None:
         """A group has fallen asleep, or has woken."""

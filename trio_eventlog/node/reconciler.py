@@ -569,13 +569,13 @@ def _is_settled(configuration: Configuration, wanted: Sequence[NodeId]) -> bool:
 
 
 def report_on(replica: Replica) -> GroupReport:
-    driver = replica.driver
-    configuration = driver.configuration
+    core = replica.core
+    configuration = core.configuration
     return GroupReport(
         group_id=replica.group_id,
-        role=driver.role,
-        term=driver.term,
-        applied_index=driver.applied_index,
+        role=core.role,
+        term=core.term,
+        applied_index=core.applied_index,
         voters=configuration.voters,
         learners=configuration.learners,
         is_joint=configuration.is_joint,

@@ -14,9 +14,13 @@ from trio_eventlog.errors import DamagedData, EventLogError, InvalidArgument, No
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.departed import Departed, load_departed, save_departed
+from trio_eventlog.node.driver_settings import DriverSettings
+from trio_eventlog.node.followers import Send
+from trio_eventlog.node.leadership import CoreView
 from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
-from trio_eventlog.node.raft_driver import DriverSettings, Peers, RaftDriver, Send
+from trio_eventlog.node.raft_driver import RaftDriver
+from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, ConfigurationChange, HardState, RaftNode, RaftSettings, Status
 from trio_eventlog.raft.progress import ProgressState
@@ -58,56 +62,68 @@ class Follower:
 
 
 class Replica:
-    """A group on this node, running.
+    """A group on this node, running: what calls, the reconciler and status ask of it.
 
     Attributes:
         name: for people and log lines: "catalog", or topic and partition.
         watermark: the high watermark; stays 0 in the catalog.
         log: for readers; only the driver appends.
         departed: how far the log went that was here before.
+        driver: takes messages, ticks and news of peers. For `OpenGroups`, which holds the groups of a node, and for nobody else.
     """
 
     def __init__(
-        self, node_id: NodeId, group_id: GroupId, driver: RaftDriver, log: SegmentedLog, watermark: Watermark, departed: Departed
+        self, node_id: NodeId, core: CoreView, driver: RaftDriver, log: SegmentedLog, watermark: Watermark, departed: Departed
     ) -> None:
         self.node_id = node_id
-        self.group_id = group_id
+        self.group_id = driver.group_id
+        self.name = driver.name
         self.driver = driver
         self.log = log
         self.watermark = watermark
         self.departed = departed
+        self._core = core
+        self._leadership = driver.leadership
+        self._reads = driver.reads
+        self._applying = driver.applying
+        self._proposing = driver.proposing
+        self._returning = driver.returning
 
     @property
-    def name(self) -> str:
-        return self.driver.name
+    def core(self) -> CoreView:
+        """What the core shows, without the cost of a whole `status`."""
+        return self._core
 
     @property
     def leader_id(self) -> NodeId:
-        return self.driver.leader_id
+        """Who leads, as far as this node knows; NOBODY when it does not."""
+        return self._core.leader
 
     @property
     def is_leader(self) -> bool:
-        return self.driver.is_leader
-
-    @property
-    def entries_behind(self) -> int:
-        return self.driver.entries_behind
-
-    @property
-    def stopped_because(self) -> str:
-        return self.driver.stopped_because
-
-    def status(self) -> Status:
-        return self.driver.status()
-
-    def voters(self) -> Collection[NodeId]:
-        """Voters of the configuration in force."""
-        return self.configuration.voters
+        return self._core.is_leader
 
     @property
     def configuration(self) -> Configuration:
         """The one in force."""
-        return self.driver.configuration
+        return self._core.configuration
+
+    def status(self) -> Status:
+        return self._core.status()
+
+    @property
+    def entries_behind(self) -> int:
+        """Entries that are committed, as far as this node has heard, and not applied here."""
+        return self.driver.entries_behind
+
+    @property
+    def stopped_because(self) -> str:
+        """Why this replica is of no use as it is: nothing is applied any more, or it has no vote; "" when neither holds."""
+        return self._returning.problem or self._applying.stopped_because
+
+    def voters(self) -> Collection[NodeId]:
+        """Voters of the configuration in force."""
+        return self.configuration.voters
 
     def followers(self) -> dict[NodeId, Follower]:
         """Voters and learners of the group but this node; empty unless it leads."""
@@ -126,16 +142,16 @@ class Replica:
         return followers
 
     def close(self, error: EventLogError) -> None:
-        """What everybody who waits here is told; the replica is about to be closed for good."""
+        """Whoever waits here gets `error`; the replica is about to be closed for good."""
         self.driver.close(error)
         self.watermark.close(error)
 
     async def propose_batch(self, batch: Batch, acks: Acks) -> Proposal:
-        """Raises as `RaftDriver.propose`; what becomes of the batch is told by `Proposal.outcome`."""
-        return await self.driver.propose(batch, acks)
+        """Raises as `Proposing.propose`; `Proposal.outcome` gives what has become of the batch."""
+        return await self._proposing.propose(batch, acks)
 
     async def propose_control(self, payload: bytes) -> Proposal:
-        return await self.driver.propose(payload, Acks.QUORUM)
+        return await self._proposing.propose(payload, Acks.QUORUM)
 
     async def change_configuration(self, change: ConfigurationChange) -> Configuration:
         """As `RaftDriver.propose_configuration`."""
@@ -143,15 +159,27 @@ class Replica:
 
     def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
         """A block within which `scope` is cancelled when somebody else than `node_id` is known to lead."""
-        return self.driver.while_led_by(node_id, scope)
+        return self._leadership.while_led_by(node_id, scope)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
         """Until the leader this node knows of is another (or nobody)."""
-        return await self.driver.wait_leader_other_than(node_id)
+        return await self._leadership.wait_leader_other_than(node_id)
+
+    async def wait_whole(self) -> None:
+        """Until the replica has caught up with a leader, if it had lost something."""
+        await self._returning.wait_whole()
+
+    async def wait_applied(self, index: int) -> None:
+        """Until this node's machine has taken the entry at `index`."""
+        await self._applying.wait_applied(index)
+
+    async def has_applied(self, index: int) -> bool:
+        """As `wait_applied`. False: the machine has stopped before."""
+        return await self._applying.has_applied(index)
 
     async def wait_linearizable(self) -> None:
         """Until this node's machine shows everything acknowledged before the call."""
-        await self.driver.wait_applied(await self.driver.linearizable_index())
+        await self._applying.wait_applied(await self._reads.linearizable_index())
 
     async def wait_readable(self, offset: int) -> None:
         """Until there is a record at `offset` to read."""
@@ -192,7 +220,7 @@ class Replica:
         with trio.move_on_after(seconds_max):
             leader_id = self.node_id
             while leader_id in (self.node_id, NOBODY):
-                leader_id = await self.driver.wait_leader_other_than(leader_id)
+                leader_id = await self._leadership.wait_leader_other_than(leader_id)
             return leader_id
         raise OutcomeUnknown(f"{format_id(to)} had not taken over {self.name} after {seconds_max:g} s: look who leads")
 
@@ -263,7 +291,7 @@ async def open_replica(
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(driver.run)
-                yield Replica(node_id, group_id, driver, log, watermark, departed)
+                yield Replica(node_id, core, driver, log, watermark, departed)
                 nursery.cancel_scope.cancel()
         finally:
             watermark.close(ShuttingDown("this node is stopping: go to another one"))

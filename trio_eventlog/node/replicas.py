@@ -24,13 +24,14 @@ from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplie
 from trio_eventlog.node.catalog_follower import CatalogFollower, propose_command
 from trio_eventlog.node.early_messages import EarlyMessages
 from trio_eventlog.node.elsewhere import not_here
+from trio_eventlog.node.followers import Send
 from trio_eventlog.node.group_opener import Group, GroupOpener, OpeningSettings, Unopened
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.open_groups import OpenGroups
-from trio_eventlog.node.raft_driver import Peers, Send
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.room import PartitionRoom
 from trio_eventlog.node.shortages import Shortages
+from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -215,12 +216,12 @@ class Replicas:
     @property
     def writes_done(self) -> int:
         """Grows with what is made durable, and changes when a group is closed."""
-        return sum(replica.driver.writes_done for replica in self._open.by_id().values())
+        return self._open.writes_done()
 
     def extents(self, known: Mapping[GroupId, Extent]) -> dict[GroupId, Extent]:
         """How far the groups went; of those that are not open, but were not closed for good either, as `known` says."""
         kept = {group_id: extent for group_id, extent in known.items() if not self._opener.is_closed_for_good(group_id)}
-        return kept | {group_id: replica.driver.extent for group_id, replica in self._open.by_id().items()}
+        return kept | self._open.extents()
 
     async def wait_current(self) -> None:
         """Until this node knows every change of topics that was acknowledged before this call. Needs a quorum."""
@@ -232,9 +233,7 @@ class Replicas:
 
     def receive(self, group_id: GroupId, received: Received) -> None:
         """A peer's message for a group."""
-        replica = self._open.find(group_id)
-        if replica is not None:
-            replica.driver.receive(received)
+        if self._open.receive(group_id, received):
             return
         if received.frames:
             return  # Entries come again, and would take room.

@@ -18,10 +18,13 @@ from trio_eventlog.codec.lives import Lives
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.producers import ProducerTable
 from trio_eventlog.net.transport import Transport
+from trio_eventlog.node.applying import Applying
 from trio_eventlog.node.departed import Departed
+from trio_eventlog.node.disk_writer import DiskWriter
 from trio_eventlog.node.proposals import Proposal
-from trio_eventlog.node.raft_driver import Peers, RaftDriver
+from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.node.replicas import Replicas
+from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.raft import Event, HardState, Message
 from trio_eventlog.raft.node import RaftNode
 from trio_eventlog.storage.disk import File
@@ -64,17 +67,21 @@ class OpenSegment(Protocol):
     file: File | None
 
 
-STEPS = frozenset(f"{RaftDriver.__module__}.{RaftDriver.__qualname__}.{name}" for name in ("run", "_apply_loop", "_write_loop"))
+STEPS = frozenset(f"{part.__module__}.{part.run.__qualname__}" for part in (RaftDriver, DiskWriter, Applying))
 """Names of the tasks that move a replica."""
 
 
-def driver_of(task: trio.lowlevel.Task) -> RaftDriver:
-    """The driver whose task, one of `STEPS`, has just been spawned."""
+def part_of(task: trio.lowlevel.Task) -> object:
+    """The driver, or the part of one, whose task, one of `STEPS`, has just been spawned. The driver's own task is the first."""
     frame = task.coro.cr_frame
     assert frame is not None, "it has not begun"
-    driver = frame.f_locals["self"]
-    assert isinstance(driver, RaftDriver)
-    return driver
+    part: object = frame.f_locals["self"]
+    return part
+
+
+def parts_with_tasks(driver: RaftDriver) -> Sequence[object]:
+    """The driver, and those of its parts whose tasks are among `STEPS`."""
+    return (driver, driver._disk_writer, driver.applying)
 
 
 def core(driver: RaftDriver) -> RaftNode:
@@ -109,7 +116,7 @@ def active_segment(driver: RaftDriver) -> OpenSegment | None:
 
 def departed(driver: RaftDriver) -> Departed:
     """What the replica knows of its former lives."""
-    return driver._departed
+    return driver.returning.departed
 
 
 def hard_state(driver: RaftDriver) -> HardState:
@@ -124,22 +131,22 @@ def hard_state_file(driver: RaftDriver) -> File:
 
 def proposals_under_way(driver: RaftDriver) -> Iterable[Proposal]:
     """Proposals that have an entry and no answer yet, or entries that may still be replaced."""
-    return driver._under_way._by_index.values()
+    return driver.proposing._under_way._by_index.values()
 
 
 def has_proposals_under_way(driver: RaftDriver) -> bool:
     """Whether there are any."""
-    return bool(len(driver._under_way))
+    return bool(len(driver.proposing._under_way))
 
 
 def machine(driver: RaftDriver) -> Any:
     """The state machine: of a partition, or the catalog."""
-    return driver._applier._machine  # type: ignore[attr-defined]
+    return driver.applying._applier._machine  # type: ignore[attr-defined]
 
 
 def producers(driver: RaftDriver) -> ProducerTable | None:
     """The table of producers; None of the catalog."""
-    return driver._applier.producers
+    return driver.applying._applier.producers
 
 
 SendMessage = Callable[[GroupId, Message, Sequence[EntryFrame]], bool]
@@ -163,8 +170,9 @@ def watch(
     Each argument takes what the driver calls now, and returns what it is to call from now on.
     """
     inner: Any = driver
-    inner._send = send(inner._send)
-    inner._apply = apply(inner._apply)
+    followers, applying, sleeping = inner._followers, inner.applying, inner._sleeping
+    followers._send = send(followers._send)
+    applying._apply = apply(applying._apply)
     inner._log_event = log_event(inner._log_event)
-    inner._fall_asleep = fall_asleep(inner._fall_asleep)
-    inner._rouse = rouse(inner._rouse)
+    sleeping._fall_asleep = fall_asleep(sleeping._fall_asleep)
+    sleeping.rouse = rouse(sleeping.rouse)

@@ -33,7 +33,8 @@ from trio_eventlog.codec.segment import MARK_BYTES
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.node.proposals import Proposal
-from trio_eventlog.node.raft_driver import Peers, RaftDriver
+from trio_eventlog.node.raft_driver import RaftDriver
+from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.raft import Event, HardState, Message, MessageType
 from trio_eventlog.raft.quorum import joint_committed
 from trio_eventlog.records import Acks
@@ -135,7 +136,8 @@ class Invariants(trio.abc.Instrument):
         self._name_of = name_of
         self._groups: dict[GroupId, _Group] = {}
         self._promises: dict[tuple[GroupId, NodeId], _Promise] = {}
-        self._seen: dict[RaftDriver, _Seen] = {}
+        self._seen: dict[object, _Seen] = {}
+        """By driver, and by those of its parts that have tasks of their own."""
         self._tasks: dict[trio.lowlevel.Task, _Seen] = {}
         self._lost: set[tuple[GroupId, NodeId]] = set()
         """Replicas that have once noticed that files of theirs were gone."""
@@ -150,11 +152,11 @@ class Invariants(trio.abc.Instrument):
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         if task.name in inside.STEPS and not self._ignores(task):
-            driver = inside.driver_of(task)
-            if driver not in self._seen:
-                self._check(self._begin, driver)
+            part = inside.part_of(task)
+            if isinstance(part, RaftDriver) and part not in self._seen:
+                self._check(self._begin, part)
             # Not there when it was already found broken as it began, or something else before.
-            if (seen := self._seen.get(driver)) is not None:
+            if (seen := self._seen.get(part)) is not None:
                 self._tasks[task] = seen
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -180,7 +182,9 @@ class Invariants(trio.abc.Instrument):
         key = (driver.group_id, core.node_id)
         group = self._groups.setdefault(driver.group_id, _Group())
         promise = self._promises.setdefault(key, _Promise())
-        seen = self._seen[driver] = _Seen(driver, group, promise)
+        seen = _Seen(driver, group, promise)
+        for part in inside.parts_with_tasks(driver):
+            self._seen[part] = seen
         group.drivers[core.node_id] = driver
         self._interpose(seen)
         if inside.log(driver).recovery.torn_bytes:
@@ -247,7 +251,7 @@ class Invariants(trio.abc.Instrument):
         def watching_fall_asleep(fall_asleep: Callable[[Peers], None]) -> Callable[[Peers], None]:
             def falling_asleep(peers: Peers) -> None:
                 self._check_sleeper(seen)
-                self.marks[f"fell asleep as {'leader' if driver.is_leader else 'follower'}"] += 1
+                self.marks[f"fell asleep as {'leader' if inside.core(driver).is_leader else 'follower'}"] += 1
                 fall_asleep(peers)
 
             return falling_asleep

@@ -1,0 +1,149 @@
+"""What one group has written: its hard state and its log.
+
+Whatever waits becomes one write: the hard state, then the entries, then one notice to the driver. What arrives during one fsync is
+the next write: group commit needs no timer.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.raft import AppendToken, EntryKind, HardState, Message, StorageAppend
+from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.segmented_log import SegmentedLog
+
+
+@attrs.define(slots=True, eq=False)
+class Write:
+    """One write: the hard state first (an entry may not be durable under a term that is not), then frames.
+
+    Attributes:
+        token, responses: what the core learns, and what leaves, once this is durable.
+        done: set then, when somebody waits for it.
+    """
+
+    hard_state: HardState | None
+    frames: list[EntryFrame]
+    token: AppendToken | None
+    responses: Sequence[Message]
+    done: trio.Event | None = None
+
+
+class DiskWriter:
+    """Owns the writes that wait, those that are done and not reported, and the files of the group. `run` is a task of its own.
+
+    Everything else is called in the driver's task, but for `persist_commit`, which any task may call.
+
+    Args:
+        wake: has the driver take a turn.
+    """
+
+    def __init__(self, log: SegmentedLog, hard_state: HardStateFile, wake: Callable[[], None]) -> None:
+        self._log = log
+        self._hard_state = hard_state
+        self._wake = wake
+        self._waiting: deque[Write] = deque()
+        self._unfinished = 0
+        """Number of writes that wait, or are at the disk."""
+        self._wanted = trio.Event()
+        self._written: deque[Write] = deque()
+        self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
+        """As the core has decided last, whether they are durable yet or not."""
+        self.writes_done = 0
+        """Number of writes since this was opened: promises may have been given after each."""
+        self.appends = 0
+        self.appended_entries = 0
+        self.appended_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written, or to be reported."""
+        return not self._unfinished and not self._written
+
+    @property
+    def has_written(self) -> bool:
+        return bool(self._written)
+
+    def take_written(self) -> Write:
+        """The oldest write that is durable now and was not reported yet."""
+        return self._written.popleft()
+
+    def write_of(self, append: StorageAppend, frames: list[EntryFrame]) -> Write:
+        """What has to be written of what the core wants durable; `frames` are its entries."""
+        hard_state = append.hard_state
+        if hard_state is not None:
+            term_and_vote = (hard_state.term, hard_state.vote)
+            if term_and_vote == self._term_and_vote and not append.sync_commit:
+                # The commit index alone is hardly ever worth an fsync: forgetting it costs a round trip.
+                hard_state = None
+            self._term_and_vote = term_and_vote
+        return Write(hard_state, frames, append.token, append.responses)
+
+    def put(self, write: Write) -> None:
+        """Have it written behind what waits. Its frames are staged already."""
+        self._waiting.append(write)
+        self._unfinished += 1
+        self._wanted.set()
+
+    async def persist_commit(self, index: int, state: HardState) -> None:
+        """Make the commit index durable, at least as high as `index`, with term and vote of `state`.
+
+        A node must never wake up in an older configuration than one it has acted in (docs/decisions/0007), and a restarted node
+        opens its topics without waiting for a leader.
+        """
+        done = trio.Event()
+        self.put(Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
+        await done.wait()
+
+    async def run(self) -> None:
+        while True:
+            while not self._waiting:
+                self._wanted = trio.Event()
+                await self._wanted.wait()
+            batch, frames = self._gather()
+            hard_state = next((write.hard_state for write in reversed(batch) if write.hard_state is not None), None)
+            await self._carry_out(hard_state, frames)
+            if frames:
+                self.appended_entries += len(frames)
+                self.appended_bytes += sum(frame.size_bytes for frame in frames)
+            self.writes_done += 1
+            self._written.extend(batch)
+            self._unfinished -= len(batch)
+            self._wake()
+
+    def _gather(self) -> tuple[list[Write], list[EntryFrame]]:
+        """What waits, as far as it can be one write, and its frames."""
+        batch = [self._waiting.popleft()]
+        frames = batch[0].frames
+        while self._waiting:
+            following = self._waiting[0].frames
+            if frames and following and following[0].index != frames[-1].index + 1:
+                break  # a conflicting suffix: first make durable what it replaces, then replace it
+            batch.append(self._waiting.popleft())
+            frames = frames + following if frames else following
+        return batch, frames
+
+    async def _carry_out(self, hard_state: HardState | None, frames: list[EntryFrame]) -> None:
+        for part in _parts(frames) if hard_state is not None else [frames]:
+            if hard_state is not None:
+                # These entries are not there yet, and what stands at their indexes may be entries that they replace. A commit
+                # index that covers those would commit them, should a crash come in between.
+                durable = part[0].index - 1 if part else self._log.last_index
+                await self._hard_state.save(attrs.evolve(hard_state, commit=min(hard_state.commit, durable)))
+            if part:
+                await self._log.append(part)
+                self.appends += 1
+
+
+def _parts(frames: list[EntryFrame]) -> list[list[EntryFrame]]:
+    """Each configuration change begins a part: it says that the change before it is committed, and so much of the commit index has
+    to be durable before it is (`StorageAppend.sync_commit`). All in one part if there is none."""
+    parts: list[list[EntryFrame]] = [[]]
+    for frame in frames:
+        if frame.kind is EntryKind.CONFIGURATION and parts[-1]:
+            parts.append([])
+        parts[-1].append(frame)
+    return parts

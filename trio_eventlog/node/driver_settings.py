@@ -1,0 +1,45 @@
+"""Bounds of one group's driver and its parts."""
+
+import attrs
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class DriverSettings:
+    """Bounds of one group's driver.
+
+    Attributes:
+        inbox_messages_max: waiting peer messages; more are dropped.
+        inbox_bytes_max: bytes of entries among them.
+        proposal_bytes_max: proposals queued for the core; producers wait for room.
+        proposals_max: the same, counted.
+        under_way_max: proposals given to the core and not yet answered; more wait in the queue.
+        append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
+        apply_bytes_max: bytes of committed entries read back at once.
+        apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
+        sleep_after_ticks: a group in which nothing happens for so many ticks falls asleep: it is not ticked and exchanges
+            nothing. 0: never. Too small, and a group with a record now and then falls asleep in between, which costs it a round
+            of heartbeats each time.
+        commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
+            one with entries to carry it.
+        producer_idle_seconds: an idempotent producer that wrote less than this ago is never forgotten: within it a repetition of a
+            batch may come.
+        read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer, or after twice the time that
+            the last answer took, if that is more; then after twice as many, and so on.
+        read_retry_ticks_max: never after more.
+        read_questions_max: questions for the same read that an answer may still come to; the oldest is given up for a new one.
+    """
+
+    inbox_messages_max: int = 4096
+    inbox_bytes_max: int = 64 << 20
+    proposal_bytes_max: int = 64 << 20
+    proposals_max: int = 65536
+    under_way_max: int = 65536
+    append_bytes_max: int = 1 << 20
+    apply_bytes_max: int = 4 << 20
+    apply_at_once_max: int = 256
+    sleep_after_ticks: int = 0
+    commit_notice_seconds: float = 0.005
+    producer_idle_seconds: float = 60.0
+    read_retry_ticks: int = 5
+    read_retry_ticks_max: int = 80
+    read_questions_max: int = 4

@@ -1,0 +1,97 @@
+"""Who leads a group, for the tasks that wait to hear it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import trio
+
+from trio_eventlog.errors import EventLogError, NotLeader
+from trio_eventlog.ids import NOBODY, NodeId, format_id
+from trio_eventlog.raft import Configuration, Role, Status
+
+
+class CoreView(Protocol):
+    """What every task may read of a core. Only the driver's task changes one."""
+
+    @property
+    def leader(self) -> NodeId:
+        """Who leads, as far as this node knows; NOBODY when it does not."""
+        ...
+
+    @property
+    def is_leader(self) -> bool: ...
+
+    @property
+    def role(self) -> Role: ...
+
+    @property
+    def term(self) -> int: ...
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that the core knows to be applied."""
+        ...
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in force."""
+        ...
+
+    def status(self) -> Status: ...
+
+
+class Leadership:
+    """Owns the waits for a change of the leader. Waiting is for any task, `changed` and `end` are for the driver's."""
+
+    def __init__(self, core: CoreView, name: str) -> None:
+        self._core = core
+        self._name = name
+        self._changed = trio.Event()
+        self._scopes: dict[trio.CancelScope, NodeId] = {}
+        self._closed_by: EventLogError | None = None
+
+    def refusal(self) -> NotLeader:
+        """Of what only the leader does. It names the leader, if this node knows it."""
+        leader_id = self._core.leader
+        if leader_id == NOBODY:
+            return NotLeader(f"{self._name} has no leader just now: try again shortly")
+        return NotLeader(f"{self._name} is led by node {format_id(leader_id)}: go there", leader_id)
+
+    async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
+        """Until the leader this node knows of is not `node_id` (any longer). Raises the error of `close`."""
+        while self._core.leader == node_id:
+            if self._closed_by is not None:
+                raise self._closed_by
+            await self._changed.wait()
+        return self._core.leader
+
+    @contextmanager
+    def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> Iterator[None]:
+        """Within the block, `scope` is cancelled when somebody else is known to lead (not when just nobody is), or when this is
+        closed. At once, when that is so already."""
+        if self._closed_by is not None or self._core.leader not in (node_id, NOBODY):
+            scope.cancel()
+        self._scopes[scope] = node_id
+        try:
+            yield
+        finally:
+            del self._scopes[scope]
+
+    def changed(self) -> None:
+        """Another leader, another term, or another role of this node."""
+        for scope, node_id in self._scopes.items():
+            if self._core.leader not in (node_id, NOBODY):
+                scope.cancel()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def close(self, error: EventLogError) -> None:
+        """Whoever comes to wait from now on gets `error`."""
+        self._closed_by = error
+
+    def end(self) -> None:
+        """Whoever waits gets the error of `close`."""
+        for scope in self._scopes:
+            scope.cancel()
+        self._changed.set()
