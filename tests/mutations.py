@@ -75,15 +75,39 @@ MUTATIONS = (
     Mutation(
         "entries are written before the term they belong to",
         "trio_eventlog/node/disk_writer.py",
-        "        for part in _parts(frames) if hard_state is not None else [frames]:\n",
+        "        parts = deque(_parts(frames) if hard_state is not None else [frames])\n",
         "        if frames:\n            await self._log.append(frames)\n            frames = []\n"
-        "        for part in _parts(frames) if hard_state is not None else [frames]:\n",
+        "        parts = deque(_parts(frames) if hard_state is not None else [frames])\n",
     ),
     Mutation(
         "a configuration change becomes durable before what it says is committed",
         "trio_eventlog/node/disk_writer.py",
-        "        for part in _parts(frames) if hard_state is not None else [frames]:\n",
-        "        for part in [frames]:\n",
+        "        parts = deque(_parts(frames) if hard_state is not None else [frames])\n",
+        "        parts = deque([frames])\n",
+    ),
+    Mutation(
+        "after a shortage only the append that met it is staged again",
+        "trio_eventlog/node/disk_writer.py",
+        "        for run in (left, *behind, *(write.frames for write in self._waiting)):\n",
+        "        for run in (left,):\n",
+    ),
+    Mutation(
+        "after a shortage what the append had written is appended again",
+        "trio_eventlog/node/disk_writer.py",
+        "        left = [frame for frame in frames if frame.index > log.last_index or log.term(frame.index) != frame.term]\n",
+        "        left = frames\n",
+    ),
+    Mutation(
+        "a removal that a shortage has cut short is forgotten",
+        "trio_eventlog/storage/log_appender.py",
+        "        contents = self._contents\n        await self._finish_removal()\n",
+        "        contents = self._contents\n",
+    ),
+    Mutation(
+        "a leader that can append nothing stays",
+        "trio_eventlog/node/raft_driver.py",
+        "                core.transfer_leader(successor)\n",
+        "                pass\n",
     ),
     Mutation(
         "the commit index becomes durable before its entries",

@@ -481,9 +481,9 @@ NODES: tuple[Mutation, ...] = (
     Mutation(
         "a failed write is ignored",
         "trio_eventlog/node/disk_writer.py",
-        "                await self._log.append(part)\n",
+        "                await self._append(part, parts)\n",
         "                try:\n"
-        "                    await self._log.append(part)\n"
+        "                    await self._append(part, parts)\n"
         "                except Exception:\n"
         "                    pass\n",
     ),

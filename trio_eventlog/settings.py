@@ -342,7 +342,7 @@ class NodeSettings:
         DURATION,
         10.0,
         "How long the node tries again to open a file when the process is short of descriptors or memory. Connections of clients"
-        " are closed meanwhile. Then the partition that needs the file fails.",
+        " are closed meanwhile. Then a read fails; partitions that are being opened or appended to wait, and it tries again.",
         group="Storage",
         minimum=0,
         maximum=3600,

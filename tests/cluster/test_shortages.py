@@ -35,6 +35,34 @@ async def test_a_roll_without_descriptors_waits(size: int) -> None:
         assert not cluster.failures()
 
 
+@pytest.mark.parametrize("who", ["leader", "follower"])
+async def test_a_shortage_that_outlasts_all_patience_ends_no_node(who: str) -> None:
+    """In the middle of a roll, for a minute. A leader lets another lead; what was acknowledged is there; the node goes on."""
+    async with Cluster(3, seed=11, **SMALL_SEGMENTS) as cluster, cluster.client(*cluster.names, settings=QUICK) as client:
+        await client.create_topic("orders")
+        await client.produce("orders", b"first")
+        leader = await cluster.wait_leader("orders")
+        short = leader if who == "leader" else next(name for name in cluster.names if name != leader)
+        cluster.disk(short).has_descriptors = False
+        began_at = trio.current_time()
+        values = [b"first"]
+        while trio.current_time() - began_at < 60:
+            values.append(b"%d" % len(values) + bytes(1500))
+            await client.produce("orders", values[-1])
+            await trio.sleep(2)
+        assert not cluster.failures()
+        if who == "leader":
+            assert cluster.leader("orders") not in (short, None)
+        replica = cluster.replica(short, "orders")
+        assert replica is not None
+        assert "stores nothing just now" in replica.problem
+        cluster.disk(short).has_descriptors = True
+        await cluster.wait_converged("orders")
+        assert not replica.problem
+        assert await values_on(cluster, short, "orders") == values
+        assert not cluster.failures()
+
+
 async def test_a_topic_is_made_when_there_are_descriptors_again() -> None:
     """Opening a replica needs several; the topic waits for them."""
     async with Cluster(1, seed=8) as cluster, cluster.client("n1", settings=QUICK) as client:

@@ -79,7 +79,7 @@ class StatusAnswers:
                 f" {degraded[0].name} for one: {degraded[0].trouble}"
             )
         found += [warning for warning in (parts.credentials.exposure(), self._peers.removal_warning()) if warning]
-        found += [f"{replica.name}: {replica.stopped_because}" for replica in parts.replicas.awake() if replica.stopped_because]
+        found += [f"{replica.name}: {replica.problem}" for replica in parts.replicas.awake() if replica.problem]
         if (not_heard := self._peers.not_heard()) is not None:
             found.append(not_heard)
         found += parts.peer_lives.warnings()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.errors import EventLogError, NewerRelease, NotLeader
+from trio_eventlog.errors import EventLogError, NewerRelease, NotLeader, ResourceShortage
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.leadership import CoreView
@@ -120,7 +120,7 @@ class Applying:
             while first <= last:
                 frames = self._log.cached(first, last, self._settings.apply_bytes_max)
                 if frames is None:
-                    frames = await self._log.read(first, last, self._settings.apply_bytes_max)
+                    frames = await self._read(first, last)
                 for frame in frames:
                     if frame.kind is EntryKind.CONFIGURATION or frame.kind is EntryKind.CONTROL:
                         await self._persist_commit(frame.index)
@@ -135,6 +135,15 @@ class Applying:
                 self._wake()
                 if first <= last:
                     await trio.lowlevel.checkpoint()
+
+    async def _read(self, first: int, last: int) -> list[EntryFrame]:
+        """From the disk, as many as may be read at once, however long that takes."""
+        while True:
+            try:
+                return await self._log.read(first, last, self._settings.apply_bytes_max)
+            except ResourceShortage as error:
+                logger.warning("%s: entries from %d on cannot be read just now: %s", self._name, first, error)
+            await trio.sleep(self._settings.shortage_retry_seconds)
 
     def _stop(self, index: int, error: NewerRelease) -> None:
         """The rest of the log waits for an upgrade. The replica goes on storing and voting, and shows what it has applied."""

@@ -2,8 +2,13 @@
 
 Whatever waits becomes one write: the hard state, then the entries, then one notice to the driver. What arrives during one fsync is
 the next write: group commit needs no timer.
+
+A shortage of descriptors or threads says nothing about the disk, and nothing has changed when one is met (the roll of a segment
+needs a descriptor): the writer waits and appends again, for as long as it takes (docs/decisions/0031). A failed write or fsync
+leaves `run`, and ends the node.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -11,9 +16,12 @@ import attrs
 import trio
 
 from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.errors import ResourceShortage
 from trio_eventlog.raft import AppendToken, EntryKind, HardState, Message, StorageAppend
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.segmented_log import SegmentedLog
+
+logger = logging.getLogger(__name__)
 
 
 @attrs.define(slots=True, eq=False)
@@ -38,13 +46,27 @@ class DiskWriter:
     Everything else is called in the driver's task, but for `persist_commit`, which any task may call.
 
     Args:
+        name: what log lines call the group.
+        retry_seconds: see `DriverSettings.shortage_retry_seconds`.
         wake: has the driver take a turn.
+        on_shortage: called after each attempt to append that met a shortage.
     """
 
-    def __init__(self, log: SegmentedLog, hard_state: HardStateFile, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        log: SegmentedLog,
+        hard_state: HardStateFile,
+        name: str,
+        retry_seconds: float,
+        wake: Callable[[], None],
+        on_shortage: Callable[[], None],
+    ) -> None:
         self._log = log
         self._hard_state = hard_state
+        self._name = name
+        self._retry_seconds = retry_seconds
         self._wake = wake
+        self._on_shortage = on_shortage
         self._waiting: deque[Write] = deque()
         self._unfinished = 0
         """Number of writes that wait, or are at the disk."""
@@ -52,6 +74,8 @@ class DiskWriter:
         self._written: deque[Write] = deque()
         self._term_and_vote = (hard_state.state.term, hard_state.state.vote)
         """As the core has decided last, whether they are durable yet or not."""
+        self.shortage = ""
+        """What is missing while an append waits for it; "" when none does."""
         self.writes_done = 0
         """Number of writes since this was opened: promises may have been given after each."""
         self.appends = 0
@@ -127,15 +151,50 @@ class DiskWriter:
         return batch, frames
 
     async def _carry_out(self, hard_state: HardState | None, frames: list[EntryFrame]) -> None:
-        for part in _parts(frames) if hard_state is not None else [frames]:
+        parts = deque(_parts(frames) if hard_state is not None else [frames])
+        while parts:
+            part = parts.popleft()
             if hard_state is not None:
                 # These entries are not there yet, and what stands at their indexes may be entries that they replace. A commit
                 # index that covers those would commit them, should a crash come in between.
                 durable = part[0].index - 1 if part else self._log.last_index
                 await self._hard_state.save(attrs.evolve(hard_state, commit=min(hard_state.commit, durable)))
             if part:
-                await self._log.append(part)
+                await self._append(part, parts)
                 self.appends += 1
+
+    async def _append(self, frames: list[EntryFrame], behind: Sequence[list[EntryFrame]]) -> None:
+        """Append, however often that takes. `behind`: what the same write appends after this."""
+        while True:
+            try:
+                await self._log.append(frames)
+                break
+            except ResourceShortage as error:
+                # Before anything else runs: the driver stages what comes next on top of what is staged.
+                frames = self._stage_again(frames, behind)
+                if not self.shortage:
+                    logger.warning(
+                        "%s: entries from %d on wait for what an append needs, and are not acknowledged here until then: %s",
+                        self._name,
+                        frames[0].index,
+                        error,
+                    )
+                self.shortage = str(error)
+            self._on_shortage()
+            await trio.sleep(self._retry_seconds)
+        if self.shortage:
+            self.shortage = ""
+            logger.info("%s: entries are appended again", self._name)
+
+    def _stage_again(self, frames: list[EntryFrame], behind: Sequence[list[EntryFrame]]) -> list[EntryFrame]:
+        """Stage all that is not on the disk, in the order in which it was: a failed append has dropped it. Returns what is left of
+        `frames`: the first of them may be in the segment before the one that could not be made."""
+        log = self._log
+        left = [frame for frame in frames if frame.index > log.last_index or log.term(frame.index) != frame.term]
+        assert left, "all of it is appended, and something was short"
+        for run in (left, *behind, *(write.frames for write in self._waiting)):
+            log.stage(run)
+        return left
 
 
 def _parts(frames: list[EntryFrame]) -> list[list[EntryFrame]]:

@@ -21,6 +21,8 @@ class DriverSettings:
             of heartbeats each time.
         commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
             one with entries to carry it.
+        shortage_retry_seconds: the pause between two attempts to read or append what met a shortage of descriptors, memory or
+            threads. Each attempt waits for them itself, for as long as the disk is set to (`shortage_patience_seconds`).
         producer_idle_seconds: an idempotent producer that wrote less than this ago is never forgotten: within it a repetition of a
             batch may come.
         read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer, or after twice the time that
@@ -39,6 +41,7 @@ class DriverSettings:
     apply_at_once_max: int = 256
     sleep_after_ticks: int = 0
     commit_notice_seconds: float = 0.005
+    shortage_retry_seconds: float = 0.5
     producer_idle_seconds: float = 60.0
     read_retry_ticks: int = 5
     read_retry_ticks_max: int = 80

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.codec.stored_batch import batch_entry
+from trio_eventlog.errors import ResourceShortage
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.proposing import Proposing
 from trio_eventlog.raft import Entry, EntryKind, ProtocolError, RaftNode
@@ -122,6 +123,8 @@ class EntryFrames:
             (frame,) = await self._log.read(index, index, 1)
         except IndexError:
             return  # the suffix was removed while the disk was busy
+        except ResourceShortage:
+            return  # the message comes again
         finally:
             self._is_looking_up = False
         self._looked_up = (frame.term, frame.index, frame.end_offset)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.errors import ResourceShortage
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.raft import Configuration, Message, MessageType, RaftNode
@@ -161,6 +162,10 @@ class Followers:
                 first = frames[-1].index + 1
         except IndexError:
             # The suffix was removed while the disk was busy: another node leads.
+            return []
+        except ResourceShortage:
+            # As if it had been lost on its way: the core asks where the follower stands, and sends again.
+            await trio.sleep(self._settings.shortage_retry_seconds)
             return []
         return frames
 

@@ -9,6 +9,7 @@ import trio
 from trio_eventlog.errors import EventLogError, NotLeader
 from trio_eventlog.ids import NOBODY, NodeId, format_id
 from trio_eventlog.raft import Configuration, Role, Status
+from trio_eventlog.raft.progress import ProgressState
 
 
 class CoreView(Protocol):
@@ -39,6 +40,16 @@ class CoreView(Protocol):
         ...
 
     def status(self) -> Status: ...
+
+
+def best_successor(status: Status, node_id: NodeId) -> NodeId:
+    """The voter that is closest behind the leader `node_id` and keeps up; NOBODY when there is none."""
+    matches = [
+        (progress.match, other)
+        for other, progress in status.progress.items()
+        if other != node_id and other in status.configuration.voters and progress.state == ProgressState.REPLICATE.value
+    ]
+    return max(matches)[1] if matches else NOBODY
 
 
 class Leadership:

@@ -39,7 +39,7 @@ from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.entry_frames import EntryFrames
 from trio_eventlog.node.followers import Followers, Send
 from trio_eventlog.node.inbox import Inbox, Received
-from trio_eventlog.node.leadership import Leadership
+from trio_eventlog.node.leadership import Leadership, best_successor
 from trio_eventlog.node.proposing import Proposing
 from trio_eventlog.node.reads import Reads
 from trio_eventlog.node.returning import Returning
@@ -124,7 +124,9 @@ class RaftDriver:
         self.reads = Reads(core, self.leadership, settings, name, read_nonce, wake)
         self.proposing = Proposing(core, applier, self.leadership, self.reads, settings, name, wake)
         self._entry_frames = EntryFrames(core, log, self.proposing, name, self._start, self.receive)
-        self._disk_writer = DiskWriter(log, hard_state, wake)
+        self._disk_writer = DiskWriter(
+            log, hard_state, name, settings.shortage_retry_seconds, wake, lambda: self._request(self._hand_over)
+        )
         self._followers = Followers(group_id, core, log, settings, send, self._start, self.report_unreachable)
         self.applying = Applying(
             core,
@@ -178,6 +180,11 @@ class RaftDriver:
     def writes_done(self) -> int:
         """See `DiskWriter.writes_done`."""
         return self._disk_writer.writes_done
+
+    @property
+    def shortage(self) -> str:
+        """See `DiskWriter.shortage`."""
+        return self._disk_writer.shortage
 
     @property
     def entries_behind(self) -> int:
@@ -280,6 +287,14 @@ class RaftDriver:
         """Hand over, if this node leads and `to` is a voter that keeps up."""
         self._request(lambda: self._core.transfer_leader(to))
 
+    def _hand_over(self) -> None:
+        """This node can append nothing for now. A leader lets the voter lead that is closest behind it, if there is one."""
+        core = self._core
+        if core.is_leader and core.lead_transferee == NOBODY:
+            successor = best_successor(core.status(), core.node_id)
+            if successor != NOBODY:
+                core.transfer_leader(successor)
+
     def close(self, error: EventLogError) -> None:
         """Whoever waits gets `error` when `run` ends, which is about to be cancelled. Otherwise it is ShuttingDown."""
         self._closed_by = self._closed_by or error
@@ -363,7 +378,8 @@ class RaftDriver:
         if self.reads.are_new:
             self.reads.ask()
         self._take_ready()
-        if self.proposing.queued_count:
+        if self.proposing.queued_count and not (core.is_leader and self._disk_writer.shortage):
+            # (A leader that can append nothing for now would only fill its memory with what the followers may commit.)
             self.proposing.take(self.applying.index, self._entry_frames.end_offset)
             self._take_ready()
         self._sleeping.end_turn(has_ticked)

@@ -16,7 +16,7 @@ from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.departed import Departed, load_departed, save_departed
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.followers import Send
-from trio_eventlog.node.leadership import CoreView
+from trio_eventlog.node.leadership import CoreView, best_successor
 from trio_eventlog.node.log_view import SegmentedLogView
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
@@ -121,6 +121,12 @@ class Replica:
         """Why this replica is of no use as it is: nothing is applied any more, or it has no vote; "" when neither holds."""
         return self._returning.problem or self._applying.stopped_because
 
+    @property
+    def problem(self) -> str:
+        """`stopped_because`, or what this replica waits for before it can store anything; "" when it is well."""
+        shortage = self.driver.shortage
+        return self.stopped_because or (f"stores nothing just now, and tries again: {shortage}" if shortage else "")
+
     def voters(self) -> Collection[NodeId]:
         """Voters of the configuration in force."""
         return self.configuration.voters
@@ -202,16 +208,9 @@ class Replica:
             raise NotLeader(f"{self.name} is not led by this node", self.leader_id)
         status = self.status()
         if to is None:
-            others = [
-                (progress.match, node_id)
-                for node_id, progress in status.progress.items()
-                if node_id != self.node_id
-                and node_id in status.configuration.voters
-                and progress.state == ProgressState.REPLICATE.value
-            ]
-            if not others:
+            to = best_successor(status, self.node_id)
+            if to == NOBODY:
                 raise NoQuorum(f"{self.name} has no other voter that keeps up and could take over")
-            _, to = max(others)
         if to not in status.configuration.voters:
             raise InvalidArgument(f"node {format_id(to)} is no voter of {self.name}")
         if to == self.node_id:

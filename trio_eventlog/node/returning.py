@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
+from trio_eventlog.errors import EventLogError
 from trio_eventlog.ids import NOBODY
 from trio_eventlog.node.departed import Departed
 from trio_eventlog.raft import Message, MessageType, RaftNode
+from trio_eventlog.storage.disk import is_shortage
 from trio_eventlog.storage.segmented_log import SegmentedLog
 
 logger = logging.getLogger(__name__)
@@ -100,7 +102,14 @@ class Returning:
         now = Departed(last_term=status.last_term, last_index=self._log.last_index, commit_index=self._applied_index())
         departed = attrs.evolve(self.departed, loss="").joined(now)
         if self._on_caught_up is not None:
-            await self._on_caught_up(departed)
+            try:
+                await self._on_caught_up(departed)
+            except EventLogError as error:
+                if not is_shortage(error):
+                    raise
+                logger.warning("%s has caught up, which cannot be written down just now: %s", self._name, error)
+                self._ticks_caught_up = 0  # tried again after as many ticks
+                return
         logger.info("%s has caught up with a leader, and has its vote again", self._name)
         self.departed = departed
         self._is_whole.set()

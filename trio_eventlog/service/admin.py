@@ -160,7 +160,7 @@ def group_status(replica: Replica, topic: str, partition: int) -> messages.Group
         topic=topic,
         partition=partition,
         role=status.role.name.lower().replace("_", "-"),
-        problem=replica.stopped_because,
+        problem=replica.problem,
         leader_id=id_text(status.leader),
         term=status.hard_state.term,
         first_index=status.first_index,

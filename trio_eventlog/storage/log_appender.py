@@ -32,6 +32,10 @@ class LogAppender:
         self._cache = cache
         self._is_appending = False
         self._failure = ""
+        self._unremoved: list[OpenSegment] = []
+        """Segments that are forgotten, and whose files are still to be removed, the newest first."""
+        self._unshortened: OpenSegment | None = None
+        """The active segment, when entries at its end are forgotten that its file still holds."""
 
     def stage(self, frames: Sequence[EntryFrame]) -> None:
         if frames:
@@ -67,6 +71,7 @@ class LogAppender:
 
     async def _append(self, frames: Sequence[EntryFrame]) -> None:
         contents = self._contents
+        await self._finish_removal()
         first = frames[0].index
         assert contents.base.index < first <= contents.last_index + 1, f"entry {first} leaves a gap after {contents.last_index}"
         if first <= contents.last_index:
@@ -189,13 +194,21 @@ class LogAppender:
         shortened = self._contents.active
         for segment in removed if shortened is None else (*removed, shortened):
             self._files.forget(segment)
-        for segment in removed:
-            await self._files.remove(segment)
+        self._unremoved, self._unshortened = removed, shortened
+        await self._finish_removal()
+
+    async def _finish_removal(self) -> None:
+        """Remove from the disk what is forgotten. Once a shortage has cut it short, the next append goes on with it."""
+        while self._unremoved:
+            await self._files.remove(self._unremoved[0])
+            del self._unremoved[0]
+        shortened = self._unshortened
         if shortened is not None:
             assert shortened.file is not None
             await shortened.file.truncate(shortened.contents.frames_bytes)
             await shortened.file.sync()
             await remove_if_there(self._disk, shortened.index_path)
+            self._unshortened = None
 
 
 def _check_run(frames: Sequence[EntryFrame], term: int, end_offset: int) -> None:

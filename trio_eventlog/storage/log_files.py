@@ -5,6 +5,7 @@ A sealed segment is open only while it is among those used last, or while a read
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
 import trio
 
@@ -95,10 +96,14 @@ class LogFiles:
         self._opened.pop(segment, None)
 
     async def remove(self, segment: OpenSegment) -> None:
-        """Durably remove the segment's files. Readers at work on it go on; the last of them closes the file."""
+        """Durably remove the segment's files. Readers at work on it go on; the last of them closes the file.
+
+        May be called again when it met a shortage.
+        """
         segment.is_removed = True
         await remove_if_there(self.disk, segment.index_path)
-        await self.disk.remove(segment.path)
+        with suppress(FileNotFoundError):  # an earlier attempt has removed it, and could not sync the directory
+            await self.disk.remove(segment.path)
         await self.disk.sync_directory(self.directory)
         if not segment.users:
             await close_segment(segment)
