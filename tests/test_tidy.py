@@ -337,6 +337,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("clock", "cli/demo.py"): COMMAND,
     ("threads", "cli/consume.py"): COMMAND,
     ("threads", "cli/lines.py"): COMMAND,
+    ("threads", "cli/watch.py"): COMMAND,
     ("files", "cli/lines.py"): COMMAND,
     ("clock", "cli/consume.py"): COMMAND,
     ("sockets", "cli/loopback_ports.py"): COMMAND,

@@ -376,3 +376,36 @@ def test_what_is_no_format(text: str, part: str) -> None:
     """The text says what there is."""
     with pytest.raises(argparse.ArgumentTypeError, match=part):
         output_format(text)
+
+
+def test_help_brings_in_nothing_else() -> None:
+    """The list of commands is the same whichever of them are looked at closely, and help without any starts no client."""
+    assert make_parser("").format_help() == make_parser("topics").format_help() == make_parser().format_help()
+    code = (
+        "import sys; from trio_eventlog.cli import make_parser; make_parser('').format_help();"
+        " sys.exit(str(sorted({'trio', 'google.protobuf', 'ssl'} & set(sys.modules)) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr in ("", "\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        (["produce", "t", "a", "--key", "k", "b", "c"], ["a", "b", "c"]),
+        (["produce", "--key", "k", "t", "a"], ["a"]),
+        (["produce", "t", "--key", "k", "--", "-a", "b"], ["-a", "b"]),
+        (["produce", "t"], []),
+    ],
+)
+def test_values_before_and_behind_flags(arguments: list[str], values: list[str]) -> None:
+    """argparse itself gives a list what stands before the first flag only."""
+    assert make_parser("produce").parse_args(arguments).values == values
+    assert make_parser("consume").parse_args(["consume", "a", "--from", "-10", "b"]).topics == ["a", "b"]
+
+
+def test_slips_beside_values_are_slips(capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag that does not exist is no value."""
+    with pytest.raises(SystemExit):
+        make_parser("produce").parse_args(["produce", "t", "--kye", "k", "a"])
+    assert "did you mean --key?" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_topics(target: str) -> None:
     again = run("topics", "create", "made", target=target)
     assert (again.returncode, again.stderr.count(b"\n")) == (1, 1)
     assert again.stderr.startswith(b"trio-eventlog: TOPIC_EXISTS: ")
-    assert output("topics", "delete", "made", target=target) == "deleted made\n"
+    assert output("topics", "delete", "made", "--yes", target=target) == "deleted made\n"
     gone = run("consume", "made", target=target)
     assert gone.returncode == 1
     assert gone.stderr.startswith(b"trio-eventlog: TOPIC_NOT_FOUND: ")

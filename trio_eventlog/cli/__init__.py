@@ -1,19 +1,19 @@
 """The command line `trio-eventlog`.
 
-`arguments` has what all commands share, `output` how answers and errors look; every other module is one command with
+`parser` and `arguments` have what all commands share, `output` how answers and errors look; every other module is one command with
 `add_parser(commands)`, which sets `run`: a function of the parsed arguments that returns the exit code.
 
 Exit codes: 0 done; 1 refused or failed, with one line to standard error that says what, why and what to do; 2 usage.
 """
 
-import importlib.metadata
+import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from trio_eventlog.cli import bench, cluster, consume, demo, log, produce, serve, topics
-from trio_eventlog.cli.arguments import Parser
 from trio_eventlog.cli.output import OutputFailed, complain, discard_output, open_closed_streams, output_failure
+from trio_eventlog.cli.parser import COMMANDS, Parser, add_command
 from trio_eventlog.errors import EventLogError, SettingsError
 
 FAILED = 1
@@ -21,14 +21,33 @@ USAGE = 2
 INTERRUPTED = 130
 
 
-def make_parser() -> Parser:
+class ShowVersion(argparse.Action):
+    """Looked up when it is asked for: that takes as long as everything else before the first command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import importlib.metadata
+
+        print(f"trio-eventlog {importlib.metadata.version('trio-eventlog')}")
+        parser.exit()
+
+
+def make_parser(command: str | None = None) -> Parser:
+    """The parser of all commands.
+
+    Args:
+        command: only this one is looked at closely: the others have a name and a line of help, and their modules are not
+            imported. None: all are.
+    """
     parser = Parser(prog="trio-eventlog", description="A replicated, append-only event log.")
-    version = importlib.metadata.version("trio-eventlog")
-    parser.add_argument("--version", action="version", version=f"trio-eventlog {version}")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show program's version number and exit")
     parser.set_defaults(writes_output=True)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (serve, demo, produce, consume, topics, cluster, log, bench):
-        command.add_parser(commands)
+    needed = {module: None for name, (module, _) in COMMANDS.items() if command in (None, name)}
+    for name, (module, _) in COMMANDS.items():
+        if module not in needed:
+            add_command(commands, name)
+        elif name not in commands.choices:
+            importlib.import_module(f"trio_eventlog.cli.{module}").add_parser(commands)
     return parser
 
 
@@ -36,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     is_output_closed = 1 in open_closed_streams()
-    parsed = make_parser().parse_args(given)
+    parsed = make_parser(next((text for text in given if not text.startswith("-")), "")).parse_args(given)
     try:
         _check_text(given)
         if is_output_closed and parsed.writes_output:

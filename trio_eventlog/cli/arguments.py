@@ -1,15 +1,14 @@
 """What commands share: flags of every client command, and a client made from them."""
 
 import argparse
-import difflib
 import os
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable
 
 import trio
 
+from trio_eventlog.cli.profiles import use_profile
 from trio_eventlog.client import Client, ClientSettings, open_client
 from trio_eventlog.client.target import SERVICE_SCHEME, parse_target
 from trio_eventlog.client.tls import build_client_context
@@ -23,79 +22,28 @@ DEFAULT_TARGET = "eventlog://127.0.0.1:8400"
 
 REACH_SECONDS_MAX = 5.0
 """How long a command without --timeout looks for a node that can be connected to."""
+WATCH_SECONDS = 2.0
+WATCH_SECONDS_MIN = 0.1
 KNOCK_INTERVAL_SECONDS = 0.2
 """Between two tries to connect to one address."""
 
 MILLISECONDS_MAX = 86_400_000
-
-Commands = Any
-"""What `add_subparsers` gives; argparse does not name its type."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are those of the command that was typed, and name what was perhaps meant.
-
-    Flags cannot be abbreviated: an abbreviation that works today would break with the next flag.
-    """
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(allow_abbrev=False, **more)
-        self._list_dest = ""
-        # "-10m" and "-10" are values, and no flags of ours look like them. argparse knows plain numbers only.
-        self._negative_number_matcher = re.compile(r"-[0-9]")
-
-    def add_list(self, dest: str, *, nargs: str, **more: Any) -> None:
-        """The last positional argument, which takes all others, also those that stand behind flags."""
-        self._list_dest = dest
-        self.add_argument(dest, nargs=nargs, **more)
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """argparse collects what commands do not know, and has the outermost parser complain of it, with its own usage."""
-        (parsed, unknown) = super().parse_known_args(args, namespace)
-        if unknown and self._list_dest and (unknown[0] == "--" or not any(text.startswith("-") for text in unknown)):
-            # argparse gives a list what stands before the first flag only.
-            setattr(parsed, self._list_dest, [*getattr(parsed, self._list_dest), *unknown[unknown[0] == "--" :]])
-            unknown = []
-        if unknown:
-            flags = [text for text in unknown if text.startswith("-")]
-            guess = _nearest(flags[0].partition("=")[0], self._option_string_actions) if flags else ""
-            self.error(f"unknown argument{'s' if len(unknown) > 1 else ''} {' '.join(unknown)}{guess}")
-        assert parsed is not None
-        return parsed, unknown
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        # argparse has no other seam for this; from Python 3.14 on it makes suggestions by itself.
-        if action.choices is not None and value not in action.choices and isinstance(action, argparse._SubParsersAction):
-            known = list(action.choices)
-            raise argparse.ArgumentError(action, f"there is no {value!r}{_nearest(value, known)} There are {', '.join(known)}")
-        super()._check_value(action, value)
-
-    def error(self, message: str) -> NoReturn:
-        """Usage, the error, and where help is; exit code 2."""
-        super().error(f"{message}\n`{self.prog} --help` explains")
-
-
-def _nearest(text: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(text, known, n=1)
-    return f"; did you mean {found[0]}?" if found else "."
-
-
-def add_command(commands: Commands, name: str, help: str, **more: Any) -> Parser:  # noqa: A002
-    """A command of `commands`."""
-    parser: Parser = commands.add_parser(name, help=help, description=help[:1].upper() + help[1:] + ".", **more)
-    return parser
 
 
 def add_client_flags(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
     """Where the cluster is, and how to talk to it."""
     group = parser.add_argument_group("Cluster")
     group.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="the profile of this name, with a target and what belongs to it; also TRIO_EVENTLOG_PROFILE. They stand in"
+        " ~/.config/trio-eventlog/profiles.toml, or in TRIO_EVENTLOG_PROFILES",
+    )
+    group.add_argument(
         "--target",
         metavar="eventlog://HOST:PORT[,HOST:PORT...]",
         help="any nodes of the cluster; eventlog+srv://NAME takes them from SRV records."
-        f" Default: TRIO_EVENTLOG_TARGET, else {DEFAULT_TARGET}",
+        f" Default: TRIO_EVENTLOG_TARGET, else of the default profile, else {DEFAULT_TARGET}",
     )
     group.add_argument("--tls", action="store_true", help="use TLS and trust the system's authorities")
     group.add_argument("--tls-ca", metavar="PATH", help="use TLS and trust these certificates (PEM); also TRIO_EVENTLOG_TLS_CA")
@@ -108,6 +56,26 @@ def add_client_flags(parser: argparse.ArgumentParser, *, json: bool = True) -> N
     )
     if json:
         group.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def add_look_flags(parser: argparse.ArgumentParser, *, watch: bool = True) -> None:
+    """How tables look, and whether they are shown again and again."""
+    group = parser.add_argument_group("Output")
+    group.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set or TERM is dumb (default)",
+    )
+    if watch:
+        group.add_argument(
+            "--watch",
+            metavar="SECONDS",
+            nargs="?",
+            type=duration,
+            const=WATCH_SECONDS,
+            help="show it again and again, every two seconds or as said, until Ctrl-C",
+        )
 
 
 def duration(text: str) -> float:
@@ -203,6 +171,7 @@ def tls_of(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 def run_with_client(arguments: argparse.Namespace, act: Callable[[Client, argparse.Namespace], Awaitable[int]]) -> int:
     """Open a client as the flags say, and `act` with it. Returns the exit code."""
+    use_profile(arguments, os.environ)
     settings = client_settings_of(arguments)
     tls = tls_of(arguments)
     target = target_of(arguments)

@@ -6,6 +6,7 @@ say what they used of processor and memory.
 
 import argparse
 import functools
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -14,9 +15,7 @@ import attrs
 import trio
 
 from trio_eventlog.cli.arguments import (
-    Commands,
     add_client_flags,
-    add_command,
     client_settings_of,
     count,
     duration,
@@ -26,6 +25,8 @@ from trio_eventlog.cli.arguments import (
 )
 from trio_eventlog.cli.local_cluster import LocalCluster, local_cluster
 from trio_eventlog.cli.output import print_json
+from trio_eventlog.cli.parser import Commands, add_command
+from trio_eventlog.cli.profiles import use_profile
 from trio_eventlog.client import Client, Delivery, open_client
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.errors import EventLogError, InvalidArgument, TopicExists
@@ -36,7 +37,7 @@ Figures = dict[str, float | int | str]
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "bench", "measure a cluster")
+    parser = add_command(commands, "bench")
     actions = parser.add_subparsers(metavar="WHAT", required=True)
     _add(actions, "produce", "acknowledged records per second", bench_produce, _produce_flags)
     _add(actions, "latency", "time from a record to its acknowledgement, one at a time", bench_latency, _latency_flags)
@@ -133,6 +134,8 @@ def make_batch(record_bytes: int, batch_bytes: int, compression: Compression = C
 
 
 async def _run(name: str, act: Callable[[Bench], Awaitable[Figures]], arguments: argparse.Namespace) -> int:
+    if not arguments.cluster:
+        use_profile(arguments, os.environ)
     settings = client_settings_of(arguments)
     tls = tls_of(arguments)
     if arguments.batch_bytes > settings.max_batch_bytes:

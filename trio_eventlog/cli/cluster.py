@@ -6,9 +6,17 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 import trio
 
-from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, duration, natural, run_with_client
-from trio_eventlog.cli.output import duration_text, print_json, print_table
-from trio_eventlog.client import Client, GroupInfo, MemberInfo, NodeStatus, ServerInfo
+from trio_eventlog.cli.arguments import (
+    add_client_flags,
+    add_look_flags,
+    duration,
+    natural,
+    run_with_client,
+)
+from trio_eventlog.cli.output import RED, YELLOW, duration_text, painted, print_json, print_table
+from trio_eventlog.cli.parser import Commands, add_command
+from trio_eventlog.cli.watch import watched
+from trio_eventlog.client import Client, GroupInfo, MemberInfo, NodeStatus, Placement, ServerInfo
 from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, OutcomeUnknown, Unavailable
 
 LOOK_SECONDS = 0.5
@@ -16,19 +24,30 @@ LOOK_SECONDS = 0.5
 MEMBERS_SECONDS_MAX = 5.0
 """How long the catalog's leader may take to say how all nodes are."""
 WAIT_SECONDS = 600.0
+NOT_OPEN = frozenset({"opening", "degraded"})
+"""Roles of replicas that take no part."""
+FAILED = 1
 
 
 def add_parser(commands: Commands) -> None:
-    listing = add_command(commands, "members", "the nodes of the cluster")
+    listing = add_command(commands, "members")
     listing.add_argument("--all", action="store_true", help="those that were removed too")
+    add_look_flags(listing)
     add_client_flags(listing)
-    listing.set_defaults(run=lambda arguments: run_with_client(arguments, members))
+    listing.set_defaults(run=lambda arguments: run_with_client(arguments, watched(members)))
 
-    state = add_command(commands, "status", "the cluster as Raft sees it, asked of every node")
+    state = add_command(commands, "status")
+    state.add_argument(
+        "--check",
+        action="store_true",
+        help="for scripts: one line for each thing that is wrong, and exit code 1 if there is any. Wrong are a node without an"
+        " answer, a warning of a node, a group without a leader and a replica that is not open",
+    )
+    add_look_flags(state)
     add_client_flags(state)
-    state.set_defaults(run=lambda arguments: run_with_client(arguments, status))
+    state.set_defaults(run=lambda arguments: run_with_client(arguments, watched(status)))
 
-    leader = add_command(commands, "leader", "who leads")
+    leader = add_command(commands, "leader")
     actions = leader.add_subparsers(metavar="ACTION", required=True)
     transfer = add_command(actions, "transfer", "hand leadership over to another node")
     transfer.add_argument("--topic", default="", help="of a partition of this topic. Default: of the catalog")
@@ -37,7 +56,7 @@ def add_parser(commands: Commands) -> None:
     add_client_flags(transfer)
     transfer.set_defaults(run=lambda arguments: run_with_client(arguments, transfer_leadership))
 
-    node = add_command(commands, "node", "take nodes out of the cluster, one at a time")
+    node = add_command(commands, "node")
     actions = node.add_subparsers(metavar="ACTION", required=True)
     _add_departure(
         actions,
@@ -90,6 +109,7 @@ async def members(client: Client, arguments: argparse.Namespace) -> int:
             )
             for member in shown
         ],
+        arguments.look,
     )
     return 0
 
@@ -163,9 +183,13 @@ def _find(known: Sequence[MemberInfo], node: str) -> MemberInfo:
     return found[0]
 
 
-async def status(client: Client, arguments: argparse.Namespace) -> int:
-    servers = await client.servers()
-    answers: dict[str, NodeStatus | EventLogError] = {}
+Answers = dict[str, NodeStatus | EventLogError]
+"""By the node's id."""
+
+
+async def ask_all(client: Client, servers: Sequence[ServerInfo]) -> Answers:
+    """How each node sees itself, or why it does not say."""
+    answers: Answers = {}
 
     async def ask(server: ServerInfo) -> None:
         try:
@@ -176,6 +200,14 @@ async def status(client: Client, arguments: argparse.Namespace) -> int:
     async with trio.open_nursery() as nursery:
         for server in servers:
             nursery.start_soon(ask, server)
+    return answers
+
+
+async def status(client: Client, arguments: argparse.Namespace) -> int:
+    servers = await client.servers()
+    answers = await ask_all(client, servers)
+    if arguments.check:
+        return _tell_problems(problems_of(servers, answers, await client.placements()), servers, arguments)
     if arguments.json:
         print_json(
             [
@@ -186,36 +218,58 @@ async def status(client: Client, arguments: argparse.Namespace) -> int:
         )
         return 0
     names = {server.id: server.name for server in servers}
-    rows: list[tuple[object, ...]] = []
-    silent: list[str] = []
-    for server in servers:
-        answer = answers[server.id]
-        if isinstance(answer, EventLogError):
-            silent.append(f"{server.name} ({server.id}) at {server.address}: {answer}")
-            continue
-        rows += [(_group_name(group), answer.name, *_group_columns(group, names)) for group in answer.groups]
+    nodes = [answer for server in servers if isinstance(answer := answers[server.id], NodeStatus)]
+    rows = [(_group_name(group), node.name, *_group_columns(group, names)) for node in nodes for group in node.groups]
     rows.sort(key=lambda row: (row[0] != "catalog", row[0], row[1]))
     print_table(
-        ("GROUP", "NODE", "ROLE", "LEADER", "TERM", "LAST", "COMMIT", "APPLIED", "HIGH WATERMARK", "VOTERS", "LEARNERS"), rows
+        ("GROUP", "NODE", "ROLE", "LEADER", "TERM", "LAST", "COMMIT", "APPLIED", "HIGH WATERMARK", "VOTERS", "LEARNERS"),
+        rows,
+        arguments.look,
     )
     print()
     print_table(
         ("NODE", "BUDGET", "LIMIT", "USED", "REFUSED"),
-        [
-            (answer.name, budget.name, budget.limit, budget.used, budget.refused)
-            for server in servers
-            if isinstance(answer := answers[server.id], NodeStatus)
-            for budget in answer.budgets
-        ],
+        [(node.name, budget.name, budget.limit, budget.used, budget.refused) for node in nodes for budget in node.budgets],
+        arguments.look,
     )
-    for line in silent:
-        print(f"no answer: {line}")
     for server in servers:
         answer = answers[server.id]
-        if isinstance(answer, NodeStatus):
-            for warning in answer.warnings:
-                print(f"warning of {answer.name}: {warning}")
+        if isinstance(answer, EventLogError):
+            print(painted(f"no answer: {server.name} ({server.id}) at {server.address}: {answer}", RED, arguments.look))
+    for node in nodes:
+        for warning in node.warnings:
+            print(painted(f"warning of {node.name}: {warning}", YELLOW, arguments.look))
     return 0
+
+
+def problems_of(servers: Sequence[ServerInfo], answers: Answers, placements: Sequence[Placement]) -> list[str]:
+    """What an operator has to look at, a line each."""
+    problems: list[str] = []
+    is_led = False
+    for server in servers:
+        answer = answers[server.id]
+        if isinstance(answer, EventLogError):
+            problems.append(f"node {server.name} ({server.id}) at {server.address} does not answer: {answer}")
+            continue
+        problems += [f"node {answer.name} warns: {warning}" for warning in answer.warnings]
+        for group in answer.groups:
+            if group.role in NOT_OPEN:
+                problems.append(f"{_group_name(group)} on {answer.name} is {group.role}: {group.problem or 'no reason given'}")
+            is_led = is_led or (not group.topic and bool(group.leader_id))
+    if not is_led:
+        problems.append("the catalog has no leader")
+    return problems + [f"{place.topic}/{place.partition} has no leader" for place in placements if not place.leader_id]
+
+
+def _tell_problems(problems: Sequence[str], servers: Sequence[ServerInfo], arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print_json({"is_healthy": not problems, "nodes": len(servers), "problems": problems})
+    elif problems:
+        for problem in problems:
+            print(painted(problem, RED, arguments.look))
+    else:
+        print(f"all is well with {len(servers)} nodes")
+    return FAILED if problems else 0
 
 
 async def transfer_leadership(client: Client, arguments: argparse.Namespace) -> int:

@@ -10,9 +10,16 @@ from collections.abc import Callable, Sequence
 import attrs
 import trio
 
-from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, duration, natural, run_with_client
+from trio_eventlog.cli.arguments import (
+    add_client_flags,
+    count,
+    duration,
+    natural,
+    run_with_client,
+)
 from trio_eventlog.cli.formats import FIELDS, Format, output_format, write_json, write_text, write_values
 from trio_eventlog.cli.interruption import interruptible
+from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import Rate, progress
 from trio_eventlog.client import BEGINNING, END, Client, ConsumedBatch, Start
 from trio_eventlog.client.background import background
@@ -59,7 +66,6 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "consume",
-        "write the records of topics to standard output",
         epilog=FORMAT_HELP,
     )
     parser.add_list("topics", metavar="TOPIC", nargs="+", help="one, or several at once")

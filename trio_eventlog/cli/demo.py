@@ -6,8 +6,9 @@ import time
 import attrs
 import trio
 
-from trio_eventlog.cli.arguments import Commands, add_command, count
+from trio_eventlog.cli.arguments import count
 from trio_eventlog.cli.local_cluster import LocalCluster, LocalNode, local_cluster
+from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.client import Client, open_client
 from trio_eventlog.errors import EventLogError, Unavailable
 
@@ -17,9 +18,7 @@ LAG_SECONDS_MAX = 30.0
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
-        commands, "demo", "three real nodes on this machine; the leader is killed while records flow, and nothing is lost"
-    )
+    parser = add_command(commands, "demo")
     parser.add_argument("--records", type=_records, default=500, metavar="N", help="how many to produce. Default: 500")
     parser.add_argument("--keep", action="store_true", help="leave the nodes running at the end, and say where")
     parser.set_defaults(run=lambda arguments: trio.run(demo, arguments))

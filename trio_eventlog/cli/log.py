@@ -12,8 +12,10 @@ import attrs
 import trio
 
 from trio_eventlog.bounds import TERM_REPAIRED
-from trio_eventlog.cli.arguments import Commands, add_command, natural
-from trio_eventlog.cli.output import print_json
+from trio_eventlog.cli.arguments import natural
+from trio_eventlog.cli.output import print_json, size_text
+from trio_eventlog.cli.parser import Commands, add_command
+from trio_eventlog.cli.progress import progress
 from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.entry import EntryFrame, EntryKind
 from trio_eventlog.codec.lives import decode_lives_file
@@ -24,14 +26,14 @@ from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FI
 from trio_eventlog.storage.lives import LIVES_FILE
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.repair import TermRepair, repair_term
-from trio_eventlog.storage.verify import LogReport, Problem, dump_log, verify_replica
+from trio_eventlog.storage.verify import LogReport, Problem, SegmentReport, dump_log, verify_replica
 
 UNPACKED_BYTES_MAX = 256 << 20
 FAILED = 1
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "log", "look at a data directory; the node must not run")
+    parser = add_command(commands, "log")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     verify = add_command(actions, "verify", "check every byte of every log; tells what is damaged, changes nothing")
     verify.add_argument("directory")
@@ -89,9 +91,18 @@ async def _verify(home: Path) -> dict[str, LogReport]:
         extents = {}
     except CodecError as error:
         raise DataDirectoryError(f"{home / LIVES_FILE}: {error}") from error
-    return {
-        group.name: await verify_replica(disk, str(group), extents.get(GroupId(int(group.name, 16)))) for group in _groups(home)
-    }
+    groups = _groups(home)
+    reports: dict[str, LogReport] = {}
+    checked_bytes = 0
+
+    def count(report: SegmentReport) -> None:
+        nonlocal checked_bytes
+        checked_bytes += report.file_bytes
+
+    async with progress(lambda: f"{len(reports)} of {len(groups)} groups, {size_text(checked_bytes)} checked"):
+        for group in groups:
+            reports[group.name] = await verify_replica(disk, str(group), extents.get(GroupId(int(group.name, 16))), count)
+    return reports
 
 
 def _damages(report: LogReport) -> list[Problem]:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +68,9 @@ def discard_output() -> None:
 def complain(error: EventLogError) -> None:
     """One line to standard error."""
     text = " ".join(str(error).split()) or "it failed, and no reason was given"
-    print(f"trio-eventlog: {error.code}: {text}", file=sys.stderr)
+    is_coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    code = painted(error.code, RED, Look(has_colours=is_coloured))
+    print(f"trio-eventlog: {code}: {text}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -81,16 +84,113 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; numbers to the right."""
+@attrs.frozen(slots=True)
+class Look:
+    """What standard output can show.
+
+    Attributes:
+        width: columns that a line may take; None: any number, as in a file.
+        has_colours: escapes for colours are understood.
+    """
+
+    width: int | None = None
+    has_colours: bool = False
+
+
+PLAIN = Look()
+BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
+WORDS = {
+    **dict.fromkeys(("alive", "leader"), GREEN),
+    **dict.fromkeys(("suspect", "joining", "draining", "left", "opening", "candidate", "pre-candidate", "unknown"), YELLOW),
+    **dict.fromkeys(("failed", "removed", "degraded"), RED),
+}
+COLOURED_COLUMNS = frozenset({"STATUS", "ROLE", "CATALOG"})
+"""Where these words are states. Elsewhere they may be names."""
+COLUMN_WIDTH_MIN = 10
+"""Columns are not made narrower than this."""
+GAP = "  "
+
+
+def look_of(colour: str = "auto") -> Look:
+    """Of standard output as it is.
+
+    Args:
+        colour: "always", "never", or "auto": on a terminal that has colours, unless NO_COLOR is set.
+    """
+    is_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    is_capable = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Look(width, colour == "always" or (colour == "auto" and is_capable))
+
+
+def painted(text: str, style: str, look: Look) -> str:
+    return f"\x1b[{style}m{text}\x1b[0m" if style and look.has_colours else text
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], look: Look = PLAIN) -> None:
+    """Columns as wide as their widest cell; numbers to the right.
+
+    Where that is too wide, cells of text are continued on lines below; where that is not enough either, a row becomes a block
+    of lines, one for each cell.
+    """
     cells = [[*headings], *([str(cell) if cell is not None else "-" for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     is_number = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(headings))]
-    for row in cells:
-        padded = [
-            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, is_number, strict=True)
-        ]
-        print("  ".join(padded).rstrip())
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    if look.width is not None:
+        found = _narrowed(widths, is_number, look.width)
+        if found is None:
+            _print_blocks(headings, cells[1:], look)
+            return
+        widths = found
+    for number, row in enumerate(cells):
+        lines = [_folded(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in range(max(map(len, lines))):
+            parts = [column[line] if line < len(column) else "" for column in lines]
+            padded = [
+                part.rjust(width) if right else part.ljust(width)
+                for part, width, right in zip(parts, widths, is_number, strict=True)
+            ]
+            padded[-1] = padded[-1].rstrip()
+            styles = [BOLD if not number else _style(heading, cell) for heading, cell in zip(headings, row, strict=True)]
+            text = GAP.join(painted(part, style, look) for part, style in zip(padded, styles, strict=True))
+            print(text if look.has_colours else text.rstrip())
+
+
+def _style(heading: str, cell: str) -> str:
+    return WORDS.get(cell, "") if heading in COLOURED_COLUMNS else ""
+
+
+def _narrowed(widths: Sequence[int], is_number: Sequence[bool], width_max: int) -> list[int] | None:
+    """Widths that together fit: the widest columns of text give way first. None: they cannot."""
+    found = list(widths)
+    while (surplus := sum(found) + len(GAP) * (len(found) - 1) - width_max) > 0:
+        texts = sorted((column for column in range(len(found)) if not is_number[column]), key=lambda column: -found[column])
+        if not texts or found[texts[0]] <= COLUMN_WIDTH_MIN:
+            return None
+        next_width = max([COLUMN_WIDTH_MIN, *(found[column] for column in texts if found[column] < found[texts[0]])])
+        found[texts[0]] = max(found[texts[0]] - surplus, min(next_width, found[texts[0]] - 1), COLUMN_WIDTH_MIN)
+    return found
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    """Lines of at most this width, broken behind a comma or at a blank where there is one."""
+    lines: list[str] = []
+    while len(cell) > width:
+        end = max(cell.rfind(",", 0, width) + 1, cell.rfind(" ", 0, width + 1)) or width
+        if end <= 0:
+            end = width
+        lines.append(cell[:end].rstrip())
+        cell = cell[end:].lstrip()
+    return [*lines, cell]
+
+
+def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], look: Look) -> None:
+    width = max(map(len, headings))
+    for number, row in enumerate(rows):
+        if number:
+            print()
+        for heading, cell in zip(headings, row, strict=True):
+            print(painted(heading.ljust(width), BOLD, look) + GAP + painted(cell, _style(heading, cell), look))
 
 
 def size_text(size_bytes: int) -> str:

@@ -8,9 +8,7 @@ import attrs
 import trio
 
 from trio_eventlog.cli.arguments import (
-    Commands,
     add_client_flags,
-    add_command,
     count,
     escaped,
     milliseconds,
@@ -20,6 +18,7 @@ from trio_eventlog.cli.arguments import (
 from trio_eventlog.cli.interruption import interruptible
 from trio_eventlog.cli.lines import Input, InputFailed, LineSplitter, open_input
 from trio_eventlog.cli.output import print_json
+from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import Rate, progress
 from trio_eventlog.client import Client, Producer
 from trio_eventlog.client.background import background
@@ -40,7 +39,6 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "produce",
-        "make records of values, or of the lines of a file or of standard input",
         epilog="Cut short by Ctrl-C, by an error or by a line that is too long, it sends what it has read, says what is"
         " acknowledged (by partition, with the last offset), and ends with exit code 1, or 130 after Ctrl-C.",
     )

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from trio_eventlog.cli.arguments import Commands, add_command
+from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.settings import NodeSettings, add_flags, load_settings, read_settings_file
 
 
@@ -11,7 +11,6 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands,
         "serve",
-        "run one node",
         usage="trio-eventlog serve [--config FILE] [--SETTING VALUE ...]",
         epilog="Every setting can also be given as a variable (TRIO_EVENTLOG_SEGMENT_BYTES=64MiB) or in the file"
         ' (segment_bytes = "64MiB"). A flag comes before a variable, a variable before the file.',

@@ -5,9 +5,21 @@ import sys
 
 import trio
 
-from trio_eventlog.cli.arguments import Commands, add_client_flags, add_command, count, duration, natural, run_with_client, size
+from trio_eventlog.cli.arguments import (
+    add_client_flags,
+    add_look_flags,
+    count,
+    duration,
+    natural,
+    run_with_client,
+    size,
+)
 from trio_eventlog.cli.output import duration_text, print_json, print_table, size_text
+from trio_eventlog.cli.parser import Commands, add_command
+from trio_eventlog.cli.progress import progress
+from trio_eventlog.cli.watch import confirm, watched
 from trio_eventlog.client import Client, TopicInfo
+from trio_eventlog.client.background import background
 from trio_eventlog.errors import EventLogError
 
 PROGRESS_SECONDS = 0.5
@@ -15,12 +27,13 @@ PROGRESS_SECONDS = 0.5
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(commands, "topics", "list, create, describe and delete topics")
+    parser = add_command(commands, "topics")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
     listing = add_command(actions, "list", "every topic")
+    add_look_flags(listing)
     add_client_flags(listing)
-    listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_topics))
+    listing.set_defaults(run=lambda arguments: run_with_client(arguments, watched(list_topics)))
 
     create = add_command(actions, "create", "make a topic")
     create.add_argument("name")
@@ -33,11 +46,13 @@ def add_parser(commands: Commands) -> None:
 
     describe = add_command(actions, "describe", "a topic and its partitions")
     describe.add_argument("name")
+    add_look_flags(describe)
     add_client_flags(describe)
-    describe.set_defaults(run=lambda arguments: run_with_client(arguments, describe_topic))
+    describe.set_defaults(run=lambda arguments: run_with_client(arguments, watched(describe_topic)))
 
-    delete = add_command(actions, "delete", "delete a topic and its records")
+    delete = add_command(actions, "delete", "delete a topic and its records; asks first")
     delete.add_argument("name")
+    delete.add_argument("--yes", action="store_true", help="do not ask. Without it, and without a terminal, nothing is deleted")
     add_client_flags(delete)
     delete.set_defaults(run=lambda arguments: run_with_client(arguments, delete_topic))
 
@@ -48,9 +63,23 @@ async def list_topics(client: Client, arguments: argparse.Namespace) -> int:
 
 
 async def create_topic(client: Client, arguments: argparse.Namespace) -> int:
-    async with trio.open_nursery() as nursery:
+    shown = ""
+
+    async def look() -> None:
+        """How many partitions of a topic that is being made have a leader already."""
+        nonlocal shown
+        while True:
+            await trio.sleep(PROGRESS_SECONDS)
+            try:
+                described = await client.describe_topic(arguments.name)
+            except EventLogError:
+                continue  # not made yet, or refused, which the call that makes it says
+            led = sum(1 for item in described.partitions if item.leader_id)
+            shown = f"{led} of {arguments.partitions} partitions have a leader"
+
+    async with progress(lambda: shown), background() as nursery:
         if sys.stderr.isatty():
-            nursery.start_soon(_show_progress, client, arguments.name, arguments.partitions)
+            nursery.start_soon(look)
         topic = await client.create_topic(
             arguments.name,
             partitions=arguments.partitions,
@@ -58,7 +87,6 @@ async def create_topic(client: Client, arguments: argparse.Namespace) -> int:
             retention_bytes=arguments.retention_bytes,
             retention_seconds=arguments.retention_time,
         )
-        nursery.cancel_scope.cancel()
     if arguments.json:
         print_json(topic)
     else:
@@ -66,24 +94,6 @@ async def create_topic(client: Client, arguments: argparse.Namespace) -> int:
         if topic.unopened_partitions:
             print(f"{topic.unopened_partitions} of them are still being opened: `trio-eventlog topics describe {topic.name}`")
     return 0
-
-
-async def _show_progress(client: Client, name: str, partitions: int) -> None:
-    """On a terminal: how many partitions of a topic that is being made have a leader already. Runs until cancelled."""
-    shown = ""
-    try:
-        while True:
-            await trio.sleep(PROGRESS_SECONDS)
-            try:
-                described = await client.describe_topic(name)
-            except EventLogError:
-                continue  # not made yet, or refused, which the call that makes it says
-            led = sum(1 for item in described.partitions if item.leader_id)
-            shown = f"{led} of {partitions} partitions have a leader"
-            print(f"\r{shown}", end="", file=sys.stderr, flush=True)
-    finally:
-        if shown:
-            print(f"\r{' ' * len(shown)}\r", end="", file=sys.stderr, flush=True)
 
 
 async def describe_topic(client: Client, arguments: argparse.Namespace) -> int:
@@ -106,6 +116,7 @@ async def describe_topic(client: Client, arguments: argparse.Namespace) -> int:
             )
             for item in described.partitions
         ],
+        arguments.look,
     )
     for item in described.partitions:
         if item.problem:
@@ -114,6 +125,12 @@ async def describe_topic(client: Client, arguments: argparse.Namespace) -> int:
 
 
 async def delete_topic(client: Client, arguments: argparse.Namespace) -> int:
+    if not arguments.yes:
+        described = await client.describe_topic(arguments.name)
+        records = sum(item.high_watermark - item.log_start_offset for item in described.partitions)
+        await confirm(
+            f"Delete topic {arguments.name}, its {described.topic.partitions} partitions and about {records} records, for ever?"
+        )
     await client.delete_topic(arguments.name)
     if arguments.json:
         print_json({"deleted": arguments.name})
@@ -132,4 +149,5 @@ def _show(topics: list[TopicInfo], arguments: argparse.Namespace) -> None:
             (topic.name, topic.partitions, topic.replicas, size_text(topic.retention_bytes), duration_text(topic.retention_seconds))
             for topic in topics
         ],
+        arguments.look,
     )

@@ -5,7 +5,7 @@ search goes on at the next whole frame, so that the report shows how far the dam
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import zip_longest
 
@@ -113,11 +113,14 @@ class EntryPlace:
     frame: EntryFrame
 
 
-async def verify_log(disk: Disk, directory: str, *, checks_batches: bool = False) -> LogReport:
+async def verify_log(
+    disk: Disk, directory: str, *, checks_batches: bool = False, on_segment: Callable[[SegmentReport], None] | None = None
+) -> LogReport:
     """Check every frame, footer and sparse index of the log in `directory`.
 
     Args:
         checks_batches: look into data entries too, at the checksum that the producer of the batch gave it.
+        on_segment: called after each segment, with what was found in it.
 
     Raises:
         FileNotFoundError: there is no log.
@@ -145,6 +148,8 @@ async def verify_log(disk: Disk, directory: str, *, checks_batches: bool = False
         checker = _Checker(disk, path, base_index, base_offset, term, is_last, checks_batches)
         report = await checker.run(problems, segment_name(base_index).removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX in names)
         reports.append(report)
+        if on_segment is not None:
+            on_segment(report)
         next_index, end_offset, term = max(next_index, report.last_index + 1), report.end_offset, checker.term
         torn_bytes = checker.torn_bytes
     return LogReport(
@@ -159,15 +164,18 @@ async def verify_log(disk: Disk, directory: str, *, checks_batches: bool = False
     )
 
 
-async def verify_replica(disk: Disk, directory: str, noted: Extent | None = None) -> LogReport:
+async def verify_replica(
+    disk: Disk, directory: str, noted: Extent | None = None, on_segment: Callable[[SegmentReport], None] | None = None
+) -> LogReport:
     """`verify_log` of the log in a replica's directory, and what all files show together (`losses`).
 
     Args:
         noted: how far the replica went when the node last wrote that down.
+        on_segment: as of `verify_log`.
     """
     names = await disk.list_directory(directory)
     if LOG_DIRECTORY in names:
-        report = await verify_log(disk, join_path(directory, LOG_DIRECTORY), checks_batches=True)
+        report = await verify_log(disk, join_path(directory, LOG_DIRECTORY), checks_batches=True, on_segment=on_segment)
     else:
         report = LogReport(
             base=LogBase(), last_index=0, last_term=0, end_offset=0, entries=0, torn_bytes=0, segments=(), problems=()

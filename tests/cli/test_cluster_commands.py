@@ -1,0 +1,142 @@
+"""`status`, `members` and `topics` against simulated clusters, in virtual time."""
+
+import argparse
+import json
+import os
+import signal
+
+import pytest
+import trio
+import trio.testing
+
+from trio_eventlog.cli import make_parser
+from trio_eventlog.cli.cluster import members, problems_of, status
+from trio_eventlog.cli.topics import delete_topic, describe_topic, list_topics
+from trio_eventlog.cli.watch import NotConfirmed, watched
+from trio_eventlog.client import ClientSettings, GroupInfo, NodeStatus, Placement, ServerInfo
+from trio_eventlog.errors import TopicNotFound, Unavailable
+from trio_eventlog.testing import Cluster
+
+QUICK = ClientSettings(attempt_timeout_seconds=1.0, request_timeout_seconds=5.0)
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    return make_parser().parse_args(arguments)
+
+
+async def test_check(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0 while all is well, and 1 with a line for a node that has died."""
+    async with Cluster(3, seed=2) as cluster, cluster.client(settings=QUICK) as client:
+        await cluster.wait_ready()
+        await client.create_topic("t", partitions=2)
+        with trio.fail_after(60):
+            # A topic that has just been made is led a moment later.
+            while await watched(status)(client, parsed("status", "--check")):
+                assert "has no leader" in capfd.readouterr().out
+                await trio.sleep(0.1)
+        assert capfd.readouterr().out == "all is well with 3 nodes\n"
+        name = next(name for name in cluster.running if name != cluster.leader())
+        cluster.crash(name)
+        assert await watched(status)(client, parsed("status", "--check")) == 1
+        assert f"node {name} (" in capfd.readouterr().out
+        assert await watched(status)(client, parsed("status", "--check", "--json")) == 1
+        told = json.loads(capfd.readouterr().out)
+        assert told["is_healthy"] is False
+        assert len(told["problems"]) == 1
+
+
+def test_what_is_wrong() -> None:
+    """Silence, warnings, replicas that are not open, groups without a leader: a line each."""
+
+    def group(topic: str, role: str, leader: str, problem: str = "") -> GroupInfo:
+        return GroupInfo(
+            group_id=1,
+            topic=topic,
+            partition=0,
+            role=role,
+            leader_id=leader,
+            term=1,
+            first_index=1,
+            last_index=1,
+            commit_index=1,
+            applied_index=1,
+            high_watermark=1,
+            voter_ids=(),
+            learner_ids=(),
+            problem=problem,
+        )
+
+    def node(name: str, *groups: GroupInfo, warnings: tuple[str, ...] = ()) -> NodeStatus:
+        return NodeStatus(
+            id=name, name=name, address="", cluster_id="", cluster_name="", version="", groups=groups, warnings=warnings
+        )
+
+    def server(name: str) -> ServerInfo:
+        return ServerInfo(id=name, name=name, address=f"{name}:1", is_leader=False)
+
+    def place(leader: str) -> Placement:
+        return Placement(topic="t", partition=0, leader_id=leader, replica_ids=())
+
+    servers = [server("a"), server("b")]
+    well = {"a": node("a", group("", "leader", "a")), "b": node("b", group("", "follower", "a"), group("t", "leader", "b"))}
+    assert problems_of(servers, well, [place("b")]) == []
+    assert problems_of(servers, well, [place("")]) == ["t/0 has no leader"]
+    bad = {
+        "a": Unavailable("gone"),
+        "b": node("b", group("", "follower", ""), group("t", "degraded", "", "no descriptors"), warnings=("look",)),
+    }
+    assert problems_of(servers, bad, []) == [
+        "node a (a) at a:1 does not answer: gone",
+        "node b warns: look",
+        "t/0 on b is degraded: no descriptors",
+        "the catalog has no leader",
+    ]
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+async def test_watch(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str], flags: tuple[str, ...]) -> None:
+    """Again and again, through an error, until Ctrl-C; in JSON a line for each round."""
+    async with Cluster(1, seed=3) as cluster, cluster.client(settings=QUICK) as client, trio.open_nursery() as nursery:
+        await cluster.wait_ready()
+        await client.create_topic("t")
+
+        @nursery.start_soon
+        async def act() -> None:
+            await trio.sleep(9)
+            await client.delete_topic("t")
+            await trio.sleep(10)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        arguments = parsed("topics", "describe", "t", "--watch", "5", *flags)
+        assert await watched(describe_topic)(client, arguments) == 130
+    out, err = capfd.readouterr()
+    assert err.count("TOPIC_NOT_FOUND") == 2
+    if flags:
+        assert len([json.loads(line) for line in out.splitlines() if line]) == 2
+    else:
+        assert out.count("PARTITION  LEADER") == 2
+
+
+async def test_tables(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each is shown, with colours where they are wanted."""
+    async with Cluster(1, seed=4) as cluster, cluster.client() as client:
+        await cluster.wait_ready()
+        await client.create_topic("t")
+        for act, words in ((members, ("members",)), (status, ("status",)), (list_topics, ("topics", "list"))):
+            assert await watched(act)(client, parsed(*words, "--color", "always")) == 0
+            assert "\x1b[1m" in capfd.readouterr().out
+            assert await watched(act)(client, parsed(*words)) == 0
+            assert "\x1b" not in capfd.readouterr().out
+
+
+async def test_nothing_is_deleted_unasked(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal to ask on it is refused with words, and --yes is an answer."""
+    async with Cluster(1, seed=5, auto_create_topics=False) as cluster, cluster.client() as client:
+        await cluster.wait_ready()
+        await client.create_topic("t", partitions=2)
+        await client.produce("t", b"a", b"b")
+        with pytest.raises(NotConfirmed, match=r"its 2 partitions and about 2 records, for ever\?.*say --yes"):
+            await delete_topic(client, parsed("topics", "delete", "t"))
+        assert await delete_topic(client, parsed("topics", "delete", "t", "--yes")) == 0
+        with pytest.raises(TopicNotFound):
+            await delete_topic(client, parsed("topics", "delete", "t"))
