@@ -11,7 +11,7 @@ import trio.testing
 
 from trio_eventlog.cli import make_parser
 from trio_eventlog.cli.cluster import members, problems_of, status
-from trio_eventlog.cli.topics import delete_topic, describe_topic, list_topics
+from trio_eventlog.cli.topics import TopicDescriber, delete_topic, list_topics
 from trio_eventlog.cli.watch import NotConfirmed, watched
 from trio_eventlog.client import ClientSettings, GroupInfo, NodeStatus, Placement, ServerInfo
 from trio_eventlog.errors import TopicNotFound, Unavailable
@@ -102,19 +102,24 @@ async def test_watch(autojump_clock: trio.testing.MockClock, capfd: pytest.Captu
 
         @nursery.start_soon
         async def act() -> None:
-            await trio.sleep(9)
+            await trio.sleep(4)
+            await client.produce("t", *[b"x"] * 500)
+            await trio.sleep(5)
             await client.delete_topic("t")
             await trio.sleep(10)
             os.kill(os.getpid(), signal.SIGINT)
 
         arguments = parsed("topics", "describe", "t", "--watch", "5", *flags)
-        assert await watched(describe_topic)(client, arguments) == 130
+        assert await watched(TopicDescriber())(client, arguments) == 130
     out, err = capfd.readouterr()
     assert err.count("TOPIC_NOT_FOUND") == 2
     if flags:
         assert len([json.loads(line) for line in out.splitlines() if line]) == 2
     else:
         assert out.count("PARTITION  LEADER") == 2
+        first, second = out.split("PARTITION")[2::2]
+        assert "RECORDS/S" not in first
+        assert second.splitlines()[1].split()[-4:] == ["0", "500", "500", "100"]
 
 
 async def test_tables(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:

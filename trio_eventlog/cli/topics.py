@@ -18,7 +18,7 @@ from trio_eventlog.cli.output import duration_text, print_json, print_table, siz
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import progress
 from trio_eventlog.cli.watch import confirm, watched
-from trio_eventlog.client import Client, TopicInfo
+from trio_eventlog.client import Client, TopicDescription, TopicInfo
 from trio_eventlog.client.background import background
 from trio_eventlog.errors import EventLogError
 
@@ -48,7 +48,7 @@ def add_parser(commands: Commands) -> None:
     describe.add_argument("name")
     add_look_flags(describe)
     add_client_flags(describe)
-    describe.set_defaults(run=lambda arguments: run_with_client(arguments, watched(describe_topic)))
+    describe.set_defaults(run=lambda arguments: run_with_client(arguments, watched(TopicDescriber())))
 
     delete = add_command(actions, "delete", "delete a topic and its records; asks first")
     delete.add_argument("name")
@@ -96,32 +96,52 @@ async def create_topic(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def describe_topic(client: Client, arguments: argparse.Namespace) -> int:
-    described = await client.describe_topic(arguments.name)
-    if arguments.json:
-        print_json(described)
-        return 0
-    names = {server.id: server.name for server in await client.servers()}
-    _show([described.topic], arguments)
-    print()
-    print_table(
-        ("PARTITION", "LEADER", "REPLICAS", "LOG START", "HIGH WATERMARK"),
-        [
-            (
+class TopicDescriber:
+    """`topics describe`. A round of --watch shows the rate since the one before."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, dict[int, int]] | None = None
+
+    async def __call__(self, client: Client, arguments: argparse.Namespace) -> int:
+        described = await client.describe_topic(arguments.name)
+        if arguments.json:
+            print_json(described)
+            return 0
+        names = {server.id: server.name for server in await client.servers()}
+        rates = self._rates(described)
+        _show([described.topic], arguments)
+        print()
+        headings = ["PARTITION", "LEADER", "REPLICAS", "LOG START", "HIGH WATERMARK", "RECORDS"]
+        rows: list[list[object]] = [
+            [
                 item.partition,
                 names.get(item.leader_id, item.leader_id) or None,
                 ",".join(names.get(node, node) for node in item.replica_ids),
                 item.log_start_offset,
                 item.high_watermark,
-            )
+                item.high_watermark - item.log_start_offset,
+                *([rates[item.partition]] if rates is not None else []),
+            ]
             for item in described.partitions
-        ],
-        arguments.look,
-    )
-    for item in described.partitions:
-        if item.problem:
-            print(f"partition {item.partition} is not open on the node that was asked: {item.problem}")
-    return 0
+        ]
+        print_table([*headings, "RECORDS/S"] if rates is not None else headings, rows, arguments.look)
+        for item in described.partitions:
+            if item.problem:
+                print(f"partition {item.partition} is not open on the node that was asked: {item.problem}")
+        return 0
+
+    def _rates(self, described: TopicDescription) -> dict[int, int] | None:
+        """Records per second of each partition. None: this is the first round."""
+        before = self._before
+        now = trio.current_time()
+        self._before = (now, {item.partition: item.high_watermark for item in described.partitions})
+        if before is None or now <= before[0]:
+            return None
+        # A node that was asked before may have known more than the one that was asked now.
+        return {
+            item.partition: max(round((item.high_watermark - before[1].get(item.partition, 0)) / (now - before[0])), 0)
+            for item in described.partitions
+        }
 
 
 async def delete_topic(client: Client, arguments: argparse.Namespace) -> int:
