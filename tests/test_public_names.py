@@ -1,6 +1,7 @@
 """What `import trio_eventlog` offers, and what it loads."""
 
 import ast
+import importlib.metadata
 import inspect
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 import trio_eventlog
 from trio_eventlog import errors
+from trio_eventlog.release import VERSION
 
 SOURCE = Path(trio_eventlog.__file__).read_text()
 
@@ -71,6 +73,11 @@ def test_what_public_calls_raise_is_public() -> None:
     raised = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.EventLogError)}
     assert len(raised) > 20
     assert raised - set(trio_eventlog.__all__) == set()
+
+
+def test_the_release_is_the_one_that_was_installed() -> None:
+    """It is written once, in the package; whoever changes it has to install again, as for any change of metadata."""
+    assert importlib.metadata.version("trio-eventlog") == VERSION
 
 
 def test_unknown_names() -> None:

@@ -18,8 +18,8 @@ and, each on its own, what a node does that no single part can:
     surroundings  what it is given of the world
 """
 
-from trio_eventlog.agent.identity import VERSION, default_name
+from trio_eventlog.agent.identity import default_name
 from trio_eventlog.agent.node import Node, open_node, run_node
 from trio_eventlog.agent.surroundings import Surroundings
 
-__all__ = ["VERSION", "Node", "Surroundings", "default_name", "open_node", "run_node"]
+__all__ = ["Node", "Surroundings", "default_name", "open_node", "run_node"]

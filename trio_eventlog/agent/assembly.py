@@ -11,7 +11,7 @@ from trio_eventlog import part_settings
 from trio_eventlog.agent.credentials import Credentials
 from trio_eventlog.agent.edge import Edge, make_mux, make_server
 from trio_eventlog.agent.hand_over import HandOvers
-from trio_eventlog.agent.identity import VERSION, identify
+from trio_eventlog.agent.identity import identify
 from trio_eventlog.agent.life import NodeLife
 from trio_eventlog.agent.lives import NodeLives
 from trio_eventlog.agent.parts import Milestones, NodeParts, Opened
@@ -36,6 +36,7 @@ from trio_eventlog.node.reconciler import Reconciler
 from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.sleeping import Peers
+from trio_eventlog.release import VERSION
 from trio_eventlog.service.forwarding import Forwarder
 
 logger = logging.getLogger(__name__)

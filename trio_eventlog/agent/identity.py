@@ -1,6 +1,5 @@
 """Who a node is: its id, its name, the addresses where others reach it, the release that it runs."""
 
-import importlib.metadata
 import ipaddress
 import logging
 
@@ -17,7 +16,6 @@ from trio_eventlog.settings import NodeSettings, is_wildcard
 
 logger = logging.getLogger(__name__)
 
-VERSION = importlib.metadata.version("trio-eventlog")
 ID_DIGITS_IN_NAME = 6
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from trio_eventlog.agent.identity import VERSION
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.peers import NodePeers
 from trio_eventlog.budgets import DESCRIPTORS_PER_PARTITION, BudgetUse
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, NodeId, format_id
 from trio_eventlog.machine.catalog import Place
 from trio_eventlog.net.discovery import Member
+from trio_eventlog.release import VERSION
 from trio_eventlog.service.admin import group_status, id_text, unopened_status
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 

@@ -6,7 +6,6 @@
 Exit codes: 0 done; 1 refused or failed, with one line to standard error that says what, why and what to do; 2 usage.
 """
 
-import argparse
 import importlib
 import os
 import sys
@@ -15,20 +14,11 @@ from collections.abc import Sequence
 from trio_eventlog.cli.output import OutputFailed, complain, discard_output, open_closed_streams, output_failure
 from trio_eventlog.cli.parser import COMMANDS, Parser, add_command
 from trio_eventlog.errors import EventLogError, SettingsError
+from trio_eventlog.release import VERSION
 
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
-
-
-class ShowVersion(argparse.Action):
-    """Looked up when it is asked for: that takes as long as everything else before the first command."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        import importlib.metadata
-
-        print(f"trio-eventlog {importlib.metadata.version('trio-eventlog')}")
-        parser.exit()
 
 
 def make_parser(command: str | None = None) -> Parser:
@@ -39,7 +29,7 @@ def make_parser(command: str | None = None) -> Parser:
             imported. None: all are.
     """
     parser = Parser(prog="trio-eventlog", description="A replicated, append-only event log.")
-    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show program's version number and exit")
+    parser.add_argument("--version", action="version", version=f"trio-eventlog {VERSION}")
     parser.set_defaults(writes_output=True)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     needed = {module: None for name, (module, _) in COMMANDS.items() if command in (None, name)}

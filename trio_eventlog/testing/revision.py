@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from trio_eventlog.agent import VERSION
+from trio_eventlog.release import VERSION
 
 GIT_SECONDS_MAX = 5.0
 
