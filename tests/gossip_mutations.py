@@ -60,15 +60,15 @@ MUTATIONS = (
         "a failure is kept to oneself",
         SWIM,
         "        self.rumors.add(self._encode(message), row.name)\n        row.incarnation = message.incarnation\n"
-        "        row.status = Status.LEFT",
-        "        row.incarnation = message.incarnation\n        row.status = Status.LEFT",
+        "        row.status = RowStatus.LEFT",
+        "        row.incarnation = message.incarnation\n        row.status = RowStatus.LEFT",
     ),
     Mutation(
         "a suspicion is kept to oneself",
         SWIM,
         "        self.rumors.add(self._encode(message), row.name)\n        row.incarnation = message.incarnation\n"
-        "        row.status = Status.SUSPECT",
-        "        row.incarnation = message.incarnation\n        row.status = Status.SUSPECT",
+        "        row.status = RowStatus.SUSPECT",
+        "        row.incarnation = message.incarnation\n        row.status = RowStatus.SUSPECT",
     ),
     Mutation(
         "an alive message of any age revives the dead",
@@ -94,8 +94,8 @@ MUTATIONS = (
     Mutation(
         "nobody else is asked to ping",
         PROBING,
-        "        helpers = self._table.pick(settings.indirect_probes, lambda one: one.status is Status.ALIVE and one is not row)",
-        "        helpers: list[Row] = []",
+        "helpers = self._table.pick(settings.indirect_probes, lambda one: one.status is RowStatus.ALIVE and one is not row)",
+        "helpers: list[Row] = []",
     ),
     Mutation(
         "no ping by stream",
@@ -112,8 +112,8 @@ MUTATIONS = (
     Mutation(
         "no exchange of tables",
         SWIM,
-        "        for row in self.table.pick(1, lambda one: one.status is Status.ALIVE):",
-        "        for row in self.table.pick(0, lambda one: one.status is Status.ALIVE):",
+        "        for row in self.table.pick(1, lambda one: one.status is RowStatus.ALIVE):",
+        "        for row in self.table.pick(0, lambda one: one.status is RowStatus.ALIVE):",
     ),
     Mutation(
         "the dead of another table are believed at once",
@@ -168,13 +168,13 @@ MUTATIONS = (
     Mutation(
         "who came back is told of as left",
         STATE,
-        "if one.status is MemberStatus.LEFT and not one.last_was_join),",
-        "if one.status is MemberStatus.LEFT),",
+        "if one.status is GossipStatus.LEFT and not one.last_was_join),",
+        "if one.status is GossipStatus.LEFT),",
     ),
     Mutation(
         "the leaving are told of in exchanges",
         STATE,
-        "            status_times={one.name: one.status_time for one in records if one.status is not MemberStatus.LEAVING},",
+        "            status_times={one.name: one.status_time for one in records if one.status is not GossipStatus.LEAVING},",
         "            status_times={one.name: one.status_time for one in records},",
     ),
 )

@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
-from trio_eventlog.codec.memberlist import encode_message, encode_packet
+from trio_eventlog.codec.memberlist import encode_gossip_message, encode_packet
 from trio_eventlog.codec.peer_frame import (
     Frame,
     FrameDecoder,
@@ -112,7 +112,7 @@ class Stranger:
     async def alive(self, name: str, tags: Mapping[str, str]) -> bytes:
         (where,) = await self.cluster.network.host(self.name).datagrams.resolve(self.address)
         alive = Alive(name=name, incarnation=1, address=where, meta=encode_tags(tags), versions=OWN_VERSIONS)
-        return encode_packet([encode_message(alive)])
+        return encode_packet([encode_gossip_message(alive)])
 
     async def packets(self, to: str, *packets: bytes) -> None:
         datagrams = self.cluster.network.host(self.name).datagrams

@@ -9,7 +9,7 @@ from tests.extremes import extreme_requests, fields_of, set_field
 from trio_eventlog.bounds import TERM_MAX
 from trio_eventlog.codec.catalog import decode_command
 from trio_eventlog.codec.peer_frame import FrameKind, encode_frame
-from trio_eventlog.codec.raft_message import encode_message
+from trio_eventlog.codec.raft_message import encode_raft_message
 from trio_eventlog.errors import CodecError, DamagedData, EventLogError, InvalidArgument
 from trio_eventlog.ids import CATALOG_GROUP, GroupId
 from trio_eventlog.net.links import Lane
@@ -101,7 +101,7 @@ async def test_a_term_beyond_every_election_is_adopted_by_nobody(term: int) -> N
                 message = Message(
                     type=MessageType.VOTE, to=cluster.node_id(name), sender=liar.node_id, term=term, context=TRANSFER_CAMPAIGN
                 )
-                head = bytearray(encode_message(message))
+                head = bytearray(encode_raft_message(message))
                 head[0] = kind
                 for group_id in (0, 1):
                     buffers = encode_frame(FrameKind.RAFT, group_id, bytes(head))

@@ -8,7 +8,7 @@ import trio
 from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK, values_on
 from trio_eventlog.client.values import MemberInfo, member_info
 from trio_eventlog.codec.gossip_crypto import encode_key
-from trio_eventlog.gossip.events import MemberStatus
+from trio_eventlog.gossip.events import GossipStatus
 from trio_eventlog.gossip.messages import KeyOperation
 from trio_eventlog.ids import format_id
 from trio_eventlog.node.gossip_driver import GossipDriver
@@ -28,7 +28,7 @@ def driver(cluster: Cluster, name: str) -> GossipDriver:
     return gossip.driver
 
 
-def sees(cluster: Cluster, name: str, status: MemberStatus, *others: str) -> bool:
+def sees(cluster: Cluster, name: str, status: GossipStatus, *others: str) -> bool:
     members = driver(cluster, name).members
     return all(other in members and members[other].status is status for other in others)
 
@@ -36,7 +36,7 @@ def sees(cluster: Cluster, name: str, status: MemberStatus, *others: str) -> boo
 async def wait_gossip(cluster: Cluster) -> None:
     """Until all running nodes see each other."""
     running = cluster.running
-    await cluster.wait_until(lambda: all(sees(cluster, one, MemberStatus.ALIVE, *running) for one in running), "all are seen")
+    await cluster.wait_until(lambda: all(sees(cluster, one, GossipStatus.ALIVE, *running) for one in running), "all are seen")
 
 
 async def members(cluster: Cluster, by: str) -> dict[str, MemberInfo]:
@@ -91,7 +91,7 @@ async def test_all_nodes_come_back_under_other_addresses() -> None:
         await cluster.wait_converged("orders")
         assert await values_on(cluster, leader, "orders") == [b"before", b"after"]
         await cluster.wait_until(
-            lambda: all(sees(cluster, one, MemberStatus.ALIVE, *cluster.names) for one in cluster.names), "seen"
+            lambda: all(sees(cluster, one, GossipStatus.ALIVE, *cluster.names) for one in cluster.names), "seen"
         )
 
 
@@ -104,12 +104,12 @@ async def test_who_is_gone_and_how_is_told_apart() -> None:
         (killed, stopped, witness) = (name for name in cluster.names if name != leader)
         cluster.crash(killed)
         await cluster.wait_until(
-            lambda: all(sees(cluster, one, MemberStatus.FAILED, killed) for one in cluster.running), "failed", FAILED_SECONDS_MAX
+            lambda: all(sees(cluster, one, GossipStatus.FAILED, killed) for one in cluster.running), "failed", FAILED_SECONDS_MAX
         )
         began_at = trio.current_time()
         await cluster.stop(stopped)
         assert trio.current_time() - began_at < 2
-        await cluster.wait_until(lambda: sees(cluster, leader, MemberStatus.LEFT, stopped), "left", 1)
+        await cluster.wait_until(lambda: sees(cluster, leader, GossipStatus.LEFT, stopped), "left", 1)
         await cluster.start(killed)
         await wait_gossip(cluster)
         shown = await members(cluster, witness)
@@ -230,7 +230,7 @@ async def test_keys_are_rotated_and_stay_rotated() -> None:
         cluster.crash("n3")
         await start_with_key(cluster, "n3", KEY)
         await trio.sleep(30)
-        assert sees(cluster, "n1", MemberStatus.FAILED, "n3")
+        assert sees(cluster, "n1", GossipStatus.FAILED, "n3")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from trio_eventlog.codec.peer_frame import (
     encode_hello,
 )
 from trio_eventlog.codec.peer_secret import PeerSecrets, Side
-from trio_eventlog.codec.raft_message import encode_message
+from trio_eventlog.codec.raft_message import encode_raft_message
 from trio_eventlog.ids import CATALOG_GROUP, NO_CLUSTER, NodeId
 from trio_eventlog.raft import Message, MessageType
 from trio_eventlog.testing.cluster import Cluster
@@ -46,7 +46,7 @@ def nonce_of(hello: Hello) -> bytes:
 
 def high_term(to: NodeId, sender: NodeId) -> bytes:
     message = Message(type=MessageType.HEARTBEAT, sender=sender, to=to, term=1000)
-    return encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_message(message))
+    return encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_raft_message(message))
 
 
 async def test_a_cluster_with_a_secret_works_and_grows(secret_file: Path) -> None:

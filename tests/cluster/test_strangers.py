@@ -20,7 +20,7 @@ from trio_eventlog.codec.peer_frame import (
     encode_frame_head,
     encode_hello,
 )
-from trio_eventlog.codec.raft_message import encode_message as encode_raft
+from trio_eventlog.codec.raft_message import encode_raft_message
 from trio_eventlog.ids import CATALOG_GROUP, ClusterId, NodeId
 from trio_eventlog.node.gossip_discovery import node_tags
 from trio_eventlog.raft import Message, MessageType
@@ -152,7 +152,7 @@ async def test_raft_of_somebody_whom_nobody_has_met_moves_no_term(belongs: bool)
                 encode_frame_head(
                     FrameKind.RAFT,
                     CATALOG_GROUP,
-                    encode_raft(Message(type=kind, sender=NodeId(99), to=cluster.node_id(name), term=1000)),
+                    encode_raft_message(Message(type=kind, sender=NodeId(99), to=cluster.node_id(name), term=1000)),
                 )
                 for kind in (MessageType.HEARTBEAT, MessageType.VOTE, MessageType.HEARTBEAT_RESPONSE)
             ]
@@ -178,7 +178,7 @@ async def test_a_node_of_no_cluster_sends_no_raft() -> None:
         )
         for name in cluster.names:
             vote = Message(type=MessageType.HEARTBEAT, sender=NodeId(99), to=cluster.node_id(name), term=1000)
-            await stranger.say(name, hello, encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_raft(vote)))
+            await stranger.say(name, hello, encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_raft_message(vote)))
         await trio.sleep(5)
         assert {name: term_of(cluster, name) for name in cluster.names} == terms
         await client.produce("orders", b"still here")
@@ -274,7 +274,7 @@ async def test_a_client_with_a_certificate_of_a_host_of_its_own_is_no_peer(tmp_p
             to = cluster.node_id("n1")
             vote = Message(type=MessageType.VOTE, sender=node_id, to=to, term=1000)
             beat = Message(type=MessageType.HEARTBEAT, sender=node_id, to=to, term=1000)
-            frames = [encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_raft(one)) for one in (vote, beat)]
+            frames = [encode_frame_head(FrameKind.RAFT, CATALOG_GROUP, encode_raft_message(one)) for one in (vote, beat)]
             await stranger.say("n1", hello, *frames)
             elsewhere = attrs.evolve(hello, address="n2:8400")
             (refused,) = await stranger.say("n1", elsewhere, *frames)

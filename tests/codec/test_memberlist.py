@@ -14,10 +14,10 @@ from trio_eventlog.codec.memberlist import (
     Packet,
     StreamDecoder,
     WireLimits,
-    decode_message,
+    decode_gossip_message,
     decode_packet,
+    encode_gossip_message,
     encode_label,
-    encode_message,
     encode_packet,
     encode_stream_message,
     packet_overhead_bytes,
@@ -64,8 +64,8 @@ from trio_eventlog.gossip.messages import (
     Query,
     QueryResponse,
     Relay,
+    RowStatus,
     SerfState,
-    Status,
     StreamMessage,
     Suspect,
     TagFilter,
@@ -179,8 +179,8 @@ GOLDEN: list[tuple[str, str, Message]] = [
 @pytest.mark.parametrize(("data", "message"), [row[1:] for row in GOLDEN], ids=[row[0] for row in GOLDEN])
 def test_golden_messages(data: str, message: Message) -> None:
     """Captured from running agents: read and written byte for byte."""
-    assert decode_message(bytes.fromhex(data)) == message
-    assert encode_message(message).hex() == data
+    assert decode_gossip_message(bytes.fromhex(data)) == message
+    assert encode_gossip_message(message).hex() == data
 
 
 def test_golden_ack_with_coordinate() -> None:
@@ -191,8 +191,8 @@ def test_golden_ack_with_coordinate() -> None:
         "a356656398" + "cb0000000000000000" * 8 + "a55365714e6fcdab06"
     )
     ack = Ack(0xAB06, ORIGIN_PAYLOAD)
-    assert encode_message(ack).hex() == expected
-    assert decode_message(bytes.fromhex(expected)) == ack
+    assert encode_gossip_message(ack).hex() == expected
+    assert decode_gossip_message(bytes.fromhex(expected)) == ack
     assert decode_coordinate(ORIGIN_PAYLOAD) == Coordinate()
 
 
@@ -259,7 +259,7 @@ JOIN_VALUE = PushPull(
             name="py1",
             address=Address(LOOPBACK, 17951),
             incarnation=1,
-            status=Status.ALIVE,
+            status=RowStatus.ALIVE,
             meta=encode_tags({"k": "v"}),
             versions=OWN_VERSIONS,
         ),
@@ -347,7 +347,7 @@ push_pulls = st.builds(
             name=names,
             address=addresses,
             incarnation=u32,
-            status=st.sampled_from(Status),
+            status=st.sampled_from(RowStatus),
             meta=payloads,
             versions=versions,
         ),
@@ -369,14 +369,14 @@ labels = st.binary(max_size=20)
 @given(messages)
 def test_message_round_trip(message: Message) -> None:
     """Every kind of message comes back."""
-    assert decode_message(encode_message(message)) == message
+    assert decode_gossip_message(encode_gossip_message(message)) == message
 
 
 @given(st.lists(messages, min_size=1, max_size=20), st.booleans(), labels, st.booleans())
 def test_packet_round_trip(content: list[Message], with_checksum: bool, label: bytes, is_encrypted: bool) -> None:
     """Compound, checksum, encryption and label, in every combination; the overhead is what it says."""
     keyring = Keyring([KEY], random.Random(1)) if is_encrypted else None
-    encoded = [encode_message(one) for one in content]
+    encoded = [encode_gossip_message(one) for one in content]
     packet = encode_packet(encoded, with_checksum=with_checksum, label=label, keyring=keyring)
     assert decode_packet(packet, label=label, keyring=keyring) == Packet(tuple(content))
     overhead = packet_overhead_bytes(label, is_encrypted=is_encrypted)
@@ -447,7 +447,7 @@ def test_any_fields(code: int, fields: dict[str, object], tail: bytes) -> None:
 @given(messages, st.data())
 def test_damaged_messages(message: Message, data: st.DataObject) -> None:
     """A flipped byte gives another message or CodecError."""
-    encoded = bytearray(encode_message(message))
+    encoded = bytearray(encode_gossip_message(message))
     encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         decode_packet(bytes(encoded))
@@ -503,7 +503,7 @@ def test_compressed() -> None:
     packet = compressed(NACK_BYTES)
     assert decode_packet(packet) == Packet((Nack(0xAB0C),))
     assert decode_packet(compressed(encode_packet([NACK_BYTES, NACK_BYTES]))) == Packet((Nack(0xAB0C), Nack(0xAB0C)))
-    ping = encode_message(Ping(sequence=1, target="a"))
+    ping = encode_gossip_message(Ping(sequence=1, target="a"))
     decoder = StreamDecoder(is_accepting=True)
     body = compressed(ping)
     assert decoder.feed(body[:-1]) is None
@@ -521,7 +521,7 @@ def test_compressed() -> None:
 
 def test_inflation_is_bounded() -> None:
     """A bomb stops at the limit, in packets and on streams."""
-    plain = encode_message(Ack(1, bytes(100)))
+    plain = encode_gossip_message(Ack(1, bytes(100)))
     limits = WireLimits(packet_inflated_bytes_max=len(plain), stream_inflated_bytes_max=len(plain))
     less = WireLimits(packet_inflated_bytes_max=len(plain) - 1, stream_inflated_bytes_max=len(plain) - 1)
     assert decode_packet(compressed(plain), limits=limits).messages == (Ack(1, bytes(100)),)
@@ -534,7 +534,7 @@ def test_inflation_is_bounded() -> None:
 
 def test_a_compound_of_bombs_is_no_more_than_one() -> None:
     """Parts and layers inflate to no more together than the packet may."""
-    plain = encode_message(Ack(1, bytes(100)))
+    plain = encode_gossip_message(Ack(1, bytes(100)))
     limits = WireLimits(packet_inflated_bytes_max=2 * len(plain))
     bomb = compressed(plain)
     assert len(decode_packet(encode_packet([bomb, bomb]), limits=limits).messages) == 2
@@ -736,27 +736,27 @@ def test_key_files() -> None:
 def test_alive_is_checked(fields: dict[str, object]) -> None:
     """A short address or version list once made others crash."""
     with pytest.raises(CodecError):
-        decode_message(b"\x04" + pack(fields))
+        decode_gossip_message(b"\x04" + pack(fields))
 
 
 def test_alive_at_its_limits() -> None:
     """As large as allowed; more versions than we know are cut, none at all are zeros."""
     fields = {"Addr": bytes(16), "Node": "n" * 512, "Meta": bytes(512), "Port": 65535, "Vsn": bytes(range(1, 9))}
-    alive = decode_message(b"\x04" + pack(fields))
+    alive = decode_gossip_message(b"\x04" + pack(fields))
     assert isinstance(alive, Alive)
     assert alive.versions == (1, 2, 3, 4, 5, 6)
     assert len(alive.meta) == 512
-    bare = decode_message(b"\x04" + pack({"Addr": LOOPBACK, "Meta": None, "Vsn": None}))
+    bare = decode_gossip_message(b"\x04" + pack({"Addr": LOOPBACK, "Meta": None, "Vsn": None}))
     assert bare == Alive(name="", incarnation=0, address=Address(LOOPBACK, 0))
     with pytest.raises(CodecError, match="513 bytes of meta"):
-        encode_message(Alive(name="n", incarnation=1, address=Address(LOOPBACK, 1), meta=bytes(513)))
+        encode_gossip_message(Alive(name="n", incarnation=1, address=Address(LOOPBACK, 1), meta=bytes(513)))
 
 
 def test_user_messages_that_are_not_understood() -> None:
     """Kept as bytes: another version's message is no reason to drop a packet."""
-    assert decode_message(b"\x08\x63rest") == UserBytes(b"\x63rest")
-    assert decode_message(b"\x08") == UserBytes(b"")
-    assert encode_message(UserBytes(b"\x63rest")) == b"\x08\x63rest"
+    assert decode_gossip_message(b"\x08\x63rest") == UserBytes(b"\x63rest")
+    assert decode_gossip_message(b"\x08") == UserBytes(b"")
+    assert encode_gossip_message(UserBytes(b"\x63rest")) == b"\x08\x63rest"
     body = encode_stream_message(UserBytes(b"\x63rest"))
     assert decode_stream(body) == UserBytes(b"\x63rest")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trio_eventlog.bounds import INDEX_MAX, TERM_MAX
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
-from trio_eventlog.codec.raft_message import CONTEXT_BYTES_MAX, HEAD, decode_message, encode_message, entry_of
+from trio_eventlog.codec.raft_message import CONTEXT_BYTES_MAX, HEAD, decode_raft_message, encode_raft_message, entry_of
 from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NodeId
@@ -87,13 +87,13 @@ MESSAGES = {
 
 def body(name: str) -> bytes:
     tail = b"".join(bytes(frame.raw) for frame in entries()) if name == "append" else b""
-    return encode_message(MESSAGES[name]) + tail
+    return encode_raft_message(MESSAGES[name]) + tail
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_messages_survive_the_wire(name: str) -> None:
     """Decode of encode, the entries' frames byte for byte."""
-    message, frames = decode_message(body(name))
+    message, frames = decode_raft_message(body(name))
     assert message == MESSAGES[name]
     assert [bytes(frame.raw) for frame in frames] == ([bytes(f.raw) for f in entries()] if name == "append" else [])
 
@@ -107,14 +107,14 @@ def test_golden_bytes() -> None:
 def test_a_range_that_the_entries_do_not_fill_is_refused() -> None:
     """A core is told of exactly the entries it names."""
     frames = entries()
-    head = encode_message(append(frames))
+    head = encode_raft_message(append(frames))
     with pytest.raises(CodecError, match="announced"):
-        decode_message(head + b"".join(bytes(frame.raw) for frame in frames[:2]))
+        decode_raft_message(head + b"".join(bytes(frame.raw) for frame in frames[:2]))
     with pytest.raises(CodecError, match="follow"):
-        decode_message(head + b"".join(bytes(frame.raw) for frame in entries(first=9)))
+        decode_raft_message(head + b"".join(bytes(frame.raw) for frame in entries(first=9)))
     swapped = [frames[1], frames[0], frames[2]]
     with pytest.raises(CodecError, match="follow"):
-        decode_message(head + b"".join(bytes(frame.raw) for frame in swapped))
+        decode_raft_message(head + b"".join(bytes(frame.raw) for frame in swapped))
 
 
 def test_a_gap_in_the_offsets_is_refused() -> None:
@@ -122,18 +122,18 @@ def test_a_gap_in_the_offsets_is_refused() -> None:
     frames = entries()
     frames[2] = encode_entry(EntryKind.NO_OP, term=3, index=10, base_offset=13)
     with pytest.raises(CodecError, match="follow"):
-        decode_message(encode_message(append(frames)) + b"".join(bytes(frame.raw) for frame in frames))
+        decode_raft_message(encode_raft_message(append(frames)) + b"".join(bytes(frame.raw) for frame in frames))
 
 
 def test_the_context_is_bounded() -> None:
     """At the limit it passes, above it is refused before anything is copied."""
     message = Message(type=MessageType.READ_INDEX, to=ONE, sender=TWO, context=b"x" * CONTEXT_BYTES_MAX)
-    encoded = encode_message(message)
-    assert decode_message(encoded)[0] == message
+    encoded = encode_raft_message(message)
+    assert decode_raft_message(encoded)[0] == message
     longer = bytearray(encoded + b"x")
     longer[2:4] = (CONTEXT_BYTES_MAX + 1).to_bytes(2, "little")
     with pytest.raises(CodecError, match="contradict"):
-        decode_message(bytes(longer))
+        decode_raft_message(bytes(longer))
 
 
 @given(st.sampled_from(sorted(MESSAGES)), st.integers(0), st.integers(1, 255))
@@ -142,7 +142,7 @@ def test_a_flipped_byte_gives_a_message_or_an_error(name: str, position: int, fl
     damaged = bytearray(body(name))
     damaged[position % len(damaged)] ^= flip
     try:
-        decode_message(bytes(damaged))
+        decode_raft_message(bytes(damaged))
     except CodecError:
         pass
 
@@ -151,7 +151,7 @@ def test_a_flipped_byte_gives_a_message_or_an_error(name: str, position: int, fl
 def test_any_bytes_get_an_answer(data: bytes) -> None:
     """A value or CodecError, nothing else."""
     try:
-        decode_message(data)
+        decode_raft_message(data)
     except CodecError:
         pass
 
@@ -166,12 +166,12 @@ def test_numbers_beyond_their_bounds_are_refused(name: str, field: str) -> None:
     encoded = bytearray(body(name))
     position = AT_POSITION[field]
     encoded[position : position + 8] = TERM_MAX.to_bytes(8, "little")
-    message, _ = decode_message(bytes(encoded))
-    assert encode_message(message) == encoded
+    message, _ = decode_raft_message(bytes(encoded))
+    assert encode_raft_message(message) == encoded
     for beyond in (TERM_MAX + 1, 1 << 63, (1 << 64) - 1):
         encoded[position : position + 8] = beyond.to_bytes(8, "little")
         with pytest.raises(CodecError, match="beyond"):
-            decode_message(bytes(encoded))
+            decode_raft_message(bytes(encoded))
 
 
 @pytest.mark.parametrize(("index", "term"), [(INDEX_MAX + 1, 2), (6, TERM_MAX + 1)])
@@ -179,4 +179,4 @@ def test_a_snapshot_beyond_the_bounds_is_refused(index: int, term: int) -> None:
     configuration = Configuration(voters=frozenset({ONE, TWO}))
     snapshot = SnapshotMetadata(index=index, term=term, configuration=configuration)
     with pytest.raises(CodecError, match="beyond"):
-        decode_message(encode_message(Message(type=MessageType.SNAPSHOT, to=TWO, sender=ONE, term=3, snapshot=snapshot)))
+        decode_raft_message(encode_raft_message(Message(type=MessageType.SNAPSHOT, to=TWO, sender=ONE, term=3, snapshot=snapshot)))

@@ -7,7 +7,7 @@ from typing import TypeVar
 import attrs
 
 from trio_eventlog.codec.gossip_wire import GossipWire
-from trio_eventlog.codec.memberlist import decode_message
+from trio_eventlog.codec.memberlist import decode_gossip_message
 from trio_eventlog.gossip.actions import Actions
 from trio_eventlog.gossip.messages import OWN_VERSIONS, Address, Alive, Message, Versions
 from trio_eventlog.gossip.serf import Serf
@@ -60,7 +60,7 @@ def forget(swim: Swim) -> None:
 def rumors(swim: Swim) -> list[Message]:
     """All rumors about members that are queued, the next to be sent first; they stay queued."""
     (taken, _) = swim.rumors.take(1 << 20, 1 << 20, 1 << 20)
-    return [decode_message(body) for body in taken]
+    return [decode_gossip_message(body) for body in taken]
 
 
 def run_until(core: "Swim | Serf", now: float, until: float) -> float:
@@ -77,7 +77,7 @@ def run_until(core: "Swim | Serf", now: float, until: float) -> float:
 
 def sent(actions: Actions) -> list[tuple[Address, Message]]:
     """Every message in the datagrams."""
-    return [(one.address, decode_message(body)) for one in actions.datagrams for body in one.messages]
+    return [(one.address, decode_gossip_message(body)) for one in actions.datagrams for body in one.messages]
 
 
 def of_type(items: list[tuple[Address, Message]], kind: type[T]) -> list[tuple[Address, T]]:

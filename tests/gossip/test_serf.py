@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_eventlog.codec.gossip_crypto import Keyring, encode_key
-from trio_eventlog.codec.memberlist import decode_message
+from trio_eventlog.codec.memberlist import decode_gossip_message
 from trio_eventlog.codec.serf import decode_conflict_answer, decode_key_answer
 from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded
 from trio_eventlog.gossip.events import (
+    GossipStatus,
     KeysChanged,
     LeaveFinished,
     MemberFailed,
     MemberJoined,
     MemberLeft,
     MemberReaped,
-    MemberStatus,
     MemberUpdated,
     MergeRefused,
     QueryAcked,
@@ -53,9 +53,9 @@ from trio_eventlog.gossip.messages import (
     Query,
     QueryResponse,
     Relay,
+    RowStatus,
     SerfMessage,
     SerfState,
-    Status,
     Suspect,
     TagFilter,
     UserBytes,
@@ -67,7 +67,7 @@ from trio_eventlog.gossip.serf import Serf
 from trio_eventlog.gossip.settings import LAN, SerfSettings
 
 HERE = address(99)
-(ALIVE, LEAVING, LEFT, FAILED) = (MemberStatus.ALIVE, MemberStatus.LEAVING, MemberStatus.LEFT, MemberStatus.FAILED)
+(ALIVE, LEAVING, LEFT, FAILED) = (GossipStatus.ALIVE, GossipStatus.LEAVING, GossipStatus.LEFT, GossipStatus.FAILED)
 
 
 def hear(serf: Serf, *messages: SerfMessage, now: float = 0.0) -> None:
@@ -85,7 +85,7 @@ def go(serf: Serf, number: int, now: float = 0.0, incarnation: int = 1) -> None:
     serf.receive([Dead(name=f"m{number}", incarnation=incarnation, accuser=f"m{number}")], HERE, now)
 
 
-def status(serf: Serf, number: int) -> MemberStatus | None:
+def status(serf: Serf, number: int) -> GossipStatus | None:
     member = serf.member(f"m{number}")
     return None if member is None else member.status
 
@@ -103,7 +103,7 @@ def queued(*queues: RumorQueue) -> list[SerfMessage]:
     found = []
     for queue in queues:
         for body in queue.take(1 << 20, 1 << 20, 1 << 20)[0]:
-            message = decode_message(body)
+            message = decode_gossip_message(body)
             assert isinstance(message, UserMessage)
             found.append(message.message)
     return found
@@ -179,7 +179,7 @@ def test_meta_that_is_not_understood() -> None:
         ("intent go back", ALIVE),
     ],
 )
-def test_status(steps: str, expected: MemberStatus) -> None:
+def test_status(steps: str, expected: GossipStatus) -> None:
     """none, alive, leaving, left; or alive, failed; and back."""
     serf = new_serf(members=2)
     for at, step in enumerate(steps.split(), 1):
@@ -266,7 +266,7 @@ def test_an_intent_has_one_place_per_member() -> None:
         ([leave_intent(7, 5), join_intent(7, 5)], LEAVING, 5),
     ],
 )
-def test_intents_come_before_their_member(steps: list[SerfMessage], expected: MemberStatus, time: int) -> None:
+def test_intents_come_before_their_member(steps: list[SerfMessage], expected: GossipStatus, time: int) -> None:
     """The newest is kept until the member is known."""
     serf = new_serf()
     hear(serf, *steps)
@@ -334,7 +334,7 @@ def test_a_restart_outdoes_its_former_leave() -> None:
     """A cluster that remembers us as left says so in the join's push/pull."""
     serf = new_serf()
     theirs = exchange(
-        [MemberRecord(name="m0", address=address(0), incarnation=3, status=Status.LEFT)],
+        [MemberRecord(name="m0", address=address(0), incarnation=3, status=RowStatus.LEFT)],
         time=20,
         status_times={"m0": 12, "m1": 3},
         left_members=("m0",),
@@ -586,7 +586,7 @@ def test_push_pull_of_streams() -> None:
     """The answer is what we knew before, `is_join` echoed; then theirs is taken over."""
     serf = new_serf(members=1)
     theirs = PushPull(
-        members=(MemberRecord(name="m5", address=address(5), incarnation=2, status=Status.ALIVE, versions=OWN_VERSIONS),),
+        members=(MemberRecord(name="m5", address=address(5), incarnation=2, status=RowStatus.ALIVE, versions=OWN_VERSIONS),),
         is_join=True,
         state=state(time=7, event_time=8, query_time=9),
     )  # fmt: skip
@@ -614,7 +614,7 @@ def test_refused_merges_change_nothing() -> None:
     serf = new_serf(accepts=lambda name, tags: tags.get("cluster", "a") == "a")
     other = attrs.evolve(alive(1), meta=WIRE.encode_tags({"cluster": "b"}))
     foreign = MemberRecord(
-        name="m1", address=address(1), incarnation=1, status=Status.ALIVE, meta=other.meta, versions=other.versions
+        name="m1", address=address(1), incarnation=1, status=RowStatus.ALIVE, meta=other.meta, versions=other.versions
     )
     old = attrs.evolve(foreign, meta=b"", versions=attrs.evolve(alive(1)).versions._replace(protocol=5, layer=0))
     for theirs in (exchange([foreign]), exchange([old]), PushPull(members=())):

@@ -30,7 +30,7 @@ from trio_eventlog.gossip.messages import (
     Message,
     Nack,
     Ping,
-    Status,
+    RowStatus,
     Suspect,
     Versions,
 )
@@ -61,7 +61,9 @@ def dead(number: int, incarnation: int = 1, accuser: str = "m1") -> Dead:
     return Dead(name=f"m{number}", incarnation=incarnation, accuser=accuser)
 
 
-def record(number: int, status: Status = Status.ALIVE, incarnation: int = 1, versions: Versions = OWN_VERSIONS) -> MemberRecord:
+def record(
+    number: int, status: RowStatus = RowStatus.ALIVE, incarnation: int = 1, versions: Versions = OWN_VERSIONS
+) -> MemberRecord:
     return MemberRecord(name=f"m{number}", address=address(number), incarnation=incarnation, status=status, versions=versions)
 
 
@@ -82,7 +84,7 @@ def test_alive_of_an_unknown_member() -> None:
     swim = new_swim()
     hear(swim, alive(1, 5, meta=b"tags"))
     row = swim.rows["m1"]
-    assert (row.status, row.incarnation, row.meta, row.address) == (Status.ALIVE, 5, b"tags", address(1))
+    assert (row.status, row.incarnation, row.meta, row.address) == (RowStatus.ALIVE, 5, b"tags", address(1))
     assert rumors(swim) == [alive(1, 5, meta=b"tags")]
     assert swim.changes == [RowJoined(row)]
 
@@ -129,33 +131,33 @@ MOVED = Address(bytes((10, 9, 9, 9)), 7946)
 @pytest.mark.parametrize(
     ("status", "age", "moves"),
     [
-        (Status.ALIVE, 1000.0, False),
-        (Status.SUSPECT, 1.0, False),
-        (Status.FAILED, 29.0, False),
-        (Status.FAILED, 31.0, True),
-        (Status.LEFT, 0.0, True),
+        (RowStatus.ALIVE, 1000.0, False),
+        (RowStatus.SUSPECT, 1.0, False),
+        (RowStatus.FAILED, 29.0, False),
+        (RowStatus.FAILED, 31.0, True),
+        (RowStatus.LEFT, 0.0, True),
     ],
 )
 @pytest.mark.parametrize("incarnation", [1, 9])
-def test_alive_from_another_address(status: Status, age: float, moves: bool, incarnation: int) -> None:
+def test_alive_from_another_address(status: RowStatus, age: float, moves: bool, incarnation: int) -> None:
     """Taken from one that left, or failed longer ago than the reclaim time, at any incarnation; otherwise a conflict."""
     swim = new_swim()
     hear(swim, alive(1, 5))
     row = swim.rows["m1"]
-    if status is Status.SUSPECT:
+    if status is RowStatus.SUSPECT:
         hear(swim, suspect(1, 5))
-    elif status is Status.FAILED:
+    elif status is RowStatus.FAILED:
         hear(swim, dead(1, 5))
-    elif status is Status.LEFT:
+    elif status is RowStatus.LEFT:
         hear(swim, dead(1, 5, accuser="m1"))
-        assert row.status is Status.LEFT
+        assert row.status is RowStatus.LEFT
         hear(swim, dead(1, 5, accuser="m7"))
-    if status is Status.FAILED:
-        row.status = Status.FAILED
+    if status is RowStatus.FAILED:
+        row.status = RowStatus.FAILED
     forget(swim)
     hear(swim, alive(1, incarnation, at=MOVED), age)
     if moves:
-        assert (row.address, row.incarnation, row.status) == (MOVED, incarnation, Status.ALIVE)
+        assert (row.address, row.incarnation, row.status) == (MOVED, incarnation, RowStatus.ALIVE)
         assert swim.changes == [RowJoined(row)]
         assert not events(swim, NameConflict)
     else:
@@ -211,10 +213,10 @@ def test_alive_clears_suspicion() -> None:
     hear(swim, suspect(1))
     hear(swim, alive(1, 2))
     row = swim.rows["m1"]
-    assert (row.status, row.suspicion) == (Status.ALIVE, None)
+    assert (row.status, row.suspicion) == (RowStatus.ALIVE, None)
     assert swim.changes == []
     run_until(swim, 0.0, 0.4)
-    assert row.status is Status.ALIVE
+    assert row.status is RowStatus.ALIVE
 
 
 def test_alive_of_another_cluster() -> None:
@@ -249,7 +251,7 @@ def test_unknown_names_and_old_news_are_ignored(message: Message) -> None:
     hear(swim, alive(1, 5))
     forget(swim)
     hear(swim, message)
-    assert swim.rows["m1"].status is Status.ALIVE
+    assert swim.rows["m1"].status is RowStatus.ALIVE
     assert rumors(swim) == []
 
 
@@ -258,7 +260,7 @@ def test_suspect() -> None:
     swim = new_swim(3)
     hear(swim, suspect(1, 4, "m2"))
     row = swim.rows["m1"]
-    assert (row.status, row.incarnation) == (Status.SUSPECT, 4)
+    assert (row.status, row.incarnation) == (RowStatus.SUSPECT, 4)
     assert rumors(swim) == [suspect(1, 4, "m2")]
     assert events(swim, MemberSuspected) == [MemberSuspected("m1", "m2")]
     assert swim.changes == []
@@ -281,11 +283,11 @@ def test_further_accusers() -> None:
     assert lengths[0] > lengths[2] > lengths[4] == lengths[5] == 4.0
 
 
-@pytest.mark.parametrize("status", [Status.FAILED, Status.LEFT])
-def test_only_alive_members_become_suspect(status: Status) -> None:
+@pytest.mark.parametrize("status", [RowStatus.FAILED, RowStatus.LEFT])
+def test_only_alive_members_become_suspect(status: RowStatus) -> None:
     """The gone stay gone."""
     swim = new_swim(1)
-    hear(swim, dead(1, accuser="m1" if status is Status.LEFT else "m2"))
+    hear(swim, dead(1, accuser="m1" if status is RowStatus.LEFT else "m2"))
     forget(swim)
     hear(swim, suspect(1, 9))
     assert swim.rows["m1"].status is status
@@ -298,7 +300,7 @@ def test_accusations_of_ourselves_are_refuted(message: Message) -> None:
     swim = new_swim(1)
     hear(swim, message)
     assert rumors(swim) == [alive(0, 4)]
-    assert swim.own.status is Status.ALIVE
+    assert swim.own.status is RowStatus.ALIVE
     assert swim.prober.health == 1
     assert events(swim, SuspicionRefuted) == [SuspicionRefuted(4)]
 
@@ -326,10 +328,10 @@ def test_suspicion_expires() -> None:
     hear(swim, suspect(1, accuser="m2"), 0.0)
     row = swim.rows["m1"]
     advance(swim, 3.999)
-    assert row.status is Status.SUSPECT
+    assert row.status is RowStatus.SUSPECT
     forget(swim)
     advance(swim, 4.0)
-    assert row.status is Status.FAILED
+    assert row.status is RowStatus.FAILED
     assert dead(1, accuser="m0") in rumors(swim)
     assert swim.changes == [RowGone(row)]
 
@@ -337,9 +339,9 @@ def test_suspicion_expires() -> None:
 # --- Dead. ---
 
 
-@pytest.mark.parametrize(("accuser", "status"), [("m2", Status.FAILED), ("m1", Status.LEFT)])
+@pytest.mark.parametrize(("accuser", "status"), [("m2", RowStatus.FAILED), ("m1", RowStatus.LEFT)])
 @pytest.mark.parametrize("was_suspect", [False, True])
-def test_dead(accuser: str, status: Status, was_suspect: bool) -> None:
+def test_dead(accuser: str, status: RowStatus, was_suspect: bool) -> None:
     """Failed by another's word, left by its own; passed on once."""
     swim = new_swim(3)
     if was_suspect:
@@ -362,7 +364,7 @@ def test_no_old_news_brings_back_the_dead(incarnation: int, comes_back: bool) ->
     swim = new_swim(1)
     hear(swim, dead(1, 2, "m2"))
     hear(swim, alive(1, incarnation))
-    assert (swim.rows["m1"].status is Status.ALIVE) is comes_back
+    assert (swim.rows["m1"].status is RowStatus.ALIVE) is comes_back
 
 
 # --- Push/pull. ---
@@ -371,30 +373,30 @@ def test_no_old_news_brings_back_the_dead(incarnation: int, comes_back: bool) ->
 def test_merge_of_unknown_members() -> None:
     """Only the alive are taken up: a newcomer does not learn of the others."""
     swim = new_swim()
-    swim.merge([record(1), record(2, Status.SUSPECT), record(3, Status.FAILED), record(4, Status.LEFT)], 0.0)
+    swim.merge([record(1), record(2, RowStatus.SUSPECT), record(3, RowStatus.FAILED), record(4, RowStatus.LEFT)], 0.0)
     assert set(swim.rows) == {"m0", "m1"}
 
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
-        (Status.ALIVE, Status.ALIVE),
-        (Status.SUSPECT, Status.SUSPECT),
-        (Status.FAILED, Status.SUSPECT),
-        (Status.LEFT, Status.LEFT),
+        (RowStatus.ALIVE, RowStatus.ALIVE),
+        (RowStatus.SUSPECT, RowStatus.SUSPECT),
+        (RowStatus.FAILED, RowStatus.SUSPECT),
+        (RowStatus.LEFT, RowStatus.LEFT),
     ],
 )
-def test_merge_of_a_known_member(theirs: Status, ours: Status) -> None:
+def test_merge_of_a_known_member(theirs: RowStatus, ours: RowStatus) -> None:
     """Their dead are only suspected here, by ourselves, so that they can refute."""
     swim = new_swim(1)
     swim.merge([record(1, theirs, 2)], 0.0)
     assert swim.rows["m1"].status is ours
-    if ours is Status.SUSPECT:
+    if ours is RowStatus.SUSPECT:
         assert rumors(swim) == [suspect(1, 2, "m0")]
 
 
-@pytest.mark.parametrize("status", [Status.SUSPECT, Status.FAILED, Status.LEFT])
-def test_merge_of_our_own_record(status: Status) -> None:
+@pytest.mark.parametrize("status", [RowStatus.SUSPECT, RowStatus.FAILED, RowStatus.LEFT])
+def test_merge_of_our_own_record(status: RowStatus) -> None:
     """From a former life: refuted."""
     swim = new_swim()
     swim.merge([record(0, status, 7)], 0.0)
@@ -404,7 +406,7 @@ def test_merge_of_our_own_record(status: Status) -> None:
 def test_restart_is_refuted_on_join() -> None:
     """A restarted process begins at incarnation 1; its own old record comes back and is outdone."""
     swim = new_swim()
-    swim.merge([record(0, Status.ALIVE, 12), record(1)], 0.0)
+    swim.merge([record(0, RowStatus.ALIVE, 12), record(1)], 0.0)
     assert swim.own.incarnation == 13
 
 
@@ -424,7 +426,7 @@ def test_versions_are_checked(versions: Versions, refused: bool) -> None:
     """What each speaks, all must understand: a bare memberlist peer and a Serf peer cannot be in one cluster."""
     swim = new_swim(1)
     assert bool(swim.why_not_merge([record(5, versions=versions)])) is refused
-    assert not swim.why_not_merge([record(5, Status.FAILED, versions=versions)]), "only the alive count"
+    assert not swim.why_not_merge([record(5, RowStatus.FAILED, versions=versions)]), "only the alive count"
 
 
 def test_another_cluster_is_not_merged() -> None:
@@ -440,7 +442,7 @@ def test_the_table_holds_everybody() -> None:
     swim = new_swim(2)
     hear(swim, dead(1, accuser="m2"))
     assert {(one.name, one.status) for one in swim.table.records()} == {
-        ("m0", Status.ALIVE), ("m1", Status.FAILED), ("m2", Status.ALIVE),
+        ("m0", RowStatus.ALIVE), ("m1", RowStatus.FAILED), ("m2", RowStatus.ALIVE),
     }  # fmt: skip
 
 
@@ -451,7 +453,7 @@ def test_push_pull_interval(members: int, scale: int) -> None:
     now = run_until(swim, 0.0, 200.0)
     swim.actions.take()
     for number in range(1, members):
-        swim.rows[f"m{number}"].status = Status.ALIVE
+        swim.rows[f"m{number}"].status = RowStatus.ALIVE
     assert swim._push_pull_interval() == 30.0 * scale
     assert now == 200.0
 
@@ -545,7 +547,7 @@ def test_an_ack_in_time() -> None:
     hear(swim, Ack(ping.sequence), now + 0.1)
     assert swim.prober.health == 2
     assert swim.prober.last_round_trip_seconds == pytest.approx(0.1)
-    assert swim.rows["m1"].status is Status.ALIVE
+    assert swim.rows["m1"].status is RowStatus.ALIVE
     (again, _) = first_probe(swim)
     assert again == pytest.approx(now + 1.0)
 
@@ -557,7 +559,7 @@ def test_a_foreign_ack_means_nothing() -> None:
     hear(swim, Ack(ping.sequence + 1), now)
     advance(swim, now + 0.5)
     advance(swim, now + 1.0)
-    assert swim.rows["m1"].status is Status.SUSPECT
+    assert swim.rows["m1"].status is RowStatus.SUSPECT
 
 
 def test_no_ack_in_time_asks_others_and_tcp() -> None:
@@ -611,7 +613,7 @@ def test_a_late_answer_saves(saviour: str) -> None:
         hear(swim, Ack(ping.sequence), now + 0.9)
         assert not events(swim, OnlyStreamsWork)
     advance(swim, now + 1.5)
-    assert swim.rows[ping.target].status is Status.ALIVE
+    assert swim.rows[ping.target].status is RowStatus.ALIVE
     assert swim.prober.health == 0
 
 
@@ -628,7 +630,7 @@ def test_a_failed_probe(members: int, nacks: int, health: int) -> None:
         hear(swim, Nack(ping.sequence), now + 0.9)
     forget(swim)
     advance(swim, now + 1.0)
-    assert swim.rows[ping.target].status is Status.SUSPECT
+    assert swim.rows[ping.target].status is RowStatus.SUSPECT
     assert events(swim, MemberSuspected) == [MemberSuspected(ping.target, "m0")]
     assert swim.prober.health == health
 
@@ -642,9 +644,9 @@ def test_health_stretches_the_interval() -> None:
     advance(swim, now + 0.5)
     assert len(swim.actions.stream_pings) == 1
     advance(swim, now + 2.9)
-    assert swim.rows["m1"].status is Status.ALIVE
+    assert swim.rows["m1"].status is RowStatus.ALIVE
     advance(swim, now + 3.0)
-    assert swim.rows["m1"].status is Status.SUSPECT
+    assert swim.rows["m1"].status is RowStatus.SUSPECT
     assert ping.target == "m1"
     swim.prober.change_health(100)
     assert swim.prober.health == 7
@@ -773,7 +775,7 @@ def test_nobody_is_accused_for_our_own_stall() -> None:
     late = deadline + 12.0
     swim.wake(late)
     swim.tick(late)
-    assert [row.status for row in swim.rows.values()] == [Status.ALIVE, Status.ALIVE, Status.SUSPECT]
+    assert [row.status for row in swim.rows.values()] == [RowStatus.ALIVE, RowStatus.ALIVE, RowStatus.SUSPECT]
     assert [event.seconds for event in events(swim, LoopStalled)] == [pytest.approx(12.0)]
     assert swim.prober.health == 1
     suspicion = swim.rows["m2"].suspicion
@@ -792,9 +794,9 @@ def test_being_late_a_little_is_no_stall() -> None:
     swim.tick(now + 1.3)
     assert not events(swim, LoopStalled)
     assert of_type(sent(swim.actions), IndirectPing)
-    assert swim.rows[ping.target].status is Status.ALIVE
+    assert swim.rows[ping.target].status is RowStatus.ALIVE
     advance(swim, now + 1.8)
-    assert swim.rows[ping.target].status is Status.SUSPECT
+    assert swim.rows[ping.target].status is RowStatus.SUSPECT
 
 
 def test_a_rumor_after_long_silence_is_no_stall() -> None:
@@ -906,14 +908,14 @@ def test_gossip_goes_to_some() -> None:
 @pytest.mark.parametrize(
     ("status", "age", "hears"),
     [
-        (Status.ALIVE, 50.0, True),
-        (Status.SUSPECT, 50.0, True),
-        (Status.FAILED, 29.9, True),
-        (Status.FAILED, 30.1, False),
-        (Status.LEFT, 0.0, False),
+        (RowStatus.ALIVE, 50.0, True),
+        (RowStatus.SUSPECT, 50.0, True),
+        (RowStatus.FAILED, 29.9, True),
+        (RowStatus.FAILED, 30.1, False),
+        (RowStatus.LEFT, 0.0, False),
     ],
 )
-def test_who_is_gossiped_to(status: Status, age: float, hears: bool) -> None:
+def test_who_is_gossiped_to(status: RowStatus, age: float, hears: bool) -> None:
     """The alive, the suspect, and those that failed a short while ago: they can refute."""
     swim = new_swim(1)
     row: Row = swim.rows["m1"]
@@ -994,7 +996,7 @@ def test_leave() -> None:
     swim = new_swim(1)
     swim.leave(0.0)
     assert rumors(swim) == [dead(0, accuser="m0")]
-    assert swim.own.status is Status.LEFT
+    assert swim.own.status is RowStatus.LEFT
     assert swim.changes == [RowGone(swim.own)]
     forget(swim)
     for message in (alive(0, 9), suspect(0, 9), dead(0, 9)):
@@ -1108,14 +1110,14 @@ def test_invariants(steps: list[tuple[float, Message]], seed: int) -> None:
         swim.wake(now)
         hear(swim, message, now)
         swim.tick(now)
-        assert swim.own.status is Status.ALIVE
+        assert swim.own.status is RowStatus.ALIVE
         assert swim.own.incarnation >= own_incarnation
         own_incarnation = swim.own.incarnation
         assert 0 <= swim.prober.health < LAN.health_score_max
         assert swim.next_deadline() >= 0.0
         for name, row in swim.rows.items():
-            assert (row.suspicion is not None) is (row.status is Status.SUSPECT)
-            assert (name in swim._suspected) is (row.status is Status.SUSPECT)
+            assert (row.suspicion is not None) is (row.status is RowStatus.SUSPECT)
+            assert (name in swim._suspected) is (row.status is RowStatus.SUSPECT)
             (before, where) = known.get(name, (0, row.address))
             assert row.incarnation >= before or row.address != where
             known[name] = (row.incarnation, row.address)

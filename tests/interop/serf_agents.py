@@ -16,7 +16,7 @@ import trio
 
 from trio_eventlog.cli.loopback_ports import reserve_ports
 from trio_eventlog.codec.gossip_crypto import Keyring
-from trio_eventlog.gossip.events import Event, MemberStatus
+from trio_eventlog.gossip.events import Event, GossipStatus
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.gossip.settings import LOCAL
 from trio_eventlog.ids import NodeId
@@ -230,11 +230,11 @@ class OurNode:
     def of(self, kind: type) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]
 
-    def status(self, name: str) -> MemberStatus | None:
+    def status(self, name: str) -> GossipStatus | None:
         member = self.driver.members.get(name)
         return None if member is None else member.status
 
-    async def wait_status(self, name: str, status: MemberStatus, seconds: float = WAIT_SECONDS_MAX) -> float:
+    async def wait_status(self, name: str, status: GossipStatus, seconds: float = WAIT_SECONDS_MAX) -> float:
         return await until(lambda: self.status(name) is status, seconds)
 
     def crash(self) -> None:

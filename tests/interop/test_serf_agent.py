@@ -14,9 +14,9 @@ from serf_agents import SERF, WAIT_SECONDS_MAX, opened, until
 
 from trio_eventlog.codec.gossip_crypto import encode_key
 from trio_eventlog.gossip.events import (
+    GossipStatus,
     MemberFailed,
     MemberLeft,
-    MemberStatus,
     MemberSuspected,
     QueryReceived,
     SuspicionRefuted,
@@ -46,7 +46,7 @@ async def test_we_join_an_agent(tmp_path: Path) -> None:
         agent = await place.agent("s1")
         node = await place.node("ours", agent.address)
         assert await agent.wait_status("ours", "alive") < 2.0
-        await node.wait_status("s1", MemberStatus.ALIVE)
+        await node.wait_status("s1", GossipStatus.ALIVE)
         assert node.driver.members["s1"].tags == {"role": "looker-on"}
         assert tags_of(await agent.members(), "ours") == {
             "role": "eventlog", "id": f"{7:016x}", "port": node.address.split(":")[1], "cluster": "interop", "v": "1",
@@ -57,7 +57,7 @@ async def test_we_join_an_agent(tmp_path: Path) -> None:
         ended = trio.current_time() + STEADY_SECONDS
         while trio.current_time() < ended:
             assert (await agent.members())["ours"]["status"] == "alive"
-            assert node.status("s1") is MemberStatus.ALIVE
+            assert node.status("s1") is GossipStatus.ALIVE
             await trio.sleep(0.5)
         log = agent.log_text().lower()
         assert "suspect" not in log, log
@@ -79,8 +79,8 @@ async def test_an_agent_joins_us_and_the_views_are_equal(tmp_path: Path) -> None
         for name in sorted(names):
             await agent.wait_status(name, "alive")
             await second.wait_status(name, "alive")
-            await node.wait_status(name, MemberStatus.ALIVE)
-            await other.wait_status(name, MemberStatus.ALIVE)
+            await node.wait_status(name, GossipStatus.ALIVE)
+            await other.wait_status(name, GossipStatus.ALIVE)
         assert set(await agent.members()) == names
         await agent.command("tags", "-set", "color=blue")
         await until(lambda: node.driver.members["s1"].tags.get("color") == "blue")
@@ -152,14 +152,14 @@ async def test_a_killed_agent_is_failed(tmp_path: Path) -> None:
     async with opened(tmp_path) as place:
         agent = await place.agent("s1")
         node = await place.node("ours", agent.address)
-        await node.wait_status("s1", MemberStatus.ALIVE)
+        await node.wait_status("s1", GossipStatus.ALIVE)
         await agent.wait_status("ours", "alive")
         agent.process.send_signal(signal.SIGKILL)
-        took = await node.wait_status("s1", MemberStatus.FAILED, bound_seconds(2))
+        took = await node.wait_status("s1", GossipStatus.FAILED, bound_seconds(2))
         assert took > LOCAL.suspicion_multiplier * LOCAL.probe_interval_seconds
         await agent.process.wait()
         again = await place.agent("s1", f"-join={node.address}", f"-bind={agent.address}")
-        assert await node.wait_status("s1", MemberStatus.ALIVE) < 5.0
+        assert await node.wait_status("s1", GossipStatus.ALIVE) < 5.0
         await again.wait_status("ours", "alive")
 
 
@@ -182,12 +182,12 @@ async def test_a_stopped_agent_comes_back(tmp_path: Path) -> None:
     async with opened(tmp_path) as place:
         agent = await place.agent("s1")
         node = await place.node("ours", agent.address)
-        await node.wait_status("s1", MemberStatus.ALIVE)
+        await node.wait_status("s1", GossipStatus.ALIVE)
         await agent.wait_status("ours", "alive")
         agent.process.send_signal(signal.SIGSTOP)
-        await node.wait_status("s1", MemberStatus.FAILED, bound_seconds(2))
+        await node.wait_status("s1", GossipStatus.FAILED, bound_seconds(2))
         agent.process.send_signal(signal.SIGCONT)
-        await node.wait_status("s1", MemberStatus.ALIVE)
+        await node.wait_status("s1", GossipStatus.ALIVE)
         assert (await agent.members())["ours"]["status"] == "alive"
 
 
@@ -199,15 +199,15 @@ async def test_leaving_both_ways(tmp_path: Path) -> None:
         node = await place.node("ours", agent.address)
         stayer = await place.node("stayer", agent.address)
         for one in (node, stayer):
-            await one.wait_status("s2", MemberStatus.ALIVE)
+            await one.wait_status("s2", GossipStatus.ALIVE)
             await second.wait_status(one.name, "alive")
         await second.command("leave")
-        await node.wait_status("s2", MemberStatus.LEFT)
+        await node.wait_status("s2", GossipStatus.LEFT)
         began = trio.current_time()
         assert await node.driver.leave()
         assert trio.current_time() - began < 5.0
         await agent.wait_status("ours", "left")
-        await stayer.wait_status("ours", MemberStatus.LEFT)
+        await stayer.wait_status("ours", GossipStatus.LEFT)
         assert not stayer.of(MemberFailed)
         assert len(stayer.of(MemberLeft)) == 2
 
@@ -218,14 +218,14 @@ async def test_force_leave_of_a_failed_agent(tmp_path: Path) -> None:
         agent = await place.agent("s1")
         second = await place.agent("s2", f"-join={agent.address}")
         node = await place.node("ours", agent.address)
-        await node.wait_status("s2", MemberStatus.ALIVE)
+        await node.wait_status("s2", GossipStatus.ALIVE)
         await second.wait_status("ours", "alive")
         second.process.send_signal(signal.SIGKILL)
-        await node.wait_status("s2", MemberStatus.FAILED)
+        await node.wait_status("s2", GossipStatus.FAILED)
         await agent.wait_status("s2", "failed")
         assert await node.driver.force_leave("s2")
         await agent.wait_status("s2", "left")
-        assert node.status("s2") is MemberStatus.LEFT
+        assert node.status("s2") is GossipStatus.LEFT
 
 
 async def test_an_encrypted_cluster_and_key_rotation(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ async def test_an_encrypted_cluster_and_key_rotation(tmp_path: Path) -> None:
         agent = await place.agent("s1", f"-encrypt={encode_key(KEY)}")
         node = await place.node("ours", agent.address, keys=(KEY,))
         await agent.wait_status("ours", "alive")
-        await node.wait_status("s1", MemberStatus.ALIVE)
+        await node.wait_status("s1", GossipStatus.ALIVE)
         wrong = await place.node("wrong", agent.address, keys=(OTHER_KEY[::-1][:16],))
         plain = await place.node("plain", agent.address)
         await agent.command("keys", f"-install={encode_key(OTHER_KEY)}")
@@ -255,7 +255,7 @@ async def test_an_encrypted_cluster_and_key_rotation(tmp_path: Path) -> None:
             await trio.sleep(0.3)
         assert set(wrong.driver.members) == {"wrong"}
         assert set(plain.driver.members) == {"plain"}
-        assert node.status("s1") is MemberStatus.ALIVE
+        assert node.status("s1") is GossipStatus.ALIVE
 
 
 async def test_udp_cut_off(tmp_path: Path) -> None:
@@ -264,12 +264,12 @@ async def test_udp_cut_off(tmp_path: Path) -> None:
         agent = await place.agent("s1")
         node = await place.node("ours", agent.address)
         await agent.wait_status("ours", "alive")
-        await node.wait_status("s1", MemberStatus.ALIVE)
+        await node.wait_status("s1", GossipStatus.ALIVE)
         node.datagrams.loss_chance = 1.0
         ended = trio.current_time() + STEADY_SECONDS
         while trio.current_time() < ended:
             assert (await agent.members())["ours"]["status"] == "alive"
-            assert node.status("s1") is MemberStatus.ALIVE
+            assert node.status("s1") is GossipStatus.ALIVE
             await trio.sleep(0.5)
         assert node.driver.statistics()["probes saved by streams"] >= 3
 
@@ -281,5 +281,5 @@ async def test_lan_profile(tmp_path: Path) -> None:
         node = await place.node("ours", agent.address, settings=GossipSettings(swim=LAN))
         assert await agent.wait_status("ours", "alive") < 2.0
         agent.process.send_signal(signal.SIGKILL)
-        took = await node.wait_status("s1", MemberStatus.FAILED, 12.0)
+        took = await node.wait_status("s1", GossipStatus.FAILED, 12.0)
         assert took > 4.0

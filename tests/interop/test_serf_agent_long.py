@@ -7,7 +7,7 @@ import pytest
 import trio
 from serf_agents import SERF, Agent, OurNode, opened, until
 
-from trio_eventlog.gossip.events import MemberFailed, MemberLeft, MemberStatus, MemberSuspected, OnlyStreamsWork
+from trio_eventlog.gossip.events import GossipStatus, MemberFailed, MemberLeft, MemberSuspected, OnlyStreamsWork
 from trio_eventlog.gossip.settings import LAN
 from trio_eventlog.node.gossip_driver import GossipSettings
 
@@ -30,7 +30,7 @@ async def all_alive(agents: list[Agent], nodes: list[OurNode]) -> None:
         for agent in agents:
             await agent.wait_status(name, "alive")
         for node in nodes:
-            await node.wait_status(name, MemberStatus.ALIVE)
+            await node.wait_status(name, GossipStatus.ALIVE)
 
 
 async def stay_alive(agents: list[Agent], nodes: list[OurNode], seconds: float) -> None:
@@ -42,7 +42,7 @@ async def stay_alive(agents: list[Agent], nodes: list[OurNode], seconds: float) 
             found = await agent.members()
             assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(names, "alive")
         for node in nodes:
-            assert {name: node.status(name) for name in node.driver.members} == dict.fromkeys(names, MemberStatus.ALIVE)
+            assert {name: node.status(name) for name in node.driver.members} == dict.fromkeys(names, GossipStatus.ALIVE)
         await trio.sleep(1.0)
     for node in nodes:
         assert not node.of(MemberFailed)
@@ -121,22 +121,22 @@ async def test_forty_leaves(tmp_path: Path) -> None:
             name = f"leaver-{number}"
             if number % 2:
                 leaver = await place.agent(name, f"-join={node.address}")
-                await node.wait_status(name, MemberStatus.ALIVE)
+                await node.wait_status(name, GossipStatus.ALIVE)
                 await agent.wait_status(name, "alive")
                 await leaver.command("leave")
                 await leaver.process.wait()
             else:
                 ours = await place.node(name, node.address)
-                await ours.wait_status("stayer-s", MemberStatus.ALIVE)
+                await ours.wait_status("stayer-s", GossipStatus.ALIVE)
                 await agent.wait_status(name, "alive")
                 assert await ours.driver.leave()
-            await node.wait_status(name, MemberStatus.LEFT)
+            await node.wait_status(name, GossipStatus.LEFT)
             await agent.wait_status(name, "left")
         # Whoever was called left by mistake would be failed, or back, by now.
         await trio.sleep(10.0)
         found = await agent.members()
         for number in range(LEAVES):
-            assert node.status(f"leaver-{number}") is MemberStatus.LEFT
+            assert node.status(f"leaver-{number}") is GossipStatus.LEFT
             # The agent reaps what has left, sooner than we do.
             assert found.get(f"leaver-{number}", {"status": "left"})["status"] == "left"
         assert len(node.of(MemberLeft)) == LEAVES
@@ -151,15 +151,15 @@ async def test_our_process_stopped(tmp_path: Path) -> None:
         node = await place.node("n1", agent.address, settings=LAN_GOSSIP)
         ours = await place.process("n2", agent.address, profile="lan")
         await agent.wait_status("n2", "alive")
-        await node.wait_status("n2", MemberStatus.ALIVE)
+        await node.wait_status("n2", GossipStatus.ALIVE)
         await until(lambda: ("MemberJoined", "n1") in ours.events() and ("MemberJoined", "s1") in ours.events())
         ours.process.send_signal(signal.SIGSTOP)
         stopped_at = trio.current_time()
-        await node.wait_status("n2", MemberStatus.FAILED, STOPPED_SECONDS)
+        await node.wait_status("n2", GossipStatus.FAILED, STOPPED_SECONDS)
         await agent.wait_status("n2", "failed", STOPPED_SECONDS)
         await trio.sleep_until(stopped_at + STOPPED_SECONDS)
         ours.process.send_signal(signal.SIGCONT)
-        assert await node.wait_status("n2", MemberStatus.ALIVE) < 5.0
+        assert await node.wait_status("n2", GossipStatus.ALIVE) < 5.0
         assert await agent.wait_status("n2", "alive") < 5.0
         await trio.sleep(20.0)
         kinds = [kind for kind, _ in ours.events()]
@@ -177,7 +177,7 @@ async def test_an_agent_stopped(tmp_path: Path) -> None:
         agent.process.send_signal(signal.SIGSTOP)
         stopped_at = trio.current_time()
         for node in nodes:
-            await node.wait_status("s1", MemberStatus.FAILED, STOPPED_SECONDS)
+            await node.wait_status("s1", GossipStatus.FAILED, STOPPED_SECONDS)
         await trio.sleep_until(stopped_at + STOPPED_SECONDS)
         agent.process.send_signal(signal.SIGCONT)
         await all_alive([agent], nodes)
@@ -194,11 +194,11 @@ async def test_a_killed_process_of_ours(tmp_path: Path) -> None:
         node = await place.node("n1", agent.address, settings=LAN_GOSSIP)
         ours = await place.process("n2", agent.address, profile="lan")
         await agent.wait_status("n2", "alive")
-        await node.wait_status("n2", MemberStatus.ALIVE)
+        await node.wait_status("n2", GossipStatus.ALIVE)
         ours.process.send_signal(signal.SIGKILL)
         killed_at = trio.current_time()
         # Until its turn in the walk (2 s), the probe (1 s), the suspicion (4 s), the spreading, and slack.
-        await node.wait_status("n2", MemberStatus.FAILED, 12.0)
+        await node.wait_status("n2", GossipStatus.FAILED, 12.0)
         assert trio.current_time() - killed_at > 4.0
         await agent.wait_status("n2", "failed", 5.0)
 
@@ -208,14 +208,14 @@ async def test_a_name_is_reclaimed(tmp_path: Path) -> None:
     async with opened(tmp_path) as place:
         node = await place.node("n1", settings=LAN_GOSSIP)
         agent = await place.agent("s1", f"-join={node.address}", profile="lan")
-        await node.wait_status("s1", MemberStatus.ALIVE)
+        await node.wait_status("s1", GossipStatus.ALIVE)
         agent.process.send_signal(signal.SIGKILL)
         await agent.process.wait()
-        await node.wait_status("s1", MemberStatus.FAILED)
+        await node.wait_status("s1", GossipStatus.FAILED)
         failed_at = trio.current_time()
         heir = await place.agent("s1", f"-join={node.address}", profile="lan")
         assert heir.address != agent.address
-        took = await node.wait_status("s1", MemberStatus.ALIVE, 120.0)
+        took = await node.wait_status("s1", GossipStatus.ALIVE, 120.0)
         assert trio.current_time() - failed_at > LAN.reclaim_seconds
         assert node.driver.shown_host(node.driver.members["s1"].address) == "127.0.0.1"
         assert node.driver.members["s1"].address.port == int(heir.address.split(":")[1])

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.gossip_crypto import Keyring
-from trio_eventlog.gossip.events import Event, Member, MemberStatus
+from trio_eventlog.gossip.events import Event, GossipStatus, Member
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
 from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
@@ -103,7 +103,7 @@ class Rig:
 
 
 def sees(names: set[str], members: Mapping[str, Member]) -> bool:
-    return {name for name, member in members.items() if member.status is MemberStatus.ALIVE} == names
+    return {name for name, member in members.items() if member.status is GossipStatus.ALIVE} == names
 
 
 @asynccontextmanager

@@ -13,12 +13,12 @@ from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.codec.serf import encode_tags
 from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, ShuttingDown
 from trio_eventlog.gossip.events import (
+    GossipStatus,
     KeysChanged,
     LoopStalled,
     Member,
     MemberFailed,
     MemberLeft,
-    MemberStatus,
     MergeRefused,
     NameConflict,
     OnlyStreamsWork,
@@ -74,7 +74,7 @@ async def test_a_crash_is_seen() -> None:
         (n1, n2, _) = await three(cluster)
         cluster.crash("n3")
         assert await cluster.agree("n1", "n2") < 10
-        assert n1.driver.members["n3"].status is MemberStatus.FAILED
+        assert n1.driver.members["n3"].status is GossipStatus.FAILED
         assert len(n2.of(MemberFailed)) == 1
         await cluster.start("n3", "n1")
         assert await cluster.agree() < 2
@@ -91,7 +91,7 @@ async def test_leave() -> None:
         await cluster.agree()
         for node in (n1, n2):
             assert len(node.of(MemberLeft)) == 1
-            assert node.driver.members["n3"].status is MemberStatus.LEFT
+            assert node.driver.members["n3"].status is GossipStatus.LEFT
         with pytest.raises(ShuttingDown):
             await n3.driver.send_event("e", b"")
         await trio.sleep(40)
@@ -181,7 +181,7 @@ async def test_force_leave() -> None:
         cluster.crash("n3")
         await cluster.agree("n1", "n2")
         assert await n1.driver.force_leave("n3")
-        await n2.driver.wait_members(lambda members: members["n3"].status is MemberStatus.LEFT)
+        await n2.driver.wait_members(lambda members: members["n3"].status is GossipStatus.LEFT)
         assert await n1.driver.force_leave("n3", prune=True)
         await n2.driver.wait_members(lambda members: "n3" not in members)
         assert not await n1.driver.force_leave("n3")
@@ -441,8 +441,8 @@ async def test_a_failure_to_send_is_a_lost_packet() -> None:
         cluster.network.host("n3").open_stream = refuse  # type: ignore[method-assign]
         await trio.sleep(5)
         assert n3.driver.statistics()["send errors"] > 3
-        assert n1.driver.members["n2"].status is MemberStatus.ALIVE
-        assert n2.driver.members["n1"].status is MemberStatus.ALIVE
+        assert n1.driver.members["n2"].status is GossipStatus.ALIVE
+        assert n2.driver.members["n1"].status is GossipStatus.ALIVE
 
 
 # --- Discovery. ---
@@ -573,7 +573,7 @@ async def test_members_with_other_tags_are_none(change: dict[str, str]) -> None:
         name="n",
         address=Address(bytes(4), 1),
         tags=tags,
-        status=MemberStatus.ALIVE,
+        status=GossipStatus.ALIVE,
         incarnation=1,
         versions=(1,) * 6,  # type: ignore[arg-type]
     )

@@ -25,15 +25,15 @@ from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.codec.memberlist import (
     StreamDecoder,
     WireLimits,
+    encode_gossip_message,
     encode_label,
-    encode_message,
     encode_packet,
     encode_stream_message,
 )
 from trio_eventlog.codec.msgpack import pack
 from trio_eventlog.codec.serf import encode_tags
 from trio_eventlog.errors import CodecError
-from trio_eventlog.gossip.events import LoopStalled, MemberFailed, MemberStatus, UserEventReceived
+from trio_eventlog.gossip.events import GossipStatus, LoopStalled, MemberFailed, UserEventReceived
 from trio_eventlog.gossip.messages import (
     OWN_VERSIONS,
     Address,
@@ -43,8 +43,8 @@ from trio_eventlog.gossip.messages import (
     MemberRecord,
     Message,
     PushPull,
+    RowStatus,
     SerfState,
-    Status,
     StreamMessage,
     Suspect,
     UserEvent,
@@ -74,7 +74,7 @@ class Stranger:
 
     def say(self, *messages: Message) -> None:
         """Each in a packet of its own."""
-        self.send(*(encode_packet([encode_message(one)]) for one in messages))
+        self.send(*(encode_packet([encode_gossip_message(one)]) for one in messages))
 
     async def dial(self, data: bytes) -> StreamMessage | None:
         """What n1 answers on a stream that brings these bytes; None when it closes instead, or answers what only it can read."""
@@ -203,7 +203,7 @@ async def test_compound_bombs() -> None:
         n1 = await cluster.start("n1", settings=GossipSettings(limits=WireLimits(packet_messages_max=100)))
         bad = await stranger(cluster)
         empty = UserEvent(time=1, name="e")
-        event = encode_message(UserMessage(empty))
+        event = encode_gossip_message(UserMessage(empty))
         fits = encode_packet([encode_packet([event] * 50), encode_packet([event] * 50)])
         deep = event
         for _ in range(5):
@@ -227,7 +227,7 @@ async def test_bombs_on_streams() -> None:
                     name=f"r{row}",
                     address=Address(bytes((10, 8, 0, row)), 1),
                     incarnation=1,
-                    status=Status.ALIVE,
+                    status=RowStatus.ALIVE,
                     meta=b"",
                     versions=OWN_VERSIONS,
                 )
@@ -335,7 +335,7 @@ async def test_a_flood_of_names() -> None:
 
 def is_alive(node: Node, name: str) -> bool:
     member = node.driver.members.get(name)
-    return member is not None and member.status is MemberStatus.ALIVE
+    return member is not None and member.status is GossipStatus.ALIVE
 
 
 async def test_a_flood_of_events() -> None:
@@ -396,7 +396,7 @@ async def test_another_cluster_is_named_once_a_minute(caplog: pytest.LogCaptureF
         bad = await stranger(cluster)
         red = somebody(1, tags={"cluster": "red"})
         row = MemberRecord(
-            name=red.name, address=red.address, incarnation=1, status=Status.ALIVE, meta=red.meta, versions=red.versions
+            name=red.name, address=red.address, incarnation=1, status=RowStatus.ALIVE, meta=red.meta, versions=red.versions
         )
         state = SerfState(time=1, status_times={}, left_members=(), event_time=1, events=(), query_time=1)
         request = encode_stream_message(PushPull(members=(row,), is_join=True, state=state))

@@ -18,7 +18,7 @@ from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import CatalogMachine
 from trio_eventlog.net.discovery import Member
 from trio_eventlog.node.membership import View
-from trio_eventlog.node.reconciler import GroupReport, NodeReport, Reconciler, ReconcilerSettings, Surroundings
+from trio_eventlog.node.reconciler import GroupReport, NodeReport, Reconciler, ReconcilerSettings, ReconcilerSurroundings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.raft import Configuration, HardState, MemoryLog, RaftNode, RaftSettings, Role, Status
 
@@ -128,7 +128,7 @@ class Kit:
             "one",
             "one:1",
             cast("Replicas", replicas),
-            Surroundings(
+            ReconcilerSurroundings(
                 members=lambda: {node: Member(node_id=node, name=f"n{node}", address=f"n{node}:1") for node in (TWO, THREE)},
                 is_connected=lambda node_id: node_id in self.connected,
                 ask=self._ask,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_eventlog.bounds import INDEX_MAX, TERM_JUMP_MAX, TERM_MAX
-from trio_eventlog.codec.raft_message import decode_message, encode_message
+from trio_eventlog.codec.raft_message import decode_raft_message, encode_raft_message
 from trio_eventlog.raft import Configuration, EventKind, HardState, MessageType, ProtocolError, SnapshotMetadata
 
 OWN_TERM = 7
@@ -58,7 +58,7 @@ def test_nobody_campaigns_beyond_the_last_term() -> None:
     last = peer(term=TERM_MAX - 1)
     assert last.node.campaign()
     for item in last.take():
-        decode_message(encode_message(item))
+        decode_raft_message(encode_raft_message(item))
 
 
 @given(
@@ -91,5 +91,5 @@ def test_whatever_arrives_everything_that_leaves_can_be_encoded(
         for _ in range(25):
             node.tick()
             for answer in node.take():
-                decode_message(encode_message(attrs.evolve(answer, entries=(), last_index=answer.index)))
+                decode_raft_message(encode_raft_message(attrs.evolve(answer, entries=(), last_index=answer.index)))
     assert node.hard_state.term <= TERM_MAX

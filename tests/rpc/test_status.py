@@ -8,8 +8,8 @@ from trio_eventlog.rpc.status import (
     CODE_TRAILER,
     STATUS_TABLE,
     RpcFailed,
-    decode_message,
-    encode_message,
+    decode_status_text,
+    encode_status_text,
     error_details,
     error_from_code,
     error_of,
@@ -105,13 +105,13 @@ def test_unknown_codes_and_malformed_attributes_do_not_hurt():
 
 @pytest.mark.parametrize("text", ["", "plain text, with ~ and \\", "100 %", "zwölf\n日本", "%41", "a" * 2048])
 def test_messages_survive_percent_encoding(text):
-    encoded = encode_message(text)
+    encoded = encode_status_text(text)
     assert encoded.isascii()
     assert encoded.isprintable()
-    assert decode_message(encoded) == text
+    assert decode_status_text(encoded) == text
 
 
 def test_malformed_percent_encoding_is_shown_as_it_came():
-    assert decode_message("50%") == "50%"
-    assert decode_message("%zz") == "%zz"
-    assert decode_message("%ff") == "\ufffd"
+    assert decode_status_text("50%") == "50%"
+    assert decode_status_text("%zz") == "%zz"
+    assert decode_status_text("%ff") == "\ufffd"

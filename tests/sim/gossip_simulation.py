@@ -10,7 +10,7 @@ import attrs
 from trio_eventlog.codec.gossip_wire import GossipWire
 from trio_eventlog.codec.memberlist import decode_packet, encode_packet, encode_stream_message
 from trio_eventlog.errors import InvalidArgument
-from trio_eventlog.gossip.events import Event, LeaveFinished, MemberFailed, MemberJoined, MemberLeft, MemberStatus
+from trio_eventlog.gossip.events import Event, GossipStatus, LeaveFinished, MemberFailed, MemberJoined, MemberLeft
 from trio_eventlog.gossip.messages import Ack, Address, Ping, PushPull, StreamMessage
 from trio_eventlog.gossip.serf import Serf
 from trio_eventlog.gossip.settings import LAN, SerfSettings, SwimSettings
@@ -151,7 +151,7 @@ class Simulation:
         """Processes that run."""
         return [node for node in self.nodes.values() if node.serf is not None]
 
-    def status(self, observer: Node, name: str) -> MemberStatus | None:
+    def status(self, observer: Node, name: str) -> GossipStatus | None:
         assert observer.serf is not None
         member = observer.serf.member(name)
         return None if member is None else member.status
@@ -163,7 +163,7 @@ class Simulation:
         for node in observers:
             assert node.serf is not None
             records = node.serf._members.records.values()
-            if {one.name for one in records if one.status is MemberStatus.ALIVE} != alive:
+            if {one.name for one in records if one.status is GossipStatus.ALIVE} != alive:
                 return False
         return True
 

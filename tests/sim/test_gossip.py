@@ -14,12 +14,12 @@ import pytest
 from gossip_simulation import Simulation, Weather, gone_events
 
 from trio_eventlog.gossip.events import (
+    GossipStatus,
     LoopStalled,
     Member,
     MemberFailed,
     MemberJoined,
     MemberLeft,
-    MemberStatus,
     MemberSuspected,
     UserEventReceived,
 )
@@ -149,7 +149,7 @@ def test_false_accusations(seed: int, kind: type[Suspect] | type[Dead]) -> None:
 
         def is_cleared(name: str = name, before: int = before) -> bool:
             is_refuted = simulation.incarnations[name] > before
-            return is_refuted and all(one.status is MemberStatus.ALIVE and not one.is_suspect for one in views(simulation, name))
+            return is_refuted and all(one.status is GossipStatus.ALIVE and not one.is_suspect for one in views(simulation, name))
 
         assert simulation.run_until(is_cleared, 15 if kind is Suspect else 65) is not None
     simulation.run(60)
@@ -194,7 +194,7 @@ def test_leaves(seed: int) -> None:
         stayers = {node.name for node in simulation.live()}
         assert stayers <= set(seen)
         assert {how for who, (_, how) in seen.items() if who in stayers} == {"left"}
-        assert all(simulation.status(node, name) is MemberStatus.LEFT for node in simulation.live())
+        assert all(simulation.status(node, name) is GossipStatus.LEFT for node in simulation.live())
 
 
 @pytest.mark.parametrize("how", ["crash", "leave"])

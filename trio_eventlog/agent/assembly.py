@@ -32,8 +32,7 @@ from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.gossip_discovery import make_gossip_discovery
 from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.peer_lives import PeerLives, PeerLivesSettings
-from trio_eventlog.node.reconciler import Reconciler
-from trio_eventlog.node.reconciler import Surroundings as ReconcilerSurroundings
+from trio_eventlog.node.reconciler import Reconciler, ReconcilerSurroundings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.release import VERSION

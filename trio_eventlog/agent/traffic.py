@@ -7,7 +7,7 @@ from trio_eventlog.agent.lives import NodeLives
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import HEARTBEATS_BODY, FrameKind, encode_frame, encode_frame_head
-from trio_eventlog.codec.raft_message import decode_message, encode_message
+from trio_eventlog.codec.raft_message import decode_raft_message, encode_raft_message
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import GroupId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget
@@ -28,12 +28,12 @@ class PeerTraffic:
 
     def send(self, group_id: GroupId, message: Message, frames: Sequence[EntryFrame]) -> bool:
         kind = FrameKind.APPEND if message.type is MessageType.APPEND else FrameKind.RAFT
-        buffers = encode_frame(kind, group_id, encode_message(message), [frame.raw for frame in frames])
+        buffers = encode_frame(kind, group_id, encode_raft_message(message), [frame.raw for frame in frames])
         # Every APPEND keeps to one lane: one that overtakes another is refused and slows the follower down.
         return self._parts.transport.send(message.to, buffers, Lane.BULK if kind is FrameKind.APPEND else Lane.URGENT)
 
     def send_sleep(self, group_id: GroupId, message: Message) -> bool:
-        frame = encode_frame_head(FrameKind.SLEEP, group_id, encode_message(message))
+        frame = encode_frame_head(FrameKind.SLEEP, group_id, encode_raft_message(message))
         return self._parts.transport.send(message.to, frame, Lane.URGENT)
 
     def receive(self, node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
@@ -46,7 +46,7 @@ class PeerTraffic:
         if kind not in (FrameKind.RAFT, FrameKind.APPEND, FrameKind.SLEEP):
             return
         try:
-            message, frames = decode_message(body)
+            message, frames = decode_raft_message(body)
         except CodecError as error:
             self._dropped_lines.log(logging.WARNING, "a message of %s was dropped: %s", format_id(node_id), error)
             return

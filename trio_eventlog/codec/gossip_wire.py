@@ -11,7 +11,7 @@ class GossipWire:
 
     def encode(self, message: Message) -> bytes:
         """See `gossip.wire.Wire`, here and below."""
-        return memberlist.encode_message(message)
+        return memberlist.encode_gossip_message(message)
 
     def encode_body(self, message: SerfMessage) -> bytes:
         return serf.encode_serf(message)

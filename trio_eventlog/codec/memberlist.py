@@ -31,7 +31,7 @@ from trio_eventlog.gossip.messages import (
     Nack,
     Ping,
     PushPull,
-    Status,
+    RowStatus,
     StreamMessage,
     Suspect,
     UserBytes,
@@ -103,7 +103,7 @@ class WrongLabel(CodecError):
 # --- Messages. ---
 
 
-def encode_message(message: Message) -> bytes:
+def encode_gossip_message(message: Message) -> bytes:
     """One message as it stands in a packet. Raises CodecError when a field is over its limit."""
     match message:
         case Alive():
@@ -157,7 +157,7 @@ def _source_fields(message: Ping | IndirectPing) -> dict[str, object]:
     return {"SourceAddr": message.source.host, "SourceNode": message.source_name, "SourcePort": message.source.port}
 
 
-def decode_message(data: bytes) -> Message:
+def decode_gossip_message(data: bytes) -> Message:
     """One message of a packet; bytes after its map are ignored. Raises CodecError, also for types that are not messages.
 
     A user message that is not understood comes as `UserBytes`.
@@ -292,12 +292,12 @@ def decode_packet(
             raise CodecError("gossip: checksum mismatch")
     parts = _Unfolding(limits).unfold(body, _LAYERS_MAX)
     if len(parts) == 1:
-        return Packet((decode_message(parts[0]),))
+        return Packet((decode_gossip_message(parts[0]),))
     messages = []
     dropped = 0
     for part in parts:
         try:
-            messages.append(decode_message(part))
+            messages.append(decode_gossip_message(part))
         except CodecError:
             dropped += 1
     return Packet(tuple(messages), dropped)
@@ -408,7 +408,7 @@ def _encode_stream_body(message: StreamMessage) -> bytes:
             body = message.body if isinstance(message, UserBytes) else encode_serf(message.message)
             return bytes((USER,)) + pack({"UserMsgLen": len(body)}) + body
         case Ping() | Ack():
-            return encode_message(message)
+            return encode_gossip_message(message)
 
 
 def _encode_push_pull(exchange: PushPull) -> bytes:
@@ -624,13 +624,13 @@ class _PushPullDecoder:
 
 def _decode_member(fields: Fields) -> MemberRecord:
     status = fields.unsigned(b"State", 8)
-    if status > Status.LEFT:
+    if status > RowStatus.LEFT:
         raise CodecError(f"push/pull member: state {status}")
     return MemberRecord(
         name=fields.text(b"Name", NAME_BYTES_MAX),
         address=_address(fields, b"Addr", b"Port"),
         incarnation=fields.unsigned(b"Incarnation", 32),
-        status=Status(status),
+        status=RowStatus(status),
         meta=fields.raw(b"Meta", META_BYTES_MAX),
         versions=_versions(fields),
     )

@@ -49,7 +49,7 @@ _TYPES = {int(kind): kind for kind in MessageType if kind is not MessageType.PRO
 """Proposals are carried between nodes by gRPC, not by cores."""
 
 
-def encode_message(message: Message) -> bytes:
+def encode_raft_message(message: Message) -> bytes:
     """The body of a RAFT frame, or the head of an APPEND frame, whose tail are the raw frames of its entries."""
     snapshot = message.snapshot
     tail = b""
@@ -78,7 +78,7 @@ def encode_message(message: Message) -> bytes:
     return b"".join((head, message.context, tail)) if message.context or tail else head
 
 
-def decode_message(body: bytes | memoryview) -> tuple[Message, Sequence[EntryFrame]]:
+def decode_raft_message(body: bytes | memoryview) -> tuple[Message, Sequence[EntryFrame]]:
     """The message and, for an APPEND, its entries, whose frames are views of `body`.
 
     Raises:

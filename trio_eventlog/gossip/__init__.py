@@ -25,7 +25,7 @@ where we depart from memberlist and Serf.
 """
 
 from trio_eventlog.gossip.actions import Actions, Datagram, Exchange, StreamPing
-from trio_eventlog.gossip.events import Event, Member, MemberStatus
+from trio_eventlog.gossip.events import Event, GossipStatus, Member
 from trio_eventlog.gossip.messages import Address, Message, StreamMessage
 from trio_eventlog.gossip.serf import Serf
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings, SwimSettings
@@ -41,9 +41,9 @@ __all__ = [
     "Datagram",
     "Event",
     "Exchange",
+    "GossipStatus",
     "Keys",
     "Member",
-    "MemberStatus",
     "Message",
     "Serf",
     "SerfSettings",

@@ -8,7 +8,7 @@ import attrs
 from trio_eventlog.gossip.messages import Address, Query, UserEvent, Versions
 
 
-class MemberStatus(enum.IntEnum):
+class GossipStatus(enum.IntEnum):
     """A member as the application sees it, numbered as in conflict answers."""
 
     NONE = 0
@@ -32,7 +32,7 @@ class Member:
     name: str
     address: Address
     tags: Mapping[str, str]
-    status: MemberStatus
+    status: GossipStatus
     incarnation: int
     status_time: int = 0
     is_suspect: bool = False

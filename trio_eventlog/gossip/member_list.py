@@ -8,9 +8,9 @@ import attrs
 
 from trio_eventlog.errors import CodecError
 from trio_eventlog.gossip.actions import Actions
-from trio_eventlog.gossip.events import Member, MemberFailed, MemberJoined, MemberLeft, MemberReaped, MemberStatus, MemberUpdated
+from trio_eventlog.gossip.events import GossipStatus, Member, MemberFailed, MemberJoined, MemberLeft, MemberReaped, MemberUpdated
 from trio_eventlog.gossip.lamport import LamportClock
-from trio_eventlog.gossip.messages import Address, JoinIntent, LeaveIntent, Status, Versions
+from trio_eventlog.gossip.messages import Address, JoinIntent, LeaveIntent, RowStatus, Versions
 from trio_eventlog.gossip.rows import Row, RowGone, RowJoined
 from trio_eventlog.gossip.settings import SerfSettings
 from trio_eventlog.gossip.swim import Swim
@@ -35,7 +35,7 @@ class Record:
     meta: bytes
     tags: Mapping[str, str]
     versions: Versions
-    status: MemberStatus
+    status: GossipStatus
     status_time: int = 0
     last_was_join: bool = False
     leaving_since: float = math.inf
@@ -50,6 +50,19 @@ class Intent:
     is_leave: bool
     time: int
     arrived_at: float
+
+
+def record_of(row: Row, tags: Mapping[str, str]) -> Record:
+    """A record of a member that is alive."""
+    return Record(
+        name=row.name,
+        address=row.address,
+        incarnation=row.incarnation,
+        meta=row.meta,
+        tags=dict(tags),
+        versions=row.versions,
+        status=GossipStatus.ALIVE,
+    )
 
 
 class MemberList:
@@ -98,7 +111,7 @@ class MemberList:
             status=record.status,
             incarnation=record.incarnation if row is None else row.incarnation,
             status_time=record.status_time,
-            is_suspect=row is not None and row.status is Status.SUSPECT,
+            is_suspect=row is not None and row.status is RowStatus.SUSPECT,
             versions=record.versions,
         )
 
@@ -137,28 +150,20 @@ class MemberList:
         has_flapped = False
         if record is None:
             self._make_room()
-            record = Record(
-                name=row.name,
-                address=row.address,
-                incarnation=row.incarnation,
-                meta=row.meta,
-                tags=self.decode_tags(row.meta),
-                versions=row.versions,
-                status=MemberStatus.ALIVE,
-            )
+            record = record_of(row, self.decode_tags(row.meta))
             self.records[row.name] = record
             intent = self.intents.pop(row.name, None)
             if intent is not None:
                 record.status_time = intent.time
                 record.last_was_join = not intent.is_leave
                 if intent.is_leave:
-                    record.status = MemberStatus.LEAVING
+                    record.status = GossipStatus.LEAVING
                     record.leaving_since = now
         else:
             has_flapped = now - record.gone_at < self._settings.flap_seconds
             self._counts["flaps"] += has_flapped
             self._copy(row, record)
-            record.status = MemberStatus.ALIVE
+            record.status = GossipStatus.ALIVE
             record.gone_at = -math.inf
             record.prune_at = math.inf
         self._actions.events.append(MemberJoined(self.snapshot(record), has_flapped))
@@ -166,7 +171,7 @@ class MemberList:
     def _make_room(self) -> None:
         """The table of the failure detector soon forgets who is gone, we do not: the longest gone goes for who is new."""
         if len(self.records) >= self._swim.settings.members_max:
-            gone = [one for one in self.records.values() if one.status in (MemberStatus.FAILED, MemberStatus.LEFT)]
+            gone = [one for one in self.records.values() if one.status in (GossipStatus.FAILED, GossipStatus.LEFT)]
             if gone:
                 self._counts["members forgotten for others"] += 1
                 self._erase(min(gone, key=lambda one: one.gone_at))
@@ -177,12 +182,12 @@ class MemberList:
             return
         self._copy(row, record)
         record.gone_at = now
-        if record.status is MemberStatus.LEAVING or row.status is Status.LEFT:
-            self._counts["leaves that overtook their intent"] += record.status is MemberStatus.ALIVE
-            record.status = MemberStatus.LEFT
+        if record.status is GossipStatus.LEAVING or row.status is RowStatus.LEFT:
+            self._counts["leaves that overtook their intent"] += record.status is GossipStatus.ALIVE
+            record.status = GossipStatus.LEFT
             self._actions.events.append(MemberLeft(self.snapshot(record)))
-        elif record.status is MemberStatus.ALIVE:
-            record.status = MemberStatus.FAILED
+        elif record.status is GossipStatus.ALIVE:
+            record.status = GossipStatus.FAILED
             self._actions.events.append(MemberFailed(self.snapshot(record)))
 
     def join_intent(self, intent: JoinIntent, now: float) -> bool:
@@ -196,8 +201,8 @@ class MemberList:
         # Stored even when nothing else changes: otherwise two messages can rebroadcast each other for ever.
         record.status_time = intent.time
         record.last_was_join = True
-        if record.status is MemberStatus.LEAVING and record is not self.own:
-            record.status = MemberStatus.ALIVE
+        if record.status is GossipStatus.LEAVING and record is not self.own:
+            record.status = GossipStatus.ALIVE
             record.prune_at = math.inf
         return True
 
@@ -215,15 +220,15 @@ class MemberList:
             return False
         record.status_time = intent.time
         record.last_was_join = False
-        if record.status is MemberStatus.ALIVE:
-            record.status = MemberStatus.LEAVING
+        if record.status is GossipStatus.ALIVE:
+            record.status = GossipStatus.LEAVING
             record.leaving_since = now
             if intent.prune and record is not self.own:
                 record.prune_at = now + self._settings.broadcast_timeout_seconds + self._settings.leave_delay_seconds
-        elif record.status is MemberStatus.FAILED:
-            record.status = MemberStatus.LEFT
+        elif record.status is GossipStatus.FAILED:
+            record.status = GossipStatus.LEFT
             self._actions.events.append(MemberLeft(self.snapshot(record)))
-        if intent.prune and record.status is MemberStatus.LEFT and record is not self.own:
+        if intent.prune and record.status is GossipStatus.LEFT and record is not self.own:
             self._erase(record)
         return True
 
@@ -243,13 +248,13 @@ class MemberList:
         for record in list(self.records.values()):
             if record is self.own:
                 continue
-            if record.status is MemberStatus.LEAVING and now - record.leaving_since > settings.leaving_seconds_max:
+            if record.status is GossipStatus.LEAVING and now - record.leaving_since > settings.leaving_seconds_max:
                 # The failure detector would have noticed long ago: it has changed its mind, and we missed that.
-                record.status = MemberStatus.ALIVE
+                record.status = GossipStatus.ALIVE
                 self._counts["leaves that never came"] += 1
-            failed_long = record.status is MemberStatus.FAILED and now - record.gone_at > settings.failed_kept_seconds
-            left_long = record.status is MemberStatus.LEFT and now - record.gone_at > settings.left_kept_seconds
-            if failed_long or left_long or (record.prune_at <= now and record.status is not MemberStatus.ALIVE):
+            failed_long = record.status is GossipStatus.FAILED and now - record.gone_at > settings.failed_kept_seconds
+            left_long = record.status is GossipStatus.LEFT and now - record.gone_at > settings.left_kept_seconds
+            if failed_long or left_long or (record.prune_at <= now and record.status is not GossipStatus.ALIVE):
                 self._erase(record)
         for name, intent in list(self.intents.items()):
             if now - intent.arrived_at > settings.intents_kept_seconds:

@@ -21,7 +21,7 @@ class Address(NamedTuple):
     port: int
 
 
-class Status(enum.IntEnum):
+class RowStatus(enum.IntEnum):
     """A member as the failure detector knows it, numbered as on the wire."""
 
     ALIVE = 0
@@ -130,7 +130,7 @@ class MemberRecord:
     name: str
     address: Address
     incarnation: int
-    status: Status
+    status: RowStatus
     meta: bytes = b""
     versions: Versions = NO_VERSIONS
 

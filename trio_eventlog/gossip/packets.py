@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from trio_eventlog.gossip.actions import Actions, Datagram
-from trio_eventlog.gossip.messages import CRC_PROTOCOL, Address, Message, Status
+from trio_eventlog.gossip.messages import CRC_PROTOCOL, Address, Message, RowStatus
 from trio_eventlog.gossip.rows import Row, Table, filled
 from trio_eventlog.gossip.rumors import RumorQueue, take_rumors
 from trio_eventlog.gossip.settings import SwimSettings
@@ -70,7 +70,7 @@ class PacketSender:
         settings = self._settings
 
         def is_worth_it(row: Row) -> bool:
-            if row.status is Status.FAILED:
+            if row.status is RowStatus.FAILED:
                 return now - row.changed_at < settings.gossip_to_dead_seconds
             return row.is_here
 

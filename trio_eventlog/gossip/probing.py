@@ -18,7 +18,7 @@ from trio_eventlog.gossip.messages import (
     IndirectPing,
     Nack,
     Ping,
-    Status,
+    RowStatus,
     Suspect,
 )
 from trio_eventlog.gossip.packets import PacketSender, knows_checksums
@@ -204,7 +204,7 @@ class Prober:
         )
         self._probe = probe
         ping = self._ping(probe.sequence, row.name)
-        if row.status is Status.SUSPECT:
+        if row.status is RowStatus.SUSPECT:
             # With the accusation beside the ping it can refute at once, and not only when a rumor reaches it.
             accusation = Suspect(name=row.name, incarnation=row.incarnation, accuser=self._name)
             self._packets.send(row.address, ping, accusation, with_checksum=knows_checksums(row))
@@ -221,7 +221,7 @@ class Prober:
         row = self._table.get(probe.name)
         if row is None:
             return
-        helpers = self._table.pick(settings.indirect_probes, lambda one: one.status is Status.ALIVE and one is not row)
+        helpers = self._table.pick(settings.indirect_probes, lambda one: one.status is RowStatus.ALIVE and one is not row)
         for helper in helpers:
             wants_nack = helper.versions.protocol_max >= NACK_PROTOCOL
             probe.nacks_expected += wants_nack

@@ -3,7 +3,7 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 
@@ -11,6 +11,7 @@ from trio_eventlog.errors import InvalidArgument, Overloaded
 from trio_eventlog.gossip.actions import Actions
 from trio_eventlog.gossip.events import QueryAcked, QueryAnswered, QueryFinished, QueryKey, QueryReceived
 from trio_eventlog.gossip.filters import is_chosen
+from trio_eventlog.gossip.internal_queries import InternalQueries
 from trio_eventlog.gossip.lamport import LamportClock, Recent
 from trio_eventlog.gossip.member_list import MemberList
 from trio_eventlog.gossip.messages import (
@@ -25,7 +26,7 @@ from trio_eventlog.gossip.messages import (
 )
 from trio_eventlog.gossip.settings import SerfSettings
 from trio_eventlog.gossip.swim import Swim
-from trio_eventlog.gossip.wire import Wire
+from trio_eventlog.gossip.wire import Keys, Wire
 
 
 @attrs.define(slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class Queries:
     """The queries of this node that are open, and those of others.
 
     Arguments:
-        answer_internally: the payload that answers a query that members answer by themselves; None: it is not answered.
+        keys: the keyring, for key queries; None when gossip is not encrypted.
 
     Attributes:
         clock: the Lamport clock of queries.
@@ -58,7 +59,7 @@ class Queries:
         actions: Actions,
         counts: Counter[str],
         rng: random.Random,
-        answer_internally: Callable[[Query], bytes | None],
+        keys: Keys | None,
     ) -> None:
         self._settings = settings
         self._name = name
@@ -68,7 +69,7 @@ class Queries:
         self._actions = actions
         self._counts = counts
         self._rng = rng
-        self._answer_internally = answer_internally
+        self._internal = InternalQueries(settings, name=name, members=members, keys=keys, wire=wire, actions=actions, counts=counts)
         self.clock = LamportClock()
         self._recent = Recent(settings.recent_times_max, settings.recent_per_time_max, settings.recent_bytes_max)
         self._open: dict[QueryKey, _OpenQuery] = {}
@@ -142,7 +143,7 @@ class Queries:
             ack = QueryResponse(time=query.time, query_id=query.query_id, sender=self._name, flags=RESPONSE_FLAG_ACK)
             self._send(query, ack)
         if query.name.startswith(INTERNAL_QUERY_PREFIX):
-            payload = self._answer_internally(query)
+            payload = self._internal.answer(query)
             if payload is not None:
                 self._send(query, QueryResponse(time=query.time, query_id=query.query_id, sender=self._name, payload=payload))
         else:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from trio_eventlog.gossip.messages import OWN_VERSIONS, Address, Alive, MemberRecord, Status, Versions
+from trio_eventlog.gossip.messages import OWN_VERSIONS, Address, Alive, MemberRecord, RowStatus, Versions
 from trio_eventlog.gossip.settings import DEFAULT_PORT, SwimSettings
 from trio_eventlog.gossip.suspicion import Suspicion
 
@@ -22,7 +22,7 @@ class Row:
     name: str
     address: Address
     incarnation: int
-    status: Status
+    status: RowStatus
     changed_at: float
     meta: bytes = b""
     versions: Versions = OWN_VERSIONS
@@ -31,7 +31,7 @@ class Row:
     @property
     def is_here(self) -> bool:
         """Alive, as far as anybody knows for sure."""
-        return self.status in (Status.ALIVE, Status.SUSPECT)
+        return self.status in (RowStatus.ALIVE, RowStatus.SUSPECT)
 
 
 @attrs.frozen(slots=True)
@@ -95,7 +95,7 @@ class Table:
             name=message.name,
             address=filled(message.address),
             incarnation=0,
-            status=Status.FAILED,
+            status=RowStatus.FAILED,
             changed_at=now,
             meta=message.meta,
             versions=message.versions,
@@ -144,7 +144,7 @@ class Table:
 
     def pick_alive(self, count: int, but: str) -> list[Row]:
         """At most `count` random members that are alive, without ourselves and `but`."""
-        return self.pick(count, lambda one: one.status is Status.ALIVE and one.name != but)
+        return self.pick(count, lambda one: one.status is RowStatus.ALIVE and one.name != but)
 
     def has_others(self) -> bool:
         """Another member is here, or has failed so recently that it is gossiped to."""

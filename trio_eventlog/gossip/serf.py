@@ -25,16 +25,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.gossip.actions import Actions, Exchange
 from trio_eventlog.gossip.events import (
+    GossipStatus,
     Member,
-    MemberStatus,
     MemberUpdated,
     MergeRefused,
     QueryKey,
 )
-from trio_eventlog.gossip.internal_queries import InternalQueries
 from trio_eventlog.gossip.lamport import LAMPORT_TIME_MAX, LamportClock
 from trio_eventlog.gossip.leaving import Leaving
-from trio_eventlog.gossip.member_list import MemberList, Record
+from trio_eventlog.gossip.member_list import MemberList, record_of
 from trio_eventlog.gossip.messages import (
     PING_QUERY,
     QUERY_FLAG_NO_REBROADCAST,
@@ -118,20 +117,11 @@ class Serf:
             queues=(self._intent_rumors, self._query_rumors, self._event_rumors),
         )
         self.swim.prober.ack_payload = ack_payload
-        own = self.swim.own
         self._now = now
         self._members = MemberList(
             serf_settings,
             swim=self.swim,
-            own=Record(
-                name=name,
-                address=own.address,
-                incarnation=own.incarnation,
-                meta=own.meta,
-                tags=dict(tags),
-                versions=own.versions,
-                status=MemberStatus.ALIVE,
-            ),
+            own=record_of(self.swim.own, tags),
             clock=self.clock,
             wire=wire,
             actions=self.actions,
@@ -139,15 +129,6 @@ class Serf:
             refute=self._spread_join_intent,
         )
         self._events = UserEvents(serf_settings, self.actions)
-        internal = InternalQueries(
-            serf_settings,
-            name=name,
-            members=self._members,
-            keys=keys,
-            wire=wire,
-            actions=self.actions,
-            counts=self.counts,
-        )
         self._queries = Queries(
             serf_settings,
             name=name,
@@ -157,7 +138,7 @@ class Serf:
             actions=self.actions,
             counts=self.counts,
             rng=rng,
-            answer_internally=internal.answer,
+            keys=keys,
         )
         self._exchange = StateExchange(
             clock=self.clock, members=self._members, events=self._events, queries=self._queries, counts=self.counts
@@ -361,10 +342,10 @@ class Serf:
         """Try one failed member again, the more likely the more have failed: this is how a partition heals."""
         if self.is_leaving:
             return
-        failed = [record for record in self._members.records.values() if record.status is MemberStatus.FAILED]
+        failed = [record for record in self._members.records.values() if record.status is GossipStatus.FAILED]
         if not failed:
             return
-        alive = sum(record.status is MemberStatus.ALIVE for record in self._members.records.values())
+        alive = sum(record.status is GossipStatus.ALIVE for record in self._members.records.values())
         if self._rng.random() < len(failed) / max(1, alive):
             record = self._rng.choice(failed)
             self.counts["reconnects"] += 1

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from trio_eventlog.gossip.events import MemberStatus
+from trio_eventlog.gossip.events import GossipStatus
 from trio_eventlog.gossip.lamport import LAMPORT_TIME_MAX, LamportClock
 from trio_eventlog.gossip.member_list import MemberList
 from trio_eventlog.gossip.messages import JoinIntent, LeaveIntent, SerfState, UserEvent
@@ -27,8 +27,8 @@ class StateExchange:
         records = self._members.records.values()
         return SerfState(
             time=self._clock.time,
-            status_times={one.name: one.status_time for one in records if one.status is not MemberStatus.LEAVING},
-            left_members=tuple(one.name for one in records if one.status is MemberStatus.LEFT and not one.last_was_join),
+            status_times={one.name: one.status_time for one in records if one.status is not GossipStatus.LEAVING},
+            left_members=tuple(one.name for one in records if one.status is GossipStatus.LEFT and not one.last_was_join),
             event_time=self._events.clock.time,
             events=self._events.for_others(),
             query_time=self._queries.clock.time,

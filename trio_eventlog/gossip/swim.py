@@ -31,7 +31,7 @@ from trio_eventlog.gossip.messages import (
     Message,
     Nack,
     Ping,
-    Status,
+    RowStatus,
     Suspect,
     Versions,
 )
@@ -86,7 +86,9 @@ class Swim:
         self._encode = encode
         self._refuses = refuses
         self.rumors = RumorQueue(settings.rumors_max, rumor_bytes_max(settings))
-        self.own = Row(name=name, address=address, incarnation=1, status=Status.ALIVE, changed_at=now, meta=meta, versions=versions)
+        self.own = Row(
+            name=name, address=address, incarnation=1, status=RowStatus.ALIVE, changed_at=now, meta=meta, versions=versions
+        )
         self.table = Table(settings, self.own, rng)
         self.packets = PacketSender(settings, table=self.table, actions=actions, encode=encode, queues=(self.rumors, *queues))
         self._suspected: dict[str, Row] = {}
@@ -226,8 +228,8 @@ class Swim:
         row.address = address
         row.meta = message.meta
         row.versions = message.versions
-        if row.status is not Status.ALIVE:
-            row.status = Status.ALIVE
+        if row.status is not RowStatus.ALIVE:
+            row.status = RowStatus.ALIVE
             row.changed_at = now
         self.rumors.add(self._encode(message), row.name)
         if not was_here:
@@ -245,10 +247,10 @@ class Swim:
         self._refute(message.incarnation)
 
     def _may_move(self, row: Row, now: float) -> bool:
-        if row.status is Status.LEFT:
+        if row.status is RowStatus.LEFT:
             return True
         reclaim = self.settings.reclaim_seconds
-        return row.status is Status.FAILED and 0 < reclaim < now - row.changed_at
+        return row.status is RowStatus.FAILED and 0 < reclaim < now - row.changed_at
 
     def _has_room(self, name: str) -> bool:
         if len(self.table) < self.settings.members_max:
@@ -266,14 +268,14 @@ class Swim:
             if row.suspicion.confirm(message.accuser):
                 self.rumors.add(self._encode(message), row.name)
             return
-        if row.status is not Status.ALIVE:
+        if row.status is not RowStatus.ALIVE:
             return
         if row is self.own:
             self._refute(message.incarnation)
             return
         self.rumors.add(self._encode(message), row.name)
         row.incarnation = message.incarnation
-        row.status = Status.SUSPECT
+        row.status = RowStatus.SUSPECT
         row.changed_at = now
         row.suspicion = start_suspicion(
             self.settings, len(self.table), accuser=message.accuser, incarnation=message.incarnation, now=now
@@ -295,7 +297,7 @@ class Swim:
             return
         self.rumors.add(self._encode(message), row.name)
         row.incarnation = message.incarnation
-        row.status = Status.LEFT if message.accuser == message.name else Status.FAILED
+        row.status = RowStatus.LEFT if message.accuser == message.name else RowStatus.FAILED
         row.changed_at = now
         self.changes.append(RowGone(row))
 
@@ -342,7 +344,7 @@ class Swim:
 
     def why_not_merge(self, records: Iterable[MemberRecord]) -> str:
         """Why these records cannot be merged with our table; empty when they can."""
-        theirs = [record for record in records if record.status is Status.ALIVE]
+        theirs = [record for record in records if record.status is RowStatus.ALIVE]
         for record in theirs:
             if record.name != self.name and (reason := self._refuses(record.name, record.meta)):
                 return reason
@@ -364,7 +366,7 @@ class Swim:
     def merge(self, records: Iterable[MemberRecord], now: float) -> None:
         """Take over what another table says. Even its dead are only suspected: they get the chance to refute."""
         for record in records:
-            if record.status is Status.ALIVE:
+            if record.status is RowStatus.ALIVE:
                 alive = Alive(
                     name=record.name,
                     incarnation=record.incarnation,
@@ -373,7 +375,7 @@ class Swim:
                     versions=record.versions,
                 )
                 self.alive(alive, now)
-            elif record.status is Status.LEFT:
+            elif record.status is RowStatus.LEFT:
                 self._dead(Dead(name=record.name, incarnation=record.incarnation, accuser=record.name), now)
             else:
                 self._suspect(Suspect(name=record.name, incarnation=record.incarnation, accuser=self.name), now)
@@ -386,6 +388,6 @@ class Swim:
     def _start_push_pull(self) -> None:
         if self.is_leaving:
             return
-        for row in self.table.pick(1, lambda one: one.status is Status.ALIVE):
+        for row in self.table.pick(1, lambda one: one.status is RowStatus.ALIVE):
             self.counts["exchanges"] += 1
             self.actions.exchanges.append(Exchange(address=row.address, name=row.name))

@@ -132,7 +132,7 @@ class GossipDiscovery:
 
     def _seen(self, gossip_member: gossip_events.Member) -> Seen:
         member = member_of(gossip_member, self.driver.shown_host(gossip_member.address))
-        is_suspect = gossip_member.is_suspect and gossip_member.status is gossip_events.MemberStatus.ALIVE
+        is_suspect = gossip_member.is_suspect and gossip_member.status is gossip_events.GossipStatus.ALIVE
         return Seen(
             node_id=NOBODY if member is None else member.node_id,
             name=shown(gossip_member.name),

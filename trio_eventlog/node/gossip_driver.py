@@ -35,6 +35,7 @@ from trio_eventlog.errors import CodecError, EventLogError, InvalidArgument, Ove
 from trio_eventlog.gossip.actions import Actions, Exchange, StreamPing
 from trio_eventlog.gossip.events import (
     Event,
+    GossipStatus,
     LeaveFinished,
     LoopStalled,
     Member,
@@ -42,7 +43,6 @@ from trio_eventlog.gossip.events import (
     MemberJoined,
     MemberLeft,
     MemberReaped,
-    MemberStatus,
     MemberSuspected,
     MergeRefused,
     NameConflict,
@@ -641,7 +641,7 @@ class GossipDriver:
 
     def _is_alive_at(self, addresses: Sequence[Address]) -> bool:
         return any(
-            member.address in addresses and member.status is MemberStatus.ALIVE and member.name != self.name
+            member.address in addresses and member.status is GossipStatus.ALIVE and member.name != self.name
             for member in self.members.values()
         )
 

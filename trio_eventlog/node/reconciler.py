@@ -91,7 +91,7 @@ class ReconcilerSettings:
 
 
 @attrs.frozen(slots=True, kw_only=True)
-class Surroundings:
+class ReconcilerSurroundings:
     """What the reconciler is given of its node.
 
     Attributes:
@@ -137,7 +137,7 @@ class Reconciler:
         name: str,
         address: str,
         replicas: Replicas,
-        surroundings: Surroundings,
+        surroundings: ReconcilerSurroundings,
         settings: ReconcilerSettings,
         *,
         first_voters: Callable[[], int],

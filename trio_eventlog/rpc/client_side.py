@@ -25,7 +25,7 @@ from trio_eventlog.rpc.headers import (
 from trio_eventlog.rpc.http2 import ConnectionFailure, ControlBudget, Http2
 from trio_eventlog.rpc.methods import Metadata, Pairs
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import CallStatus, decode_message
+from trio_eventlog.rpc.status import CallStatus, decode_status_text
 from trio_eventlog.rpc.streams import StreamEntry, Streams
 
 # gRPC over HTTP/2, "HTTP2 Status Code Mapping".
@@ -118,7 +118,7 @@ class ClientSide:
             status = _http_status(head)
             ended = ResponseEnded(entry.stream_id, Status(status.code, status.message))
         else:
-            ended = ResponseEnded(entry.stream_id, Status(head.status, decode_message(head.message)))
+            ended = ResponseEnded(entry.stream_id, Status(head.status, decode_status_text(head.message)))
             ended.custom_metadata = head.metadata
         events.append(ended)
         if entry.is_closed:

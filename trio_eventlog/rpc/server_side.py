@@ -16,7 +16,7 @@ from trio_eventlog.rpc.headers import ACCEPT_ENCODING, HeaderList, RequestHead, 
 from trio_eventlog.rpc.http2 import RST_STREAM, ConnectionFailure, ControlBudget, Http2
 from trio_eventlog.rpc.methods import Pairs
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import CODE_TRAILER, CallStatus, encode_message
+from trio_eventlog.rpc.status import CODE_TRAILER, CallStatus, encode_status_text
 from trio_eventlog.rpc.streams import StreamEntry, Streams
 
 _RESPONSE_HEADERS = [
@@ -151,7 +151,7 @@ def _parse(headers: HeaderList, size_bytes: int, size_bytes_max: int, is_trailer
 def _status_headers(status: CallStatus, metadata: Pairs) -> list[tuple[bytes, bytes]]:
     headers = [(b"grpc-status", b"%d" % status.code.value)]
     if status.message:
-        headers.append((b"grpc-message", encode_message(status.message).encode("ascii")))
-    headers += [(name.encode("ascii"), encode_message(value).encode("ascii")) for name, value in status.details.items()]
+        headers.append((b"grpc-message", encode_status_text(status.message).encode("ascii")))
+    headers += [(name.encode("ascii"), encode_status_text(value).encode("ascii")) for name, value in status.details.items()]
     headers += encode_metadata(metadata)
     return headers

@@ -208,12 +208,12 @@ _PLAIN = re.compile(r"[ -$&-~]*")
 _MESSAGE_CHARACTERS_MAX = 2048
 
 
-def encode_message(message: str) -> str:
+def encode_status_text(message: str) -> str:
     """`grpc-message`: UTF-8, percent-encoded outside printable ASCII (gRPC over HTTP/2, "Responses")."""
     message = message[:_MESSAGE_CHARACTERS_MAX].strip()
     return message if _PLAIN.fullmatch(message) else quote(message, safe=_PRINTABLE, encoding="utf-8", errors="replace")
 
 
-def decode_message(value: str) -> str:
-    """The inverse of `encode_message`; never fails, as the text is for people."""
+def decode_status_text(value: str) -> str:
+    """The inverse of `encode_status_text`; never fails, as the text is for people."""
     return unquote(value, encoding="utf-8", errors="replace") if "%" in value else value

@@ -27,7 +27,7 @@ from trio_eventlog.client.values import NodeStatus
 from trio_eventlog.client.wire import BEGINNING
 from trio_eventlog.codec.entry import encode_entry
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
-from trio_eventlog.codec.memberlist import encode_message, encode_packet, encode_stream_message
+from trio_eventlog.codec.memberlist import encode_gossip_message, encode_packet, encode_stream_message
 from trio_eventlog.codec.peer_frame import (
     NONCE_BYTES,
     Challenge,
@@ -40,7 +40,7 @@ from trio_eventlog.codec.peer_frame import (
     encode_hello,
     encode_refused,
 )
-from trio_eventlog.codec.raft_message import encode_message as encode_raft
+from trio_eventlog.codec.raft_message import encode_raft_message
 from trio_eventlog.codec.serf import encode_tags
 from trio_eventlog.errors import CodecError, EventLogError, TopicExists
 from trio_eventlog.gossip.messages import (
@@ -51,8 +51,8 @@ from trio_eventlog.gossip.messages import (
     MemberRecord,
     Message,
     PushPull,
+    RowStatus,
     SerfState,
-    Status,
     Suspect,
 )
 from trio_eventlog.ids import CATALOG_GROUP, ClusterId, GroupId, NodeId, parse_id
@@ -285,10 +285,10 @@ class Stranger:
                 commit=rng.choice((0, 1, 1 << 40)),
             )
             group_id = GroupId(rng.choice((CATALOG_GROUP, 1, 2, 99)))
-            frames.append(encode_frame_head(FrameKind.RAFT, group_id, encode_raft(message)))
+            frames.append(encode_frame_head(FrameKind.RAFT, group_id, encode_raft_message(message)))
         append = RaftMessage(type=MessageType.APPEND, sender=hello.node_id, to=to, term=1000)
         entry = encode_entry(EntryKind.DATA, term=1000, index=1, base_offset=0, record_count=1, payload=b"forged").raw
-        head = encode_raft(append)
+        head = encode_raft_message(append)
         frames.append(encode_frame_head(FrameKind.APPEND, GroupId(1), head, len(entry)) + entry)
         await self._greet(address, hello, *frames)
 
@@ -356,7 +356,7 @@ class Stranger:
         try:
             (target,) = (await network.resolve(address))[:1]
             for message in self._messages():
-                packet = encode_packet([encode_message(message)], with_checksum=self._rng.random() < 0.5)
+                packet = encode_packet([encode_gossip_message(message)], with_checksum=self._rng.random() < 0.5)
                 bound.send_nowait(packet if self._rng.random() < 0.7 else self._spoilt(packet), target)
         finally:
             bound.close()
@@ -367,7 +367,7 @@ class Stranger:
                 name=one.name,
                 address=one.address,
                 incarnation=one.incarnation,
-                status=self._rng.choice(list(Status)),
+                status=self._rng.choice(list(RowStatus)),
                 meta=one.meta,
                 versions=one.versions,
             )
