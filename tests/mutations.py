@@ -142,7 +142,7 @@ MUTATIONS = (
     ),
     Mutation(
         "consumers read what is not committed",
-        "trio_eventlog/node/broker.py",
+        "trio_eventlog/service/broker.py",
         "        high_watermark = replica.watermark.value\n",
         "        high_watermark = replica.log.log_end_offset\n",
     ),
@@ -178,9 +178,9 @@ MUTATIONS = (
     ),
     Mutation(
         "plain records are repeated without a producer id",
-        "trio_eventlog/service/event_log.py",
-        "            lane = self._lanes.take(replica.group_id)\n            batch = lane.stamp(batch)\n",
-        "            lane = self._lanes.take(replica.group_id)\n",
+        "trio_eventlog/service/produce.py",
+        "            sequence = self._sequences.take(place.group_id)\n            batch = sequence.stamp(batch)\n",
+        "            sequence = self._sequences.take(place.group_id)\n",
     ),
     Mutation(
         "acks leader is answered before the leader's disk has it",
@@ -245,9 +245,9 @@ MUTATIONS = (
     ),
     Mutation(
         "carried calls are carried on",
-        "trio_eventlog/service/event_log.py",
-        "    return bool(context.metadata.get(FORWARDED))",
-        "    return False",
+        "trio_eventlog/grpc/callers.py",
+        "            is_forwarded=True,\n",
+        "            is_forwarded=False,\n",
     ),
     Mutation(
         "a carried call stays with a leader that was replaced",
@@ -385,7 +385,7 @@ MUTATIONS = (
     ),
     Mutation(
         "batches of producers are not checked",
-        "trio_eventlog/service/event_log.py",
+        "trio_eventlog/service/produce.py",
         "            check_batch(batch, settings.unpacked_bytes_max, settings.batch_records_max, settings.response_bytes_max)\n",
         "            pass\n",
     ),
@@ -515,12 +515,12 @@ MUTATIONS = (
     Mutation(
         "a call does not follow a group that has moved",
         "trio_eventlog/service/forwarding.py",
-        "                        replica = self._place(replica.group_id)\n",
+        "                        place = self._place(place.group_id)\n",
         "                        raise\n",
     ),
     Mutation(
         "a fetch does not follow a group that has moved",
-        "trio_eventlog/service/event_log.py",
+        "trio_eventlog/service/consume.py",
         "                place = self._broker.group(place.group_id)\n",
         "                raise\n",
     ),
@@ -562,36 +562,34 @@ MUTATIONS = (
     ),
     Mutation(
         "a node's lane is given back as it was after a call in doubt",
-        "trio_eventlog/service/event_log.py",
-        "            except (OutOfOrderSequence, DuplicateOutOfWindow) as error:\n",
-        "            except OutcomeUnknown:\n"
-        "                if lane is not None:\n"
-        "                    self._lanes.give_back(lane, 0)\n"
-        "                raise\n"
-        "            except (OutOfOrderSequence, DuplicateOutOfWindow) as error:\n",
+        "trio_eventlog/service/produce.py",
+        "            if isinstance(error.__cause__, TopicNotFound):\n",
+        "            if self.sequence is not None:\n"
+        "                self.service.sequences.give_back(self.sequence, 0)\n"
+        "            if isinstance(error.__cause__, TopicNotFound):\n",
     ),
     Mutation(
         "a batch that the node has repeated is a duplicate to its client",
-        "trio_eventlog/service/event_log.py",
-        "duplicate=appended.duplicate and lane is None and not doubt,",
-        "duplicate=appended.duplicate and lane is None,",
+        "trio_eventlog/service/produce.py",
+        "duplicate=appended.duplicate and sequence is None and not doubt,",
+        "duplicate=appended.duplicate and sequence is None,",
     ),
     Mutation(
         "nobody asks who leads a group that lives elsewhere",
         "trio_eventlog/service/forwarding.py",
-        "            while await elsewhere.wait_sought(self._settings.attempt_timeout_seconds):\n",
+        "            while await group.wait_sought(self._settings.attempt_timeout_seconds):\n",
         "            while False:\n",
     ),
     Mutation(
         "a failure that comes late undoes what other calls have learned",
-        "trio_eventlog/node/elsewhere.py",
+        "trio_eventlog/node/remote_group.py",
         "        if asked != self.leader_id:\n            return",
         "        if False:\n            return",
     ),
     Mutation(
         "a stream that moves begins where it began",
         "trio_eventlog/service/forwarding.py",
-        "                request = _request_from(request, next_offset)\n",
+        "                request = attrs.evolve(request, start=next_offset)\n",
         "                pass\n",
     ),
     Mutation(
@@ -608,7 +606,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a cancelled receive takes records with it",
-        "trio_eventlog/client/consumer.py",
+        "trio_eventlog/service/receivers.py",
         "            await trio.lowlevel.checkpoint()\n            rest = self._records[self._next :]\n"
         "            self._records = []\n            self._next = 0\n",
         "            rest = self._records[self._next :]\n            self._records = []\n            self._next = 0\n"
@@ -616,7 +614,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a record is passed before a cancelled receive returns it",
-        "trio_eventlog/client/consumer.py",
+        "trio_eventlog/service/receivers.py",
         "        if not (self._next + 1) % RECORDS_PER_CHECKPOINT:\n            await trio.lowlevel.checkpoint()\n"
         "        record = self._records[self._next]\n        self._next += 1\n",
         "        record = self._records[self._next]\n        self._next += 1\n"
@@ -624,7 +622,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what a cancelled send has sealed stays behind",
-        "trio_eventlog/client/producer.py",
+        "trio_eventlog/service/producer.py",
         "        finally:\n            if sealed.batches:\n                self._change.set()\n",
         "        except trio.Cancelled:\n            sealed.batches.clear()\n            raise\n",
     ),
@@ -702,7 +700,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what no server has looked at may be in the log",
-        "trio_eventlog/client/lane.py",
+        "trio_eventlog/client/partition_sender.py",
         "            is_unsent = isinstance(error, CallUnsent | Overloaded) and self._done_batches == done_before\n",
         "            is_unsent = False\n",
     ),
@@ -720,15 +718,16 @@ MUTATIONS = (
     ),
     Mutation(
         "headers are not counted when a batch is filled",
-        "trio_eventlog/client/producer.py",
+        "trio_eventlog/service/producer.py",
         '        size_bytes += len(header.key.encode(errors="surrogatepass")) + len(header.value) + HEADER_OVERHEAD_BYTES\n',
         "        size_bytes += 0\n",
     ),
     Mutation(
         "a lane that had no work begins its sequence anew",
-        "trio_eventlog/client/client.py",
-        "        lane = self._lanes.get((topic, partition))\n",
-        "        lane = self._lanes.get((topic, partition))\n        lane = None if lane is not None and lane.is_idle else lane\n",
+        "trio_eventlog/client/senders.py",
+        "        sender = self._by_partition.get(key)\n",
+        "        sender = self._by_partition.get(key)\n"
+        "        sender = None if sender is not None and sender.is_idle else sender\n",
     ),
     Mutation(
         "the newest of the silent connections makes room, and the old ones stay",
@@ -793,7 +792,7 @@ MUTATIONS = (
     Mutation(
         "records are fetched for streams without room",
         "trio_eventlog/service/fetch_budget.py",
-        "        await self._context.wait_sendable()\n",
+        "        await self._consumer.wait_sendable()\n",
         "",
     ),
     Mutation(
@@ -828,7 +827,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a record too large for any answer is taken",
-        "trio_eventlog/service/convert.py",
+        "trio_eventlog/service/produce.py",
         "            if largest_bytes > record_bytes_max:\n",
         "            if False:\n",
     ),

@@ -387,7 +387,7 @@ NODES: tuple[Mutation, ...] = (
     Mutation(
         "a topic that the asked node does not list has one partition",
         "trio_eventlog/client/calls.py",
-        "        await self.call(DESCRIBE_TOPIC, request, self.routing.addresses, check=learn)\n"
+        "        await self.call(DESCRIBE_TOPIC, request, self.routing.addresses, check=learn, caller=caller)\n"
         "        known = self.routing.topic(name)\n"
         '        assert known is not None, "it was learned just now, without a checkpoint in between"\n'
         "        return known\n",
@@ -397,13 +397,13 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a consumer of all partitions leaves out the last one",
-        "trio_eventlog/client/client.py",
-        "            groups = dict(enumerate(known.group_ids))\n",
-        "            groups = dict(enumerate(known.group_ids[: -1 if known.partitions > 2 else None]))\n",
+        "trio_eventlog/service/receivers.py",
+        "        groups = dict(enumerate(known.group_ids))\n",
+        "        groups = dict(enumerate(known.group_ids[: -1 if known.partitions > 2 else None]))\n",
     ),
     Mutation(
         "a producer's keys are spread over the partitions it knew at first, less one",
-        "trio_eventlog/client/producer.py",
+        "trio_eventlog/service/producer.py",
         "return partition_of(key, self._topic.partitions) if key else self._sticky\n",
         "return partition_of(key, max(self._topic.partitions - 1, 1)) if key else self._sticky\n",
     ),
@@ -445,7 +445,7 @@ NODES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a stream goes on one record early",
-        "trio_eventlog/service/event_log.py",
+        "trio_eventlog/grpc/record_answers.py",
         "                return response, at, settings.response_bytes_max - room_bytes\n",
         "                return response, at - 1, 0\n",
     ),

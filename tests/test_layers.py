@@ -9,13 +9,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "trio_eventlog"
 
 LAYERS = {
     "ids": 0, "records": 0, "errors": 0, "bounds": 0, "budgets": 0, "own_run": 0, "release": 0,
-    "setting_fields": 0, "texts": 0, "v1": 0,
+    "setting_fields": 0, "texts": 0, "backoff": 0, "v1": 0,
     "raft": 1, "gossip": 1, "machine": 1, "codec": 1,
     "storage": 2, "net": 2, "rpc": 2,
     "node": 3,
-    "service": 4, "http": 4, "client": 4,
-    "settings": 5, "part_settings": 5, "agent": 5,
-    "logs": 6, "daemon": 6, "cli": 6,
+    "service": 4,
+    "grpc": 5, "http": 5, "client": 5,
+    "settings": 6, "part_settings": 6, "agent": 6,
+    "logs": 7, "daemon": 7, "cli": 7,
 }  # fmt: skip
 
 CORES = ("raft", "gossip", "machine", "codec")
@@ -70,7 +71,7 @@ SIDEWAYS = {
     ("part_settings", "settings"),
     ("agent", "settings"),
     ("agent", "part_settings"),
-    ("service", "client"),  # a misdirected call is forwarded by a client
+    ("client", "grpc"),  # the same conversions, from the other side
     ("daemon", "logs"),
     ("cli", "logs"),
     ("cli", "daemon"),

@@ -95,7 +95,7 @@ def test_a_client_loads_no_node() -> None:
     """No driver, no storage, no gossip."""
     loaded = loaded_after("from trio_eventlog import Record, open_client")
     assert "client" in loaded
-    assert not loaded & {"agent", "node", "storage", "service", "http", "gossip", "daemon", "cli", "testing", "settings"}
+    assert not loaded & {"agent", "node", "storage", "http", "gossip", "daemon", "cli", "testing", "settings"}
     assert not loaded & {"raft", "machine"}
 
 

@@ -203,6 +203,13 @@ class Unavailable(EventLogError):
     retryable = True
 
 
+class CallUnsent(Unavailable):
+    """The connection broke, or was never there, before any server looked at the call: it had no effect.
+
+    Any other `Unavailable` of a channel leaves open whether the server has acted.
+    """
+
+
 class OutcomeUnknown(EventLogError):
     """The leader changed while the batch was under way: it may or may not be in the log.
 

@@ -1,6 +1,7 @@
 """What each part of a node is set to, out of the settings of the node."""
 
 from trio_eventlog.budgets import DescriptorBudgets, divide_descriptors
+from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
 from trio_eventlog.net.join import JoinSettings
 from trio_eventlog.net.links import LinkSettings
@@ -14,9 +15,10 @@ from trio_eventlog.node.reconciler import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
 from trio_eventlog.raft import RaftSettings
+from trio_eventlog.records import Compression
 from trio_eventlog.rpc import RpcSettings
-from trio_eventlog.service.event_log import ServiceSettings
 from trio_eventlog.service.forwarding import ForwardingSettings
+from trio_eventlog.service.settings import ApplicationSettings, ServiceSettings
 from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.log_settings import LogSettings
@@ -27,6 +29,8 @@ LEAVE_DELAY_SECONDS = 0.2
 """How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
 RESPONSE_HEAD_BYTES = 64 * 1024
 """Of a gRPC message to a consumer, kept free for what is around the records."""
+MEMBERSHIP_CHANGES_MAX = 256
+"""Changes of the membership that wait for an application that reads them slowly, unless it says otherwise."""
 
 
 def descriptors(settings: NodeSettings, limit: int) -> DescriptorBudgets:
@@ -150,7 +154,30 @@ def service(settings: NodeSettings) -> ServiceSettings:
         fetch_wait_seconds_max=settings.fetch_wait_seconds_max,
         linearizable_seconds_max=settings.forward_timeout_seconds,
         stream_requests_max=settings.produce_stream_requests_max,
+        forwarded_streams_max=settings.forwarded_streams_max,
         creates_topics=settings.creates_topics,
+    )
+
+
+def application(settings: NodeSettings) -> ApplicationSettings:
+    """What an application gets that uses its own node: what a client has by default, within the limits of the node."""
+    client = ClientSettings()
+    return ApplicationSettings(
+        linger_seconds=client.producer_linger_seconds,
+        batch_bytes=min(client.producer_batch_bytes, settings.max_batch_bytes),
+        batch_records=client.producer_batch_records,
+        batch_bytes_max=settings.max_batch_bytes,
+        compression=Compression[client.compression.upper()],
+        buffer_bytes=client.producer_buffer_bytes,
+        in_flight_batches=settings.produce_stream_requests_max,
+        buffer_batches=client.consumer_buffer_batches,
+        fetch_bytes=min(client.consumer_fetch_bytes, settings.fetch_bytes_max),
+        unpacked_bytes_max=client.max_unpacked_bytes,
+        retry_seconds=client.consumer_retry_seconds,
+        backoff_seconds_min=client.retry_backoff_seconds_min,
+        backoff_seconds_max=client.retry_backoff_seconds_max,
+        refresh_seconds=client.routing_refresh_seconds,
+        membership_changes_max=MEMBERSHIP_CHANGES_MAX,
     )
 
 

@@ -434,6 +434,15 @@ class NodeSettings:
         minimum=0.01,
         maximum=3600,
     )
+    forwarded_streams_max: int = setting(
+        COUNT,
+        64,
+        "The number of consumers' streams, all together, that this node reads from another node and passes on. Each may hold an"
+        " answer (fetch_bytes_max) here. Further ones get OVERLOADED: such a consumer reads at a node that has the partition.",
+        group="Limits",
+        minimum=1,
+        maximum=1_000_000,
+    )
     fetch_wait_seconds_max: float = setting(
         DURATION, 60.0, "Longest that a fetch may wait for the first record.", group="Limits", minimum=0, maximum=DAY_SECONDS
     )

@@ -31,7 +31,7 @@ from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import SettingsError, Unavailable
 from trio_eventlog.logs import set_up_logging
 from trio_eventlog.records import Batch, Header, Record
-from trio_eventlog.service.convert import check_batch
+from trio_eventlog.service.produce import check_batch
 from trio_eventlog.testing.network import SimNetwork
 from trio_eventlog.v1 import records_pb2
 

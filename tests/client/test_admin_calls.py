@@ -119,7 +119,7 @@ async def test_connections_are_limited(autojump_clock: trio.testing.MockClock) -
     async with open_fake(settings=ClientSettings(channels_max=2, attempts_max=1)) as (cluster, client):
         for name in cluster.nodes:
             assert (await client.status(f"{name}:8400")).name == name
-        pool = client._caller.pool
+        pool = client._calls.pool
         assert len(pool._entries) == 2
         async with pool.use("n1:8400"), pool.use("n2:8400"):
             with pytest.raises(Overloaded, match="channels_max"):

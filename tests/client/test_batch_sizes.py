@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_eventlog.client.producer import encoded_bytes_max
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.records import Header, Record
+from trio_eventlog.service.producer import encoded_bytes_max
 
 NOW_NS = 2**63 - 1
 SIZES = st.integers(0, 200) | st.sampled_from([127, 128, 129, 16_383, 16_384, 16_385, 2**21 - 1, 2**21])

@@ -10,10 +10,10 @@ import trio
 from tests.client.cancelling import at_every_checkpoint, cancelled_at
 from tests.client.fake_cluster import FakeCluster, open_fake
 from trio_eventlog.client import BEGINNING, END, Client, ClientSettings
-from trio_eventlog.client.consumer import RecordReceiver
-from trio_eventlog.client.producer import Delivery, Producer
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.records import Record
+from trio_eventlog.service.producer import Delivery, Producer
+from trio_eventlog.service.receivers import RecordReceiver
 from trio_eventlog.testing import determinism
 
 LONG_SECONDS = 300.0

@@ -5,9 +5,9 @@ import trio
 import trio.testing
 
 from tests.client.fake_cluster import FakeCluster, open_fake
-from trio_eventlog.client import ClientSettings
-from trio_eventlog.client.wire import PRODUCE_STREAM
+from trio_eventlog.client import Caller, ClientSettings
 from trio_eventlog.errors import Overloaded, Unavailable
+from trio_eventlog.grpc.methods import PRODUCE_STREAM
 from trio_eventlog.rpc import RpcSettings
 
 VIRTUAL_TIME = True
@@ -42,7 +42,7 @@ async def test_more_partitions_than_calls(calls_max: int) -> None:
 async def test_no_more_connections_than_are_needed_and_allowed() -> None:
     """A quarter of the calls of each connection is left to calls that end: with 8, a connection has 6 streams."""
     async with open_fake(one_node(8), ClientSettings(connections_per_node_max=3), "n1:8400") as (_, client):
-        pool = client._caller.pool
+        pool = client._calls.pool
         for partition in range(PARTITIONS):
             await client.produce("t", b"x", partition=partition)
         assert [one.streams for one in pool._entries["n1:8400"].connections] == [6, 6]
@@ -74,7 +74,7 @@ async def test_a_call_that_finds_no_slot_in_time_was_not_sent() -> None:
         hang = trio.Event()
         cluster.nodes["n1"].before_append = lambda batch: hang.wait()
         async with trio.open_nursery() as nursery:
-            async with client._caller.pool.use("n1:8400") as channel:
+            async with client._calls.pool.use("n1:8400") as channel:
                 async with channel.stream(PRODUCE_STREAM):
                     with pytest.raises(Overloaded, match="was not sent"):
                         await client.create_topic("u")
@@ -82,17 +82,17 @@ async def test_a_call_that_finds_no_slot_in_time_was_not_sent() -> None:
         assert "u" not in cluster.topics
 
 
-async def test_lanes_without_work_have_no_task_and_those_of_lost_topics_are_forgotten() -> None:
+async def test_senders_without_work_have_no_task_and_those_of_lost_topics_are_forgotten() -> None:
     """A partition that is produced to again goes on in its sequence."""
-    settings = ClientSettings(lane_idle_seconds=60.0, producer_idle_seconds=10.0)
+    settings = ClientSettings(sender_idle_seconds=60.0, producer_idle_seconds=10.0)
     async with open_fake(settings=settings) as (cluster, client):
         names = [f"t{number}" for number in range(100)]
         for name in names:
             cluster.add_topic(name)
             await client.produce(name, b"first")
-        busy = len(client._nursery.child_tasks)
+        busy = len(client._senders._nursery.child_tasks)
         await trio.sleep(120.0)
-        assert len(client._nursery.child_tasks) <= busy - len(names)
+        assert len(client._senders._nursery.child_tasks) <= busy - len(names)
         for name in names[:10]:
             assert not (await client.produce(name, b"second")).duplicate
             assert cluster.topics[name][0].values() == [b"first", b"second"]
@@ -102,14 +102,14 @@ async def test_lanes_without_work_have_no_task_and_those_of_lost_topics_are_forg
         for number in range(100, 200):
             cluster.add_topic(f"t{number}")
             await client.produce(f"t{number}", b"first")
-        assert not set(client._lanes) & {(name, 0) for name in names}
+        assert not set(client._senders._by_partition) & {(name, 0, Caller().identity) for name in names}
 
 
 async def test_a_client_that_is_closed_says_so() -> None:
     """And does not start tasks in a nursery that is no more."""
     async with open_fake() as (_, client):
         await client.produce("t", b"x")
-        pool = client._caller.pool
+        pool = client._calls.pool
         pool.close()
         for call in (lambda: client.list_topics(), lambda: client.produce("u", b"x")):
             with pytest.raises(Unavailable, match="closed"), trio.fail_after(client.settings.request_timeout_seconds + 1):

@@ -8,11 +8,12 @@ import trio.testing
 from fake_cluster import FakeCluster, open_fake
 
 from trio_eventlog.client import BEGINNING, Client, ClientSettings
-from trio_eventlog.client.consumer import RecordReceiver
-from trio_eventlog.client.routing import KnownTopic, Placement, Routing, ServerInfo
+from trio_eventlog.client.routing import Routing
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import InvalidArgument, TopicNotFound, TopicRecreated, Unavailable
 from trio_eventlog.records import Record
+from trio_eventlog.service.receivers import RecordReceiver
+from trio_eventlog.service.values import KnownTopic, Placement, ServerInfo
 
 KEYS = [b"key %d" % number for number in range(40)]
 
@@ -89,7 +90,7 @@ async def test_who_knew_does_not_unlearn(autojump_clock: trio.testing.MockClock)
         cluster.nodes["n1"].starts_until = float("inf")
         await trio.sleep(2)
         await send_keys(client, KEYS[20:])
-        routing = client._routing
+        routing = client._calls.routing
         assert routing.catalog_index == cluster.catalog_index
         assert routing.topic("later") is not None
         with pytest.raises(Unavailable, match="has not applied the catalog as far as others have"):
@@ -108,7 +109,7 @@ async def test_nodes_that_describe_what_was(autojump_clock: trio.testing.MockClo
         await client.create_topic("p", partitions=5)
         for node in cluster.nodes.values():
             node.shows_since = old
-        client._routing.forget_topic("p")
+        client._calls.routing.forget_topic("p")
         cluster.nodes["n3"].shows_since = 0
         assert await client.partitions("p") == 5
         await send_keys(client)
@@ -242,7 +243,7 @@ async def test_nodes_of_an_older_release(autojump_clock: trio.testing.MockClock)
             node.is_old_release = False
             await trio.sleep(10)
             await send_keys(client, KEYS[20:])
-        assert client._routing.catalog_index == cluster.catalog_index
+        assert client._calls.routing.catalog_index == cluster.catalog_index
     assert misplaced(cluster) == []
     assert values(cluster) == sorted(KEYS[:20] + 3 * KEYS[20:])
 

@@ -7,7 +7,6 @@ import trio
 from fake_cluster import FakeCluster, open_fake
 
 from trio_eventlog.client import ClientSettings
-from trio_eventlog.client.routing import KnownTopic
 from trio_eventlog.errors import (
     BatchTooLarge,
     InvalidArgument,
@@ -18,6 +17,7 @@ from trio_eventlog.errors import (
     Unavailable,
 )
 from trio_eventlog.records import Acks, Record
+from trio_eventlog.service.values import Caller, KnownTopic
 from trio_eventlog.v1 import records_pb2
 
 
@@ -79,10 +79,10 @@ async def test_never_more_in_flight_than_the_window(autojump_clock: trio.testing
     async with open_fake(settings=ClientSettings(producer_in_flight_batches=2)) as (cluster, client):
         cluster.nodes["n1"].before_append = slow
         await client.partitions("t")
-        lane = client._lane(KnownTopic(name="t", group_ids=(1,)), 0)
+        sender = client._senders.queue_of(KnownTopic(name="t", group_ids=(1,)), 0, Caller())
         handles = [await client.submit_batch("t", 0, _batch(b"x")) for _ in range(10)]
         while not handles[-1].is_done:
-            most = max(most, lane._core.in_flight_batches)
+            most = max(most, sender._core.in_flight_batches)
             waiting += 1
             await trio.sleep(0.05)
     assert most == 2

@@ -5,12 +5,13 @@ import random
 import pytest
 import trio.testing
 
-from trio_eventlog.client.backoff import Backoff
-from trio_eventlog.client.routing import Placement, Routing, ServerInfo
+from trio_eventlog.backoff import Backoff
+from trio_eventlog.client.routing import Routing
 from trio_eventlog.client.target import find_seeds, parse_target
 from trio_eventlog.errors import InvalidArgument, NotLeader, Unavailable
 from trio_eventlog.ids import format_id
 from trio_eventlog.net.names import ServiceHost
+from trio_eventlog.service.values import Placement, ServerInfo
 from trio_eventlog.testing.names import TableNames
 
 SERVERS = [

@@ -11,8 +11,8 @@ import trio
 
 import trio_eventlog as el
 from trio_eventlog.client.client import Client
-from trio_eventlog.client.consumer import BatchReceiver
-from trio_eventlog.client.producer import Producer
+from trio_eventlog.service.producer import Producer
+from trio_eventlog.service.receivers import BatchReceiver
 from trio_eventlog.testing import Cluster
 
 VIRTUAL_TIME = True

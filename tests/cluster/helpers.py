@@ -5,9 +5,9 @@ from typing import Any
 
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import encode_records, stamp
+from trio_eventlog.grpc.batches import batch_message
 from trio_eventlog.records import Record
 from trio_eventlog.rpc import Channel, methods_of
-from trio_eventlog.service.convert import batch_message
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 

@@ -7,9 +7,11 @@ from tests.cluster.helpers import QUICK
 from trio_eventlog.codec.batch import pack
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import BatchTooLarge, Overloaded
+from trio_eventlog.grpc.record_answers import record_answer
 from trio_eventlog.records import Compression
 from trio_eventlog.rpc import Channel, RpcSettings, methods_of, open_channel
-from trio_eventlog.service.event_log import _response
+from trio_eventlog.service.requests import ConsumeRequest
+from trio_eventlog.service.settings import ServiceSettings
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.v1 import event_log_pb2, records_pb2
 
@@ -39,14 +41,14 @@ async def test_many_streams_that_do_not_read(batches: bool) -> None:
             most = 0
             for _ in range(50):
                 await trio.sleep(0.1)
-                most = max(most, node.parts.event_log.fetched_use().used)
+                most = max(most, node.parts.services.consuming.budgets()[0].used)
             assert 0 < most <= (8 if batches else 24) * MIB
             async with cluster.channel("n1") as polite:
                 response = await polite.unary(METHODS["Consume"], request)
                 assert response.records or response.batches
             nursery.cancel_scope.cancel()
         await trio.sleep(1)
-        assert node.parts.event_log.fetched_use().used == 0
+        assert node.parts.services.consuming.budgets()[0].used == 0
 
 
 async def test_a_consumer_that_does_not_read_is_sent_away() -> None:
@@ -62,7 +64,7 @@ async def test_a_consumer_that_does_not_read_is_sent_away() -> None:
                 slow._stream.put(b"", 0)  # Unread: no part of the message that comes is given back to the window.
                 slow._stream.entry.unread += 1
                 await trio.sleep(60)
-                assert cluster.node("n1").parts.event_log.fetched_use().used > 0
+                assert cluster.node("n1").parts.services.consuming.budgets()[0].used > 0
                 async with cluster.channel("n1") as other:
                     with trio.fail_after(6):
                         assert (await other.unary(METHODS["Consume"], request)).batches
@@ -184,9 +186,9 @@ async def test_streams_that_are_read_slowly_lose_nothing() -> None:
             async with open_channel(stream, RpcSettings()) as channel, trio.open_nursery() as nursery:
                 for number in range(8):
                     nursery.start_soon(read, channel, 20.0 * (number % 2))
-        assert sent_away == cluster.node("n1").parts.event_log.fetched_use().refused
+        assert sent_away == cluster.node("n1").parts.services.consuming.budgets()[0].refused
         await trio.sleep(1)
-        assert cluster.node("n1").parts.event_log.fetched_use().used == 0
+        assert cluster.node("n1").parts.services.consuming.budgets()[0].used == 0
 
 
 async def test_a_filter_over_much_lets_others_run() -> None:
@@ -207,15 +209,13 @@ async def test_a_filter_over_much_lets_others_run() -> None:
                 await trio.lowlevel.checkpoint()
                 turns += 1
 
-        service = cluster.node("n1").parts.event_log
-        replica = cluster.node("n1").parts.replicas.find(cluster.node("n1").broker.topic("orders").partitions[0].group_id)
-        assert replica is not None
-        fetched = await service._fetch(replica, filtered, 0)
+        broker = cluster.node("n1").broker
+        fetched = await broker.fetch(broker.replica("orders", 0), ConsumeRequest(topic="orders", max_bytes=MIB), 0)
         assert len(fetched.batches) == 40
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
             before = turns
-            response, next_offset, _ = await _response(filtered, replica.group_id, 0, fetched, service._settings)
+            response, next_offset, _ = await record_answer(filtered, 0, fetched, ServiceSettings())
             assert turns - before >= 30
             nursery.cancel_scope.cancel()
         assert isinstance(response, event_log_pb2.ConsumeResponse)

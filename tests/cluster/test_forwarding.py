@@ -5,9 +5,9 @@ import trio
 
 from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK, produce, produce_request
 from trio_eventlog.errors import InvalidArgument, NotLeader
+from trio_eventlog.grpc.callers import FORWARDED
 from trio_eventlog.ids import format_id
 from trio_eventlog.rpc import Channel
-from trio_eventlog.service.forwarding import FORWARDED
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 

@@ -6,13 +6,14 @@ import pytest
 import trio
 
 from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK, values_on
-from trio_eventlog.client.values import MemberInfo, member_info
 from trio_eventlog.codec.gossip_crypto import encode_key
 from trio_eventlog.gossip.events import GossipStatus
 from trio_eventlog.gossip.messages import KeyOperation
+from trio_eventlog.grpc.answers import member_info
 from trio_eventlog.ids import format_id
 from trio_eventlog.node.gossip_driver import GossipDriver
 from trio_eventlog.records import Record
+from trio_eventlog.service.values import MemberInfo
 from trio_eventlog.storage.disk import read_whole, write_atomically
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.v1 import admin_pb2, event_log_pb2

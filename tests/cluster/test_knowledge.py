@@ -176,7 +176,7 @@ async def test_an_answer_says_how_much_of_the_catalog_it_reflects() -> None:
         cluster.crash("n2")
         await cluster.start("n2")
         empty = cluster.node("n2").servers()
-        assert (empty.catalog_index, len(empty.partitions)) == (0, 0)
+        assert (empty.catalog_index, len(empty.placements)) == (0, 0)
         await cluster.wait_converged()
         await cluster.wait_until(lambda: cluster.node("n2").servers().catalog_index in indexes, "n2 has caught up")
         # A new leader adds an entry, which changes no topic, and no index.

@@ -15,10 +15,10 @@ from tests.cluster.helpers import QUICK, consume, produce
 from tests.cluster.test_membership import check_acknowledged, drain, produce_until
 from tests.combinations import combinations
 from trio_eventlog.client.client import Client
-from trio_eventlog.client.wire import BEGINNING
 from trio_eventlog.ids import NodeId
 from trio_eventlog.machine.catalog import Partition
 from trio_eventlog.raft import Configuration
+from trio_eventlog.service.values import BEGINNING
 from trio_eventlog.testing.cluster import Cluster
 
 JOINT = "two sets of voters decide"

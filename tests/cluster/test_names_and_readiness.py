@@ -7,10 +7,10 @@ import h11
 import trio
 
 from tests.cluster.helpers import QUICK, values_on
+from trio_eventlog.grpc.health import HEALTH_DESCRIPTOR, NOT_SERVING, SERVING, HealthCheckRequest
 from trio_eventlog.net.names import ServiceHost
 from trio_eventlog.net.network import split_address
 from trio_eventlog.rpc import methods_of
-from trio_eventlog.service.health import HEALTH_DESCRIPTOR, NOT_SERVING, SERVING, HealthCheckRequest
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import Operation
 from trio_eventlog.testing.names import TableNames

@@ -15,13 +15,13 @@ from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.errors import EventLogError, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, ClusterId, GroupId, NodeId
 from trio_eventlog.machine.catalog import Command, CreateTopic, DeleteTopic, SetReplicas
-from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import Replicas, ReplicasSettings
 from trio_eventlog.raft import Message, MessageType, RaftSettings
 from trio_eventlog.records import Acks
+from trio_eventlog.service.broker import Broker
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing.disk import Operation, SimDisk

@@ -8,8 +8,8 @@ import trio.testing
 
 from tests.rpc.conftest import METHODS
 from tests.rpc.raw import ACK, GOAWAY, SETTINGS, RawPeer, frame, settings
-from trio_eventlog.errors import Unavailable
-from trio_eventlog.rpc import CallUnsent, RpcSettings, open_channel
+from trio_eventlog.errors import CallUnsent, Unavailable
+from trio_eventlog.rpc import RpcSettings, open_channel
 
 VIRTUAL_TIME = True
 

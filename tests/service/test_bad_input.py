@@ -17,11 +17,11 @@ from trio_eventlog.errors import (
     OffsetOutOfRange,
     TopicNotFound,
 )
+from trio_eventlog.grpc.batches import batch_message
+from trio_eventlog.grpc.callers import FORWARDED
 from trio_eventlog.records import Compression, Record
 from trio_eventlog.rpc import Channel
-from trio_eventlog.service.convert import batch_message
-from trio_eventlog.service.event_log import ServiceSettings
-from trio_eventlog.service.forwarding import FORWARDED
+from trio_eventlog.service.settings import ServiceSettings
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.v1 import event_log_pb2, records_pb2
 

@@ -20,8 +20,9 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
+from trio_eventlog.grpc.remote_nodes import GrpcNodes
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
-from trio_eventlog.node.elsewhere import Elsewhere
+from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
 
@@ -87,16 +88,22 @@ async def forwarder(
     dialled: Dialled, timeout_seconds: float = 10.0, place: Callable[[GroupId], Any] = lambda group_id: None
 ) -> AsyncIterator[Forwarder]:
     settings = ForwardingSettings(timeout_seconds=timeout_seconds, backoff_seconds_min=0.01, backoff_seconds_max=0.5)
-    made = Forwarder(ME, place, dialled, settings, RpcSettings(), random.Random(1))
-    async with made.running():
+    nodes = GrpcNodes(dialled, RpcSettings(), settings.attempt_timeout_seconds)
+    made = Forwarder(ME, place, nodes, settings, random.Random(1))
+    async with nodes.running(), made.running():
         yield made
+
+
+def nodes_of(forwarder: Forwarder) -> GrpcNodes:
+    assert isinstance(forwarder._nodes, GrpcNodes)
+    return forwarder._nodes
 
 
 def failing(*errors: EventLogError, result: str = "done") -> Callable[..., Any]:
     """Fails with each of `errors` in turn, then answers."""
     left = list(errors)
 
-    async def call(channel: object = None) -> str:
+    async def call(node: object = None) -> str:
         await trio.lowlevel.checkpoint()
         if left:
             raise left.pop(0)
@@ -105,7 +112,7 @@ def failing(*errors: EventLogError, result: str = "done") -> Callable[..., Any]:
     return call
 
 
-async def never(channel: object = None) -> str:
+async def never(node: object = None) -> str:
     raise AssertionError("not to be called")
 
 
@@ -170,7 +177,7 @@ async def test_a_call_is_taken_away_from_a_leader_that_was_replaced() -> None:
     replica = Replica(OTHER)
     async with forwarder(Dialled()) as made, trio.open_nursery() as nursery:
 
-        async def remote(channel: object) -> str:
+        async def remote(node: object) -> str:
             if replica.leader_id == OTHER:
                 await trio.sleep_forever()
             return "by the third"
@@ -220,44 +227,44 @@ async def test_nodes_none_of_which_can_be_reached_are_asked_in_turn_and_with_pau
             raise OSError("its address is not known")
 
     dialled = Unreachable()
-    elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
-    async with forwarder(dialled, place=lambda group_id: elsewhere) as made:
+    group = RemoteGroup(GroupId(7), "t/0", lambda: [OTHER, THIRD])
+    async with forwarder(dialled, place=lambda group_id: group) as made:
         with pytest.raises(NoQuorum):
-            await made.at_leader(elsewhere, never, never)
+            await made.at_leader(group, never, never)
     assert dialled.nodes[:4] == [OTHER, THIRD, OTHER, THIRD]
 
 
-async def test_calls_to_a_group_elsewhere_go_to_whichever_node_is_found_to_lead() -> None:
+async def test_calls_to_a_remote_group_go_to_whichever_node_is_found_to_lead() -> None:
     """A call that waits for an answer of another node is taken from it, one that waits for a leader goes on at once."""
-    elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
-    elsewhere.worked(OTHER)
-    async with forwarder(Dialled(), place=lambda group_id: elsewhere) as made, trio.open_nursery() as nursery:
+    group = RemoteGroup(GroupId(7), "t/0", lambda: [OTHER, THIRD])
+    group.worked(OTHER)
+    async with forwarder(Dialled(), place=lambda group_id: group) as made, trio.open_nursery() as nursery:
 
-        async def remote(channel: object) -> str:
-            if elsewhere.leader_id == OTHER:
+        async def remote(node: object) -> str:
+            if group.leader_id == OTHER:
                 await trio.sleep_forever()
             return "by the third"
 
         async def find() -> None:
             await trio.sleep(1.0)
-            elsewhere.found(THIRD)
+            group.found(THIRD)
 
         nursery.start_soon(find)
-        assert await made.at_leader(elsewhere, never, remote) == "by the third"
+        assert await made.at_leader(group, never, remote) == "by the third"
         assert trio.current_time() == pytest.approx(1.0, abs=0.1)
 
 
 async def test_a_late_failure_does_not_undo_what_others_have_learned() -> None:
     """Two calls were given to a node that is lost. When the second one fails, the first has found the new leader already."""
-    elsewhere = Elsewhere(GroupId(7), "t/0", lambda: [OTHER, THIRD])
-    elsewhere.worked(OTHER)
-    elsewhere.correct(Unavailable("lost"), OTHER)
-    elsewhere.found(THIRD)
-    elsewhere.correct(Unavailable("lost"), OTHER)
-    assert elsewhere.known_leader_id == THIRD
-    elsewhere.correct(Unavailable("lost"), THIRD)
-    elsewhere.correct(NotLeader("go there", THIRD), OTHER)
-    assert elsewhere.known_leader_id == NOBODY, "the hint is older than the loss"
+    group = RemoteGroup(GroupId(7), "t/0", lambda: [OTHER, THIRD])
+    group.worked(OTHER)
+    group.correct(Unavailable("lost"), OTHER)
+    group.found(THIRD)
+    group.correct(Unavailable("lost"), OTHER)
+    assert group.known_leader_id == THIRD
+    group.correct(Unavailable("lost"), THIRD)
+    group.correct(NotLeader("go there", THIRD), OTHER)
+    assert group.known_leader_id == NOBODY, "the hint is older than the loss"
 
 
 async def test_callers_share_the_outcome_of_a_dial() -> None:
@@ -274,7 +281,7 @@ async def test_callers_share_the_outcome_of_a_dial() -> None:
 
         async def call() -> None:
             with pytest.raises(Unavailable):
-                await made.channel(OTHER)
+                await nodes_of(made).channel(OTHER)
             assert trio.current_time() == pytest.approx(1.0)
 
         for _ in range(10):
@@ -286,14 +293,14 @@ async def test_a_link_that_is_lost_takes_the_connection_with_it_and_a_new_one_en
     """After a cut, TCP tries what was sent or dialled before it again only after about as long as the cut has lasted."""
     dialled = Dialled()
     async with forwarder(dialled) as made:
-        first = await made.channel(OTHER)
-        made.on_link_renewed(OTHER)
-        assert await made.channel(OTHER) is first, "a connection that stands is kept"
-        made.on_link_lost(OTHER)
-        assert await made.channel(OTHER) is not first
+        first = await nodes_of(made).channel(OTHER)
+        nodes_of(made).on_link_renewed(OTHER)
+        assert await nodes_of(made).channel(OTHER) is first, "a connection that stands is kept"
+        nodes_of(made).on_link_lost(OTHER)
+        assert await nodes_of(made).channel(OTHER) is not first
         await trio.testing.wait_all_tasks_blocked()
         assert not first.is_usable
-        made.on_link_lost(THIRD)  # of a node that was never connected to: nothing happens
+        nodes_of(made).on_link_lost(THIRD)  # of a node that was never connected to: nothing happens
 
 
 async def test_one_connection_to_each_node_for_all_calls() -> None:

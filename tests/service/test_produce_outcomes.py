@@ -1,6 +1,6 @@
 """The answer to a produce call against a model of the log, whatever becomes of each attempt that the node makes for it.
 
-Lanes (the producer ids that a node lends to plain batches) live through all calls of a run: one that is given back with a wrong
+Sequences (of producer ids that a node lends to plain batches) live through all calls of a run: one that is given back with a wrong
 sequence makes the log take a new batch for an old one, and an acknowledged record is lost.
 """
 
@@ -15,6 +15,7 @@ import trio
 
 from trio_eventlog.codec.batch import decode_records, encode_records, stamp
 from trio_eventlog.errors import (
+    CallUnsent,
     EventLogError,
     NoQuorum,
     NotLeader,
@@ -25,16 +26,16 @@ from trio_eventlog.errors import (
     Unavailable,
 )
 from trio_eventlog.ids import GroupId, NodeId
-from trio_eventlog.node.elsewhere import Elsewhere
 from trio_eventlog.node.proposals import Appended
+from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.records import Acks, Batch, Record
-from trio_eventlog.rpc import CallUnsent, RpcSettings
-from trio_eventlog.service.convert import batch_message, requested_batch
-from trio_eventlog.service.event_log import EventLogService, ServiceSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
-from trio_eventlog.service.lanes import Lanes
-from trio_eventlog.v1 import event_log_pb2
+from trio_eventlog.service.own_sequences import OwnSequences
+from trio_eventlog.service.produce import ProduceService
+from trio_eventlog.service.requests import ProduceRequest
+from trio_eventlog.service.settings import ServiceSettings
+from trio_eventlog.service.values import Caller
 
 VIRTUAL_TIME = True
 
@@ -145,54 +146,32 @@ class HereReplica(Replica):
         yield
 
 
-class ThereChannel:
+class There:
+    """The other node, and the way to it."""
+
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
 
-    async def unary(self, method: Any, request: Any, *, metadata: Any = ()) -> Any:
-        message = event_log_pb2.ProduceRequest.FromString(b"".join(map(bytes, request.buffers)))
-        batch = requested_batch(message, max_bytes=1 << 20, max_records=1000, now_ns=1)
-        appended = await self._leader.attempt(batch, is_here=False)
-        return event_log_pb2.ProduceResponse(
-            base_offset=appended.base_offset, record_count=appended.record_count, duplicate=appended.duplicate
-        )
-
-
-class ModelForwarder(Forwarder):
-    leader: Leader
-
-    async def channel(self, node_id: NodeId) -> Any:
+    async def get(self, node_id: NodeId) -> Any:
         await trio.lowlevel.checkpoint()
-        if self.leader.rng.random() < 0.1:
+        if self._leader.rng.random() < 0.1:
             raise CallUnsent("x")
-        return ThereChannel(self.leader)
+        return self
+
+    async def produce(self, topic: str, partition: int, group_id: GroupId, batch: Batch, acks: Acks, caller: Caller) -> Appended:
+        return await self._leader.attempt(batch, is_here=False)
 
 
-def service_of(leader: Leader, place: Replica | Elsewhere, lanes: Lanes) -> EventLogService:
-    async def find(name: str, partition: int, group_id: int, *, create: bool) -> Any:
-        return SimpleNamespace(name=name, partitions=[SimpleNamespace(group_id=GROUP)])
-
-    async def no_connection(node_id: NodeId) -> trio.abc.Stream:
-        raise AssertionError
-
-    forwarder = ModelForwarder(
-        ME, lambda group_id: place, no_connection, ForwardingSettings(timeout_seconds=2.0), RpcSettings(), leader.rng
-    )
-    forwarder.leader = leader
-    return EventLogService(
-        SimpleNamespace(place=lambda topic, partition: place, group=lambda group_id: place),  # type: ignore[arg-type]
-        SimpleNamespace(find=find),  # type: ignore[arg-type]
+def service_of(leader: Leader, place: Replica | RemoteGroup, sequences: OwnSequences) -> ProduceService:
+    topic = SimpleNamespace(name="t", partitions=[SimpleNamespace(group_id=GROUP)])
+    forwarder = Forwarder(ME, lambda group_id: place, There(leader), ForwardingSettings(timeout_seconds=2.0), leader.rng)
+    return ProduceService(
+        SimpleNamespace(group=lambda group_id: place, leads=lambda group_id: True),  # type: ignore[arg-type]
+        SimpleNamespace(known=lambda name, partition, group_id: topic),  # type: ignore[arg-type]
         forwarder,
-        lanes,
+        sequences,
         ServiceSettings(),
-        now_ns=lambda: 1,
-        servers=event_log_pb2.GetServersResponse,
-        ready=trio.Event(),
-        stopping=trio.Event(),
     )
-
-
-CONTEXT: Any = SimpleNamespace(metadata={})
 
 
 @pytest.mark.parametrize("lives_here", [True, False])
@@ -204,23 +183,19 @@ async def test_the_answer_agrees_with_the_log(lives_here: bool) -> None:
         leader = Leader(Log(), rng)
         if not lives_here:
             leader.is_here = False
-        place = HereReplica(leader) if lives_here else Elsewhere(GROUP, "t/0", lambda: [OTHER])
-        service = service_of(leader, place, Lanes(random.Random(seed), 1024))
+        place = HereReplica(leader) if lives_here else RemoteGroup(GROUP, "t/0", lambda: [OTHER])
+        service = service_of(leader, place, OwnSequences(random.Random(seed), 1024))
         own_sequence = 0
         for number in range(8):
             value = b"%d" % number
-            request = event_log_pb2.ProduceRequest(topic="t", partition=0)
+            batch = encode_records([Record(value=value)], now_ns=1)
             is_idempotent = rng.random() < 0.3
             if is_idempotent:
-                batch = encode_records([Record(value=value)], now_ns=1)
-                message = batch_message(stamp(batch, producer_id=99, producer_epoch=0, base_sequence=own_sequence))
-                message.payload = bytes(batch.payload)
-                request.batch.CopyFrom(message)
-            else:
-                request.records.add(value=value)
+                batch = stamp(batch, producer_id=99, producer_epoch=0, base_sequence=own_sequence)
+            request = ProduceRequest(topic="t", batch=batch, partition=0)
             refusal: EventLogError | None = None
             try:
-                response = await service.produce(request, CONTEXT)
+                response = await service.produce(request, Caller())
             except EventLogError as error:
                 refusal = error
             seen.add(refusal.code if refusal is not None else "")

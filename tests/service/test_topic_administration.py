@@ -7,7 +7,6 @@ import pytest
 
 from trio_eventlog.errors import (
     EventLogError,
-    InvalidArgument,
     NoQuorum,
     NotLeader,
     OutcomeUnknown,
@@ -16,9 +15,11 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
+from trio_eventlog.ids import GroupId, NodeId
+from trio_eventlog.machine.catalog import Partition, Topic
 from trio_eventlog.service.forwarding import Doubt
-from trio_eventlog.service.topics import DURATION_SECONDS_MAX, TopicAdministration
-from trio_eventlog.v1 import admin_pb2
+from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.service.values import Caller, NewTopic
 
 VIRTUAL_TIME = True
 
@@ -45,14 +46,23 @@ class Broker:
     async def wait_settled(self, name: str) -> None:
         pass
 
-    def topic(self, name: str) -> str:
-        return name
+    def topic(self, name: str) -> Topic:
+        nodes = (NodeId(1),)
+        partition = Partition(group_id=GroupId(1), first_voters=nodes, replicas=nodes, wanted=nodes)
+        return Topic(name=name, replica_count=1, retention_bytes=0, retention_seconds=0, partitions=(partition,))
+
+    def unopened(self, topic: Topic) -> dict[int, str]:
+        return {}
+
+    applied_command_index = 1
 
 
 class Forwarder:
     """Tries again, here, until an attempt is answered."""
 
-    async def at_leader(self, catalog: object, local: Callable[[], Awaitable[Any]], remote: object, doubt: Doubt) -> Any:
+    async def at_leader(
+        self, catalog: object, local: Callable[[], Awaitable[Any]], remote: object, doubt: Doubt, *, caller: Caller
+    ) -> Any:
         while True:
             try:
                 return await local()
@@ -74,48 +84,14 @@ DOUBTFUL = (OutcomeUnknown("lost"), Unavailable("broke"), NoQuorum("not heard of
 async def test_an_attempt_that_was_not_taken_explains_nothing(first: EventLogError) -> None:
     """A topic that was there before is refused, however many nodes had to be asked; so is the deletion of none."""
     with pytest.raises(TopicExists):
-        await administration(first, TopicExists("it is there")).create(admin_pb2.CreateTopicRequest(name="t"))
+        await administration(first, TopicExists("it is there")).create(NewTopic(name="t"), Caller())
     with pytest.raises(TopicNotFound):
-        await administration(first, TopicNotFound("none")).delete(admin_pb2.DeleteTopicRequest(name="t"))
+        await administration(first, TopicNotFound("none")).delete("t", Caller())
 
 
 @pytest.mark.parametrize("first", DOUBTFUL, ids=repr)
 async def test_an_attempt_that_may_have_been_taken_does(first: EventLogError) -> None:
     """Also when an attempt that certainly was not comes in between."""
-    request = admin_pb2.CreateTopicRequest(name="t")
-    assert await administration(first, *NOT_DONE, TopicExists("it is there")).create(request) == "t"  # type: ignore[comparison-overlap]
-    await administration(first, *NOT_DONE, TopicNotFound("none")).delete(admin_pb2.DeleteTopicRequest(name="t"))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "nanos"),
-    [
-        (-1, 0),
-        (0, -1),
-        (0, 1),
-        (0, 500_000_000),
-        (1, 1),
-        (-1, 999_999_999),
-        (DURATION_SECONDS_MAX + 1, 0),
-        (-(2**63), 0),
-        (2**63 - 1, 0),
-    ],
-)
-async def test_a_retention_time_that_cannot_be_is_refused(seconds: int, nanos: int) -> None:
-    """Nothing is rounded: half a second is neither no limit nor none at all."""
-    request = admin_pb2.CreateTopicRequest(name="t")
-    request.retention.time.seconds, request.retention.time.nanos = seconds, nanos
-    with pytest.raises(InvalidArgument, match="give whole seconds"):
-        await administration().create(request)
-
-
-@pytest.mark.parametrize("seconds", [0, 1, DURATION_SECONDS_MAX])
-async def test_a_retention_time_at_its_bounds(seconds: int) -> None:
-    """0 is written by clients that always set the field."""
-    request = admin_pb2.CreateTopicRequest(name="t")
-    request.retention.time.seconds = seconds
-    topics = administration(TopicExists("it is there"))
-    with pytest.raises(TopicExists):
-        await topics.create(request)
-    broker = cast("Broker", topics._broker)
-    assert broker.created[0]["retention_seconds"] == seconds
+    created = await administration(first, *NOT_DONE, TopicExists("it is there")).create(NewTopic(name="t"), Caller())
+    assert created.value.name == "t"
+    await administration(first, *NOT_DONE, TopicNotFound("none")).delete("t", Caller())

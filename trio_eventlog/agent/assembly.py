@@ -17,7 +17,7 @@ from trio_eventlog.agent.lives import NodeLives
 from trio_eventlog.agent.parts import Milestones, NodeParts, Opened
 from trio_eventlog.agent.peers import NodePeers
 from trio_eventlog.agent.readiness import Readiness
-from trio_eventlog.agent.services import make_services
+from trio_eventlog.agent.services import make_forwarding, make_handlers, make_services
 from trio_eventlog.agent.status import StatusAnswers
 from trio_eventlog.agent.traffic import PeerTraffic
 from trio_eventlog.budgets import Allowance
@@ -28,7 +28,6 @@ from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.transport import Transport
 from trio_eventlog.node.bootstrap import Forming
-from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.gossip_discovery import make_gossip_discovery
 from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.peer_lives import PeerLives, PeerLivesSettings
@@ -36,7 +35,8 @@ from trio_eventlog.node.reconciler import Reconciler, ReconcilerSurroundings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.release import VERSION
-from trio_eventlog.service.forwarding import Forwarder
+from trio_eventlog.service.broker import Broker
+from trio_eventlog.service.membership_changes import MembershipChanges
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ def _reach_others(parts: NodeParts, peers: NodePeers, lives: NodeLives, traffic:
         settings=part_settings.joiner(settings),
         rng=rng,
     )
+    parts.membership_changes = MembershipChanges()
     parts.gossip = None
     if (socket := parts.gossip_socket) is not None:
         parts.gossip = make_gossip_discovery(
@@ -161,7 +162,7 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         rng=parts.surroundings.rng,
         peers=Peers(reach=parts.liveness.reach, send_sleep=traffic.send_sleep),
         on_removed=parts.milestones.removed.set,
-        on_deleted=lambda group_id: parts.lanes.forget(group_id),
+        on_deleted=lambda group_id: parts.sequences.forget(group_id),
         feature_level=parts.surroundings.feature_level,
         noted=parts.own_lives.extents,
         accepts_loss=parts.settings.accept_loss,
@@ -186,17 +187,11 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
 
 
 def _serve_clients(parts: NodeParts, peers: NodePeers, readiness: Readiness, answers: StatusAnswers) -> None:
-    parts.forwarder = Forwarder(
-        parts.identity.node_id,
-        parts.broker.group,
-        peers.connect,
-        part_settings.forwarding(parts.settings),
-        part_settings.rpc(parts.settings),
-        parts.surroundings.rng,
-    )
-    services = make_services(parts, peers, answers)
+    make_forwarding(parts, peers)
+    make_services(parts, peers, answers)
+    handlers = make_handlers(parts)
     readiness.report(parts.health)
     edge = Edge(parts, readiness)
     parts.http_bodies = Allowance("bytes of HTTP request bodies", parts.settings.http_bodies_bytes_max)
-    parts.server = make_server(parts, services)
+    parts.server = make_server(parts, handlers)
     parts.mux = make_mux(parts, edge)

@@ -72,7 +72,12 @@ class NodeLife:
         self._peers.first_voters = await load_voters(parts.directory)
         await parts.peer_lives.load(is_newcomer=not self._peers.first_voters)
         try:
-            async with parts.forwarder.running(), trio.open_nursery() as nursery:
+            async with (
+                parts.nodes.running(),
+                parts.forwarder.running(),
+                parts.services.queues.running(),
+                trio.open_nursery() as nursery,
+            ):
                 await nursery.start(parts.transport.run)
                 nursery.start_soon(parts.peer_lives.run)
                 nursery.start_soon(self._lives.hear_claims)
@@ -136,6 +141,7 @@ class NodeLife:
         """Outside in: nobody new, leadership away, calls to their end, then everything else."""
         parts = self._parts
         parts.milestones.stopping.set()
+        parts.membership_changes.end()
         parts.health.stop()
         parts.mux.stop_accepting()
         deadline = self._stop_scope.deadline = trio.current_time() + seconds_max

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 
 import trio
 
@@ -13,19 +13,20 @@ from trio_eventlog.agent.parts import GossipSocket, Opened
 from trio_eventlog.agent.status import NO_GOSSIP
 from trio_eventlog.agent.surroundings import Surroundings
 from trio_eventlog.budgets import BudgetUse
-from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.errors import DataDirectoryError
 from trio_eventlog.ids import NO_CLUSTER, new_node_id
 from trio_eventlog.net.port import open_port
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.own_run import OwnRun, belongs_to_run, check_is_in_trio
 from trio_eventlog.records import Acks, Record
+from trio_eventlog.service.membership_changes import MembershipReceiver
+from trio_eventlog.service.node_event_log import NodeEventLog
+from trio_eventlog.service.values import ClusterView, NodeStatus, ProduceResult
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.lives import begin_life
 from trio_eventlog.storage.patient_disk import PatientDisk
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Node:
         name: for people.
         listening_on: the bound "host:port", with the real port when 0 was asked for.
         address: the "host:port" that others dial.
-        broker: produce and consume on this very node; other nodes' partitions are not reached through it.
+        broker: topics and partitions of this very node.
         descriptors: how the descriptors of the process are divided.
         parts: for tests and tools; without any promise.
     """
@@ -58,6 +59,9 @@ class Node:
         self.address = self.parts.identity.address
         self.broker = self.parts.broker
         self.descriptors = self.parts.descriptors
+        self._application = part_settings.application(self.parts.settings)
+        surroundings = self.parts.surroundings
+        self._event_log = NodeEventLog(self.parts.services, self._application, surroundings.rng, surroundings.now_ns)
 
     async def wait_ready(self) -> None:
         """Until the node belongs to a cluster and knows who leads its catalog."""
@@ -79,15 +83,24 @@ class Node:
         Raises:
             EventLogError: as a remote client would see it.
         """
-        await self.wait_ready()
-        response = await self.parts.event_log.produce_records(topic, records, partition=partition, acks=acks)
-        return ProduceResult(
-            topic=response.topic,
-            partition=response.partition,
-            base_offset=response.base_offset,
-            record_count=response.record_count,
-            duplicate=response.duplicate,
-        )
+        return await self._event_log.produce(topic, records, partition=partition, acks=acks)
+
+    def client(self) -> NodeEventLog:
+        """The event log, with everything that a `Client` offers, and no network between it and this node.
+
+        It ends with the node: calls that are open then fail, or go on at another node as far as that is possible.
+        """
+        return self._event_log
+
+    def membership_changes(self, changes_max: int | None = None) -> AbstractContextManager[MembershipReceiver]:
+        """What happens to other members from the beginning of the block on: `with node.membership_changes() as changes`.
+
+        Args:
+            changes_max: how many wait for a slow reader before further ones are dropped, which the reader is told
+                (`MembershipReceiver`).
+        """
+        kept = self._application.membership_changes_max if changes_max is None else changes_max
+        return self.parts.membership_changes.reading(kept)
 
     def reload_certificates(self) -> None:
         """Read certificate, key and authority again, and the peer secret; connections that are open stay as they are.
@@ -97,7 +110,7 @@ class Node:
         """
         self.parts.credentials.reload()
 
-    def status(self, catalog_only: bool = False) -> admin_pb2.GetStatusResponse:
+    def status(self, catalog_only: bool = False) -> NodeStatus:
         """This node as `trio-eventlog status` shows it."""
         return self._answers.status(catalog_only)
 
@@ -105,7 +118,7 @@ class Node:
         """What this node may use at most, and what it uses now."""
         return self._answers.budgets()
 
-    def servers(self) -> event_log_pb2.GetServersResponse:
+    def servers(self) -> ClusterView:
         """The cluster as clients should see it."""
         return self._answers.servers()
 

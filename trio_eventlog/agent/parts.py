@@ -8,6 +8,8 @@ from trio_eventlog.agent.identity import Identity
 from trio_eventlog.agent.surroundings import Surroundings
 from trio_eventlog.budgets import Allowance, DescriptorBudgets
 from trio_eventlog.gossip.messages import Address
+from trio_eventlog.grpc.health import Health
+from trio_eventlog.grpc.remote_nodes import GrpcNodes
 from trio_eventlog.net.datagrams import Datagrams
 from trio_eventlog.net.discovery import HelloDiscovery
 from trio_eventlog.net.join import Joiner
@@ -15,7 +17,6 @@ from trio_eventlog.net.mux import Mux
 from trio_eventlog.net.port import Port
 from trio_eventlog.net.transport import Transport
 from trio_eventlog.node.bootstrap import Forming
-from trio_eventlog.node.broker import Broker
 from trio_eventlog.node.gossip_discovery import GossipDiscovery
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.liveness import PeerLiveness
@@ -23,10 +24,11 @@ from trio_eventlog.node.peer_lives import PeerLives
 from trio_eventlog.node.reconciler import Reconciler
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.rpc import Server
-from trio_eventlog.service.event_log import EventLogService
+from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.forwarding import Forwarder
-from trio_eventlog.service.health import Health
-from trio_eventlog.service.lanes import Lanes
+from trio_eventlog.service.membership_changes import MembershipChanges
+from trio_eventlog.service.node_event_log import NodeServices
+from trio_eventlog.service.own_sequences import OwnSequences
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.lives import OwnLives
@@ -104,6 +106,7 @@ class NodeParts:
     discovery: HelloDiscovery
     joiner: Joiner
     gossip: GossipDiscovery | None
+    membership_changes: MembershipChanges
     liveness: PeerLiveness
 
     # The log, and the one that changes who carries it.
@@ -112,9 +115,10 @@ class NodeParts:
     reconciler: Reconciler
 
     # What clients reach.
+    nodes: GrpcNodes
     forwarder: Forwarder
-    lanes: Lanes
-    event_log: EventLogService
+    sequences: OwnSequences
+    services: NodeServices
     health: Health
     server: Server
     http_bodies: Allowance

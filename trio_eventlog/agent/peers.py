@@ -7,6 +7,7 @@ import trio
 
 from trio_eventlog.agent.hand_over import HandOvers
 from trio_eventlog.agent.lives import NodeLives
+from trio_eventlog.agent.membership_changes import gossip_change, hello_change
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.codec.peer_frame import Hello, Refused, RefusedCode
 from trio_eventlog.errors import NodeRemoved
@@ -24,7 +25,7 @@ from trio_eventlog.node.gossip_discovery import Seen
 from trio_eventlog.node.membership import quorum
 from trio_eventlog.node.reconciler import NodeReport
 from trio_eventlog.node.removal import RemovalVerdict
-from trio_eventlog.service.membership import ask_node
+from trio_eventlog.service.cluster import ask_node
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class NodePeers:
 
     async def ask(self, node_id: NodeId, with_partitions: bool) -> NodeReport:
         """Ask another node for its own status."""
-        return await ask_node(self._parts.forwarder, node_id, with_partitions)
+        return await ask_node(self._parts.nodes, node_id, with_partitions)
 
     # What they say of this node
 
@@ -212,14 +213,14 @@ class NodePeers:
                 self._lives.send_known(node_id)
                 self._removal.takes_back(node_id)
                 self.meet(hello)
-                parts.forwarder.on_link_renewed(node_id)
+                parts.nodes.on_link_renewed(node_id)
                 parts.reconciler.on_connected(node_id)
                 parts.liveness.connected(node_id)
             case PeerIntroduced(hello=hello):
                 # A node has dialled this one and says who it is: a probe of its address shows whether that is so.
                 parts.discovery.introduce(hello)
             case PeerReset(node_id=node_id):
-                parts.forwarder.on_link_lost(node_id)
+                parts.nodes.on_link_lost(node_id)
                 parts.liveness.lost(node_id)
                 self._hand_overs.peer_lost(node_id)
                 parts.replicas.report_unreachable(node_id)
@@ -234,6 +235,8 @@ class NodePeers:
 
     def on_discovery_event(self, event: DiscoveryEvent) -> None:
         parts = self._parts
+        if parts.gossip is None and (change := hello_change(event)) is not None:
+            parts.membership_changes.publish(change)
         node_id = event.member.node_id
         if isinstance(event, MemberForgotten):
             parts.transport.remove_peer(node_id)
@@ -250,6 +253,10 @@ class NodePeers:
         self._parts.discovery.set_hints(member.address for member in members if not self.is_removed(member.node_id))
 
     def on_gossip_event(self, event: GossipEvent) -> None:
+        gossip = self._parts.gossip
+        assert gossip is not None
+        if (change := gossip_change(event, gossip, self._parts.identity.node_id)) is not None:
+            self._parts.membership_changes.publish(change)
         socket = self._parts.gossip_socket
         if isinstance(event, KeysChanged) and socket is not None and socket.keys is not None:
             socket.keys.on_changed()

@@ -2,8 +2,8 @@
 
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.peers import NodePeers
+from trio_eventlog.grpc.health import Health
 from trio_eventlog.ids import NOBODY
-from trio_eventlog.service.health import Health
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 HEALTH_NAMES = (

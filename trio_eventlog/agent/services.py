@@ -1,47 +1,82 @@
-"""The services of a node: what clients call on its port, over gRPC."""
+"""The services of a node: what it offers, as plain Python, and the gRPC handlers in front of that."""
 
 from trio_eventlog import part_settings
 from trio_eventlog.agent.hand_over import HAND_OVER_SECONDS_MAX
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.peers import NodePeers
 from trio_eventlog.agent.status import StatusAnswers
+from trio_eventlog.grpc.admin import AdminHandlers
+from trio_eventlog.grpc.event_log import EventLogHandlers
+from trio_eventlog.grpc.health import Health
+from trio_eventlog.grpc.reflection import reflection_services
+from trio_eventlog.grpc.remote_nodes import GrpcNodes
 from trio_eventlog.rpc import Service
-from trio_eventlog.service.admin import AdminService
-from trio_eventlog.service.event_log import EventLogService
-from trio_eventlog.service.health import Health
-from trio_eventlog.service.lanes import Lanes
-from trio_eventlog.service.membership import MembershipAdministration
-from trio_eventlog.service.reflection import reflection_services
+from trio_eventlog.service.cluster import ClusterAdministration
+from trio_eventlog.service.consume import ConsumeService
+from trio_eventlog.service.forwarding import Forwarder
+from trio_eventlog.service.node_event_log import NodeServices
+from trio_eventlog.service.node_queue import NodeQueues
+from trio_eventlog.service.own_sequences import OwnSequences
+from trio_eventlog.service.produce import ProduceService
 from trio_eventlog.service.topics import TopicAdministration
 
 
-def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) -> list[Service]:
-    """Make `lanes`, `event_log` and `health` of `parts`, and everything that a server of this node serves."""
-    settings = parts.settings
-    service_settings = part_settings.service(settings)
-    topics = TopicAdministration(parts.broker, parts.forwarder, visible_seconds_max=settings.forward_timeout_seconds)
-    parts.lanes = Lanes(parts.surroundings.rng, service_settings.lanes_idle_max)
-    parts.event_log = EventLogService(
-        parts.broker,
-        topics,
-        parts.forwarder,
-        parts.lanes,
-        service_settings,
+def make_forwarding(parts: NodeParts, peers: NodePeers) -> None:
+    """Make `nodes` and `forwarder` of `parts`."""
+    settings = part_settings.forwarding(parts.settings)
+    parts.nodes = GrpcNodes(peers.connect, part_settings.rpc(parts.settings), settings.attempt_timeout_seconds)
+    parts.forwarder = Forwarder(parts.identity.node_id, parts.broker.group, parts.nodes, settings, parts.surroundings.rng)
+
+
+def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) -> None:
+    """Make `sequences` and `services` of `parts`: what the node offers, whoever asks."""
+    settings = part_settings.service(parts.settings)
+    application = part_settings.application(parts.settings)
+    milestones = parts.milestones
+    topics = TopicAdministration(parts.broker, parts.forwarder, visible_seconds_max=parts.settings.forward_timeout_seconds)
+    parts.sequences = OwnSequences(parts.surroundings.rng, settings.idle_sequences_max)
+    producing = ProduceService(parts.broker, topics, parts.forwarder, parts.sequences, settings)
+    parts.services = NodeServices(
+        topics=topics,
+        producing=producing,
+        consuming=ConsumeService(parts.broker, topics, parts.forwarder, settings, stopping=milestones.stopping),
+        cluster=ClusterAdministration(
+            parts.broker,
+            parts.reconciler,
+            parts.forwarder,
+            seen=peers.seen,
+            status=answers.status,
+            view=answers.servers,
+            transfer_seconds_max=HAND_OVER_SECONDS_MAX,
+        ),
+        queues=NodeQueues(
+            topics,
+            producing,
+            buffer_bytes=application.buffer_bytes,
+            requests_max=application.in_flight_batches,
+            creates_topics=settings.creates_topics,
+            stopping=milestones.stopping,
+        ),
+        nodes=parts.nodes,
+        ready=milestones.ready,
+        stopping=milestones.stopping,
+    )
+
+
+def make_handlers(parts: NodeParts) -> list[Service]:
+    """Make `health` of `parts`, and everything that a gRPC server of this node serves."""
+    settings = part_settings.service(parts.settings)
+    services = parts.services
+    event_log = EventLogHandlers(
+        services.producing,
+        services.consuming,
+        settings,
         now_ns=parts.surroundings.now_ns,
-        servers=answers.servers,
-        ready=parts.milestones.ready,
-        stopping=parts.milestones.stopping,
+        view=services.cluster.view,
+        ready=services.ready,
+        stopping=services.stopping,
     )
-    admin = AdminService(
-        parts.broker,
-        topics,
-        parts.forwarder,
-        MembershipAdministration(parts.broker, parts.reconciler, parts.forwarder, peers.seen),
-        status=answers.status,
-        ready=parts.milestones.ready,
-        transfer_seconds_max=HAND_OVER_SECONDS_MAX,
-        creates_topics=service_settings.creates_topics,
-    )
+    admin = AdminHandlers(services.topics, services.cluster, ready=services.ready, creates_topics=settings.creates_topics)
     parts.health = Health()
-    services = [parts.event_log.service(), admin.service(), parts.health.service()]
-    return [*services, *reflection_services(services)]
+    served = [event_log.service(), admin.service(), parts.health.service()]
+    return [*served, *reflection_services(served)]

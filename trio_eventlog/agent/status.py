@@ -9,8 +9,9 @@ from trio_eventlog.ids import CATALOG_GROUP, NOBODY, NodeId, format_id
 from trio_eventlog.machine.catalog import Place
 from trio_eventlog.net.discovery import Member
 from trio_eventlog.release import VERSION
-from trio_eventlog.service.admin import group_status, id_text, unopened_status
-from trio_eventlog.v1 import admin_pb2, event_log_pb2
+from trio_eventlog.service.cluster import group_info, unopened_group_info
+from trio_eventlog.service.topics import id_text
+from trio_eventlog.service.values import BudgetInfo, ClusterView, GroupInfo, NodeStatus, PeerInfo, Placement, ServerInfo
 
 _CATALOG = Place("", 0)
 """What the catalog is called in a status: no topic has this name."""
@@ -28,10 +29,10 @@ class StatusAnswers:
         self._parts = parts
         self._peers = peers
 
-    def status(self, catalog_only: bool = False) -> admin_pb2.GetStatusResponse:
+    def status(self, catalog_only: bool = False) -> NodeStatus:
         """This node as `trio-eventlog status` shows it. Other nodes ask for the catalog alone, every second."""
         parts = self._parts
-        response = admin_pb2.GetStatusResponse(
+        return NodeStatus(
             id=format_id(parts.identity.node_id),
             name=parts.identity.name,
             address=parts.identity.address,
@@ -40,33 +41,32 @@ class StatusAnswers:
             version=VERSION,
             feature_level=parts.replicas.feature_level,
             cluster_feature_level=parts.replicas.machine.feature_level,
+            groups=tuple(self._groups(catalog_only)),
+            partitions_max=parts.replicas.partitions_max,
+            peers=tuple(
+                PeerInfo(id=format_id(member.node_id), address=member.address) for member in parts.discovery.members().values()
+            ),
+            budgets=tuple(
+                BudgetInfo(name=budget.name, limit=budget.limit, used=budget.used, refused=budget.refused)
+                for budget in self.budgets()
+            ),
+            warnings=tuple(self._warnings()),
         )
-        self._add_groups(response, catalog_only)
-        response.partitions_max = parts.replicas.partitions_max
-        response.peers.extend(
-            admin_pb2.Peer(id=format_id(member.node_id), address=member.address) for member in parts.discovery.members().values()
-        )
-        response.budgets.extend(
-            admin_pb2.Budget(name=budget.name, limit=budget.limit, used=budget.used, refused=budget.refused)
-            for budget in self.budgets()
-        )
-        response.warnings.extend(self._warnings())
-        return response
 
-    def _add_groups(self, response: admin_pb2.GetStatusResponse, catalog_only: bool) -> None:
+    def _groups(self, catalog_only: bool) -> list[GroupInfo]:
         parts = self._parts
         if catalog_only:
             catalog = parts.replicas.find(CATALOG_GROUP)
-            if catalog is not None:
-                response.groups.append(group_status(catalog, "", 0))
-            return
+            return [] if catalog is None else [group_info(catalog, "", 0)]
         place_of = parts.replicas.machine.place_of
+        groups: list[GroupInfo] = []
         for replica in parts.replicas.all():
             if (place := _CATALOG if replica.group_id == CATALOG_GROUP else place_of.get(replica.group_id)) is not None:
-                response.groups.append(group_status(replica, place.topic, place.number))
+                groups.append(group_info(replica, place.topic, place.number))
         for group in parts.replicas.unopened():
             if (place := _CATALOG if group.group_id == CATALOG_GROUP else place_of.get(group.group_id)) is not None:
-                response.groups.append(unopened_status(group, place.topic, place.number))
+                groups.append(unopened_group_info(group, place.topic, place.number))
+        return groups
 
     def _warnings(self) -> list[str]:
         """What somebody should do something about, in words."""
@@ -97,15 +97,12 @@ class StatusAnswers:
             ),
             *parts.mux.budgets(),
             parts.http_bodies.use(),
-            parts.event_log.fetched_use(),
+            *parts.services.consuming.budgets(),
         ]
 
-    def servers(self) -> event_log_pb2.GetServersResponse:
+    def servers(self) -> ClusterView:
         """The cluster as clients should see it."""
         parts = self._parts
-        response = event_log_pb2.GetServersResponse(
-            cluster_id=format_id(parts.directory.cluster_id), catalog_index=parts.replicas.catalog_index
-        )
         catalog = parts.replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
         seen = {one.node_id: one for one in self._peers.seen()}
@@ -113,23 +110,39 @@ class StatusAnswers:
         # A node that does not answer is still one of the cluster: `status` says so, and its replicas are counted on.
         known += self._as_clients_see(parts.discovery.members().values(), "alive")
         known += self._as_clients_see(parts.discovery.failed().values(), "failed")
+        servers: list[ServerInfo] = []
         for node_id, name, address, state in sorted(known):
             tags: dict[str, str] = {}
             if (one := seen.get(node_id)) is not None:
                 tags = dict(one.tags)
                 state = "left" if one.status == "left" else state
             tags["status"] = state
-            response.servers.add(id=format_id(node_id), name=name, address=address, is_leader=node_id == leader_id, tags=tags)
-        for topic in parts.broker.topics():
-            for number, partition in enumerate(topic.partitions):
-                response.partitions.add(
-                    topic=topic.name,
-                    partition=number,
-                    leader_id=id_text(parts.broker.leader_of(topic, number)),
-                    replica_ids=map(format_id, partition.wanted),
-                    group_id=partition.group_id,
+            servers.append(
+                ServerInfo(
+                    id=format_id(node_id),
+                    name=name,
+                    address=address,
+                    is_leader=node_id == leader_id,
+                    tags=tuple(sorted(tags.items())),
                 )
-        return response
+            )
+        placements = tuple(
+            Placement(
+                topic=topic.name,
+                partition=number,
+                leader_id=id_text(parts.broker.leader_of(topic, number)),
+                replica_ids=tuple(map(format_id, partition.wanted)),
+                group_id=partition.group_id,
+            )
+            for topic in parts.broker.topics()
+            for number, partition in enumerate(topic.partitions)
+        )
+        return ClusterView(
+            servers=tuple(servers),
+            placements=placements,
+            cluster_id=format_id(parts.directory.cluster_id),
+            catalog_index=parts.replicas.catalog_index,
+        )
 
     def _as_clients_see(self, members: Iterable[Member], state: str) -> list[tuple[NodeId, str, str, str]]:
         has_catalog = self._parts.replicas.find(CATALOG_GROUP) is not None

@@ -22,9 +22,9 @@ from trio_eventlog.cli.interruption import interruptible
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import Rate, progress
 from trio_eventlog.client import BEGINNING, END, Client, ConsumedBatch, Start
-from trio_eventlog.client.background import background
 from trio_eventlog.errors import OffsetOutOfRange
 from trio_eventlog.records import Record
+from trio_eventlog.service.background import background
 
 Place = tuple[str, int]
 """A topic and a partition."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from trio_eventlog.client.background import background
+from trio_eventlog.service.background import background
 
 
 @attrs.define(eq=False)

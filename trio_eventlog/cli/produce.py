@@ -21,11 +21,11 @@ from trio_eventlog.cli.output import print_json
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import Rate, progress
 from trio_eventlog.client import Client, Producer
-from trio_eventlog.client.background import background
-from trio_eventlog.client.producer import ProducedRange, encoded_bytes_max
-from trio_eventlog.client.producer_core import OFFSET_UNKNOWN
 from trio_eventlog.errors import EventLogError, InvalidArgument
 from trio_eventlog.records import Acks, Compression, Header, Record
+from trio_eventlog.service.background import background
+from trio_eventlog.service.producer import ProducedRange, encoded_bytes_max
+from trio_eventlog.service.values import OFFSET_UNKNOWN
 
 FLUSH_SECONDS_MAX = 5.0
 """How long a command that is cut short waits for the acknowledgements of what it has sent."""

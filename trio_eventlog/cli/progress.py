@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_eventlog.client.background import background
+from trio_eventlog.service.background import background
 
 SHOWN_EVERY_SECONDS = 0.25
 RATE_SECONDS = 2.0

@@ -19,8 +19,8 @@ from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import progress
 from trio_eventlog.cli.watch import confirm, watched
 from trio_eventlog.client import Client, TopicDescription, TopicInfo
-from trio_eventlog.client.background import background
 from trio_eventlog.errors import EventLogError
+from trio_eventlog.service.background import background
 
 PROGRESS_SECONDS = 0.5
 """How often `topics create` looks how far it is."""

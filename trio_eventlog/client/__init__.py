@@ -1,43 +1,58 @@
 """The client: `async with open_client("eventlog://host:port") as client`. It knows no node code.
 
-From the top down: `client` is what an application holds; `producer` gathers records into batches; `lane` carries batches to a
-partition's leader and `consumer` follows a partition's replicas, both through `calls` (routing, repetition) and `channels`
-(connections). Pure: `target`, `routing`, `producer_core`, `backoff`. `wire` and `values` turn messages into values.
+From the top down: `client` is what an application holds, an `EventLog`; `senders` has a `partition_sender` for each partition that
+is produced to, which takes batches to the leader, and `consumer` follows a partition's replicas, both through `calls` (routing,
+repetition) and `channels` (connections); `admin_calls` asks about topics and nodes. Pure: `target`, `routing`, `producer_core`.
+`wire` and `grpc/` turn messages into values. The batching producer and the receivers are those of every `EventLog` (`service/`).
 """
 
 from trio_eventlog.client.client import Client, open_client
-from trio_eventlog.client.consumer import BatchReceiver, ConsumedBatch, RecordReceiver
-from trio_eventlog.client.producer import Delivery, ProducedRange, Producer
-from trio_eventlog.client.producer_core import ProduceResult
-from trio_eventlog.client.routing import Placement, ServerInfo
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.tls import build_client_context
-from trio_eventlog.client.values import (
+from trio_eventlog.service.event_log import EventLog
+from trio_eventlog.service.producer import Delivery, ProducedRange, Producer
+from trio_eventlog.service.receivers import BatchReceiver, ConsumedBatch, RecordReceiver
+from trio_eventlog.service.values import (
+    BEGINNING,
+    END,
     BudgetInfo,
+    Caller,
     GroupInfo,
     MemberGroupInfo,
     MemberInfo,
+    MembershipChange,
+    MembershipEvent,
     NodeStatus,
     PartitionInfo,
+    PeerInfo,
+    Placement,
+    Position,
+    ProduceResult,
+    ServerInfo,
+    Start,
     TopicDescription,
     TopicInfo,
 )
-from trio_eventlog.client.wire import BEGINNING, END, Position, Start
 
 __all__ = [
     "BEGINNING",
     "END",
     "BatchReceiver",
     "BudgetInfo",
+    "Caller",
     "Client",
     "ClientSettings",
     "ConsumedBatch",
     "Delivery",
+    "EventLog",
     "GroupInfo",
     "MemberGroupInfo",
     "MemberInfo",
+    "MembershipChange",
+    "MembershipEvent",
     "NodeStatus",
     "PartitionInfo",
+    "PeerInfo",
     "Placement",
     "Position",
     "ProduceResult",

@@ -7,12 +7,12 @@ from typing import Any
 
 import trio
 
-from trio_eventlog.client.backoff import Backoff
+from trio_eventlog.backoff import Backoff
 from trio_eventlog.client.channels import ChannelPool
-from trio_eventlog.client.routing import KnownTopic, Routing
+from trio_eventlog.client.routing import Routing
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.client.wire import DESCRIBE_TOPIC, GET_SERVERS, described_topic, routing_of
 from trio_eventlog.errors import (
+    CallUnsent,
     EventLogError,
     NotLeader,
     OutcomeUnknown,
@@ -24,7 +24,11 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
-from trio_eventlog.rpc import CallUnsent, Method
+from trio_eventlog.grpc.answers import cluster_view, described_topic
+from trio_eventlog.grpc.callers import client_metadata
+from trio_eventlog.grpc.methods import DESCRIBE_TOPIC, GET_SERVERS
+from trio_eventlog.rpc import Method
+from trio_eventlog.service.values import NOBODY_IN_PARTICULAR, Caller, KnownTopic
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 logger = logging.getLogger(__name__)
@@ -33,8 +37,8 @@ HINTS_MAX = 3
 """Leader hints followed without a wait; nodes that point at each other are not chased for ever."""
 
 
-class Caller:
-    """What lanes, consumers and admin calls share: routing, channels, and the way to repeat a call."""
+class Calls:
+    """What senders, consumers and admin calls share: routing, channels, and the way to repeat a call."""
 
     def __init__(self, routing: Routing, pool: ChannelPool, settings: ClientSettings, rng: random.Random) -> None:
         self.routing = routing
@@ -59,6 +63,7 @@ class Caller:
         check: Callable[[Any], None] = lambda response: None,
         on_uncertain: Callable[[], None] | None = None,
         grace: "TopicGrace | None" = None,
+        caller: Caller = NOBODY_IN_PARTICULAR,
     ) -> Any:
         """A unary call that may be repeated.
 
@@ -78,12 +83,12 @@ class Caller:
         last: EventLogError | None = None
         hints = 0
         hinted = ""
-        with trio.move_on_after(self.settings.request_timeout_seconds):
+        with trio.move_on_at(min(trio.current_time() + self.settings.request_timeout_seconds, caller.deadline)):
             for attempt in range(self.settings.attempts_max):
                 address = hinted or addresses(trio.current_time())[0]
                 hinted = ""
                 try:
-                    response = await self.call_once(address, method, request)
+                    response = await self.call_once(address, method, request, caller=caller)
                     check(response)
                 except NotLeader as error:
                     last = error
@@ -113,13 +118,21 @@ class Caller:
             raise OutcomeUnknown(f"an attempt whose answer was lost may have had its effect; the last error: {last}") from last
         raise last
 
-    async def call_once(self, address: str, method: Method, request: Any, timeout_seconds: float = float("inf")) -> Any:
+    async def call_once(
+        self,
+        address: str,
+        method: Method,
+        request: Any,
+        timeout_seconds: float = float("inf"),
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> Any:
         """One attempt at one node. Raises Unavailable when there is no answer in time."""
+        metadata = client_metadata(caller)
         timeout_seconds = min(timeout_seconds, self.settings.attempt_timeout_seconds)
         with trio.move_on_after(timeout_seconds):
             try:
                 async with self.pool.use(address) as channel:
-                    return await channel.unary(method, request)
+                    return await channel.unary(method, request, metadata=metadata)
             except Unavailable as error:
                 if address in str(error):
                     raise
@@ -176,13 +189,13 @@ class Caller:
             raise Unavailable("no node answers: " + "; ".join(reasons))
 
     def _take(self, response: event_log_pb2.GetServersResponse) -> bool:
-        servers, placements = routing_of(response)
+        view = cluster_view(response)
         return self.routing.update(
-            servers,
-            placements,
+            view.servers,
+            view.placements,
             trio.current_time(),
-            catalog_index=response.catalog_index,
-            cluster_id=response.cluster_id,
+            catalog_index=view.catalog_index,
+            cluster_id=view.cluster_id,
         )
 
     async def refresh_if_possible(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
@@ -192,7 +205,7 @@ class Caller:
         except Unavailable as error:
             logger.debug("routing stays as it is: %s", error)
 
-    async def know_topic(self, name: str, *, create: bool = False) -> KnownTopic:
+    async def know_topic(self, name: str, *, create: bool = False, caller: Caller = NOBODY_IN_PARTICULAR) -> KnownTopic:
         """The topic, as the newest answer has it. Asks when it is not known or was asked long ago.
 
         Whether a topic exists is answered only by a node that has applied everything the catalog's leader has acknowledged: to not
@@ -218,7 +231,7 @@ class Caller:
                 raise Unavailable(f"a node has not heard of the newest topics yet, and describes topic {name!r} as it was")
 
         request = admin_pb2.DescribeTopicRequest(name=name, create=create)
-        await self.call(DESCRIBE_TOPIC, request, self.routing.addresses, check=learn)
+        await self.call(DESCRIBE_TOPIC, request, self.routing.addresses, check=learn, caller=caller)
         known = self.routing.topic(name)
         assert known is not None, "it was learned just now, without a checkpoint in between"
         return known
@@ -230,8 +243,8 @@ class TopicGrace:
     Nodes of this release ask the catalog's leader before they say that there is no topic: what they say is believed at once.
     """
 
-    def __init__(self, caller: Caller, topic: str, partition: int) -> None:
-        self._caller = caller
+    def __init__(self, calls: Calls, topic: str, partition: int) -> None:
+        self._calls = calls
         self._topic = topic
         self._partition = partition
         self._missing_since: float | None = None
@@ -244,7 +257,7 @@ class TopicGrace:
         """Whether to try again: other nodes know the topic, and attempt_timeout_seconds are not over yet."""
         if not isinstance(error, TopicNotFound):
             return False
-        routing = self._caller.routing
+        routing = self._calls.routing
         if error.catalog_index or isinstance(error, TopicRecreated):
             routing.forget_topic(self._topic, error.catalog_index)
             return False
@@ -254,4 +267,4 @@ class TopicGrace:
         now = trio.current_time()
         if self._missing_since is None:
             self._missing_since = now
-        return now - self._missing_since < self._caller.settings.attempt_timeout_seconds
+        return now - self._missing_since < self._calls.settings.attempt_timeout_seconds

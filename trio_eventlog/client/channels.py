@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from trio_eventlog.errors import EventLogError, Overloaded, Unavailable
+from trio_eventlog.errors import CallUnsent, EventLogError, Overloaded, Unavailable
+from trio_eventlog.grpc.callers import Pairs
 from trio_eventlog.net.network import Network
-from trio_eventlog.rpc import CallUnsent, Encoded, Method, RpcSettings, open_channel
+from trio_eventlog.rpc import Encoded, Method, RpcSettings, open_channel
 from trio_eventlog.setting_fields import parse_address
 
 logger = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ class ClientChannel(Protocol):
 
     async def wait_ready(self) -> None: ...
 
-    async def unary(self, method: Method, request: Any | Encoded) -> Any: ...
+    async def unary(self, method: Method, request: Any | Encoded, *, metadata: Pairs = ()) -> Any: ...
 
-    def stream(self, method: Method) -> AbstractAsyncContextManager[ClientCall]: ...
+    def stream(self, method: Method, *, metadata: Pairs = ()) -> AbstractAsyncContextManager[ClientCall]: ...
 
     async def wait_unusable(self) -> None: ...
 

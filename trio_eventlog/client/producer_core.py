@@ -12,7 +12,7 @@ The rules, of which "each batch at most once, in order" follows:
 5. A batch refused for good leaves a hole in the sequence, over which the log takes nothing. The next epoch begins: batches
    known not to be in the log are numbered anew; those that may be in it cannot be, and fail as OutcomeUnknown.
 
-The driver (`lane.py`) owns the stream: it asks for `next_to_send`, reports answers in the order of the requests, and reports
+The driver (`sender.py`) owns the stream: it asks for `next_to_send`, reports answers in the order of the requests, and reports
 a lost stream.
 """
 
@@ -33,29 +33,10 @@ from trio_eventlog.errors import (
     Unavailable,
 )
 from trio_eventlog.records import Acks, Batch
+from trio_eventlog.service.values import ProduceResult
 
 _NOT_TAKEN = (NotLeader, Overloaded, QuotaExceeded, OutOfOrderSequence)
 """Answers after which the batch is known not to be in the log by that attempt."""
-
-OFFSET_UNKNOWN = -1
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class ProduceResult:
-    """Where records went.
-
-    Attributes:
-        topic, partition: where they are.
-        base_offset: offset of the first record; -1 with `Acks.NONE`, as nobody knows it yet.
-        record_count: how many records; they have consecutive offsets.
-        duplicate: an earlier attempt had succeeded already. The records are in the log once all the same.
-    """
-
-    topic: str
-    partition: int
-    base_offset: int
-    record_count: int
-    duplicate: bool = False
 
 
 @attrs.define(slots=True, eq=False)

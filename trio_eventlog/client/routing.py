@@ -10,63 +10,9 @@ one that has just started lists nothing, and takes nothing away.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import attrs
-
 from trio_eventlog.errors import NotLeader
 from trio_eventlog.ids import format_id
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class ServerInfo:
-    """A node as GetServers tells it."""
-
-    id: str
-    name: str
-    address: str
-    is_leader: bool = False
-    tags: tuple[tuple[str, str], ...] = ()
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class Placement:
-    """Where a partition is.
-
-    Attributes:
-        leader_id: "" while nobody leads.
-        group_id: identifies the partition for ever. 0 when nodes of an older release have answered.
-    """
-
-    topic: str
-    partition: int
-    leader_id: str
-    replica_ids: tuple[str, ...]
-    group_id: int = 0
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class KnownTopic:
-    """A topic that exists, as of the newest answer.
-
-    Attributes:
-        group_ids: of partition 0, 1, ...: another topic of the same name has others, larger ones. 0: not told.
-    """
-
-    name: str
-    group_ids: tuple[int, ...]
-
-    @property
-    def partitions(self) -> int:
-        """How many there are; at least 1."""
-        return len(self.group_ids)
-
-    @property
-    def is_told(self) -> bool:
-        """Whether the groups are known."""
-        return all(self.group_ids)
-
-    def is_same(self, other: "KnownTopic") -> bool:
-        """Whether both are one topic, which may have grown, and not two of one name."""
-        return not self.group_ids[0] or not other.group_ids[0] or self.group_ids[0] == other.group_ids[0]
+from trio_eventlog.service.values import KnownTopic, Placement, ServerInfo
 
 
 class Routing:

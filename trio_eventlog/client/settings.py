@@ -189,7 +189,7 @@ class ClientSettings:
         minimum=0.01,
         maximum=DAY_SECONDS,
     )
-    lane_idle_seconds: float = setting(
+    sender_idle_seconds: float = setting(
         DURATION,
         60.0,
         "A partition that nothing has been produced to for this long has no task any more, until something is.",

@@ -284,3 +284,8 @@ def unpack(data: bytes | memoryview, compression: Compression, max_bytes: int) -
 def stamp(batch: Batch, *, producer_id: int, producer_epoch: int, base_sequence: int) -> Batch:
     """The same batch as an idempotent producer sends it."""
     return attrs.evolve(batch, producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=base_sequence)
+
+
+def largest_record_bytes(message: records_pb2.RecordBatch) -> int:
+    """Of the records in what `unpack_message` has returned, the size of the largest."""
+    return max(map(records_pb2.Record.ByteSize, message.records))

@@ -128,9 +128,10 @@ class GossipDiscovery:
 
     def seen(self) -> list[Seen]:
         """Everybody as gossip knows them, ourselves, those that failed or left, and foreign programs too; by name."""
-        return [self._seen(member) for (_, member) in sorted(self.driver.members.items())]
+        return [self.shown(member) for (_, member) in sorted(self.driver.members.items())]
 
-    def _seen(self, gossip_member: gossip_events.Member) -> Seen:
+    def shown(self, gossip_member: gossip_events.Member) -> Seen:
+        """A member as people see it."""
         member = member_of(gossip_member, self.driver.shown_host(gossip_member.address))
         is_suspect = gossip_member.is_suspect and gossip_member.status is gossip_events.GossipStatus.ALIVE
         return Seen(

@@ -23,11 +23,11 @@ from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
 from trio_eventlog.node.catalog_follower import CatalogFollower, propose_command
 from trio_eventlog.node.early_messages import EarlyMessages
-from trio_eventlog.node.elsewhere import not_here
 from trio_eventlog.node.followers import Send
 from trio_eventlog.node.group_opener import Group, GroupOpener, OpeningSettings, Unopened
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.open_groups import OpenGroups
+from trio_eventlog.node.remote_group import not_here
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.room import PartitionRoom
 from trio_eventlog.node.shortages import Shortages

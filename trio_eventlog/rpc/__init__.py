@@ -5,11 +5,10 @@ from trio_eventlog.rpc.client import Call, Channel, open_channel
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, MethodKind, Peer, methods_of
 from trio_eventlog.rpc.server import Context, Handler, Requests, Send, Server, ServerStatistics, Service, serve_connection
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import CallUnsent, RpcFailed
+from trio_eventlog.rpc.status import RpcFailed
 
 __all__ = [
     "Call",
-    "CallUnsent",
     "Channel",
     "Context",
     "Encoded",

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 from google.protobuf.message import DecodeError
 
-from trio_eventlog.errors import EventLogError, Overloaded, Unavailable
+from trio_eventlog.errors import CallUnsent, EventLogError, Overloaded, Unavailable
 from trio_eventlog.rpc._purerpc import (
     ErrorCodes,
     H2Error,
@@ -26,7 +26,7 @@ from trio_eventlog.rpc.events import CallFailed, GoAwayReceived, StreamReset
 from trio_eventlog.rpc.methods import Encoded, Metadata, Method, Pairs
 from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.status import CallUnsent, RpcFailed, error_of
+from trio_eventlog.rpc.status import RpcFailed, error_of
 from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
 
 

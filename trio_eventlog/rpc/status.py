@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import attrs
 
 from trio_eventlog import errors
-from trio_eventlog.errors import EventLogError, Unavailable
+from trio_eventlog.errors import EventLogError
 from trio_eventlog.rpc._purerpc import StatusCode
 
 CODE_TRAILER = "eventlog-error-code"
@@ -29,13 +29,6 @@ class RpcFailed(EventLogError):
     def __init__(self, message: str, status: StatusCode = StatusCode.UNKNOWN) -> None:
         super().__init__(message)
         self.status = status
-
-
-class CallUnsent(Unavailable):
-    """The connection broke, or was never there, before any server looked at the call: it had no effect.
-
-    Any other `Unavailable` of a channel leaves open whether the server has acted.
-    """
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -7,13 +7,13 @@ bytes fetched are bounded for each connection and for all together; and while ot
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 import trio
 
 from trio_eventlog.budgets import BudgetUse
 from trio_eventlog.errors import Overloaded
-from trio_eventlog.rpc import Context
 
 
 @attrs.define(slots=True, eq=False)
@@ -166,20 +166,37 @@ class FetchBudget:
                 return
 
 
+class Consumer(Protocol):
+    """The call for which something is fetched, as its edge knows it (`rpc.Context` is one)."""
+
+    @property
+    def connection(self) -> object:
+        """The same for all calls of one connection, and for no others."""
+
+    async def wait_sendable(self) -> None:
+        """Returns when at least a part of an answer could be sent now: the consumer reads."""
+
+    def call_finally(self, function: Callable[[], None]) -> None:
+        """Have `function` called when the call is over, its answer sent or not."""
+
+    def shed(self, error: Overloaded) -> None:
+        """End the call from another task: what it holds is needed elsewhere."""
+
+
 class Gate:
     """The way of one call to its consumer: `enter` before something is fetched, `leave` when it is sent. Its end leaves too."""
 
-    def __init__(self, budget: FetchBudget, context: Context) -> None:
+    def __init__(self, budget: FetchBudget, consumer: Consumer) -> None:
         self._budget = budget
-        self._context = context
+        self._consumer = consumer
         self._holding: _Holding | None = None
-        context.call_finally(self.leave)
+        consumer.call_finally(self.leave)
 
     async def enter(self, size_bytes: int) -> None:
         """Waits until the consumer has room for some of it, and there is memory for `size_bytes`. Leaves before."""
         self.leave()
-        await self._context.wait_sendable()
-        owner = self._context.connection
+        await self._consumer.wait_sendable()
+        owner = self._consumer.connection
         self._holding = self._budget.take_nowait(owner, size_bytes, self._end) or await self._budget.take(
             owner, size_bytes, self._end
         )
@@ -196,6 +213,6 @@ class Gate:
             self._budget.give_back(holding)
 
     def _end(self) -> None:
-        self._context.shed(
+        self._consumer.shed(
             Overloaded("this consumer does not read what was fetched for it, and others wait for memory: read, or ask for less")
         )

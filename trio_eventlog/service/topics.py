@@ -1,21 +1,26 @@
 """Creating, deleting and finding topics from any node: the catalog's leader decides, this node waits until it knows."""
 
-from collections.abc import Sequence
+from functools import partial
 
+import attrs
 import trio
-from google.protobuf.duration_pb2 import Duration
 
-from trio_eventlog.errors import InvalidArgument, NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound, TopicRecreated
+from trio_eventlog.errors import NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound, TopicRecreated
+from trio_eventlog.ids import NodeId, format_id
 from trio_eventlog.machine.catalog import Topic
-from trio_eventlog.node.broker import Broker
-from trio_eventlog.rpc import Channel, methods_of
-from trio_eventlog.service.forwarding import Doubt, Forwarder, forward
-from trio_eventlog.v1 import admin_pb2
-
-_METHODS = methods_of(admin_pb2.DESCRIPTOR.services_by_name["Admin"])
-
-DURATION_SECONDS_MAX = 315_576_000_000
-"""10,000 years: the most that a protobuf Duration may hold."""
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.service.broker import Broker
+from trio_eventlog.service.forwarding import Doubt, Forwarder
+from trio_eventlog.service.remote_node import RemoteNode
+from trio_eventlog.service.values import (
+    NOBODY_IN_PARTICULAR,
+    AsOf,
+    Caller,
+    NewTopic,
+    PartitionInfo,
+    TopicDescription,
+    TopicInfo,
+)
 
 
 class TopicAdministration:
@@ -26,64 +31,102 @@ class TopicAdministration:
         self._forwarder = forwarder
         self._visible_seconds_max = visible_seconds_max
 
-    async def create(self, request: admin_pb2.CreateTopicRequest, *, is_forwarded: bool = False) -> Topic:
+    async def create(self, new: NewTopic, caller: Caller) -> AsOf[TopicInfo]:
         """Make a topic; returns when this node has opened its partitions, or after half of the caller's time.
 
         Raises TopicExists, InvalidArgument, TooManyPartitions, NoQuorum, OutcomeUnknown; NotLeader when the call was
         forwarded here in vain.
         """
-        retention_seconds = _whole_seconds(request.retention.time)
+        topic = await self._create(new, caller)
+        info = attrs.evolve(topic_info(topic), unopened_partitions=len(self._broker.unopened(topic)))
+        # Of what is applied, and not of what is carried out: the answer must not claim to be older than this very change.
+        return AsOf(info, self._broker.applied_command_index)
+
+    async def _create(self, new: NewTopic, caller: Caller) -> Topic:
         doubt = Doubt()
-
-        async def local() -> str:
-            topic = await self._broker.create_topic(
-                request.name,
-                request.partitions or 1,
-                replica_count=request.replicas,
-                retention_bytes=request.retention.bytes,
-                retention_seconds=retention_seconds,
-            )
-            return topic.name
-
-        async def remote(channel: Channel) -> str:
-            response = await forward(channel, _METHODS["CreateTopic"], request)
-            name: str = response.topic.name
-            return name
-
         try:
-            name = await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote, doubt))
+            name = await self._forwarder.at_leader(
+                self._broker.catalog, partial(self._create_here, new), partial(_create_there, new, caller), doubt, caller=caller
+            )
         except OutcomeUnknown as error:
             if not isinstance(error.__cause__, TopicExists):
                 raise
             # An attempt whose answer was lost has made it, unless somebody else did in the same moment.
-            name = request.name
+            name = new.name
         await self._wait(name, present=True)
-        if not is_forwarded:
+        if not caller.is_forwarded:
             # The node that was asked first waits, and the caller's deadline is not used up by it: the topic is made.
-            seconds_max = (trio.current_effective_deadline() - trio.current_time()) / 2
+            deadline = min(trio.current_effective_deadline(), caller.deadline)
+            seconds_max = (deadline - trio.current_time()) / 2
             with trio.move_on_after(max(0.0, min(seconds_max, self._visible_seconds_max))):
                 await self._broker.wait_settled(name)
         return self._broker.topic(name)
 
-    async def delete(self, request: admin_pb2.DeleteTopicRequest, *, is_forwarded: bool = False) -> None:
+    async def _create_here(self, new: NewTopic) -> str:
+        topic = await self._broker.create_topic(
+            new.name,
+            new.partitions,
+            replica_count=new.replicas,
+            retention_bytes=new.retention_bytes,
+            retention_seconds=new.retention_seconds,
+        )
+        return topic.name
+
+    async def delete(self, name: str, caller: Caller) -> AsOf[None]:
         """Raises TopicNotFound, InvalidArgument, NoQuorum, OutcomeUnknown; NotLeader when the call was forwarded here in vain."""
         doubt = Doubt()
-
-        async def local() -> None:
-            await self._broker.delete_topic(request.name)
-
-        async def remote(channel: Channel) -> None:
-            await forward(channel, _METHODS["DeleteTopic"], request)
-
         try:
-            await (local() if is_forwarded else self._forwarder.at_leader(self._broker.catalog, local, remote, doubt))
+            await self._forwarder.at_leader(
+                self._broker.catalog, partial(self._delete_here, name), partial(_delete_there, name, caller), doubt, caller=caller
+            )
         except OutcomeUnknown as error:
             if not isinstance(error.__cause__, TopicNotFound):
                 raise
             # An attempt whose answer was lost has deleted it, or somebody else has meanwhile.
-        await self._wait(request.name, present=False)
+        await self._wait(name, present=False)
+        return AsOf(None, self._broker.applied_command_index)
 
-    async def find(self, name: str, partition: int = 0, group_id: int = 0, *, create: bool = False) -> Topic:
+    async def _delete_here(self, name: str) -> None:
+        await self._broker.delete_topic(name)
+
+    async def describe(self, name: str, caller: Caller, *, create: bool = False) -> AsOf[TopicDescription]:
+        """A topic with its partitions. Raises as `find`."""
+        topic = await self.find(name, create=create, caller=caller)
+        unopened = self._broker.unopened(topic)
+        partitions = []
+        for number, partition in enumerate(topic.partitions):
+            place = self._broker.group(partition.group_id)
+            is_open = isinstance(place, Replica)
+            partitions.append(
+                PartitionInfo(
+                    partition=number,
+                    group_id=partition.group_id,
+                    leader_id=id_text(self._broker.leader_of(topic, number)),
+                    replica_ids=tuple(map(format_id, partition.wanted)),
+                    log_start_offset=place.log.log_start_offset if isinstance(place, Replica) else 0,
+                    high_watermark=place.watermark.value if isinstance(place, Replica) else 0,
+                    problem=(unopened[number] or "being opened") if not is_open and number in unopened else "",
+                )
+            )
+        described = TopicDescription(topic=topic_info(topic), partitions=tuple(partitions))
+        return AsOf(described, self._broker.catalog_index)
+
+    def known(self, name: str, partition: int, group_id: int) -> Topic | None:
+        """The topic when this node knows it and the partition, and nothing has to be asked; None otherwise: see `find`."""
+        topic = self._broker.find_topic(name)
+        if topic is None or partition >= len(topic.partitions):
+            return None
+        return topic if not group_id or topic.partitions[partition].group_id == group_id else None
+
+    async def find(
+        self,
+        name: str,
+        partition: int = 0,
+        group_id: int = 0,
+        *,
+        create: bool = False,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> Topic:
         """The topic, which has this partition.
 
         What this node has not heard of, another one may have created just now. So nothing is said to be missing before this node
@@ -100,7 +143,7 @@ class TopicAdministration:
         """
         topic = self._broker.find_topic(name)
         if topic is None and create:
-            topic = await self._create_on_first_use(name)
+            topic = await self._create_on_first_use(name, caller)
         if topic is None or not _has(topic, partition, group_id):
             await self.wait_current(f"whether topic {name!r} has a partition {partition}")
             topic = self._broker.find_topic(name)
@@ -122,9 +165,9 @@ class TopicAdministration:
             )
         return topic
 
-    async def _create_on_first_use(self, name: str) -> Topic:
+    async def _create_on_first_use(self, name: str, caller: Caller) -> Topic:
         try:
-            return await self.create(admin_pb2.CreateTopicRequest(name=name))
+            return await self._create(NewTopic(name=name), caller)
         except TopicExists:
             # Somebody else was quicker, or this node is behind: it will know soon.
             await self._wait(name, present=True)
@@ -133,10 +176,10 @@ class TopicAdministration:
             # The topic may come to be made. Of what the caller wants to do with it, nothing was done.
             raise NoQuorum(f"topic {name!r} could not be made for certain: {error}") from error
 
-    async def list_all(self) -> Sequence[Topic]:
+    async def list_all(self) -> AsOf[list[TopicInfo]]:
         """Every topic created, and none deleted, by calls that were answered before this one. Raises NoQuorum."""
         await self.wait_current("which topics there are")
-        return self._broker.topics()
+        return AsOf(list(map(topic_info, self._broker.topics())), self._broker.catalog_index)
 
     async def wait_current(self, what: str) -> None:
         """Until this node shows every change of topics that was acknowledged before the call.
@@ -156,14 +199,28 @@ class TopicAdministration:
             raise NoQuorum(f"topic {name!r} was changed, but this node has not heard of it yet: ask again, or ask another node")
 
 
-def _whole_seconds(time: Duration) -> int:
-    """0 when it is absent. Raises InvalidArgument for what a retention cannot be."""
-    if time.nanos or not 0 <= time.seconds <= DURATION_SECONDS_MAX:
-        raise InvalidArgument(
-            f"retention time {time.seconds + time.nanos / 1e9:g} s: give whole seconds, from 1 to {DURATION_SECONDS_MAX};"
-            " without a retention time there is no limit"
-        )
-    return int(time.seconds)
+def topic_info(topic: Topic) -> TopicInfo:
+    return TopicInfo(
+        name=topic.name,
+        partitions=len(topic.partitions),
+        replicas=len(topic.partitions[0].wanted),
+        retention_bytes=topic.retention_bytes,
+        retention_seconds=topic.retention_seconds,
+        group_ids=tuple(partition.group_id for partition in topic.partitions),
+    )
+
+
+def id_text(node_id: NodeId) -> str:
+    """As the outward contract has it: "" for nobody."""
+    return format_id(node_id) if node_id else ""
+
+
+async def _create_there(new: NewTopic, caller: Caller, node: RemoteNode) -> str:
+    return await node.create_topic(new, caller)
+
+
+async def _delete_there(name: str, caller: Caller, node: RemoteNode) -> None:
+    await node.delete_topic(name, caller)
 
 
 def _has(topic: Topic, partition: int, group_id: int) -> bool:

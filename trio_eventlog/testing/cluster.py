@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import trio
 import trio.testing
 
-from trio_eventlog.client.background import background
 from trio_eventlog.net.names import Names
+from trio_eventlog.service.background import background
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.cluster_clients import ClusterClients
 from trio_eventlog.testing.cluster_view import ClusterView

@@ -11,6 +11,7 @@ from trio_eventlog.ids import CATALOG_GROUP, NodeId
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.raft import Configuration
 from trio_eventlog.records import Record
+from trio_eventlog.service.requests import ConsumeRequest
 from trio_eventlog.testing import inside
 from trio_eventlog.testing.machines import WAIT_SECONDS_MAX, Machines
 
@@ -176,9 +177,10 @@ class ClusterView:
         broker = self._machines.node(name).broker
         replica = broker.replica(topic, partition)
         offset, end = replica.log.log_start_offset, replica.watermark.value
+        request = ConsumeRequest(topic=topic, partition=partition, max_bytes=READ_BYTES)
         records: list[Record] = []
         while offset < end:
-            fetched = await broker.fetch(topic, partition, offset, max_bytes=READ_BYTES)
+            fetched = await broker.fetch(replica, request, offset)
             for batch in fetched.batches:
                 records += decode_records(batch, UNPACKED_BYTES_MAX)
             assert fetched.next_offset > offset, "a fetch below the watermark brings something"

@@ -19,7 +19,6 @@ import attrs
 import trio
 
 from trio_eventlog.client.client import Client
-from trio_eventlog.client.producer_core import ProduceResult
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.batch import decode_records, encode_records, stamp
 from trio_eventlog.codec.partitioner import partition_of
@@ -41,13 +40,15 @@ from trio_eventlog.errors import (
     TopicNotFound,
     Unavailable,
 )
+from trio_eventlog.grpc.batches import batch_message, encode_produce_request, produce_head
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id, parse_id
 from trio_eventlog.net.links import Lane
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft.ready import Role
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.rpc import methods_of
-from trio_eventlog.service.convert import encode_produce_request
+from trio_eventlog.service.requests import ConsumeRequest
+from trio_eventlog.service.values import ProduceResult
 from trio_eventlog.testing import determinism, inside
 from trio_eventlog.testing.checkers import check_log
 from trio_eventlog.testing.cluster import Cluster
@@ -559,7 +560,7 @@ class _Run:
                 producer_epoch=0,
                 base_sequence=sequence,
             )
-            request = encode_produce_request(TOPIC, partition, batch, Acks.QUORUM)
+            request = encode_produce_request(produce_head(TOPIC, partition, 0, Acks.QUORUM), batch_message(batch), batch)
             call = history.append(name, values)
             attempts = 0
             while True:
@@ -907,7 +908,9 @@ class _Run:
         """What a node gives from some place in its log on is what stands there. Reading all of it from the start asks no index."""
         rng = derive(self.seed, f"lookups:{name}")
         for wanted in rng.sample(records, min(LOOKUPS, len(records))):
-            fetched = await self.cluster.node(name).broker.fetch(TOPIC, partition, wanted.offset, max_bytes=1)
+            broker = self.cluster.node(name).broker
+            request = ConsumeRequest(topic=TOPIC, partition=partition, max_bytes=1)
+            fetched = await broker.fetch(broker.replica(TOPIC, partition), request, wanted.offset)
             found = {record.offset: record for record in decode_records(fetched.batches[0], UNPACKED_BYTES_MAX)}
             if found.get(wanted.offset) != wanted:
                 raise InvariantBroken(f"{name}: asked for offset {wanted.offset}, it gave {sorted(found)}")

@@ -23,8 +23,6 @@ import trio
 
 from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.client.values import NodeStatus
-from trio_eventlog.client.wire import BEGINNING
 from trio_eventlog.codec.entry import encode_entry
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
 from trio_eventlog.codec.memberlist import encode_gossip_message, encode_packet, encode_stream_message
@@ -63,6 +61,7 @@ from trio_eventlog.net.tls import ALPN_HTTP1, ALPN_HTTP2, ALPN_PEER, build_clien
 from trio_eventlog.node.gossip_discovery import node_tags
 from trio_eventlog.raft import EntryKind, MessageType
 from trio_eventlog.raft import Message as RaftMessage
+from trio_eventlog.service.values import BEGINNING, NodeStatus
 
 TOPIC = "stranger-witness"
 LIES_AT_ONCE_MAX = 32

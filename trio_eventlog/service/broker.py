@@ -1,38 +1,16 @@
-"""What produce, consume and admin calls reach in a node, as plain Python.
-
-Everything here is about this node: a call that needs another one raises `NotLeader` and says which. Carrying it there is the
-business of the edge (`service/forwarding.py`).
-"""
+"""Topics and partitions of this very node. A call that needs another node raises `NotLeader` and says which; see `forwarding`."""
 
 from collections.abc import Sequence
-
-import attrs
 
 from trio_eventlog.codec.stored_batch import entry_batch
 from trio_eventlog.errors import EventLogError, InvalidArgument, NotLeader, OffsetOutOfRange, TopicNotFound
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic
-from trio_eventlog.node.elsewhere import Elsewhere
-from trio_eventlog.node.proposals import Appended
+from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import Replicas
-from trio_eventlog.records import Acks, Batch
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class Fetched:
-    """Whole batches; the first one holds the offset asked for. Empty at the end of the log.
-
-    Attributes:
-        next_offset: where to go on.
-        high_watermark: one past the last readable offset, when this was read.
-        log_start_offset: the smallest readable offset.
-    """
-
-    batches: Sequence[Batch]
-    next_offset: int
-    high_watermark: int
-    log_start_offset: int
+from trio_eventlog.records import Batch
+from trio_eventlog.service.requests import ConsumeRequest, Fetched
 
 
 class Broker:
@@ -40,36 +18,37 @@ class Broker:
 
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
-        self._elsewhere: dict[GroupId, Elsewhere] = {}
+        self._remote_groups: dict[GroupId, RemoteGroup] = {}
 
     @property
     def catalog(self) -> Replica:
         return self._replicas.catalog
 
-    def group(self, group_id: GroupId) -> Replica | Elsewhere:
+    def group(self, group_id: GroupId) -> Replica | RemoteGroup:
         """This node's replica of a group, or what stands in for one. Raises TopicNotFound."""
         replica = self._replicas.find(group_id)
         if replica is not None:
-            self._elsewhere.pop(group_id, None)
+            self._remote_groups.pop(group_id, None)
             return replica
-        elsewhere = self._elsewhere.get(group_id)
-        if elsewhere is None:
+        remote = self._remote_groups.get(group_id)
+        if remote is None:
             # What is deleted is forgotten when something new is met, so that there are never more than there are partitions.
             place_of = self._replicas.machine.place_of
-            self._elsewhere = {met: value for met, value in self._elsewhere.items() if met in place_of}
+            self._remote_groups = {met: value for met, value in self._remote_groups.items() if met in place_of}
             name = self._replicas.catalog_follower.name_elsewhere(group_id)
-            elsewhere = Elsewhere(
+            remote = RemoteGroup(
                 group_id,
                 name,
                 lambda: self._replicas.catalog_follower.nodes_elsewhere(group_id),
                 lambda: self._replicas.why_unopened(group_id),
             )
-            self._elsewhere[group_id] = elsewhere
-        return elsewhere
+            self._remote_groups[group_id] = remote
+        return remote
 
-    def place(self, topic_name: str, partition: int) -> Replica | Elsewhere:
-        """This node's replica of a partition, or what stands in for one. Raises TopicNotFound."""
-        return self.group(self._group_id(topic_name, partition))
+    def leads(self, group_id: GroupId) -> bool:
+        """Whether this node leads the group."""
+        replica = self._replicas.find(group_id)
+        return replica is not None and replica.is_leader
 
     @property
     def catalog_index(self) -> int:
@@ -124,45 +103,25 @@ class Broker:
             )
         return topic.partitions[partition].group_id
 
-    async def produce(self, topic_name: str, partition: int, batch: Batch, acks: Acks) -> Appended:
-        """Append one batch and wait for the acknowledgement asked for.
-
-        Raises:
-            TopicNotFound, NotLeader, Overloaded, OutcomeUnknown, ShuttingDown;
-            OutOfOrderSequence, DuplicateOutOfWindow, ProducerFenced for idempotent producers.
-        """
-        proposal = await self.replica(topic_name, partition).propose_batch(batch, acks)
-        result = await proposal.outcome()
-        assert isinstance(result, Appended)
-        return result
-
-    async def fetch(self, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0) -> Fetched:
+    async def fetch(self, replica: Replica, request: ConsumeRequest, offset: int) -> Fetched:
         """Committed batches from `offset` on, as many as fit `max_bytes`, but at least one if there is one; no further ones
         once they hold `max_records` from `offset` on (0: no bound).
 
-        Raises:
-            TopicNotFound; OffsetOutOfRange below the log's start or above the high watermark.
-        """
-        return await self.fetch_from(
-            self.replica(topic_name, partition), topic_name, partition, offset, max_bytes=max_bytes, max_records=max_records
-        )
-
-    async def fetch_from(
-        self, replica: Replica, topic_name: str, partition: int, offset: int, *, max_bytes: int, max_records: int = 0
-    ) -> Fetched:
-        """As `fetch`, of a replica in hand: a topic of the same name made later has other records at the same offsets.
+        Args:
+            replica: a topic of the same name made later has other records at the same offsets.
 
         Raises:
+            OffsetOutOfRange: below the log's start or above the high watermark.
             TopicNotFound, NotLeader: the replica was closed, since its topic was deleted, or since it has moved.
         """
         try:
-            return await self._fetch(replica, topic_name, partition, offset, max_bytes, max_records)
+            return await self._fetch(replica, request, offset)
         except (EventLogError, OSError, IndexError) as error:
             self._tell_if_closed(replica, error)
             raise
 
     async def offset_at_timestamp(self, replica: Replica, timestamp_ns: int) -> int:
-        """As `Replica.offset_at_timestamp`. Raises as `fetch_from`."""
+        """As `Replica.offset_at_timestamp`. Raises as `fetch`."""
         try:
             return await replica.offset_at_timestamp(timestamp_ns)
         except (EventLogError, OSError, IndexError) as error:
@@ -175,15 +134,13 @@ class Broker:
             self._replicas.get(replica.group_id)
             raise NotLeader(f"{replica.name} has moved, and is back: ask again") from error
 
-    async def _fetch(
-        self, replica: Replica, topic_name: str, partition: int, offset: int, max_bytes: int, max_records: int
-    ) -> Fetched:
+    async def _fetch(self, replica: Replica, request: ConsumeRequest, offset: int) -> Fetched:
         self._replicas.get(replica.group_id)
         high_watermark = replica.watermark.value
         log_start_offset = replica.log.log_start_offset
         if not log_start_offset <= offset <= high_watermark:
             raise OffsetOutOfRange(
-                f"offset {offset} of {topic_name!r} partition {partition}: readable are {log_start_offset} up to"
+                f"offset {offset} of {request.topic!r} partition {request.partition}: readable are {log_start_offset} up to"
                 f" {high_watermark} (exclusive)",
                 log_start_offset,
                 high_watermark,
@@ -192,15 +149,22 @@ class Broker:
         next_offset = offset
         if offset < high_watermark:
             records = 0
-            for frame in await replica.log.read_by_offset(offset, high_watermark, max_bytes):
+            for frame in await replica.log.read_by_offset(offset, high_watermark, request.max_bytes):
                 if not frame.record_count:
                     continue
-                if max_records and records >= max_records:
+                if request.max_records and records >= request.max_records:
                     break
                 batches.append(entry_batch(frame))
                 records += frame.end_offset - max(frame.base_offset, offset)
                 next_offset = frame.end_offset
-        return Fetched(batches=batches, next_offset=next_offset, high_watermark=high_watermark, log_start_offset=log_start_offset)
+        return Fetched(
+            batches=batches,
+            offset=offset,
+            next_offset=next_offset,
+            high_watermark=high_watermark,
+            log_start_offset=log_start_offset,
+            group_id=replica.group_id,
+        )
 
     async def create_topic(
         self, name: str, partition_count: int, *, replica_count: int = 0, retention_bytes: int = 0, retention_seconds: int = 0
@@ -243,5 +207,5 @@ class Broker:
         replica = self._replicas.find(group_id)
         if replica is not None:
             return replica.leader_id
-        elsewhere = self._elsewhere.get(group_id)
-        return elsewhere.known_leader_id if elsewhere is not None else NOBODY
+        remote = self._remote_groups.get(group_id)
+        return remote.known_leader_id if remote is not None else NOBODY

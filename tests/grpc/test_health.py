@@ -7,8 +7,7 @@ import trio.testing
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from trio_eventlog.errors import ShuttingDown
-from trio_eventlog.rpc import RpcFailed, Server, StatusCode, methods_of, open_channel
-from trio_eventlog.service.health import (
+from trio_eventlog.grpc.health import (
     HEALTH_DESCRIPTOR,
     NOT_SERVING,
     SERVICE_UNKNOWN,
@@ -17,6 +16,7 @@ from trio_eventlog.service.health import (
     HealthCheckRequest,
     HealthCheckResponse,
 )
+from trio_eventlog.rpc import RpcFailed, Server, StatusCode, methods_of, open_channel
 
 METHODS = methods_of(HEALTH_DESCRIPTOR)
 

@@ -7,9 +7,9 @@ from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha import proto_reflection_descriptor_database as database
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from trio_eventlog.grpc.health import Health
+from trio_eventlog.grpc.reflection import reflection_services
 from trio_eventlog.rpc import Server, Service, methods_of, open_channel
-from trio_eventlog.service.health import Health
-from trio_eventlog.service.reflection import reflection_services
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 EVENT_LOG = event_log_pb2.DESCRIPTOR.services_by_name["EventLog"]

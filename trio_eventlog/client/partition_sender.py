@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import trio
 
-from trio_eventlog.client.calls import HINTS_MAX, Caller, TopicGrace
+from trio_eventlog.client.calls import HINTS_MAX, Calls, TopicGrace
 from trio_eventlog.client.channels import ClientCall
 from trio_eventlog.client.producer_core import PendingBatch, ProducerCore
-from trio_eventlog.client.wire import PRODUCE_STREAM, produce_head, produce_request, produce_result, stream_error
+from trio_eventlog.client.wire import produce_request, produce_result, stream_error
 from trio_eventlog.errors import (
     BatchTooLarge,
+    CallUnsent,
     EventLogError,
     NotLeader,
     OutOfOrderSequence,
@@ -18,8 +19,11 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
+from trio_eventlog.grpc.batches import produce_head
+from trio_eventlog.grpc.callers import Pairs
+from trio_eventlog.grpc.methods import PRODUCE_STREAM
 from trio_eventlog.records import Acks, Batch
-from trio_eventlog.rpc import CallUnsent
+from trio_eventlog.service.producer import OnDone
 
 LEADER_UNKNOWN_SECONDS = 0.5
 """How long the answer "nobody leads" is believed."""
@@ -27,29 +31,37 @@ BATCH_OVERHEAD_BYTES = 256
 """What a batch counts for in a buffer beside its payload."""
 
 
-class Lane:
+class PartitionSender:
     """Everything that one client produces to one partition, in order.
 
     `run` is the one task that owns the core and the stream; producers hand batches in and wait for their outcome. A batch that
     was sent is carried on with even when nobody waits for it any more, since those behind it depend on its outcome.
 
     Attributes:
-        group_id: of the partition: another topic of the same name has another lane, since its log has not seen this producer. 0:
+        group_id: of the partition: another topic of the same name has another sender, since its log has not seen this producer. 0:
             nodes of an older release have not told it.
     """
 
     def __init__(
-        self, topic: str, partition: int, group_id: int, producer_id: int, caller: Caller, start: Callable[["Lane"], None]
+        self,
+        topic: str,
+        partition: int,
+        group_id: int,
+        producer_id: int,
+        calls: Calls,
+        start: Callable[["PartitionSender"], None],
+        metadata: Pairs = (),
     ) -> None:
-        settings = caller.settings
+        settings = calls.settings
         self.topic = topic
         self.partition = partition
         self.group_id = group_id
         self._producer_id = producer_id
-        self._caller = caller
+        self._calls = calls
         self._core = ProducerCore(producer_id, settings.producer_in_flight_batches)
         self._heads = self._make_heads()
         self._start = start
+        self._metadata = metadata
         self._is_running = False
         self._life = trio.CancelScope()
         self._buffered_bytes = 0
@@ -64,7 +76,7 @@ class Lane:
         self._progress_at = 0.0
         self._error: EventLogError | None = None
         self._is_leaving = False
-        self._grace = TopicGrace(caller, topic, partition)
+        self._grace = TopicGrace(calls, topic, partition)
 
     def _make_heads(self) -> dict[Acks, bytes]:
         return {acks: produce_head(self.topic, self.partition, self.group_id, acks) for acks in Acks}
@@ -75,7 +87,7 @@ class Lane:
         self._heads = self._make_heads()
 
     def retire(self, error: TopicRecreated) -> None:
-        """The log of this lane is gone with its topic. No batch in it, sent or not, is in any log that exists."""
+        """The log of this sender is gone with its topic. No batch in it, sent or not, is in any log that exists."""
         self._closed_by = error
         self._core.refuse_all(error)
         self._room.set()
@@ -95,25 +107,25 @@ class Lane:
     def is_stalled(self) -> bool:
         """Batches are on their way, and nothing has been heard of them for stall_seconds."""
         silent_seconds = trio.current_time() - self._progress_at
-        return self._core.in_flight_batches > 0 and silent_seconds >= self._caller.settings.stall_seconds
+        return self._core.in_flight_batches > 0 and silent_seconds >= self._calls.settings.stall_seconds
 
     def leave_if_led_elsewhere(self) -> None:
         """Give up a silent node when another one is known to lead: what was sent is sent again there, and recognised."""
-        leader = self._caller.routing.leader(self.topic, self.partition)
+        leader = self._calls.routing.leader(self.topic, self.partition)
         if self.is_stalled and leader is not None and leader != self.address:
             self._error = Unavailable(f"{self.address} is silent, and {leader} leads by now")
             self._scope.cancel()
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether `submit_nowait` takes a batch of this payload now. An empty lane takes any."""
+        """Whether `submit_nowait` takes a batch of this payload now. An empty sender takes any."""
         if self._closed_by is not None:
             return True  # To be told so.
         if self._entrance.locked():
             return False  # Others were here before.
-        room_bytes = self._caller.settings.producer_buffer_bytes - self._buffered_bytes
+        room_bytes = self._calls.settings.producer_buffer_bytes - self._buffered_bytes
         return not self._buffered_bytes or size_bytes + BATCH_OVERHEAD_BYTES <= room_bytes
 
-    async def submit(self, batch: Batch, acks: Acks, on_done: Callable[[PendingBatch], None]) -> PendingBatch:
+    async def submit(self, batch: Batch, acks: Acks, on_done: OnDone) -> PendingBatch:
         """Wait for room, first come first served, and queue the batch. Raises BatchTooLarge, or Unavailable after closing."""
         if self.has_room(len(batch.payload)):
             # Cancellable, but not a schedule point: whoever waits for the outcome gives way anyhow.
@@ -121,16 +133,16 @@ class Lane:
             return self.submit_nowait(batch, acks, on_done)
         async with self._entrance:
             size_bytes = len(batch.payload) + BATCH_OVERHEAD_BYTES
-            while self._buffered_bytes and self._buffered_bytes + size_bytes > self._caller.settings.producer_buffer_bytes:
+            while self._buffered_bytes and self._buffered_bytes + size_bytes > self._calls.settings.producer_buffer_bytes:
                 if self._closed_by is not None:
                     break
                 self._room = trio.Event()
                 await self._room.wait()
             return self.submit_nowait(batch, acks, on_done)
 
-    def submit_nowait(self, batch: Batch, acks: Acks, on_done: Callable[[PendingBatch], None]) -> PendingBatch:
+    def submit_nowait(self, batch: Batch, acks: Acks, on_done: OnDone) -> PendingBatch:
         """Queue the batch. `has_room` must have said yes."""
-        settings = self._caller.settings
+        settings = self._calls.settings
         if len(batch.payload) > settings.max_batch_bytes:
             raise BatchTooLarge(
                 f"the batch has {len(batch.payload)} bytes, the limit is {settings.max_batch_bytes} (max_batch_bytes):"
@@ -140,7 +152,7 @@ class Lane:
         if self._closed_by is not None:
             raise self._closed_by
         if not self._is_running:
-            self._caller.pool.check_open()
+            self._calls.pool.check_open()
             self._is_running = True
             self._life = trio.CancelScope()
             self._start(self)
@@ -148,7 +160,7 @@ class Lane:
         def done(pending: PendingBatch) -> None:
             self._buffered_bytes -= pending.size_bytes
             self._room.set()
-            on_done(pending)
+            on_done(pending.result, pending.error)
 
         pending = PendingBatch(
             batch=batch,
@@ -171,7 +183,7 @@ class Lane:
         return True
 
     async def run(self) -> None:
-        """Carry batches to the leader until cancelled, and fail the rest then; or until there were none for lane_idle_seconds."""
+        """Carry batches to the leader until cancelled, and fail the rest then; or until there were none for sender_idle_seconds."""
         try:
             with self._life:
                 await self._run()
@@ -188,25 +200,28 @@ class Lane:
         self._room.set()
 
     async def _run(self) -> None:
-        backoff = self._caller.backoff()
-        routing = self._caller.routing
+        backoff = self._calls.backoff()
+        routing = self._calls.routing
         hints = 0
         while True:
             while not self._core.has_work:
                 self._work = trio.Event()
-                with trio.move_on_after(self._caller.settings.lane_idle_seconds) as idle:
+                with trio.move_on_after(self._calls.settings.sender_idle_seconds) as idle:
                     await self._work.wait()
                 if idle.cancelled_caught and not self._core.has_work:
                     return
             if routing.leader(self.topic, self.partition) is None:
-                await self._caller.refresh_if_possible(newer_than=trio.current_time() - LEADER_UNKNOWN_SECONDS)
+                await self._calls.refresh_if_possible(newer_than=trio.current_time() - LEADER_UNKNOWN_SECONDS)
             address = routing.for_write(self.topic, self.partition, trio.current_time())[0]
             self.address = address
             done_before = self._done_batches
             self._error = None
             self._is_leaving = False
             try:
-                async with self._caller.pool.use(address, is_stream=True) as channel, channel.stream(PRODUCE_STREAM) as call:
+                async with (
+                    self._calls.pool.use(address, is_stream=True) as channel,
+                    channel.stream(PRODUCE_STREAM, metadata=self._metadata) as call,
+                ):
                     await self._carry(call, address)
             except EventLogError as failure:
                 self._error = failure
@@ -231,12 +246,12 @@ class Lane:
             hints = 0
             self._core.expire(trio.current_time())
             if self._core.has_work:
-                await self._caller.before_retry(backoff, error, self._core.next_expiry())
+                await self._calls.before_retry(backoff, error, self._core.next_expiry())
                 self._core.expire(trio.current_time())
 
     async def _carry(self, call: ClientCall, address: str) -> None:
         """Send and receive until the stream is of no more use; `_error` says why, None after idling."""
-        settings = self._caller.settings
+        settings = self._calls.settings
         async with trio.open_nursery() as nursery:
             self._scope = trio.CancelScope()
             self._progress()
@@ -250,18 +265,18 @@ class Lane:
     @property
     def has_unknown_leader(self) -> bool:
         """Batches are under way to a node that may only carry them on."""
-        return bool(self._core.in_flight_batches) and self._caller.routing.leader(self.topic, self.partition) is None
+        return bool(self._core.in_flight_batches) and self._calls.routing.leader(self.topic, self.partition) is None
 
     def _check_leader(self, address: str) -> None:
         """A node that leads no more still forwards, but the way round costs time: go where the leader is."""
-        routing = self._caller.routing
+        routing = self._calls.routing
         leader = routing.leader(self.topic, self.partition)
         if leader is not None and leader != address and not routing.is_avoided(leader, trio.current_time()):
             self._is_leaving = True
 
     def _progress(self) -> None:
         """Something happened: the time for the next thing begins."""
-        settings = self._caller.settings
+        settings = self._calls.settings
         waits = settings.attempt_timeout_seconds if self._core.in_flight_batches else settings.producer_idle_seconds
         self._progress_at = trio.current_time()
         self._scope.deadline = self._progress_at + waits
@@ -305,7 +320,7 @@ class Lane:
                 self._hear_error(stream_error(response.error))
             else:
                 self._grace.reset()
-                self._caller.routing.worked(address)
+                self._calls.routing.worked(address)
                 self._done_batches += 1
                 core.on_result(produce_result(response, core.oldest_in_flight, self.topic, self.partition))
             self._progress()

@@ -8,8 +8,8 @@ from typing import Any
 import trio
 
 from trio_eventlog.errors import ShuttingDown
+from trio_eventlog.grpc.standard_messages import build_file
 from trio_eventlog.rpc import Context, RpcFailed, Send, Service, StatusCode
-from trio_eventlog.service.standard_messages import build_file
 
 _FILE = build_file(
     "grpc/health/v1/health.proto",

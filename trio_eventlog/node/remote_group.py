@@ -1,4 +1,4 @@
-"""Groups that live on other nodes only, as far as a call has to know them to be carried there."""
+"""Groups that live on other nodes only, as far as a call has to know them to be forwarded there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from trio_eventlog.ids import NOBODY, GroupId, NodeId
 
 
 def not_here(name: str, leader_id: NodeId) -> NotLeader:
-    """The refusal of a call for a group that lives on other nodes only; `leader_id` is where to go."""
+    """The error of a call for a group that lives on other nodes only; `leader_id` is where to go."""
     return NotLeader(f"{name} does not live on this node: go to another one", leader_id)
 
 
-class Elsewhere:
+class RemoteGroup:
     """Stands in for a `Replica` where a call looks for the group's leader: a guess, corrected by what the nodes answer.
 
     Args:
@@ -100,7 +100,7 @@ class Elsewhere:
         self._changed = trio.Event()
 
     def refusal(self) -> NotLeader:
-        """Of a call that another node has carried here already."""
+        """The error of a call that another node has forwarded here already."""
         return not_here(self.name, self.leader_id)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from tests.node.rig import batch_of
 from trio_eventlog.bounds import SEQUENCE_END_MAX
+from trio_eventlog.grpc.batches import batch_message, encode_batches, encode_produce_request, produce_head, requested_batch
 from trio_eventlog.records import Acks, Batch, Compression
 from trio_eventlog.rpc import Encoded
-from trio_eventlog.service.convert import encode_batches, encode_produce_request, requested_batch
 from trio_eventlog.v1 import event_log_pb2
 
 U64 = st.integers(0, 2**64 - 1)
@@ -33,9 +33,10 @@ def joined(encoded: Encoded) -> bytes:
 
 
 @given(batches, st.text(max_size=20), U32, st.sampled_from(Acks), U64)
-def test_a_carried_request_says_what_the_client_said(batch: Batch, topic: str, partition: int, acks: Acks, group_id: int) -> None:
+def test_a_forwarded_request_says_what_the_client_said(batch: Batch, topic: str, partition: int, acks: Acks, group_id: int) -> None:
     """The payload is put beside what protobuf encodes; a protobuf parser must not see the difference."""
-    request = event_log_pb2.ProduceRequest.FromString(joined(encode_produce_request(topic, partition, batch, acks, group_id)))
+    encoded = encode_produce_request(produce_head(topic, partition, group_id, acks), batch_message(batch), batch)
+    request = event_log_pb2.ProduceRequest.FromString(joined(encoded))
     assert (request.topic, request.partition, request.acks, request.group_id) == (topic, partition, int(acks), group_id)
     assert request.HasField("partition")
     assert requested_batch(request, max_bytes=1000, max_records=100, now_ns=0) == batch

@@ -6,8 +6,8 @@ Tells of the files that the served services are defined in and of those they imp
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from trio_eventlog.grpc.standard_messages import StandardFile, build_file
 from trio_eventlog.rpc import Context, Requests, Send, Service, StatusCode
-from trio_eventlog.service.standard_messages import StandardFile, build_file
 
 
 def _build(package: str, path: str) -> StandardFile:

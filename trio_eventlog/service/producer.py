@@ -3,20 +3,22 @@
 import random
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import accumulate
+from typing import Any, Protocol
 
 import attrs
 import trio
 
-from trio_eventlog.client.lane import Lane
-from trio_eventlog.client.producer_core import OFFSET_UNKNOWN, PendingBatch, ProduceResult
-from trio_eventlog.client.routing import KnownTopic
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument, TopicRecreated, Unavailable
 from trio_eventlog.own_run import OwnRun, belongs_to_run
 from trio_eventlog.records import Acks, Batch, Compression, Header, Record
+from trio_eventlog.service.background import background
+from trio_eventlog.service.values import NOBODY_IN_PARTICULAR, OFFSET_UNKNOWN, Caller, KnownTopic, ProduceResult
 
 RECORD_OVERHEAD_BYTES = 24
 """What a record's tags, lengths and timestamp take in a batch, at most, while its value and key are below LARGE_RECORD_BYTES."""
@@ -38,23 +40,75 @@ def encoded_bytes_max(record: Record | bytes) -> int:
     return size_bytes
 
 
+OnDone = Callable[[ProduceResult | None, EventLogError | None], None]
+"""Called once, when a batch is in the log or refused."""
+
+
+class BatchQueue(Protocol):
+    """The way of batches into one partition, in order and bounded: a client's is a stream to the leader, a node's its own log."""
+
+    @property
+    def partition(self) -> int: ...
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether `submit_nowait` takes a batch of this payload now. An empty queue takes any."""
+
+    async def submit(self, batch: Batch, acks: Acks, on_done: OnDone) -> Any:
+        """Wait for room, first come first served, and queue the batch. Returns what `withdraw` takes."""
+
+    def submit_nowait(self, batch: Batch, acks: Acks, on_done: OnDone) -> Any:
+        """As `submit`. `has_room` must have returned True."""
+
+    def withdraw(self, pending: Any) -> bool:
+        """Nobody waits for it any more. True when it was never sent, and never will be."""
+
+
+class TopicSource(Protocol):
+    """What a producer asks of its client or node."""
+
+    def known(self, topic: str) -> KnownTopic | None:
+        """The topic as it is known now; None: it is not."""
+
+    def is_outdated(self) -> bool:
+        """Whether what is known should be asked for again."""
+
+    async def know_topic(self, topic: str, *, create: bool = False) -> KnownTopic:
+        """The topic, asked for when it is not known. Raises TopicNotFound, Unavailable, NoQuorum."""
+
+    def queue_of(self, known: KnownTopic, partition: int, caller: Caller) -> BatchQueue:
+        """The same queue for all producers of a partition, as long as there is work in it."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ProducerSettings:
+    """What a batching producer gathers. `batch_bytes_max` bounds one batch; at `batch_bytes` or `batch_records` it is sent."""
+
+    acks: Acks
+    compression: Compression
+    linger_seconds: float
+    batch_bytes: int
+    batch_records: int
+    batch_bytes_max: int
+
+
 class OpenBatch:
     """Records of one partition that wait to be sent together, and what became of them."""
 
     __slots__ = (
-        *("_done", "error", "is_observed", "lane", "partition", "pending", "records", "result"),
+        *("_done", "error", "is_observed", "partition", "pending", "queue", "records", "result"),
         *("run", "seal_at", "size_bytes"),
     )
 
-    def __init__(self, lane: Lane, seal_at: float) -> None:
-        # The lane is kept: the partition's name may be another partition's by the time that the batch is full.
-        self.lane = lane
-        self.partition = lane.partition
+    def __init__(self, queue: BatchQueue, seal_at: float) -> None:
+        # The queue is kept: the partition's name may be another partition's by the time that the batch is full.
+        self.queue = queue
+        self.partition = queue.partition
         self.run = OwnRun()
         self.seal_at = seal_at
         self.records: list[Record | bytes] = []
         self.size_bytes = 0
-        self.pending: PendingBatch | None = None
+        self.pending: Any = None
+        """Set once the queue has taken the batch."""
         self.result: ProduceResult | None = None
         self.error: EventLogError | None = None
         self.is_observed = False
@@ -84,7 +138,7 @@ class OpenBatch:
 
 @attrs.define(slots=True, eq=False)
 class _Sealed:
-    """Batches of one partition that the lane has not taken yet, in order, and the way to it: one task at a time."""
+    """Batches of one partition that the queue has not taken yet, in order, and the way to it: one task at a time."""
 
     batches: deque[OpenBatch] = attrs.field(factory=deque)
     entrance: trio.StrictFIFOLock = attrs.field(factory=trio.StrictFIFOLock)
@@ -131,7 +185,7 @@ class ProducedRange:
 
 @belongs_to_run
 class Producer:
-    """Made by `Client.producer`.
+    """Made by `EventLog.producer`.
 
     Records with a key go to the key's partition; those without stick to one partition until its batch is sent, then go on
     to the next, so that batches are large. Within a partition the order of `send` is the order of the log.
@@ -141,32 +195,23 @@ class Producer:
         self,
         *,
         topic: KnownTopic,
-        known: Callable[[], KnownTopic | None],
-        is_outdated: Callable[[], bool],
-        ask: Callable[[], Awaitable[KnownTopic]],
-        lane_of: Callable[[KnownTopic, int], Lane],
+        source: TopicSource,
+        settings: ProducerSettings,
+        caller: Caller,
         rng: random.Random,
         now_ns: Callable[[], int],
-        acks: Acks,
-        compression: Compression,
-        linger_seconds: float,
-        batch_bytes: int,
-        batch_records: int,
-        max_batch_bytes: int,
     ) -> None:
         self._run = OwnRun()
         self._topic = topic
-        self._known = known
-        self._is_outdated = is_outdated
-        self._ask = ask
-        self._lane_of = lane_of
+        self._source = source
+        self._caller = caller
         self._now_ns = now_ns
-        self._acks = acks
-        self._compression = compression
-        self._linger_seconds = linger_seconds
-        self._batch_bytes = batch_bytes
-        self._batch_records = batch_records
-        self._max_batch_bytes = max_batch_bytes
+        self._acks = settings.acks
+        self._compression = settings.compression
+        self._linger_seconds = settings.linger_seconds
+        self._batch_bytes = settings.batch_bytes
+        self._batch_records = settings.batch_records
+        self._max_batch_bytes = settings.batch_bytes_max
         self._open: dict[int, OpenBatch] = {}
         self._sealed: dict[int, _Sealed] = {}
         # In the order of their making: a set would be walked by addresses in memory, otherwise in every process.
@@ -219,7 +264,7 @@ class Producer:
             deliveries.append(delivery)
             for batch in full:
                 await self._submit_up_to(batch)
-            if full and self._known() is not self._topic:
+            if full and self._source.known(self._topic.name) is not self._topic:
                 await self._follow_topic()
         return deliveries
 
@@ -247,7 +292,7 @@ class Producer:
             begin, full = self._add_values(values, ends, begin, partition)
             if full is not None:
                 await self._submit_up_to(full)
-                if self._known() is not self._topic:
+                if self._source.known(self._topic.name) is not self._topic:
                     await self._follow_topic()
 
     @property
@@ -292,7 +337,7 @@ class Producer:
                     next_at = look_again_at
             for batch in [batch for batch in self._open.values() if batch.seal_at <= now]:
                 sealed = self._sealed_of(batch.partition)
-                if not sealed.batches and batch.lane.has_room(batch.size_bytes):
+                if not sealed.batches and batch.queue.has_room(batch.size_bytes):
                     self._seal(batch)
                     self._submit_while_there_is_room(sealed)
                 else:
@@ -307,7 +352,7 @@ class Producer:
         self._is_closed = True
         error = Unavailable("the producer was closed before the record was sent")
         for batch in list(self._unfinished):
-            if batch.pending is None or batch.lane.withdraw(batch.pending):
+            if batch.pending is None or batch.queue.withdraw(batch.pending):
                 self._finish(batch, None, error)
         self._open.clear()
         for sealed in self._sealed.values():
@@ -316,11 +361,11 @@ class Producer:
     def _has_changed(self) -> bool:
         """Whether to look again. While records are on their way, the client keeps what it knows fresh, and `send` need not wait for
         that."""
-        return self._known() is not self._topic or (not self._unfinished and self._is_outdated())
+        return self._source.known(self._topic.name) is not self._topic or (not self._unfinished and self._source.is_outdated())
 
     async def _follow_topic(self) -> None:
         """What is known of the topic may have changed: it has grown, or it is gone and perhaps another one has its name."""
-        known = await self._ask()
+        known = await self._source.know_topic(self._topic.name, create=True)
         if not known.is_same(self._topic):
             # What waits here was placed by its key in a topic that is gone. It fails as what was sent and not acknowledged does.
             error = TopicRecreated(f"topic {known.name!r} was deleted and created again: send again what was not acknowledged")
@@ -398,7 +443,8 @@ class Producer:
         return partition
 
     def _begin_batch(self, partition: int) -> OpenBatch:
-        batch = OpenBatch(self._lane_of(self._topic, partition), trio.current_time() + self._linger_seconds)
+        queue = self._source.queue_of(self._topic, partition, self._caller)
+        batch = OpenBatch(queue, trio.current_time() + self._linger_seconds)
         self._open[partition] = batch
         self._unfinished[batch] = None
         self._change.set()
@@ -414,14 +460,14 @@ class Producer:
         return sealed
 
     def _seal(self, batch: OpenBatch) -> None:
-        """No more records: it waits for the lane, behind those sealed before it."""
+        """No more records: it waits for the queue, behind those sealed before it."""
         del self._open[batch.partition]
         self._sealed_of(batch.partition).batches.append(batch)
         if batch.partition == self._sticky:
             self._sticky = (self._sticky + 1) % self._topic.partitions
 
     async def _submit_up_to(self, batch: OpenBatch) -> None:
-        """Give the lane what is sealed, in order, until it has taken `batch`.
+        """Give the queue what is sealed, in order, until it has taken `batch`.
 
         What is sealed belongs to the producer and not to the task that waits here: it may hold records of other callers, and
         when that task is cancelled, the next one goes on with it, or else `run_linger`.
@@ -436,7 +482,7 @@ class Producer:
                 while batch in sealed.batches:
                     first = sealed.batches[0]
                     try:
-                        pending = await first.lane.submit(self._encode(first), self._acks, self._on_done(first))
+                        pending = await first.queue.submit(self._encode(first), self._acks, partial(self._finish, first))
                     except EventLogError as error:
                         self._finish(first, None, error)
                     else:
@@ -450,25 +496,22 @@ class Producer:
     def _submit_while_there_is_room(self, sealed: "_Sealed") -> None:
         while sealed.batches and not sealed.entrance.locked():
             first = sealed.batches[0]
-            if not first.lane.has_room(first.size_bytes):
+            if not first.queue.has_room(first.size_bytes):
                 return
             sealed.batches.popleft()
             try:
-                self._took(first, first.lane.submit_nowait(self._encode(first), self._acks, self._on_done(first)))
+                self._took(first, first.queue.submit_nowait(self._encode(first), self._acks, partial(self._finish, first)))
             except EventLogError as error:
                 self._finish(first, None, error)
 
-    def _took(self, batch: OpenBatch, pending: PendingBatch) -> None:
+    def _took(self, batch: OpenBatch, pending: Any) -> None:
         batch.pending = pending
         if batch.is_done:
             # The producer was closed while the batch waited for room, and its records were given up.
-            batch.lane.withdraw(pending)
+            batch.queue.withdraw(pending)
 
     def _encode(self, batch: OpenBatch) -> Batch:
         return encode_records(batch.records, self._compression, self._now_ns())
-
-    def _on_done(self, batch: OpenBatch) -> Callable[[PendingBatch], None]:
-        return lambda pending: self._finish(batch, pending.result, pending.error)
 
     def _finish(self, batch: OpenBatch, result: ProduceResult | None, error: EventLogError | None) -> None:
         if batch.is_done:
@@ -492,3 +535,31 @@ class Producer:
 
 FAILED_BATCHES_KEPT = 100
 """`flush` raises the first failure nobody has seen; more than these are not looked at."""
+
+
+@asynccontextmanager
+async def open_producer(
+    topic: str,
+    source: TopicSource,
+    settings: ProducerSettings,
+    *,
+    caller: Caller = NOBODY_IN_PARTICULAR,
+    rng: random.Random,
+    now_ns: Callable[[], int],
+) -> AsyncIterator[Producer]:
+    """A producer for the block; see `EventLog.producer`. Raises as `TopicSource.know_topic`."""
+    producer = Producer(
+        topic=await source.know_topic(topic, create=True),
+        source=source,
+        settings=settings,
+        caller=caller,
+        rng=rng,
+        now_ns=now_ns,
+    )
+    async with background() as nursery:
+        nursery.start_soon(producer.run_linger)
+        try:
+            yield producer
+            await producer.flush()
+        finally:
+            producer.close()

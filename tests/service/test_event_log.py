@@ -1,0 +1,215 @@
+"""One suite for both event logs: the client's over the network, and that of a node in its own process.
+
+Each test runs on a cluster of three with a topic whose one replica lives on another node than the one that is asked, and on the
+node that leads; so that local and forwarded calls are both looked at.
+"""
+
+import datetime
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from trio_eventlog.client import Client
+from trio_eventlog.codec.batch import decode_records, encode_records
+from trio_eventlog.errors import (
+    InvalidArgument,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    TopicExists,
+    TopicNotFound,
+    TopicRecreated,
+    Unavailable,
+)
+from trio_eventlog.ids import format_id
+from trio_eventlog.records import Acks, Record
+from trio_eventlog.service.event_log import EventLog
+from trio_eventlog.service.node_event_log import NodeEventLog
+from trio_eventlog.service.values import BEGINNING, END, Caller
+from trio_eventlog.testing.cluster import Cluster
+
+VIRTUAL_TIME = True
+
+WHICH = ["client", "node"]
+
+
+@asynccontextmanager
+async def opened(which: str, **overrides: object) -> AsyncIterator[tuple[Cluster, EventLog]]:
+    """Of a cluster of three, where topic "here" lives on all nodes, and "there" not on n1, which is the node that is asked."""
+    async with Cluster(3, seed=31, auto_create_topics=False, **overrides) as cluster:  # type: ignore[arg-type]
+        async with cluster.client("n1") as client:
+            await cluster.wait_until(lambda: all(cluster.node(name).unready_because() == "" for name in cluster.names), "ready")
+            await client.create_topic("here", partitions=2)
+            for number in range(20):
+                await client.create_topic(f"there{number}", replicas=1)
+                described = await client.describe_topic(f"there{number}")
+                if format_id(cluster.node("n1").node_id) not in described.partitions[0].replica_ids:
+                    break
+            if which == "client":
+                yield cluster, client
+            else:
+                yield cluster, cluster.node("n1").client()
+
+
+def both_conform() -> tuple[type[EventLog], type[EventLog]]:
+    """Looked at by mypy."""
+    return Client, NodeEventLog
+
+
+def test_both_have_every_method_of_the_protocol() -> None:
+    """And with the same arguments, or a caller could not be moved from one to the other."""
+    for name, method in vars(EventLog).items():
+        if name.startswith("_") or not callable(method):
+            continue
+        for implementation in both_conform():
+            found = inspect.signature(getattr(implementation, name))
+            assert list(found.parameters) == list(inspect.signature(method).parameters), f"{implementation.__name__}.{name}"
+            assert "caller" in found.parameters
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_producing(which: str) -> None:
+    """Records, bytes, lists of them; by key, by partition, and with every kind of acknowledgement."""
+    async with opened(which) as (_, log):
+        assert (await log.produce("here", b"a", Record(value=b"b"), partition=1)).base_offset == 0
+        result = await log.produce("here", [Record(value=b"c"), b"d"], partition=1)
+        assert (result.topic, result.partition, result.base_offset, result.record_count) == ("here", 1, 2, 2)
+        keyed = {(await log.produce("here", Record(key=b"k", value=b"x"))).partition for _ in range(3)}
+        assert len(keyed) == 1
+        assert (await log.produce("here", b"e", acks=Acks.NONE)).base_offset == -1
+        batch = encode_records([Record(value=b"f"), Record(value=b"g")], now_ns=1)
+        assert (await log.produce_batch("here", 1, batch)).record_count == 2
+        delivery = await log.submit_batch("here", 1, batch)
+        assert (await delivery.wait()).record_count == 1
+        start, end = await log.offsets("here", 1)
+        assert (start, end >= 8) == (0, True)
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_what_cannot_be_produced(which: str) -> None:
+    async with opened(which) as (_, log):
+        with pytest.raises(InvalidArgument):
+            await log.produce("here")
+        with pytest.raises(InvalidArgument):
+            await log.produce("here", "text")  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument):
+            await log.produce("here", b"x", partition=-1)
+        with pytest.raises(TopicNotFound):
+            await log.produce("nowhere", b"x")
+        with pytest.raises(TopicNotFound):
+            await log.produce("here", b"x", partition=7)
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_a_partition_that_lives_on_other_nodes(which: str) -> None:
+    """Is produced to and consumed as any other."""
+    async with opened(which) as (_, log):
+        topics = sorted(topic.name for topic in await log.list_topics() if topic.name.startswith("there"))
+        topic = topics[-1]
+        assert [(await log.produce(topic, b"%d" % number)).base_offset for number in range(3)] == [0, 1, 2]
+        assert await log.offsets(topic) == (0, 3)
+        async with log.consume(topic) as records:
+            assert [(await records.receive()).value for _ in range(3)] == [b"0", b"1", b"2"]
+            await log.produce(topic, b"3")
+            assert (await records.receive()).value == b"3"
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_a_batching_producer(which: str) -> None:
+    """All of it is in the log at the end of the block, in order, and its ranges say where."""
+    async with opened(which) as (_, log):
+        async with log.producer("here", linger=0.01, batch_records=10) as producer:
+            for number in range(100):
+                await producer.send(b"%d" % number, partition=0)
+            await producer.flush()
+            (produced,) = producer.ranges()
+            assert (produced.records, produced.first_offset, produced.last_offset) == (100, 0, 99)
+        async with log.consume("here", partition=0, start=40) as records:
+            assert [(await records.receive()).value for _ in range(60)] == [b"%d" % number for number in range(40, 100)]
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_consuming_from_everywhere(which: str) -> None:
+    """From the beginning, from an offset, from a time, from the end; all partitions; batches."""
+    async with opened(which) as (_, log):
+        second = 1_000_000_000
+        for number in range(3):
+            await log.produce("here", Record(value=b"%d" % number, timestamp_ns=(number + 1) * second), partition=0)
+        await log.produce("here", b"other", partition=1)
+        async with log.consume("here", start=BEGINNING) as records:
+            assert {(await records.receive()).value for _ in range(4)} == {b"0", b"1", b"2", b"other"}
+        when = datetime.datetime.fromtimestamp(2, tz=datetime.UTC)
+        assert await log.offset_at("here", when) == 1
+        async with log.consume("here", start=when, partition=0) as records:
+            assert (await records.receive()).value == b"1"
+            assert (records.partition, records.end_offset) == (0, 2)
+        async with log.consume("here", start=END, partition=0) as records:
+            await log.produce("here", b"new", partition=0)
+            assert (await records.receive()).value == b"new"
+        async with log.consume_batches("here", start=1, partition=0) as batches:
+            batch = await batches.receive()
+            assert (batch.first_offset, decode_records(batch.batch, 1000)[0].value) == (1, b"1")
+        async with log.consume("here", start=99, partition=0) as records:
+            with pytest.raises(OffsetOutOfRange):
+                await records.receive()
+        with pytest.raises(InvalidArgument):
+            async with log.consume("here", start=5):
+                pass
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_topics(which: str) -> None:
+    """Made, described, listed, deleted; and a consumer of one that is made anew is told so."""
+    async with opened(which) as (_, log):
+        made = await log.create_topic("new", partitions=3, retention_bytes=1 << 30)
+        assert (made.name, made.partitions, made.replicas, made.retention_bytes) == ("new", 3, 3, 1 << 30)
+        assert await log.partitions("new") == 3
+        with pytest.raises(TopicExists):
+            await log.create_topic("new")
+        described = await log.describe_topic("new")
+        assert [item.partition for item in described.partitions] == [0, 1, 2]
+        assert "new" in {topic.name for topic in await log.list_topics()}
+        await log.produce("new", b"x", partition=0)
+        async with log.consume("new", partition=0) as records:
+            assert (await records.receive()).value == b"x"
+            await log.delete_topic("new")
+            await log.create_topic("new")
+            with pytest.raises(TopicNotFound) as caught:
+                await records.receive()
+            assert isinstance(caught.value, TopicRecreated) or "deleted" in str(caught.value)
+        with pytest.raises(TopicNotFound):
+            await log.delete_topic("nowhere")
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_the_cluster(which: str) -> None:
+    """Nodes, leaders, members, status; leadership is handed over, and what cannot be is refused."""
+    async with opened(which) as (_, log):
+        servers = await log.servers()
+        assert [server.name for server in servers] == ["n1", "n2", "n3"]
+        assert {member.name for member in await log.members()} >= {"n1", "n2", "n3"}
+        other = servers[1]
+        assert (await log.status(other.address)).name == other.name
+        assert (await log.status()).cluster_name
+        (place,) = [place for place in await log.placements() if (place.topic, place.partition) == ("here", 0)]
+        to = next(node_id for node_id in place.replica_ids if node_id != place.leader_id)
+        assert await log.transfer_leadership("here", 0, to=to) == to
+        with pytest.raises(TopicNotFound):
+            await log.transfer_leadership("here", 9)
+        with pytest.raises(InvalidArgument):
+            await log.remove_node("no id")
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_the_deadline_of_a_caller(which: str) -> None:
+    """Ends a call that nobody can answer, with an error that says no more than is known."""
+    async with opened(which) as (cluster, log):
+        for name in ("n2", "n3"):
+            cluster.crash(name)
+        before = trio.current_time()
+        caller = Caller(tenant="acme", deadline=before + 2.0)
+        with pytest.raises((OutcomeUnknown, Unavailable)):
+            await log.produce("here", b"x", partition=0, caller=caller)
+        assert trio.current_time() - before <= 2.5

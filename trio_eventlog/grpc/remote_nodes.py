@@ -1,0 +1,230 @@
+"""The other nodes of the cluster, over gRPC: calls are forwarded to them on one connection each."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from trio_eventlog.errors import CallUnsent, EventLogError, ShuttingDown
+from trio_eventlog.grpc.answers import member_info, node_status
+from trio_eventlog.grpc.batches import batch_message, consumed_batch, encode_produce_request, produce_head
+from trio_eventlog.grpc.callers import forwarded_metadata
+from trio_eventlog.grpc.methods import (
+    CONSUME,
+    CONSUME_STREAM,
+    CREATE_TOPIC,
+    DELETE_TOPIC,
+    DRAIN_NODE,
+    GET_STATUS,
+    LIST_MEMBERS,
+    PRODUCE,
+    REMOVE_NODE,
+    TRANSFER_LEADERSHIP,
+)
+from trio_eventlog.grpc.requests import create_topic_request, forwarded_consume_request
+from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
+from trio_eventlog.node.proposals import Appended
+from trio_eventlog.records import Acks, Batch
+from trio_eventlog.rpc import Call, Channel, RpcSettings, open_channel
+from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer
+from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus
+from trio_eventlog.v1 import admin_pb2, event_log_pb2
+
+ANSWER_HEAD_BYTES_MAX = 22
+"""Of an answer to a consumer without records: two numbers with their tags."""
+Connect = Callable[[NodeId], Awaitable[trio.abc.Stream]]
+"""Dial a node of the cluster for gRPC. Raises OSError, also when its address is not known."""
+
+
+@attrs.frozen(slots=True)
+class EncodedAnswer:
+    """What another node has answered to a consumer, as its bytes came (`ForwardedAnswer`)."""
+
+    raw: bytes
+
+    def fetched(self) -> Fetched:
+        """Raises CorruptBatch."""
+        response = event_log_pb2.ConsumeResponse.FromString(self.raw)
+        batches = list(map(consumed_batch, response.batches))
+        end = response.high_watermark
+        return Fetched(
+            batches=batches,
+            offset=batches[0].base_offset if batches else end,
+            next_offset=batches[-1].base_offset + batches[-1].record_count if batches else end,
+            high_watermark=end,
+            log_start_offset=response.log_start_offset,
+            group_id=response.group_id,
+        )
+
+    @property
+    def holds_records(self) -> bool:
+        return len(self.raw) > ANSWER_HEAD_BYTES_MAX or self.next_offset is not None
+
+    @property
+    def next_offset(self) -> int | None:
+        response = event_log_pb2.ConsumeResponse.FromString(self.raw)
+        return response.batches[-1].base_offset + response.batches[-1].record_count if response.batches else None
+
+
+class GrpcNode:
+    """A node over a channel to it (`RemoteNode`)."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def produce(self, topic: str, partition: int, group_id: GroupId, batch: Batch, acks: Acks, caller: Caller) -> Appended:
+        request = encode_produce_request(produce_head(topic, partition, group_id, acks), batch_message(batch), batch)
+        response = await self._channel.unary(PRODUCE, request, metadata=forwarded_metadata(caller))
+        return Appended(response.base_offset, response.record_count, response.duplicate)
+
+    async def consume(self, request: ConsumeRequest, caller: Caller) -> EncodedAnswer:
+        message = forwarded_consume_request(request)
+        return EncodedAnswer(await self._channel.unary(CONSUME, message, metadata=forwarded_metadata(caller), raw=True))
+
+    @asynccontextmanager
+    async def consume_stream(self, request: ConsumeRequest, caller: Caller) -> AsyncIterator["EncodedAnswers"]:
+        message = forwarded_consume_request(request)
+        async with self._channel.stream(CONSUME_STREAM, message, metadata=forwarded_metadata(caller), raw=True) as call:
+            yield EncodedAnswers(call)
+
+    async def create_topic(self, topic: NewTopic, caller: Caller) -> str:
+        request = create_topic_request(topic)
+        response = await self._channel.unary(CREATE_TOPIC, request, metadata=forwarded_metadata(caller))
+        name: str = response.topic.name
+        return name
+
+    async def delete_topic(self, name: str, caller: Caller) -> None:
+        request = admin_pb2.DeleteTopicRequest(name=name)
+        await self._channel.unary(DELETE_TOPIC, request, metadata=forwarded_metadata(caller))
+
+    async def transfer_leadership(self, group_id: GroupId, to: NodeId | None, caller: Caller) -> NodeId:
+        request = admin_pb2.TransferLeadershipRequest(group_id=group_id, to_id="" if to is None else format_id(to))
+        response = await self._channel.unary(TRANSFER_LEADERSHIP, request, metadata=forwarded_metadata(caller))
+        return NodeId(parse_id(response.leader_id))
+
+    async def members(self, caller: Caller) -> list[MemberInfo]:
+        request = admin_pb2.ListMembersRequest()
+        response = await self._channel.unary(LIST_MEMBERS, request, metadata=forwarded_metadata(caller))
+        return list(map(member_info, response.members))
+
+    async def drain_node(self, node_id: NodeId, caller: Caller) -> None:
+        request = admin_pb2.DrainNodeRequest(id=format_id(node_id))
+        await self._channel.unary(DRAIN_NODE, request, metadata=forwarded_metadata(caller))
+
+    async def remove_node(self, node_id: NodeId, caller: Caller) -> None:
+        request = admin_pb2.RemoveNodeRequest(id=format_id(node_id))
+        await self._channel.unary(REMOVE_NODE, request, metadata=forwarded_metadata(caller))
+
+    async def status(self, *, catalog_only: bool, caller: Caller) -> NodeStatus:
+        request = admin_pb2.GetStatusRequest(catalog_only=catalog_only)
+        return node_status(await self._channel.unary(GET_STATUS, request, metadata=forwarded_metadata(caller)))
+
+
+@attrs.frozen(slots=True)
+class EncodedAnswers:
+    """The answers of a stream, as they come."""
+
+    call: Call
+
+    def __aiter__(self) -> "EncodedAnswers":
+        return self
+
+    async def __anext__(self) -> ForwardedAnswer:
+        raw = await self.call.receive()
+        if raw is None:
+            raise StopAsyncIteration
+        return EncodedAnswer(raw)
+
+
+@attrs.define(slots=True, eq=False)
+class _Dial:
+    """A connection on its way. Every caller that waits for it gets its outcome; none dials a silent node once more after it."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    done: trio.Event = attrs.field(factory=trio.Event)
+    channel: Channel | None = None
+    error: EventLogError | None = None
+
+    def decide(self, channel: Channel | None, error: EventLogError | None) -> None:
+        if not self.done.is_set():
+            self.channel, self.error = channel, error
+            self.done.set()
+
+
+class GrpcNodes:
+    """Channels to the other nodes, opened when first needed (`RemoteNodes`).
+
+    Args:
+        attempt_timeout_seconds: how long a node may stay silent, answers to PINGs included, before its connection is given up, and
+            how long connecting may take.
+    """
+
+    def __init__(self, connect: Connect, rpc: RpcSettings, attempt_timeout_seconds: float) -> None:
+        self._connect = connect
+        self._rpc = attrs.evolve(rpc, call_silence_seconds=attempt_timeout_seconds)
+        self._attempt_timeout_seconds = attempt_timeout_seconds
+        self._dials: dict[NodeId, _Dial] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The channels live inside this block."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                yield
+            finally:
+                self._nursery = None
+                nursery.cancel_scope.cancel()
+
+    async def get(self, node_id: NodeId) -> "GrpcNode":
+        """See `RemoteNodes.get`."""
+        return GrpcNode(await self.channel(node_id))
+
+    async def channel(self, node_id: NodeId) -> Channel:
+        """To a node, opened when there is none. Raises Unavailable, ShuttingDown."""
+        dial = self._dials.get(node_id)
+        if dial is None or (dial.channel is not None and not dial.channel.is_usable):
+            if self._nursery is None:
+                raise ShuttingDown("this node is stopping: go to another one")
+            dial = self._dials[node_id] = _Dial()
+            self._nursery.start_soon(self._keep_channel, node_id, dial)
+        if dial.channel is None:
+            await dial.done.wait()
+            if dial.error is not None:
+                raise dial.error
+        assert dial.channel is not None
+        return dial.channel
+
+    def on_link_lost(self, node_id: NodeId) -> None:
+        """Give up the connection to the node. After a silent cut it would be in TCP's backoff for as long as the cut has lasted."""
+        dial = self._dials.pop(node_id, None)
+        if dial is not None:
+            dial.decide(None, CallUnsent(f"the link to node {format_id(node_id)} was lost"))
+            dial.scope.cancel()
+
+    def on_link_renewed(self, node_id: NodeId) -> None:
+        """The node can be reached again: what was dialled before may wait for TCP's next attempt, a new dial does not."""
+        dial = self._dials.get(node_id)
+        if dial is not None and dial.channel is None:
+            self.on_link_lost(node_id)
+
+    async def _keep_channel(self, node_id: NodeId, dial: _Dial) -> None:
+        try:
+            with dial.scope:
+                stream = await self._dial(node_id)
+                async with open_channel(stream, self._rpc) as channel:
+                    dial.decide(channel, None)
+                    await channel.wait_unusable()
+        except OSError as error:
+            dial.decide(None, CallUnsent(f"node {format_id(node_id)} cannot be reached: {error}"))
+        finally:
+            dial.decide(None, ShuttingDown("this node is stopping: go to another one"))
+            if self._dials.get(node_id) is dial:
+                del self._dials[node_id]
+
+    async def _dial(self, node_id: NodeId) -> trio.abc.Stream:
+        with trio.move_on_after(self._attempt_timeout_seconds):
+            return await self._connect(node_id)
+        raise TimeoutError(f"no answer within {self._attempt_timeout_seconds:g} s")

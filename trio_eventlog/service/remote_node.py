@@ -1,0 +1,53 @@
+"""Another node, as a call sees it that is forwarded there. `grpc/` has the implementation; tests have others."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from trio_eventlog.ids import GroupId, NodeId
+from trio_eventlog.node.proposals import Appended
+from trio_eventlog.records import Acks, Batch
+from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer
+from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus
+
+
+class RemoteNode(Protocol):
+    """Each call is answered by that very node or refused with `NotLeader`, and raises what it raises there. `caller` goes along.
+
+    Raises:
+        CallUnsent: the node has not seen the call.
+        Unavailable: there is no answer.
+    """
+
+    async def produce(
+        self, topic: str, partition: int, group_id: GroupId, batch: Batch, acks: Acks, caller: Caller
+    ) -> Appended: ...
+
+    async def consume(self, request: ConsumeRequest, caller: Caller) -> ForwardedAnswer: ...
+
+    def consume_stream(
+        self, request: ConsumeRequest, caller: Caller
+    ) -> AbstractAsyncContextManager[AsyncIterator[ForwardedAnswer]]: ...
+
+    async def create_topic(self, topic: NewTopic, caller: Caller) -> str:
+        """Returns its name."""
+
+    async def delete_topic(self, name: str, caller: Caller) -> None: ...
+
+    async def transfer_leadership(self, group_id: GroupId, to: NodeId | None, caller: Caller) -> NodeId:
+        """`to` None: the best follower."""
+
+    async def members(self, caller: Caller) -> list[MemberInfo]: ...
+
+    async def drain_node(self, node_id: NodeId, caller: Caller) -> None: ...
+
+    async def remove_node(self, node_id: NodeId, caller: Caller) -> None: ...
+
+    async def status(self, *, catalog_only: bool, caller: Caller) -> NodeStatus: ...
+
+
+class RemoteNodes(Protocol):
+    """The other nodes of the cluster."""
+
+    async def get(self, node_id: NodeId) -> RemoteNode:
+        """Connected to when it is not yet. Raises Unavailable, ShuttingDown."""

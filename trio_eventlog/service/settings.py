@@ -1,0 +1,76 @@
+"""Bounds of what a node offers."""
+
+import attrs
+
+from trio_eventlog.records import Compression
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ServiceSettings:
+    """Bounds of one call, and of all calls together.
+
+    Attributes:
+        batch_bytes_max: payload of one batch.
+        unpacked_bytes_max: the same, unpacked.
+        batch_records_max: records of one batch.
+        fetch_bytes_max, fetch_records_max: of one answer; a request may ask for less.
+        fetched_bytes_max, fetched_bytes_per_connection_max: fetched for consumers and not sent yet.
+        slow_consumer_seconds: a consumer that holds fetched bytes longer, while others wait for some, is sent away.
+        response_bytes_max: of the records in one answer, unpacked: what gRPC lets through.
+        fetch_wait_seconds_max: how long a Consume may wait.
+        linearizable_seconds_max: how long a linearizable read may look for a leader that has a quorum.
+        stream_requests_max: produce requests of one stream not yet answered.
+        forwarded_streams_max: streams of consumers, all together, that this node reads from another node and passes on. Each may
+            hold one answer here and a stream's window on the connection between the nodes. Further ones get `OVERLOADED`.
+        idle_sequences_max: producer ids of this node kept for each partition (see `own_sequences`).
+        creates_topics: a topic is made when it is first produced to.
+    """
+
+    batch_bytes_max: int = 1 << 20
+    unpacked_bytes_max: int = 16 << 20
+    batch_records_max: int = 250_000
+    fetch_bytes_max: int = 1 << 20
+    fetch_records_max: int = 100_000
+    response_bytes_max: int = 4032 << 10
+    fetched_bytes_max: int = 256 << 20
+    fetched_bytes_per_connection_max: int = 32 << 20
+    slow_consumer_seconds: float = 10.0
+    fetch_wait_seconds_max: float = 60.0
+    linearizable_seconds_max: float = 30.0
+    stream_requests_max: int = 32
+    forwarded_streams_max: int = 64
+    idle_sequences_max: int = 1024
+    creates_topics: bool = False
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ApplicationSettings:
+    """What an application gets that uses its own node: as the settings of a client have it, where both have them.
+
+    Attributes:
+        linger_seconds, batch_bytes, batch_records, batch_bytes_max, compression: of batching producers.
+        buffer_bytes: of batches for one partition, queued and in flight.
+        in_flight_batches: of one partition.
+        buffer_batches, fetch_bytes: of consumers.
+        unpacked_bytes_max: of one batch.
+        retry_seconds: how long a consumer that hears nothing tries again.
+        backoff_seconds_min, backoff_seconds_max: between two attempts of a consumer.
+        refresh_seconds: the interval between two looks for new partitions of a topic that is consumed as a whole.
+        membership_changes_max: changes of the membership that wait for a slow reader.
+    """
+
+    linger_seconds: float
+    batch_bytes: int
+    batch_records: int
+    batch_bytes_max: int
+    compression: Compression
+    buffer_bytes: int
+    in_flight_batches: int
+    buffer_batches: int
+    fetch_bytes: int
+    unpacked_bytes_max: int
+    retry_seconds: float
+    backoff_seconds_min: float
+    backoff_seconds_max: float
+    refresh_seconds: float
+    membership_changes_max: int
