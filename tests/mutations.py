@@ -62,14 +62,14 @@ MUTATIONS = (
     Mutation(
         "replies leave before the fsync",
         "trio_eventlog/node/raft_driver.py",
-        "                write = self._disk_writer.write_of(append, frames)\n",
-        "                write = self._disk_writer.write_of(append, frames)\n"
+        "                write = self.disk_writer.write_of(append, frames)\n",
+        "                write = self.disk_writer.write_of(append, frames)\n"
         "                write.responses = ()\n"
         "                for message in append.responses:\n"
         "                    if message.to == self._core.node_id:\n"
         "                        self._requests.append(lambda message=message: self._core.step(message))\n"
         "                    else:\n"
-        "                        self._followers.send_message(message)\n"
+        "                        self.followers.send_message(message)\n"
         "                self._inbox.wake()\n",
     ),
     Mutation(
@@ -105,7 +105,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a leader that can append nothing stays",
-        "trio_eventlog/node/raft_driver.py",
+        "trio_eventlog/node/proposing.py",
         "                core.transfer_leader(successor)\n",
         "                pass\n",
     ),
@@ -641,14 +641,14 @@ MUTATIONS = (
     Mutation(
         "a silent leader wakes nobody",
         "trio_eventlog/node/open_groups.py",
-        "            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:\n",
+        "            if replica.leader_id == node_id and replica.driver.sleeping.counts_on_leaders_node:\n",
         "            if False:\n",
     ),
     Mutation(
         "a sleeper woken by another one does not know that the leader is gone",
         "trio_eventlog/node/open_groups.py",
-        "            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:\n",
-        "            if replica.leader_id == node_id and replica.driver.is_asleep:\n",
+        "            if replica.leader_id == node_id and replica.driver.sleeping.counts_on_leaders_node:\n",
+        "            if replica.leader_id == node_id and replica.driver.sleeping.is_asleep:\n",
     ),
     Mutation(
         "a returning follower wakes nobody",

@@ -556,7 +556,7 @@ REPLICAS = (
     Mutation(
         "a removed leader does not tell that it is removed",
         "trio_eventlog/node/raft_driver.py",
-        "            self._followers.send_notices()\n            try:\n",
+        "            self.followers.send_notices()\n            try:\n",
         "            try:\n",
     ),
     Mutation(

@@ -1,6 +1,7 @@
 """The layers are as docs/design/architecture says: imports go downward only, and the cores do no I/O."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,20 @@ def test_cores_do_no_input_or_output(core: str) -> None:
         top = {name.split(".")[0] for name in imports(path)}
         assert not top & NOT_IN_CORES, f"{path} imports {top & NOT_IN_CORES}"
         assert "random" not in top or "random.Random" in path.read_text(), f"{path}: randomness is handed in"
+
+
+def test_nobody_reaches_past_a_replica() -> None:
+    """`Replica` is what a node holds of a group. Only `OpenGroups` speaks to the driver behind it, and the test kit."""
+    past = re.compile(r"\b(replica|catalog|here|group)\.driver\b")
+    found = {str(path.relative_to(PACKAGE)) for path in modules() if room(path) != "testing" and past.search(path.read_text())}
+    assert found == {"node/open_groups.py"}
+
+
+def test_the_parts_of_a_driver_know_each_other_in_one_direction() -> None:
+    """docs/design/node.md: none of them imports the driver, and there is no circle among them."""
+    parts = ("leadership", "reads", "proposing", "applying", "entry_frames", "disk_writer", "followers", "returning", "sleeping")
+    before: set[str] = {"driver_settings"}
+    for part in parts:
+        used = {name.removeprefix("trio_eventlog.node.") for name in imports(PACKAGE / "node" / f"{part}.py")}
+        assert used & {*parts, "raft_driver", "replica", "replicas"} <= before, part
+        before.add(part)

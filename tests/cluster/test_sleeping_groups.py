@@ -25,7 +25,7 @@ def replicas(cluster: Cluster, partitions: int = 1) -> list[Replica]:
 async def wait_asleep(cluster: Cluster, partitions: int = 1) -> None:
     def sleeps() -> bool:
         found = replicas(cluster, partitions)
-        return len(found) == partitions * len(cluster.running) and all(replica.driver.is_asleep for replica in found)
+        return len(found) == partitions * len(cluster.running) and all(replica.driver.sleeping.is_asleep for replica in found)
 
     await cluster.wait_until(sleeps, "every replica sleeps")
 
@@ -57,7 +57,7 @@ async def test_groups_that_sleep_do_nothing() -> None:
         before = work()
         await trio.sleep(120)
         assert work() == before
-        assert all(replica.driver.is_asleep for replica in replicas(cluster, 4))
+        assert all(replica.driver.sleeping.is_asleep for replica in replicas(cluster, 4))
 
 
 async def test_a_record_wakes_its_group_within_a_tick_and_no_other() -> None:
@@ -71,8 +71,8 @@ async def test_a_record_wakes_its_group_within_a_tick_and_no_other() -> None:
             woken, other = cluster.replica(name, TOPIC, 0), cluster.replica(name, TOPIC, 1)
             assert woken is not None
             assert other is not None
-            assert not woken.driver.is_asleep
-            assert other.driver.is_asleep
+            assert not woken.driver.sleeping.is_asleep
+            assert other.driver.sleeping.is_asleep
         await wait_asleep(cluster, 2)
         assert [await values_on(cluster, name, TOPIC) for name in cluster.names] == [[b"0", b"1"]] * 3
 
@@ -89,7 +89,7 @@ async def test_a_linearizable_read_at_any_replica_wakes_the_group() -> None:
             assert trio.current_time() - began < 2 * TICK_SECONDS
             leader = cluster.replica(cluster.leader(TOPIC) or "", TOPIC)
             assert leader is not None
-            assert not leader.driver.is_asleep
+            assert not leader.driver.sleeping.is_asleep
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -128,7 +128,7 @@ async def test_a_node_that_is_down_keeps_no_group_awake_and_is_told_when_it_is_b
         await wait_asleep(cluster, 3)
         terms = [replica.status().hard_state.term for replica in replicas(cluster, 3)]
         await trio.sleep(60)
-        assert all(replica.driver.is_asleep for replica in replicas(cluster, 3))
+        assert all(replica.driver.sleeping.is_asleep for replica in replicas(cluster, 3))
         await cluster.start(absent)
         await cluster.wait_ready()
         began = trio.current_time()
@@ -149,7 +149,7 @@ async def test_a_follower_that_was_cut_off_is_heard_again() -> None:
         await trio.sleep(10)
         replica = cluster.replica(cut, TOPIC)
         assert replica is not None
-        assert not replica.driver.is_asleep
+        assert not replica.driver.sleeping.is_asleep
         assert replica.status().role in (Role.FOLLOWER, Role.PRE_CANDIDATE)
         cluster.heal()
         await wait_asleep(cluster)

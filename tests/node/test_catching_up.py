@@ -162,7 +162,7 @@ async def test_no_more_wait_for_the_disk_than_may_be_under_way(window: int) -> N
         for index in (1, 40, 80, 90):
             rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=index)
             await rig.settle()
-            assert len(rig.replica.driver._followers._catch_up[THREE]) <= window
+            assert len(rig.replica.driver.followers._catch_up[THREE]) <= window
         await rig.tick()
         rig.give_response(MessageType.HEARTBEAT_RESPONSE, THREE)
         await trio.sleep(10)

@@ -48,7 +48,7 @@ class SleepRig(Rig):
 
     @property
     def is_asleep(self) -> bool:
-        return self.replica.driver.is_asleep
+        return self.replica.driver.sleeping.is_asleep
 
     def heartbeat(self, commit: int, *, sender: NodeId = TWO, term: int = 1, sleeps: bool = False) -> None:
         message = Message(type=MessageType.HEARTBEAT, to=ME, sender=sender, term=term, commit=commit)

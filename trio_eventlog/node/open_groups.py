@@ -58,7 +58,7 @@ class OpenGroups:
 
     def writes_done(self) -> int:
         """Grows with what is made durable, and changes when a group is removed."""
-        return sum(replica.driver.writes_done for replica in self._open.values())
+        return sum(replica.driver.disk_writer.writes_done for replica in self._open.values())
 
     def extents(self) -> dict[GroupId, Extent]:
         """How far each group went, as far as that is durable."""
@@ -95,7 +95,7 @@ class OpenGroups:
     def report_unreachable(self, node_id: NodeId) -> None:
         """Our link to the peer is gone, and what was on its way with it."""
         for replica in self._open.values():
-            if replica.is_leader or not replica.driver.is_asleep:
+            if replica.is_leader or not replica.driver.sleeping.is_asleep:
                 replica.driver.report_unreachable(node_id)
             self._notify_sleeping_leader(replica)
 
@@ -112,7 +112,7 @@ class OpenGroups:
         clocks of their own. Those led here look who is left.
         """
         for replica in self._open.values():
-            if replica.leader_id == node_id and replica.driver.counts_on_leaders_node:
+            if replica.leader_id == node_id and replica.driver.sleeping.counts_on_leaders_node:
                 self._lose_leader(replica, node_id)
             else:
                 self._notify_sleeping_leader(replica)
@@ -124,7 +124,7 @@ class OpenGroups:
 
     def _notify_sleeping_leader(self, replica: Replica) -> None:
         # Sleeping followers have nothing to think about, and there may be thousands.
-        if replica.driver.is_asleep and replica.is_leader:
+        if replica.driver.sleeping.is_asleep and replica.is_leader:
             replica.driver.peers_changed()
 
     def _lose_leader(self, replica: Replica, node_id: NodeId) -> None:

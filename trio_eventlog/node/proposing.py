@@ -10,7 +10,7 @@ from trio_eventlog.errors import DiskFull, EventLogError, NotLeader
 from trio_eventlog.ids import NOBODY
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.driver_settings import DriverSettings
-from trio_eventlog.node.leadership import Leadership
+from trio_eventlog.node.leadership import Leadership, best_successor
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.reads import Reads
 from trio_eventlog.node.settled import SettledCount
@@ -194,6 +194,14 @@ class Proposing:
         self.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
         if len(self._queue):
             self._queue.fail_all(self._leadership.refusal())
+
+    def hand_over(self) -> None:
+        """This node can append nothing for now. A leader lets the voter lead that is closest behind it, if there is one."""
+        core = self._core
+        if core.is_leader and core.lead_transferee == NOBODY:
+            successor = best_successor(core.status(), core.node_id)
+            if successor != NOBODY:
+                core.transfer_leader(successor)
 
     def abandon_above(self, index: int, why: str) -> None:
         """What becomes of the entries above `index` is not known here."""

@@ -32,14 +32,14 @@ from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.applying import Applying
-from trio_eventlog.node.configuration_changes import PendingChange, PendingChanges
+from trio_eventlog.node.configuration_changes import PendingChanges
 from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.disk_writer import DiskWriter, Write
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.entry_frames import EntryFrames
 from trio_eventlog.node.followers import Followers, Send
 from trio_eventlog.node.inbox import Inbox, Received
-from trio_eventlog.node.leadership import Leadership, best_successor
+from trio_eventlog.node.leadership import Leadership
 from trio_eventlog.node.proposing import Proposing
 from trio_eventlog.node.reads import Reads
 from trio_eventlog.node.returning import Returning
@@ -93,7 +93,8 @@ class RaftDriver:
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
 
     Attributes:
-        leadership, reads, proposing, applying, returning: the parts whose waits and questions are for any task.
+        leadership, reads, proposing, applying, followers, disk_writer, returning, sleeping: its parts. Each says what of it is for
+            other tasks.
     """
 
     def __init__(
@@ -124,10 +125,10 @@ class RaftDriver:
         self.reads = Reads(core, self.leadership, settings, name, read_nonce, wake)
         self.proposing = Proposing(core, applier, self.leadership, self.reads, settings, name, wake)
         self._entry_frames = EntryFrames(core, log, self.proposing, name, self._start, self.receive)
-        self._disk_writer = DiskWriter(
-            log, hard_state, name, settings.shortage_retry_seconds, wake, lambda: self._request(self._hand_over)
+        self.disk_writer = DiskWriter(
+            log, hard_state, name, settings.shortage_retry_seconds, wake, lambda: self._request(self.proposing.hand_over)
         )
-        self._followers = Followers(group_id, core, log, settings, send, self._start, self.report_unreachable)
+        self.followers = Followers(group_id, core, log, settings, send, self._start, self.report_unreachable)
         self.applying = Applying(
             core,
             log,
@@ -142,14 +143,8 @@ class RaftDriver:
         self.returning = Returning(core, log, name, departed, lambda: self.applying.index, self._start, on_caught_up)
         # A lease is counted in ticks, of which a sleeping leader has none.
         may_sleep = settings.sleep_after_ticks and core.settings.read_mode is not ReadMode.LEASE
-        self._sleeping = Sleeping(
-            group_id,
-            core,
-            self.returning,
-            name,
-            settings.sleep_after_ticks,
-            peers if may_sleep else None,
-            self._is_quiet,
+        self.sleeping = Sleeping(
+            group_id, core, self.returning, name, settings.sleep_after_ticks, peers if may_sleep else None, self._is_quiet
         )
         self._changes = PendingChanges()
         self._requests: deque[Callable[[], object]] = deque()
@@ -177,36 +172,12 @@ class RaftDriver:
         )
 
     @property
-    def writes_done(self) -> int:
-        """See `DiskWriter.writes_done`."""
-        return self._disk_writer.writes_done
-
-    @property
-    def shortage(self) -> str:
-        """See `DiskWriter.shortage`."""
-        return self._disk_writer.shortage
-
-    @property
     def entries_behind(self) -> int:
         """Entries that are committed, as far as this node has heard, and not applied here."""
         return max(self._announced_commit_index, self._core.commit_index) - self.applying.index
 
-    @property
-    def is_asleep(self) -> bool:
-        """Nothing happens in the group: it is not ticked, and exchanges nothing, until something is to be done."""
-        return self._sleeping.is_asleep
-
-    @property
-    def counts_on_leaders_node(self) -> bool:
-        """See `Sleeping.counts_on_leaders_node`."""
-        return self._sleeping.counts_on_leaders_node
-
-    def heard_at(self, node_id: NodeId) -> float | None:
-        """When this group's last message of the node was taken, in Trio's time; None: there was none in this life."""
-        return self._followers.heard_at.get(node_id)
-
     def statistics(self) -> DriverStatistics:
-        writer = self._disk_writer
+        writer = self.disk_writer
         return DriverStatistics(
             appends=writer.appends,
             appended_entries=writer.appended_entries,
@@ -216,7 +187,7 @@ class RaftDriver:
             dropped_messages=self._inbox.dropped,
             protocol_errors=self._counters["protocol_errors"],
             queued_proposal_bytes=self.proposing.queued_bytes,
-            times_asleep=self._sleeping.times_asleep,
+            times_asleep=self.sleeping.times_asleep,
         )
 
     async def propose_configuration(self, change: ConfigurationChange) -> Configuration:
@@ -231,14 +202,15 @@ class RaftDriver:
             ShuttingDown.
         """
         pending = self._changes.add(change)
-        self._request(lambda: self._propose_change(pending))
-        return await pending.outcome()
 
-    def _propose_change(self, pending: PendingChange) -> None:
-        try:
-            pending.index = self._core.propose_configuration(pending.change)
-        except (NotLeader, ProposalDropped, ConfigurationError) as error:
-            self._changes.refused(pending, error)
+        def propose() -> None:
+            try:
+                pending.index = self._core.propose_configuration(change)
+            except (NotLeader, ProposalDropped, ConfigurationError) as error:
+                self._changes.refused(pending, error)
+
+        self._request(propose)
+        return await pending.outcome()
 
     def receive(self, received: Received) -> None:
         """A peer's message; dropped when the inbox is full."""
@@ -253,15 +225,15 @@ class RaftDriver:
 
     def report_unreachable(self, node_id: NodeId) -> None:
         """What was sent to the peer did not arrive."""
-        requests = self._quiet_requests if self._sleeping.is_asleep else self._requests
-        requests.append(lambda: self._followers.begin_again(node_id))
+        requests = self._quiet_requests if self.sleeping.is_asleep else self._requests
+        requests.append(lambda: self.followers.begin_again(node_id))
         self._inbox.wake()
 
     def peer_reset(self, node_id: NodeId) -> None:
         """The peer's process is gone, or silent. When it led, `campaign_if_leader_lost` should follow after a little time."""
 
         def wake_and_reset() -> None:
-            self._sleeping.rouse("lost leader")
+            self.sleeping.rouse("lost leader")
             self._core.peer_reset(node_id)
 
         self._quiet_requests.append(wake_and_reset)
@@ -270,7 +242,7 @@ class RaftDriver:
     def peers_changed(self) -> None:
         """A node is gone, or back. A sleeping leader wakes when it has to: for one that it has slept without, and when those that
         are left are no quorum."""
-        self._quiet_requests.append(self._sleeping.wake_for_peers)
+        self._quiet_requests.append(self.sleeping.wake_for_peers)
         self._inbox.wake()
 
     def campaign_if_leader_lost(self, node_id: NodeId) -> None:
@@ -286,14 +258,6 @@ class RaftDriver:
     def transfer_leadership(self, to: NodeId) -> None:
         """Hand over, if this node leads and `to` is a voter that keeps up."""
         self._request(lambda: self._core.transfer_leader(to))
-
-    def _hand_over(self) -> None:
-        """This node can append nothing for now. A leader lets the voter lead that is closest behind it, if there is one."""
-        core = self._core
-        if core.is_leader and core.lead_transferee == NOBODY:
-            successor = best_successor(core.status(), core.node_id)
-            if successor != NOBODY:
-                core.transfer_leader(successor)
 
     def close(self, error: EventLogError) -> None:
         """Whoever waits gets `error` when `run` ends, which is about to be cancelled. Otherwise it is ShuttingDown."""
@@ -312,9 +276,9 @@ class RaftDriver:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._disk_writer.run)
+                nursery.start_soon(self.disk_writer.run)
                 nursery.start_soon(self.applying.run)
-                nursery.start_soon(self._followers.run)
+                nursery.start_soon(self.followers.run)
                 task_status.started()
                 self._take_ready()
                 while True:
@@ -343,15 +307,15 @@ class RaftDriver:
 
     def _turn(self) -> None:
         core = self._core
-        while self._disk_writer.has_written:
-            self._finish_write(self._disk_writer.take_written())
+        while self.disk_writer.has_written:
+            self._finish_write(self.disk_writer.take_written())
         while self.applying.has_notices:
             self._finish_applying(*self.applying.take_notice())
-        has_ticked = self._ticks_due > 0 and not self._sleeping.is_asleep
+        has_ticked = self._ticks_due > 0 and not self.sleeping.is_asleep
         self._ticks_due = 0
         if has_ticked:
             # A loop that was held up has missed ticks, and so has seen no messages: catching up would start elections for nothing.
-            self._sleeping.tick()
+            self.sleeping.tick()
             if not self.returning.is_returning:
                 core.tick()
             else:
@@ -360,15 +324,15 @@ class RaftDriver:
             self.reads.tick()
         now = trio.current_time()
         for received in self._inbox.take_messages():
-            self._followers.heard_at[received.message.sender] = now
-            self._sleeping.met(received.message)
+            self.followers.heard_at[received.message.sender] = now
+            self.sleeping.met(received.message)
             self._step(received)
             if received.asks_to_sleep:
-                self._sleeping.ask(received.message)
+                self.sleeping.ask(received.message)
         while self._quiet_requests:
             self._quiet_requests.popleft()()
         if self._requests or self.reads.are_new or self.proposing.queued_count:
-            self._sleeping.rouse("work")
+            self.sleeping.rouse("work")
         while self._requests:
             try:
                 self._requests.popleft()()
@@ -378,11 +342,11 @@ class RaftDriver:
         if self.reads.are_new:
             self.reads.ask()
         self._take_ready()
-        if self.proposing.queued_count and not (core.is_leader and self._disk_writer.shortage):
+        if self.proposing.queued_count and not (core.is_leader and self.disk_writer.shortage):
             # (A leader that can append nothing for now would only fill its memory with what the followers may commit.)
             self.proposing.take(self.applying.index, self._entry_frames.end_offset)
             self._take_ready()
-        self._sleeping.end_turn(has_ticked)
+        self.sleeping.end_turn(has_ticked)
 
     def _step(self, received: Received) -> None:
         message = received.message
@@ -418,11 +382,11 @@ class RaftDriver:
         last_index = core.last_index
         return (
             last_index == core.stable_index == core.commit_index == core.applied_index == self.applying.index
-            and self._disk_writer.is_idle
+            and self.disk_writer.is_idle
             and not self.applying.has_notices
             and self.reads.is_idle
             and not self._requests
-            and self._followers.is_idle
+            and self.followers.is_idle
             and self.proposing.is_idle
         )
 
@@ -438,11 +402,11 @@ class RaftDriver:
                 frames = [self._entry_frames.frame_of(entry) for entry in append.entries]
                 self._log.stage(frames)
             for message in ready.messages:
-                self._followers.send_message(message)
+                self.followers.send_message(message)
             if append is not None:
-                write = self._disk_writer.write_of(append, frames)
-                if append.must_sync or not self._disk_writer.is_idle:
-                    self._disk_writer.put(write)
+                write = self.disk_writer.write_of(append, frames)
+                if append.must_sync or not self.disk_writer.is_idle:
+                    self.disk_writer.put(write)
                 else:
                     # A commit index alone is not worth a write, and with nothing before it, it is done.
                     self._finish_write(write)
@@ -462,7 +426,7 @@ class RaftDriver:
             if message.to == self._core.node_id:
                 self._step(Received(message))
             else:
-                self._followers.send_message(message)
+                self.followers.send_message(message)
         if write.token is not None:
             self._core.on_appended(write.token)
         if write.frames:
@@ -473,10 +437,10 @@ class RaftDriver:
         if change is not None:
             # A leader may be removed by it, and then sends nobody any more that the change is committed: its only follower would
             # wait for it in every election, for ever.
-            self._followers.send_notices()
+            self.followers.send_notices()
             try:
                 configuration = self._core.apply_configuration(change, index)
-                self._followers.keep_only(configuration)
+                self.followers.keep_only(configuration)
                 self._changes.applied(index, change, configuration)
             except ConfigurationError as error:
                 self._changes.applied(index, change, error)
@@ -502,7 +466,7 @@ class RaftDriver:
     async def _persist_commit(self, index: int) -> None:
         """Make the commit index durable before what it commits takes effect."""
         if self._hard_state.state.commit < index:
-            await self._disk_writer.persist_commit(index, self._core.status().hard_state)
+            await self.disk_writer.persist_commit(index, self._core.status().hard_state)
 
     def _confine(self, why: str) -> None:
         """Nothing is applied here any more: this replica does not lead."""

@@ -124,7 +124,7 @@ class Replica:
     @property
     def problem(self) -> str:
         """`stopped_because`, or what this replica waits for before it can store anything; "" when it is well."""
-        shortage = self.driver.shortage
+        shortage = self.driver.disk_writer.shortage
         return self.stopped_because or (f"stores nothing just now, and tries again: {shortage}" if shortage else "")
 
     def voters(self) -> Collection[NodeId]:
@@ -138,7 +138,7 @@ class Replica:
         followers = {}
         for node_id, progress in status.progress.items():
             if node_id != self.node_id:
-                heard_at = self.driver.heard_at(node_id)
+                heard_at = self.driver.followers.heard_at.get(node_id)
                 followers[node_id] = Follower(
                     is_learner=progress.is_learner,
                     keeps_up=progress.state == ProgressState.REPLICATE.value,

@@ -81,7 +81,7 @@ def part_of(task: trio.lowlevel.Task) -> object:
 
 def parts_with_tasks(driver: RaftDriver) -> Sequence[object]:
     """The driver, and those of its parts whose tasks are among `STEPS`."""
-    return (driver, driver._disk_writer, driver.applying)
+    return (driver, driver.disk_writer, driver.applying)
 
 
 def core(driver: RaftDriver) -> RaftNode:
@@ -170,7 +170,7 @@ def watch(
     Each argument takes what the driver calls now, and returns what it is to call from now on.
     """
     inner: Any = driver
-    followers, applying, sleeping = inner._followers, inner.applying, inner._sleeping
+    followers, applying, sleeping = inner.followers, inner.applying, inner.sleeping
     followers._send = send(followers._send)
     applying._apply = apply(applying._apply)
     inner._log_event = log_event(inner._log_event)

@@ -258,7 +258,7 @@ class Invariants(trio.abc.Instrument):
 
         def watching_rouse(rouse: Callable[[str], None]) -> Callable[[str], None]:
             def rousing(why: str) -> None:
-                self.marks[f"woken by {why}"] += driver.is_asleep
+                self.marks[f"woken by {why}"] += driver.sleeping.is_asleep
                 rouse(why)
 
             return rousing

@@ -23,7 +23,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
 | full disk | for a while |
-| no descriptors | nothing can be opened, for less time than the node tries; it goes on |
+| no descriptors | nothing can be opened, sometimes for longer than the disk tries; it goes on |
 | index | the sparse indexes of a node, which are caches: flipped bits, a lost sector or a lost file in each; it restarts |
 | flip, lost disk | spends the node |
 | hard state, tail | a file of a replica is gone, or the end of its log, when the node comes back: spends the node |
@@ -49,6 +49,8 @@ from trio_eventlog.testing.nemesis_leaders import LeaderFaults
 from trio_eventlog.testing.nemesis_ledger import FaultParameters, Ledger
 
 CLOCK_JUMP_SECONDS_MAX = 86_400.0
+LONG_SHORTAGES = 0.3
+"""How many of the shortages of descriptors last longer than the disk waits for them."""
 
 FAULTS = (
     "crash",
@@ -285,10 +287,13 @@ class Nemesis:
                 self._leaders.hand_over()
             case "no descriptors" if name and cluster.disk(name).has_descriptors:
                 self._ledger.count(fault)
-                # Not for long: a node that cannot open anything for ever may give up.
                 cluster.disk(name).has_descriptors = False
                 patience_seconds = cluster.settings(name).shortage_patience_seconds
-                self._ledger.short_until[name] = self._ledger.after(min(self._parameters.down_seconds_max, 0.5 * patience_seconds))
+                if self._rng.random() < LONG_SHORTAGES:
+                    until = trio.current_time() + patience_seconds * self._rng.uniform(1.1, 3.0)
+                else:
+                    until = self._ledger.after(min(self._parameters.down_seconds_max, 0.5 * patience_seconds))
+                self._ledger.short_until[name] = until
             case "slow disk" | "failing disk" | "unreadable" | "full disk" if name:
                 self._ledger.count(fault)
                 self._disks.trouble_disk(fault, name)
@@ -347,6 +352,9 @@ class Nemesis:
                 self._ledger.set_down(name)
         for name, until in list(self._ledger.down.items()):
             if now >= until and not cluster.is_running(name) and cluster.is_startable(name) and name not in self._ledger.spent:
+                # A new process has descriptors of its own.
+                self._ledger.short_until.pop(name, None)
+                cluster.disk(name).has_descriptors = True
                 await self._start(name)
                 # Only now: a start that is cancelled half-way is one that `end` has to make up for.
                 del self._ledger.down[name]
