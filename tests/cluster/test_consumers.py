@@ -10,7 +10,7 @@ import trio
 from tests.cluster.helpers import EVENT_LOG, QUICK, consume, produce
 from trio_eventlog.cli import consume as cli_consume
 from trio_eventlog.cli import make_parser
-from trio_eventlog.errors import OffsetOutOfRange, ShuttingDown
+from trio_eventlog.errors import InvalidArgument, OffsetOutOfRange, ShuttingDown
 from trio_eventlog.records import Record
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
@@ -258,3 +258,42 @@ async def test_an_offset_beyond_the_end_is_said_to_be_there() -> None:
         options = make_parser().parse_args(["consume", "orders", "--from", "99", "--partition", "0"])
         with pytest.raises(OffsetOutOfRange, match="beyond the end"):
             await cli_consume.consume(client, options)
+
+
+@pytest.mark.parametrize("is_remote", [True, False], ids=["client", "node"])
+async def test_each_partition_has_a_start_of_its_own(is_remote: bool) -> None:
+    """Those that are named begin at their offsets, others at their beginning; records say where they are."""
+    async with Cluster(1, seed=73) as cluster, cluster.client() as client:
+        log = client if is_remote else cluster.node("n1").client()
+        await client.create_topic("orders", partitions=3)
+        for partition in range(3):
+            await client.produce("orders", [b"0", b"1", b"2"], partition=partition)
+        positions = {0: 2, 2: 3}
+        async with log.consume("orders", start=positions) as records:
+            positions[1] = 3
+            await client.produce("orders", b"3", partition=2)
+            seen = [await records.receive() for _ in range(5)]
+            places = sorted((record.topic, record.partition, record.offset, record.value) for record in seen)
+        assert places == [
+            ("orders", 0, 2, b"2"),
+            *(("orders", 1, number, b"%d" % number) for number in range(3)),
+            ("orders", 2, 3, b"3"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("start", "partition", "why"),
+    [
+        ({0: -1}, None, "start: the offset of partition 0 is -1"),
+        ({0: "end"}, None, "start: the offset of partition 0 is 'end'"),
+        ({"0": 1}, None, "start: a partition is '0'"),
+        ({0: 1}, 0, "start names partitions, and so does partition"),
+    ],
+)
+async def test_starts_that_cannot_be(start: Any, partition: int | None, why: str) -> None:
+    """Refused with words, before anything is read."""
+    async with Cluster(1, seed=74) as cluster, cluster.client() as client:
+        await client.produce("orders", b"0")
+        with pytest.raises(InvalidArgument, match=why):
+            async with client.consume("orders", start=start, partition=partition):
+                pytest.fail("it has begun")

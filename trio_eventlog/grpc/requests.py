@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from trio_eventlog.codec.batch import NANOSECONDS
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.service.requests import ConsumeRequest, Timestamp
-from trio_eventlog.service.values import NewTopic, Position, Start, timestamp_ns
+from trio_eventlog.service.values import NewTopic, PartitionStart, Position, timestamp_ns
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 DURATION_SECONDS_MAX = 315_576_000_000
@@ -50,7 +50,9 @@ def _whole_seconds(time: Duration) -> int:
 # Consuming
 
 
-def consume_request(topic: str, partition: int, start: Start, max_bytes: int, group_id: int = 0) -> event_log_pb2.ConsumeRequest:
+def consume_request(
+    topic: str, partition: int, start: PartitionStart, max_bytes: int, group_id: int = 0
+) -> event_log_pb2.ConsumeRequest:
     """A client's request for opaque batches from `start` on; of that very group, unless it is 0."""
     request = event_log_pb2.ConsumeRequest(topic=topic, partition=partition, max_bytes=max_bytes, batches=True, group_id=group_id)
     _set_start(request, Timestamp(timestamp_ns(start)) if isinstance(start, datetime.datetime) else start)

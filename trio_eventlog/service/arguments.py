@@ -2,7 +2,7 @@
 
 import datetime
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from trio_eventlog.errors import InvalidArgument, TopicNotFound
@@ -92,6 +92,10 @@ def check_start(start: Start, partitions: int) -> None:
         problem = "an offset is 0 or more"
     elif isinstance(start, int) and partitions > 1:
         problem = "an offset belongs to one partition: name the partition"
+    elif isinstance(start, Mapping):
+        for partition, offset in start.items():
+            check_whole("start: a partition", partition)
+            check_whole(f"start: the offset of partition {partition}", offset, U64_MAX)
     if problem:
         raise InvalidArgument(f"start {start!r}: {problem}")
 

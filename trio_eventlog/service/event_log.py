@@ -112,8 +112,9 @@ class EventLog(Protocol):
         a slow reader makes the nodes wait.
 
         Args:
-            start: BEGINNING, END (nothing acknowledged before the call), an offset (of one partition), or a datetime with zone: the
-                first record of that time or later, and from there everything, also what has an earlier time.
+            start: BEGINNING, END (nothing acknowledged before the call), an offset (of one partition), a datetime with zone: the
+                first record of that time or later, and from there everything, also what has an earlier time; or the next offset
+                of each partition, `{partition: offset}`: those that are not named are read from their beginning.
             group_id: of the partition that the offset `start` is a place in, as `ConsumedBatch` and `RecordReceiver` have it. If
                 the topic was deleted since, and created again, TopicRecreated is raised; without it the offset is looked up in
                 the topic that has the name now.

@@ -1,7 +1,7 @@
 """What a consumer holds: channels of batches and of records, filled by a client or by a node."""
 
 import datetime
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.batch import NANOSECONDS, decode_message, decode_records
-from trio_eventlog.errors import CodecError, CorruptBatch, EventLogError
+from trio_eventlog.errors import CodecError, CorruptBatch, EventLogError, InvalidArgument
 from trio_eventlog.own_run import OwnRun, belongs_to_run
 from trio_eventlog.records import Batch, Record
 from trio_eventlog.service.arguments import check_start
@@ -209,6 +209,11 @@ async def open_batches(
     source: PartitionSource, topic: str, start: Start, partition: int | None, group_id: int, *, buffer_batches: int
 ) -> AsyncIterator[BatchReceiver]:
     """See `EventLog.consume_batches`: a reader task for each partition, and one that looks for new partitions."""
+    if isinstance(start, Mapping):
+        if partition is not None:
+            raise InvalidArgument("start names partitions, and so does partition: give one or the other")
+        # What the caller does with it afterwards changes nothing.
+        start = dict(start)
     known = await source.know_topic(topic)
     check_start(start, known.partitions if partition is None else 1)
     if partition is None:
@@ -224,11 +229,13 @@ async def open_batches(
             for place in places:
                 nursery.start_soon(source.read, place, send.clone())
             if partition is None:
-                nursery.start_soon(_read_new_partitions, source, known, send.clone(), nursery)
+                nursery.start_soon(_read_new_partitions, source, known, start, send.clone(), nursery)
         yield BatchReceiver(receive)
 
 
 async def _place(source: PartitionSource, topic: str, partition: int, group_id: int, start: Start) -> ReadFrom:
+    if isinstance(start, Mapping):
+        start = start.get(partition, Position.BEGINNING)
     if isinstance(start, datetime.datetime):
         offset, is_found = await source.first_at(topic, partition, group_id, start)
         from_ns = timestamp_ns(start) if is_found else 0
@@ -240,9 +247,10 @@ async def _place(source: PartitionSource, topic: str, partition: int, group_id: 
 
 
 async def _read_new_partitions(
-    source: PartitionSource, known: KnownTopic, items: trio.MemorySendChannel[Item], readers: trio.Nursery
+    source: PartitionSource, known: KnownTopic, start: Start, items: trio.MemorySendChannel[Item], readers: trio.Nursery
 ) -> None:
-    """Have partitions read that a topic gets while all of it is consumed, each from its beginning."""
+    """Have partitions read that a topic gets while all of it is consumed, each from its beginning, unless `start` names it."""
+    named = start if isinstance(start, Mapping) else {}
     async with items:
         while True:
             await trio.sleep(source.refresh_seconds)
@@ -251,6 +259,7 @@ async def _read_new_partitions(
                 # Its partitions are no more: their readers are told so by the nodes.
                 continue
             for number in range(known.partitions, newest.partitions):
-                place = ReadFrom(topic=known.name, partition=number, group_id=newest.group_ids[number], start=Position.BEGINNING)
+                begin = named.get(number, Position.BEGINNING)
+                place = ReadFrom(topic=known.name, partition=number, group_id=newest.group_ids[number], start=begin)
                 readers.start_soon(source.read, place, items.clone())
             known = newest if newest.partitions > known.partitions else known

@@ -3,6 +3,7 @@
 import datetime
 import enum
 import math
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import attrs
@@ -51,8 +52,10 @@ class Position(enum.Enum):
 
 BEGINNING = Position.BEGINNING
 END = Position.END
-Start = Position | int | datetime.datetime
-"""Where a consumer begins: BEGINNING, END, an offset, or a time with its zone."""
+PartitionStart = Position | int | datetime.datetime
+"""Where a consumer begins in one partition: BEGINNING, END, an offset, or a time with its zone."""
+Start = PartitionStart | Mapping[int, int]
+"""Where a consumer begins: as in one partition, or an offset for each of some partitions."""
 
 
 def timestamp_ns(when: datetime.datetime) -> int:
