@@ -27,7 +27,7 @@ from trio_eventlog.rpc.methods import Encoded, Metadata, Method, Pairs
 from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import RpcFailed, error_of
-from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
+from trio_eventlog.rpc.wire import CallStream, RpcWire, buffers_of, close_stream
 
 
 class Call:
@@ -158,7 +158,7 @@ class Channel:
         self._authority = authority
         self._scheme = "https" if is_secure else "http"
         self._protocol = RpcConnection(settings, client_side=True)
-        self._wire = Wire(stream, self._protocol, settings, self._dispatch)
+        self._wire = RpcWire(stream, self._protocol, settings, self._dispatch)
         self._calls: dict[int, Call] = {}
         self._lost = ""
         self._slots = trio.lowlevel.ParkingLot()

@@ -23,7 +23,7 @@ from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CODE_TRAILER, OK, CallStatus, RpcFailed, status_of
 from trio_eventlog.rpc.useless_work import UselessWork
-from trio_eventlog.rpc.wire import CallStream, Wire, buffers_of, close_stream
+from trio_eventlog.rpc.wire import CallStream, RpcWire, buffers_of, close_stream
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +235,7 @@ class _ServerConnection:
         self._services = server.services
         self._counters = server.counters
         self.protocol = RpcConnection(server.settings, client_side=False)
-        self.wire = Wire(stream, self.protocol, server.settings, self._dispatch, server.useless_work)
+        self.wire = RpcWire(stream, self.protocol, server.settings, self._dispatch, server.useless_work)
         self.calls: dict[int, _ServerCall] = {}
         self._calls_begun = 0
         self._nursery: trio.Nursery | None = None

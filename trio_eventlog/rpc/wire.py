@@ -99,7 +99,7 @@ async def close_stream(stream: trio.abc.AsyncResource, seconds_max: float) -> No
         await stream.aclose()
 
 
-class Wire:
+class RpcWire:
     """A stream, its protocol, and the two loops between them."""
 
     def __init__(
@@ -294,7 +294,7 @@ class CallStream:
         "wire",
     )
 
-    def __init__(self, wire: Wire, entry: StreamEntry) -> None:
+    def __init__(self, wire: RpcWire, entry: StreamEntry) -> None:
         self.wire = wire
         self.entry = entry
         self.queue: deque[tuple[bytes, int]] = deque()
