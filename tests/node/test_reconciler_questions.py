@@ -111,6 +111,11 @@ async def silence() -> NodeReport:
     raise AssertionError
 
 
+async def _refuse(command: object) -> None:
+    await trio.lowlevel.checkpoint()
+    raise NotLeader("not now", NOBODY)
+
+
 class Kit:
     """A reconciler on the leader of the catalog, and nodes that answer as the test says."""
 
@@ -121,13 +126,16 @@ class Kit:
         self.asked: list[NodeId] = []
         self.met: list[tuple[NodeId, str]] = []
         machine = CatalogMachine()
-        replicas = SimpleNamespace(catalog=self.catalog, machine=machine, all=lambda: [self.catalog])
+        self.replicas = SimpleNamespace(
+            catalog=self.catalog, machine=machine, all=self._all, state_changes=(1, 0), feature_level=1, room={}, command=_refuse
+        )
+        self.looked_at_all = 0
         self.machine = machine
         self.reconciler = Reconciler(
             ME,
             "one",
             "one:1",
-            cast("Replicas", replicas),
+            cast("Replicas", self.replicas),
             ReconcilerSurroundings(
                 members=lambda: {node: Member(node_id=node, name=f"n{node}", address=f"n{node}:1") for node in (TWO, THREE)},
                 is_connected=lambda node_id: node_id in self.connected,
@@ -138,6 +146,10 @@ class Kit:
             SETTINGS,
             first_voters=lambda: 3,
         )
+
+    def _all(self) -> list[FakeReplica]:
+        self.looked_at_all += 1
+        return [self.catalog]
 
     async def _ask(self, node_id: NodeId, with_partitions: bool) -> NodeReport:
         self.asked.append(node_id)
@@ -248,3 +260,27 @@ async def test_only_unknown_nodes_are_met(autojump_clock: trio.testing.MockClock
     kit.answers[TWO] = answers(catalog(), peers={ME: "x:1", NOBODY: "x:2", TWO: "x:3", four: "x:4", five: "x:5"})
     await kit.reconciler._ask_all(with_partitions=False)
     assert kit.met == [(four, "x:4")]
+
+
+async def test_groups_are_looked_at_when_one_has_changed(autojump_clock: trio.testing.MockClock) -> None:
+    """There may be thousands that sleep: rounds in which nothing has changed go through none of them."""
+    kit = Kit()
+
+    async def looked_in(rounds: int) -> int:
+        before = kit.looked_at_all
+        await trio.sleep(rounds * SETTINGS.round_seconds)
+        return kit.looked_at_all - before
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kit.reconciler.run)
+        await trio.sleep(SETTINGS.round_seconds / 2)
+        for is_leader in (True, False):
+            kit.catalog.now = attrs.evolve(kit.catalog.now, role=Role.LEADER if is_leader else Role.FOLLOWER)
+            kit.replicas.state_changes = (1, kit.replicas.state_changes[1] + 1)
+            assert await looked_in(1) == 1
+            assert await looked_in(10) == 0
+        kit.machine.applied_index += 1
+        assert await looked_in(10) == 1
+        kit.replicas.state_changes = (2, 0)
+        assert await looked_in(10) == 1
+        nursery.cancel_scope.cancel()

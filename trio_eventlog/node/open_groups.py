@@ -60,6 +60,10 @@ class OpenGroups:
         """Grows with what is made durable, and changes when a group is removed."""
         return sum(replica.driver.disk_writer.writes_done for replica in self._open.values())
 
+    def state_changes(self) -> tuple[int, int]:
+        """Changes when a group is added or removed, and when role, leader or configuration of one change."""
+        return len(self._open), sum(replica.driver.state_changes for replica in self._open.values())
+
     def extents(self) -> dict[GroupId, Extent]:
         """How far each group went, as far as that is durable."""
         return {group_id: replica.driver.extent for group_id, replica in self._open.items()}

@@ -153,6 +153,8 @@ class RaftDriver:
         self._ticks_due = 0
         self._announced_commit_index = 0
         """The highest that a leader has sent, which its entries may be far from reaching here."""
+        self.state_changes = 0
+        """Number of changes of the role, the leader or the configuration since this was opened."""
         self._closed_by: EventLogError | None = None
         self._counters = Counter[str]()
         self._refusal_lines = LineBudget(logger, f"{name}: refused messages", lines_max=REFUSAL_LINES_MAX)
@@ -440,6 +442,7 @@ class RaftDriver:
             self.followers.send_notices()
             try:
                 configuration = self._core.apply_configuration(change, index)
+                self.state_changes += 1
                 self.followers.keep_only(configuration)
                 self._changes.applied(index, change, configuration)
             except ConfigurationError as error:
@@ -449,6 +452,7 @@ class RaftDriver:
 
     def _on_soft_state(self) -> None:
         """Another leader, another term, or another role of this node."""
+        self.state_changes += 1
         if self._core.is_leader:
             self._counters["elections_won"] += self.proposing.begin_to_lead()
         else:

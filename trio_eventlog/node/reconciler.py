@@ -7,7 +7,7 @@ has become of it, on whichever node leads then.
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import attrs
 import trio
@@ -110,6 +110,28 @@ class ReconcilerSurroundings:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class _Groups:
+    """What there is to know of the groups of this node that follows from the catalog, and from the role and configuration of each.
+
+    There may be thousands, and nearly always nothing about them has changed since the last round.
+
+    Attributes:
+        state: of the catalog and the groups, when this was worked out.
+        unsettled: partitions that this node leads whose members are not those wanted, with the nodes wanted, and the one that
+            should lead (NOBODY: none).
+        misled: the others that this node leads and another one should, with that node.
+        nodes: members of any group.
+        is_moving: a partition of the catalog is to move.
+    """
+
+    state: tuple[int, tuple[int, int]]
+    unsettled: Sequence[tuple[Replica, Sequence[NodeId], NodeId]]
+    misled: Sequence[tuple[Replica, NodeId]]
+    nodes: frozenset[NodeId]
+    is_moving: bool
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class MemberStatus:
     """A node for people. `last_contact_seconds` and `lag_entries` (of the catalog) are None when not known."""
 
@@ -155,6 +177,7 @@ class Reconciler:
         self._removed_since: dict[NodeId, float] = {}
         self._misled: dict[GroupId, Misled] = {}
         self._preferred: dict[str, tuple[Topic, frozenset[NodeId], dict[GroupId, NodeId]]] = {}
+        self._groups: _Groups | None = None
         self._balanced_at = -math.inf
         self._forgotten: set[NodeId] = set()
         self._departures = trio.Lock()
@@ -166,12 +189,8 @@ class Reconciler:
             self._forget_removed()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._reconcile_catalog)
-                for topic in self._replicas.machine.topics.values():
-                    for partition, replica in self._led(topic):
-                        # Nearly all of them are, always, and there may be thousands.
-                        if not _is_settled(replica.configuration, partition.wanted):
-                            to = self._preferred_leaders(topic).get(partition.group_id, NOBODY)
-                            nursery.start_soon(self._reconcile_group, replica, partition.wanted, to)
+                for replica, wanted, to in self._known_groups().unsettled:
+                    nursery.start_soon(self._reconcile_group, replica, wanted, to)
             await self._balance_leaders()
 
     def on_connected(self, node_id: NodeId) -> None:
@@ -284,8 +303,9 @@ class Reconciler:
             self._removed_since.clear()
             await self._meet_missing()
             return
-        await self._ask_all(with_partitions=any(partition.is_moving for _, partition in self._partitions()))
-        view = self._view()
+        is_moving = self._known_groups().is_moving
+        await self._ask_all(with_partitions=is_moving)
+        view = self._view(with_groups=is_moving)
         if catalog.leader_id != view.own:
             return
         await self._raise_feature_level(view)
@@ -371,7 +391,7 @@ class Reconciler:
         for report in reports.values():
             self._meet(report.peers)
 
-    def _view(self) -> View:
+    def _view(self, *, with_groups: bool = True) -> View:
         catalog = self._replicas.catalog
         status = catalog.status()
         machine = self._replicas.machine
@@ -398,7 +418,7 @@ class Reconciler:
             nodes=dict(machine.nodes),
             removed=frozenset(machine.removed),
             topics=tuple(machine.topics.values()),
-            groups=self._group_views(),
+            groups=self._group_views() if with_groups else {},
         )
 
     def _group_views(self) -> dict[GroupId, GroupView]:
@@ -465,17 +485,31 @@ class Reconciler:
 
     def _find_misled(self) -> Iterator[tuple[GroupId, NodeId]]:
         """Partitions that this node leads and another one should, which could: it votes, is connected and has caught up."""
+        for replica, to in self._known_groups().misled:
+            if to in self._healthy_followers(replica):
+                yield replica.group_id, to
+
+    def _known_groups(self) -> _Groups:
+        state = self._replicas.machine.applied_index, self._replicas.state_changes
+        if self._groups is None or self._groups.state != state:
+            self._groups = self._look_at_groups(state)
+        return self._groups
+
+    def _look_at_groups(self, state: tuple[int, tuple[int, int]]) -> _Groups:
+        unsettled: list[tuple[Replica, Sequence[NodeId], NodeId]] = []
+        misled: list[tuple[Replica, NodeId]] = []
+        is_moving = False
         for topic in self._replicas.machine.topics.values():
-            led = self._led(topic)
-            if not led or any(partition.is_moving for partition in topic.partitions):
-                continue
-            preferred = self._preferred_leaders(topic)
-            for partition, replica in led:
-                to = preferred.get(partition.group_id, self._node_id)
-                if to == self._node_id or not _is_settled(replica.configuration, partition.wanted):
-                    continue
-                if to in self._healthy_followers(replica):
-                    yield partition.group_id, to
+            topic_is_moving = any(partition.is_moving for partition in topic.partitions)
+            is_moving = is_moving or topic_is_moving
+            for partition, replica in self._led(topic):
+                to = self._preferred_leaders(topic).get(partition.group_id, NOBODY)
+                if not _is_settled(replica.configuration, partition.wanted):
+                    unsettled.append((replica, partition.wanted, to))
+                elif to not in (self._node_id, NOBODY) and not topic_is_moving:
+                    misled.append((replica, to))
+        nodes = frozenset(node_id for replica in self._replicas.all() for node_id in replica.configuration.nodes)
+        return _Groups(state=state, unsettled=unsettled, misled=misled, nodes=nodes, is_moving=is_moving)
 
     def _preferred_leaders(self, topic: Topic) -> dict[GroupId, NodeId]:
         """As `membership.preferred_leaders`, worked out again only when the topic, or who is leaving, has changed."""
@@ -497,14 +531,11 @@ class Reconciler:
         machine = self._replicas.machine
         return leaving(machine.nodes.values(), machine.removed)
 
-    def _partitions(self) -> Iterable[tuple[str, Partition]]:
-        return [(topic.name, item) for topic in self._replicas.machine.topics.values() for item in topic.partitions]
-
     # Acquaintances
 
     async def _meet_missing(self) -> None:
         """A peer whose address nobody has told us: another peer may know it."""
-        nodes = {node_id for replica in self._replicas.all() for node_id in replica.configuration.nodes}
+        nodes = self._known_groups().nodes
         missing = nodes - self._surroundings.members().keys() - {self._node_id}
         if not missing:
             return
@@ -529,7 +560,7 @@ class Reconciler:
     def _forget_removed(self) -> None:
         """A removed node may still be told so on the links there are; once no group has it, they end."""
         for node_id in sorted(self._replicas.machine.removed.keys() - self._forgotten):
-            if not any(node_id in replica.configuration.nodes for replica in self._replicas.all()):
+            if node_id not in self._known_groups().nodes:
                 self._forgotten.add(node_id)
                 self._surroundings.forget(node_id)
 

@@ -218,6 +218,11 @@ class Replicas:
         """Grows with what is made durable, and changes when a group is closed."""
         return self._open.writes_done()
 
+    @property
+    def state_changes(self) -> tuple[int, int]:
+        """See `OpenGroups.state_changes`."""
+        return self._open.state_changes()
+
     def extents(self, known: Mapping[GroupId, Extent]) -> dict[GroupId, Extent]:
         """How far the groups went; of those that are not open, but were not closed for good either, as `known` says."""
         kept = {group_id: extent for group_id, extent in known.items() if not self._opener.is_closed_for_good(group_id)}
