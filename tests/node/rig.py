@@ -10,6 +10,7 @@ import trio.testing
 
 from trio_eventlog.codec.batch import encode_records, stamp
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
+from trio_eventlog.codec.lives import Extent
 from trio_eventlog.codec.raft_message import entry_of
 from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.ids import GroupId, NodeId
@@ -62,6 +63,8 @@ class Rig:
             raft=raft or RaftSettings(), driver=driver or DriverSettings(), log=log or LogSettings(preallocate_bytes=0)
         )
         self.voters = frozenset(map(NodeId, voters))
+        self.noted: Extent | None = None
+        self.is_made = False
         self.sent: list[tuple[Message, Sequence[EntryFrame]]] = []
         self.links_are_up = True
         self.machine = PartitionMachine(5, 100)
@@ -88,6 +91,8 @@ class Rig:
             settings=self.settings,
             rng=random.Random(self.seed),
             peers=self.peers,
+            noted=self.noted,
+            is_made=self.is_made,
         ) as self.replica:
             yield self
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import attrs
+import pytest
 import trio
+import trio.testing
 
 from tests.node.rig import ME, THREE, TWO, Rig, batch_of, data, no_op
 from trio_eventlog.ids import NodeId
@@ -26,13 +28,15 @@ class SleepRig(Rig):
         changes: each time it fell asleep (True) or woke.
     """
 
-    def __init__(self, *, raft: RaftSettings | None = None, voters: Sequence[int] = (1, 2, 3)) -> None:
+    def __init__(
+        self, *, raft: RaftSettings | None = None, voters: Sequence[int] = (1, 2, 3), unused_ticks: int = SLEEP_AFTER_TICKS
+    ) -> None:
         self.reach: dict[NodeId, Reach] = {TWO: Reach.ALIVE, THREE: Reach.ALIVE}
         self.asked: list[Message] = []
         self.changes: list[bool] = []
         self.takes_sleep = True
         super().__init__(
-            driver=DriverSettings(sleep_after_ticks=SLEEP_AFTER_TICKS),
+            driver=DriverSettings(sleep_after_ticks=SLEEP_AFTER_TICKS, sleep_unused_after_ticks=unused_ticks),
             raft=raft,
             voters=voters,
             peers=Peers(
@@ -75,6 +79,29 @@ async def test_a_leader_sleeps_after_the_ticks_of_its_setting() -> None:
         assert rig.is_asleep
         assert sorted(message.to for message in rig.asked) == [TWO, THREE]
         assert {(message.type, message.commit, message.term) for message in rig.asked} == {(MessageType.HEARTBEAT, 1, 1)}
+
+
+@pytest.mark.parametrize("use", ["proposal", "read", "read of a follower"])
+async def test_a_group_that_was_never_used_sleeps_sooner(use: str) -> None:
+    """Until something is proposed, or read on any node; from then on after the ticks of the setting."""
+    rig = SleepRig(unused_ticks=1)
+    async with rig.open():
+        await rig.lead_all()
+        assert not rig.is_asleep
+        await rig.tick()
+        assert rig.is_asleep
+        async with trio.open_nursery() as nursery:
+            match use:
+                case "proposal":
+                    nursery.start_soon(rig.replica.propose_batch, batch_of(b"x"), Acks.QUORUM)
+                case "read":
+                    nursery.start_soon(rig.replica.wait_linearizable)
+                case "read of a follower":
+                    rig.give(Message(type=MessageType.READ_INDEX, to=ME, sender=TWO, context=b"read"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert not rig.is_asleep
+            nursery.cancel_scope.cancel()
+        assert rig.replica.driver.sleeping._after_ticks == SLEEP_AFTER_TICKS
 
 
 async def test_a_leader_stays_awake_for_one_that_is_there_and_behind_and_not_for_one_that_is_gone() -> None:

@@ -19,6 +19,9 @@ class DriverSettings:
         sleep_after_ticks: a group in which nothing happens for so many ticks falls asleep: it is not ticked and exchanges
             nothing. 0: never. Too small, and a group with a record now and then falls asleep in between, which costs it a round
             of heartbeats each time.
+        sleep_unused_after_ticks: the same, if it is less, for a group in which nothing was read or proposed since it was opened.
+            Thousands are opened when a topic is created or nodes start: were all of them awake for long, their heartbeats would
+            leave no time for the elections of the others.
         commit_notice_seconds: how long an APPEND without entries, which only tells a follower of a new commit index, may wait for
             one with entries to carry it.
         shortage_retry_seconds: the pause between two attempts to read or append what met a shortage of descriptors, memory or
@@ -40,6 +43,7 @@ class DriverSettings:
     apply_bytes_max: int = 4 << 20
     apply_at_once_max: int = 256
     sleep_after_ticks: int = 0
+    sleep_unused_after_ticks: int = 1
     commit_notice_seconds: float = 0.005
     shortage_retry_seconds: float = 0.5
     producer_idle_seconds: float = 60.0

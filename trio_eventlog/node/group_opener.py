@@ -7,7 +7,7 @@ and `status` shows why.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from functools import partial
 
@@ -34,6 +34,8 @@ class OpeningSettings:
 
     partitions_max: int
     opening_max: int
+    making_max: int
+    made_at_once_max: int
     opening_leader_seconds_max: float
 
 
@@ -48,6 +50,7 @@ class Group:
         replica: None until it is open.
         trouble: why the last attempt to open it failed; "" when there was none, or it is open.
         early: newest messages that have come for it before it is open.
+        is_made: its files were made in this life of the node, durably.
     """
 
     group_id: GroupId
@@ -61,6 +64,7 @@ class Group:
     closed: trio.Event = attrs.field(factory=trio.Event)
     replica: Replica | None = None
     trouble: str = ""
+    is_made: bool = False
 
 
 @attrs.frozen(slots=True)
@@ -79,6 +83,8 @@ class GroupOpener:
         open_groups: a group is put there once it is open, and taken out before it is closed.
         early: messages that have come before a group is wanted.
         make_replica: a group's replica, opened for the length of the block.
+        may_make: whether a group's files are made when there are none.
+        is_alive: whether another node is known to be there.
         on_deleted: called for each group that is closed for good.
     """
 
@@ -92,6 +98,8 @@ class GroupOpener:
         open_groups: OpenGroups,
         early: EarlyMessages,
         make_replica: Callable[[Group], AbstractAsyncContextManager[Replica]],
+        may_make: Callable[[GroupId], bool],
+        is_alive: Callable[[NodeId], bool],
         on_deleted: Callable[[GroupId], None],
     ) -> None:
         self._node_id = node_id
@@ -101,6 +109,8 @@ class GroupOpener:
         self._open_groups = open_groups
         self._early = early
         self._make_replica = make_replica
+        self._may_make = may_make
+        self._is_alive = is_alive
         self._on_deleted = on_deleted
         self._groups: dict[GroupId, Group] = {}
         self._opening = trio.CapacityLimiter(settings.opening_max)
@@ -149,6 +159,7 @@ class GroupOpener:
         self._groups[group_id] = group
         self._to_open.append(group)
         self._open_wanted.set()
+        self._open_wanted = trio.Event()
         return group
 
     async def run(self, nursery: trio.Nursery) -> None:
@@ -156,16 +167,37 @@ class GroupOpener:
 
         All nodes have the same order, so that a new group finds its other replicas open, or about to be.
         """
+        for _ in range(self._settings.making_max):
+            nursery.start_soon(self._open_in_order, nursery)
+
+    async def _open_in_order(self, nursery: trio.Nursery) -> None:
+        """Make the files of new groups, some of them in one operation of the disk, and have them opened."""
         while True:
             while self._to_open:
-                group = self._to_open.popleft()
-                if group.scope.cancel_called:
-                    group.closed.set()
-                    continue
-                await self._opening.acquire_on_behalf_of(group)
-                nursery.start_soon(self._keep_open, group)
-            self._open_wanted = trio.Event()
+                groups = [self._to_open.popleft() for _ in range(min(len(self._to_open), self._settings.made_at_once_max))]
+                await self._make_files(groups)
+                for group in groups:
+                    if group.scope.cancel_called:
+                        group.closed.set()
+                        continue
+                    await self._opening.acquire_on_behalf_of(group)
+                    nursery.start_soon(self._keep_open, group)
             await self._open_wanted.wait()
+
+    async def _make_files(self, groups: Sequence[Group]) -> None:
+        new = [group.group_id for group in groups if self._may_make(group.group_id) and not group.scope.cancel_called]
+        if not new:
+            return
+        try:
+            made = await self._directory.make_groups(new)
+        except EventLogError as error:
+            if not is_shortage(error):
+                raise
+            # Each of them meets it again when it is opened, and says so.
+            logger.debug("files of new groups could not be made: %s", error)
+            return
+        for group in groups:
+            group.is_made = group.group_id in made
 
     async def _keep_open(self, group: Group) -> None:
         """The task of a group. It begins with a place among those that are being opened."""
@@ -228,17 +260,27 @@ class GroupOpener:
             self._open_groups.receive(group.group_id, group.early.popleft())
         status = replica.status()
         is_new = status.hard_state.term == 0 and status.last_index == 0
-        is_candidate = group.voters == (self._node_id,) or (is_new and group.first_leader == self._node_id)
-        # A group of one needs nobody's silence to pass; a new group has an appointed candidate. The core refuses to stand for
-        # election before it has applied what it knows to be committed.
-        if is_candidate and await replica.has_applied(status.hard_state.commit):
-            self._open_groups.campaign(group.group_id)
-        if is_new and len(group.voters) > 1:
-            with trio.move_on_after(self._settings.opening_leader_seconds_max):
-                try:
-                    await replica.wait_leader_other_than(NOBODY)
-                except EventLogError as error:
-                    logger.debug("%s is closed: %s", group.name, error)
+        if group.voters == (self._node_id,):
+            # It needs nobody's silence to pass. The core refuses to stand for election before it has applied what it knows to be
+            # committed.
+            if await replica.has_applied(status.hard_state.commit):
+                self._open_groups.campaign(group.group_id)
+            return
+        is_first_leader = group.first_leader == self._node_id
+        if not is_new and not (is_first_leader and self._is_quorum_there(group.voters)):
+            return
+        with trio.move_on_after(self._settings.opening_leader_seconds_max):
+            try:
+                if is_first_leader and await replica.has_applied(status.hard_state.commit) and replica.leader_id == NOBODY:
+                    self._open_groups.campaign(group.group_id)
+                await replica.wait_leader_other_than(NOBODY)
+            except EventLogError as error:
+                logger.debug("%s is closed: %s", group.name, error)
+
+    def _is_quorum_there(self, voters: Sequence[NodeId]) -> bool:
+        """Whether enough other nodes of the group are alive to elect a leader with this one."""
+        alive = sum(1 for node_id in voters if node_id != self._node_id and self._is_alive(node_id))
+        return 2 * (alive + 1) > len(voters)
 
     # Closing
 

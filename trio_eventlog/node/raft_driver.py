@@ -144,7 +144,14 @@ class RaftDriver:
         # A lease is counted in ticks, of which a sleeping leader has none.
         may_sleep = settings.sleep_after_ticks and core.settings.read_mode is not ReadMode.LEASE
         self.sleeping = Sleeping(
-            group_id, core, self.returning, name, settings.sleep_after_ticks, peers if may_sleep else None, self._is_quiet
+            group_id,
+            core,
+            self.returning,
+            name,
+            settings.sleep_after_ticks,
+            settings.sleep_unused_after_ticks,
+            peers if may_sleep else None,
+            self._is_quiet,
         )
         self._changes = PendingChanges()
         self._requests: deque[Callable[[], object]] = deque()
@@ -335,6 +342,8 @@ class RaftDriver:
             self._quiet_requests.popleft()()
         if self._requests or self.reads.are_new or self.proposing.queued_count:
             self.sleeping.rouse("work")
+            if self.reads.are_new or self.proposing.queued_count:
+                self.sleeping.used()
         while self._requests:
             try:
                 self._requests.popleft()()

@@ -26,11 +26,11 @@ from trio_eventlog.raft import Configuration, ConfigurationChange, HardState, Ra
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY
-from trio_eventlog.storage.disk import Disk, join_path
+from trio_eventlog.storage.disk import Disk, join_path, parent_directory
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.losses import Held, find_loss
-from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
+from trio_eventlog.storage.segmented_log import SegmentedLog, recover_segmented_log
 
 logger = logging.getLogger(__name__)
 
@@ -242,8 +242,10 @@ async def open_replica(
     noted: Extent | None = None,
     accepts_loss: bool = False,
     is_alone: bool = False,
+    is_made: bool = False,
+    first_leader: NodeId = NOBODY,
 ) -> AsyncIterator[Replica]:
-    """Open a group's files and run its driver for the length of the block.
+    """Open a group's files, in one operation of the disk, and run its driver for the length of the block.
 
     Args:
         directory: of the group; made when missing.
@@ -253,26 +255,29 @@ async def open_replica(
         noted: how far the replica went when the node last wrote that down; None: it never did.
         accepts_loss: the operator wants to go on with what is left when files show that something is lost.
         is_alone: no other node has ever been in the cluster: what is lost here is lost.
+        is_made: this process has made the group's files (`DataDirectory.make_groups`), and they are durable.
+        first_leader: who should lead when nobody does; NOBODY: it does not matter.
 
     Raises:
         DamagedData: files are damaged; or something is lost, and there is no other node that could have it.
     """
+    opening = _Opening(
+        disk=disk,
+        directory=directory,
+        name=name,
+        log=settings.log,
+        noted=noted,
+        accepts_loss=accepts_loss,
+        is_alone=is_alone,
+        is_made=is_made,
+    )
     async with AsyncExitStack() as stack:
-        await disk.make_directory(directory)
-        departed = await load_departed(disk, directory)
-        hard_state_path = join_path(directory, HARD_STATE_FILE)
-        has_hard_state = await disk.exists(hard_state_path)
-        log = await stack.enter_async_context(open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.log))
-        if not has_hard_state:
-            # Before the file is made: from then on nothing would show that it was gone.
-            departed = await _judge_files(disk, directory, name, departed, log, None, noted, accepts_loss, is_alone)
-        hard_state = await stack.enter_async_context(await HardStateFile.open(disk, hard_state_path))
-        if not has_hard_state and (departed.is_vote_lost or accepts_loss) and log.last_index:
-            # Never again a term that the log holds.
-            term = max(log.last_term, noted.term if noted is not None else 0) + 1
-            await hard_state.save(HardState(term=term))
-        departed = await _judge_files(disk, directory, name, departed, log, hard_state, noted, accepts_loss, is_alone)
+        departed, log, hard_state = await disk.at_once(partial(_open_files, opening))
+        stack.push_async_callback(log.aclose)
+        await stack.enter_async_context(hard_state)
         core = RaftNode(node_id, settings.raft, hard_state.state, configuration, SegmentedLogView(log), rng)
+        if first_leader in core.configuration.voters:
+            core.set_randomized_election_timeout(_first_election_ticks(settings.raft, first_leader == node_id, rng))
         driver = RaftDriver(
             group_id,
             core,
@@ -296,18 +301,73 @@ async def open_replica(
             watermark.close(ShuttingDown("this node is stopping: go to another one"))
 
 
+def _first_election_ticks(settings: RaftSettings, is_first_leader: bool, rng: random.Random) -> int:
+    """After how many ticks without a leader a replica that has just been opened stands for election.
+
+    When all nodes start, all replicas of all groups have no leader. If all of them stood at random times, thousands of elections
+    would have several candidates each, and take each other's time until they fail. So the first leader stands first, within an
+    election timeout (not at once: another one may lead already, and is about to be heard), and the others only after another half
+    of one, if it is not there.
+    """
+    timeout = settings.election_timeout_ticks
+    if is_first_leader:
+        return timeout // 2 + rng.randint(1, timeout // 2)
+    return timeout + timeout // 2 + rng.randrange(timeout)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class _Opening:
+    """What the files of a replica are opened by: see `open_replica`. `disk` uses them afterwards."""
+
+    disk: Disk
+    directory: str
+    name: str
+    log: LogSettings
+    noted: Extent | None
+    accepts_loss: bool
+    is_alone: bool
+    is_made: bool
+
+
+async def _open_files(opening: _Opening, disk: Disk) -> tuple[Departed, SegmentedLog, HardStateFile]:
+    """What `open_replica` does on the disk; `disk` is that of `at_once`."""
+    directory = opening.directory
+    if not opening.is_made:
+        if opening.noted is None and await disk.exists(directory):
+            # Making it may have been cut short, by an error or a kill, which leaves names in the kernel's cache only.
+            await disk.sync_directory(parent_directory(directory))
+            await disk.sync_directory(directory)
+        await disk.make_directory(directory)
+    departed = await load_departed(disk, directory)
+    hard_state_path = join_path(directory, HARD_STATE_FILE)
+    has_hard_state = await disk.exists(hard_state_path)
+    log = await recover_segmented_log(
+        disk, opening.disk, join_path(directory, LOG_DIRECTORY), opening.log, is_durable=opening.is_made
+    )
+    hard_state: HardStateFile | None = None
+    try:
+        if not has_hard_state:
+            # Before the file is made: from then on nothing would show that it was gone.
+            departed = await _judge_files(opening, disk, departed, log, None)
+        hard_state = await HardStateFile.open(disk, hard_state_path, is_durable=opening.is_made)
+        if not has_hard_state and (departed.is_vote_lost or opening.accepts_loss) and log.last_index:
+            # Never again a term that the log holds.
+            term = max(log.last_term, opening.noted.term if opening.noted is not None else 0) + 1
+            await hard_state.save(HardState(term=term))
+        departed = await _judge_files(opening, disk, departed, log, hard_state)
+    except BaseException:
+        log.close_nowait()
+        if hard_state is not None:
+            hard_state.close_nowait()
+        raise
+    return departed, log, hard_state
+
+
 async def _judge_files(
-    disk: Disk,
-    directory: str,
-    name: str,
-    departed: Departed,
-    log: SegmentedLog,
-    hard_state: HardStateFile | None,
-    noted: Extent | None,
-    accepts_loss: bool,
-    is_alone: bool,
+    opening: _Opening, disk: Disk, departed: Departed, log: SegmentedLog, hard_state: HardStateFile | None
 ) -> Departed:
     """Look at all files of a replica together; what is lost takes its vote away, durably, before anything else is written."""
+    directory, name, noted = opening.directory, opening.name, opening.noted
     last_term, last_index = max((log.last_term, log.last_index), (departed.last_term, departed.last_index))
     state = hard_state.state if hard_state is not None else HardState()
     commit_index = state.commit
@@ -321,7 +381,7 @@ async def _judge_files(
         ),
         noted,
     )
-    if accepts_loss:
+    if opening.accepts_loss:
         if departed.loss or found is not None:
             logger.warning("%s goes on with what is left: %s", name, departed.loss or (found.text if found is not None else ""))
             departed = Departed()
@@ -330,7 +390,7 @@ async def _judge_files(
                 await hard_state.save(attrs.evolve(hard_state.state, commit=log.last_index))
         return departed
     if found is not None and not departed.loss:
-        if is_alone:
+        if opening.is_alone:
             raise DamagedData(
                 f"{directory}: {found.text}. What was acknowledged is lost here, and there is no other node that has it: restore"
                 " the data directory from a backup, or start with --accept-loss to go on with what is left",

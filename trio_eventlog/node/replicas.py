@@ -17,7 +17,7 @@ import trio
 
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import EventLogError, NotLeader, ResourceShortage, TopicNotFound
-from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, Command, Result, Topic
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
@@ -26,6 +26,7 @@ from trio_eventlog.node.early_messages import EarlyMessages
 from trio_eventlog.node.followers import Send
 from trio_eventlog.node.group_opener import Group, GroupOpener, OpeningSettings, Unopened
 from trio_eventlog.node.inbox import Received
+from trio_eventlog.node.liveness import Reach
 from trio_eventlog.node.open_groups import OpenGroups
 from trio_eventlog.node.remote_group import not_here
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
@@ -52,8 +53,12 @@ class ReplicasSettings:
             degraded. Each takes two descriptors and some memory.
         opening_max: number of groups opened or closed at a time. Each keeps a disk thread busy, and takes up to two descriptors
             beside those that it keeps.
-        opening_leader_seconds_max: how long a new group keeps its place among those being opened while it has no leader. Without,
-            a thousand groups would be opened, and their elections wait for each other's disk writes until they time out.
+        made_at_once_max: number of new groups whose files are made in one operation of the disk. More share one sync of the
+            directory that all are in; the first of them waits longer until it is open.
+        making_max: number of such operations at a time: syncs of a disk that are asked for together cost little more than one.
+        opening_leader_seconds_max: how long a group keeps its place among those being opened while it has no leader, if it is
+            new, or this node should lead it and others that could elect it are there. Without, a thousand groups would be opened,
+            and their elections wait for each other's disk writes until they time out.
         open_retry_seconds_min, open_retry_seconds_max: wait before a degraded group is opened again; doubles from one to the
             other, each wait drawn from its upper half.
     """
@@ -66,6 +71,8 @@ class ReplicasSettings:
     reset_stagger_seconds: float = 0.04
     partitions_max: int = 100_000
     opening_max: int = 8
+    made_at_once_max: int = 8
+    making_max: int = 3
     opening_leader_seconds_max: float = 0.5
     open_retry_seconds_min: float = 0.5
     open_retry_seconds_max: float = 30.0
@@ -125,12 +132,17 @@ class Replicas:
             settings=OpeningSettings(
                 partitions_max=settings.partitions_max,
                 opening_max=settings.opening_max,
+                making_max=settings.making_max,
+                made_at_once_max=settings.made_at_once_max,
                 opening_leader_seconds_max=settings.opening_leader_seconds_max,
             ),
             shortages=shortages,
             open_groups=self._open,
             early=self._early,
             make_replica=self._make_replica,
+            # The files of a group that was here before are judged as they are: should they be gone, that is a loss.
+            may_make=lambda group_id: group_id not in self._noted,
+            is_alive=lambda node_id: peers is not None and peers.reach(node_id) is Reach.ALIVE,
             on_deleted=on_deleted,
         )
         self.catalog_follower = CatalogFollower(
@@ -309,4 +321,7 @@ class Replicas:
             noted=None if self._opener.is_closed_for_good(group.group_id) else self._noted.get(group.group_id),
             accepts_loss=self._accepts_loss,
             is_alone=group.voters == (self._node_id,) and self._is_alone(),
+            is_made=group.is_made,
+            # The catalog is one group, and everything else waits for it.
+            first_leader=NOBODY if group.group_id == CATALOG_GROUP else group.first_leader,
         )

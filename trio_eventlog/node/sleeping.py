@@ -32,7 +32,7 @@ class Sleeping:
     """Owns whether the group sleeps, and for how long nothing has happened in it. All in the driver's task.
 
     Args:
-        after_ticks: see `DriverSettings.sleep_after_ticks`.
+        after_ticks, unused_after_ticks: see `sleep_after_ticks` and `sleep_unused_after_ticks` of `DriverSettings`.
         peers: None: the group never sleeps.
         is_quiet: whether everything is durable, committed and applied here, and nobody waits for anything.
     """
@@ -44,6 +44,7 @@ class Sleeping:
         returning: Returning,
         name: str,
         after_ticks: int,
+        unused_after_ticks: int,
         peers: Peers | None,
         is_quiet: Callable[[], bool],
     ) -> None:
@@ -51,7 +52,8 @@ class Sleeping:
         self._core = core
         self._returning = returning
         self._name = name
-        self._after_ticks = after_ticks
+        self._used_after_ticks = after_ticks
+        self._after_ticks = min(after_ticks, unused_after_ticks)
         self._peers = peers
         self._is_quiet = is_quiet
         self._idle_ticks = 0
@@ -72,6 +74,8 @@ class Sleeping:
         """A message is about to be stepped."""
         if not self._is_heartbeat(message):
             self.rouse("message")
+            if message.type is MessageType.READ_INDEX:
+                self.used()
         if message.sender == self._core.leader:
             self.counts_on_leaders_node = False
 
@@ -89,6 +93,10 @@ class Sleeping:
             assert self._peers is not None
             logger.debug("%s: woken by %s", self._name, why)
             self._peers.on_sleep(self._group_id, False)
+
+    def used(self) -> None:
+        """Something is read or proposed: more of it may follow."""
+        self._after_ticks = self._used_after_ticks
 
     def end_turn(self, has_ticked: bool) -> None:
         """Fall asleep, if it is time to."""

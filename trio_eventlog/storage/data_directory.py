@@ -12,16 +12,17 @@
 """
 
 import tomllib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
 import attrs
 
 from trio_eventlog.codec.checksum import crc32c
+from trio_eventlog.codec.hard_state import encode_new_file
 from trio_eventlog.errors import DataDirectoryError
 from trio_eventlog.ids import NO_CLUSTER, ClusterId, GroupId, NodeId, format_id, parse_id
-from trio_eventlog.storage.disk import Disk, join_path, read_whole, write_atomically
+from trio_eventlog.storage.disk import TEMPORARY_SUFFIX, Disk, join_path, read_whole, write_atomically
 
 FORMAT_VERSION = 1
 NODE_FILE = "node.toml"
@@ -138,6 +139,20 @@ class DataDirectory:
         await self.disk.make_directory(path)
         return path
 
+    async def make_groups(self, group_ids: Sequence[GroupId]) -> frozenset[GroupId]:
+        """Make the files of those groups that have no directory here yet, each as one in which nothing has happened; return which.
+
+        In one operation of the disk, durable when this returns. A crash, or an error, leaves of each group no directory; or one
+        without a hard state, as of a group that was never opened; or one with it, whole, since it was synced under another name
+        before. In all of them the log is empty or missing, and nobody has been promised anything. Opening makes what is missing,
+        and finds a group in which nothing has happened.
+
+        Raises:
+            StorageFailed, DiskFull, ResourceShortage.
+        """
+        groups = join_path(self.path, GROUPS_DIRECTORY)
+        return await self.disk.at_once(lambda disk: _make_groups(disk, groups, group_ids))
+
     async def remove_group(self, group_id: GroupId) -> None:
         """Remove the group's files; its empty directories stay. A crash in between leaves files that a next call removes."""
         path = self.group_path(group_id)
@@ -213,6 +228,31 @@ async def _load_or_create(disk: Disk, path: str, new_node_id: Callable[[], NodeI
         ) from error
     except OSError as error:
         raise DataDirectoryError(f"{path}: cannot be used: {error}") from error
+
+
+async def _make_groups(disk: Disk, groups: str, group_ids: Sequence[GroupId]) -> frozenset[GroupId]:
+    made: list[GroupId] = []
+    for group_id in group_ids:
+        path = join_path(groups, format_id(group_id))
+        if await disk.exists(path):
+            continue
+        await disk.add_directory(path)
+        await disk.add_directory(join_path(path, LOG_DIRECTORY))
+        hard_state = join_path(path, HARD_STATE_FILE)
+        file = await disk.open(hard_state + TEMPORARY_SUFFIX, create=True)
+        try:
+            await file.write_and_sync(0, [_NEW_HARD_STATE])
+        finally:
+            file.close_nowait()
+        await disk.rename(hard_state + TEMPORARY_SUFFIX, hard_state)
+        await disk.sync_directory(path)  # both names in it
+        made.append(group_id)
+    # Also when all were there: it may be this that has failed the last time.
+    await disk.sync_directory(groups)
+    return frozenset(made)
+
+
+_NEW_HARD_STATE = encode_new_file()
 
 
 def _is_group_name(name: str) -> bool:

@@ -3,8 +3,6 @@
 from types import TracebackType
 from typing import Self
 
-import trio
-
 from trio_eventlog.codec.hard_state import FILE_BYTES, beyond_bounds, decode_file, encode_new_file, encode_slot, slot_position
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.raft.ready import HardState
@@ -25,19 +23,20 @@ class HardStateFile:
         self._is_saving = False
 
     @classmethod
-    async def open(cls, disk: Disk, path: str, *, is_repair: bool = False) -> Self:
+    async def open(cls, disk: Disk, path: str, *, is_repair: bool = False, is_durable: bool = False) -> Self:
         """Open the file.
 
         Args:
             is_repair: take a state that no replica can have come to by itself: it is about to be replaced.
+            is_durable: this process has made the file, and synced it: it need not be synced again.
 
         Raises:
             DamagedData: the newest state cannot be told for sure, or it is beyond every bound.
             StorageFailed, DiskFull.
         """
-        is_new = not await disk.exists(path)
-        if is_new:
+        if not await disk.exists(path):
             await write_atomically(disk, path, encode_new_file())
+            is_durable = True
         file = await open_present(disk, path)
         try:
             try:
@@ -55,7 +54,7 @@ class HardStateFile:
                     " each, and start them again. If the other nodes are well: remove this one and add it as a new one.",
                     path=path,
                 )
-            if not is_new:
+            if not is_durable:
                 # A process that was killed may have left it in the kernel's cache only. From here on it is relied upon.
                 await file.sync()
             self = cls(file, found.state, found.sequence)
@@ -64,8 +63,7 @@ class HardStateFile:
                 await self._write(found.state)
             return self
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await file.close()
+            file.close_nowait()
             raise
 
     @property
@@ -89,8 +87,11 @@ class HardStateFile:
             self._is_saving = False
 
     async def aclose(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._file.close()
+        """Never checkpoints: a cancellation here would take the place of the error that is on its way."""
+        self.close_nowait()
+
+    def close_nowait(self) -> None:
+        self._file.close_nowait()
 
     async def __aenter__(self) -> Self:
         return self

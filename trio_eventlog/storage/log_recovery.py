@@ -47,10 +47,13 @@ class LogRecovery:
     torn_bytes: int = 0
 
 
-async def recover_log(disk: Disk, directory: str, settings: LogSettings, contents: LogContents) -> LogRecovery:
+async def recover_log(
+    disk: Disk, directory: str, settings: LogSettings, contents: LogContents, *, is_durable: bool = False
+) -> LogRecovery:
     """Fill the empty `contents` with what is in the log's `directory`, which is made when it is missing; cut a torn tail.
 
-    The caller closes the files of the segments in `contents`, also when this raises.
+    The caller closes the files of the segments in `contents`, also when this raises. `is_durable`: this process has made the log's
+    directory, and synced it: it need not be synced again.
 
     Raises:
         DamagedData: an entry that was acknowledged is damaged, or a segment is missing or was changed. Nothing is cut.
@@ -75,7 +78,8 @@ async def recover_log(disk: Disk, directory: str, settings: LogSettings, content
     if contents.segments:
         contents.last_index = contents.segments[-1].contents.last_index
     # What was found may stand in the kernel's cache only, left there by a process that was killed; files were synced above.
-    await disk.sync_directory(directory)
+    if not is_durable:
+        await disk.sync_directory(directory)
     return attrs.evolve(recovery, segments=len(contents.segments))
 
 

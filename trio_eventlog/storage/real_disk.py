@@ -275,15 +275,18 @@ class RealDisk:
     """The file system of the machine.
 
     Args:
-        limiter: bounds the threads at work at a time. None: `DISK_THREADS_MAX` of its own.
+        limiter: bounds the threads at work at a time. None: `DISK_THREADS_MAX` of its own. There may be as many again at work on
+            what `at_once` was given, which takes long: appends do not wait behind it.
         fills_with_zeros: preallocation writes zeros instead of only reserving room. Syncing an append then has no extent to
             mark as written (one journal commit less per append), for twice the bytes written. For disks where a sync costs
             much and bandwidth little.
     """
 
     def __init__(self, limiter: trio.CapacityLimiter | None = None, *, fills_with_zeros: bool = False) -> None:
-        self._limiter: trio.CapacityLimiter | None = limiter or trio.CapacityLimiter(DISK_THREADS_MAX)
+        limiter = limiter or trio.CapacityLimiter(DISK_THREADS_MAX)
+        self._limiter: trio.CapacityLimiter | None = limiter
         self._fills_with_zeros = fills_with_zeros
+        self._at_once_limiter = trio.CapacityLimiter(limiter.total_tokens)
         self._opened: list[RealFile] | None = None
         """Within `at_once`: the files opened since it began."""
 
@@ -332,7 +335,7 @@ class RealDisk:
         opened: list[RealFile] = []
         here._opened = opened
         try:
-            return await run_in_thread(lambda: _run_to_end(work(here)), limiter)
+            return await run_in_thread(lambda: _run_to_end(work(here)), self._at_once_limiter)
         finally:
             for file in opened:
                 file.hand_out(limiter)

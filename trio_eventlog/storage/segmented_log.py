@@ -151,6 +151,20 @@ class SegmentedLog:
         """
         await self._appender.append(frames)
 
+    # Closing.
+
+    async def aclose(self) -> None:
+        """Close all files. Holds up a cancellation for at most `CLOSE_SECONDS`."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._files.close(self._contents.segments)
+
+    def close_nowait(self) -> None:
+        """`aclose` without a checkpoint, for cleaning up after an exception: nobody has used the log yet."""
+        self._files.is_closed = True
+        for segment in self._contents.segments:
+            if segment.file is not None:
+                segment.file.close_nowait()
+
     # Reading.
 
     async def read(self, first: int, last: int, max_bytes: int) -> list[EntryFrame]:
@@ -199,10 +213,29 @@ async def open_segmented_log(disk: Disk, directory: str, settings: LogSettings |
         DamagedData: an entry that was acknowledged is damaged, or a segment is missing or was changed. Nothing is cut.
         StorageFailed, DiskFull.
     """
-    settings = settings or LogSettings()
-    contents, files = LogContents(), LogFiles(disk, directory, settings)
+    log = await recover_segmented_log(disk, disk, directory, settings or LogSettings())
     try:
-        yield SegmentedLog(contents, files, await recover_log(disk, directory, settings, contents))
+        yield log
     finally:
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await files.close(contents.segments)
+        await log.aclose()
+
+
+async def recover_segmented_log(
+    within: Disk, disk: Disk, directory: str, settings: LogSettings, *, is_durable: bool = False
+) -> SegmentedLog:
+    """As `open_segmented_log`, for a caller that closes the log itself.
+
+    Args:
+        within: reads and mends what is there: `disk`, or what `disk.at_once` gives to its work.
+        disk: used from then on.
+        is_durable: this process has made the log's directory, and synced it.
+    """
+    contents = LogContents()
+    try:
+        recovery = await recover_log(within, directory, settings, contents, is_durable=is_durable)
+    except BaseException:
+        for segment in contents.segments:
+            if segment.file is not None:
+                segment.file.close_nowait()
+        raise
+    return SegmentedLog(contents, LogFiles(disk, directory, settings), recovery)
