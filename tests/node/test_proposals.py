@@ -5,7 +5,15 @@ import trio
 import trio.testing
 
 from tests.node.rig import batch_of
-from trio_eventlog.errors import BatchTooLarge, NotLeader, OutcomeUnknown, OutOfOrderSequence, ProducerFenced, ShuttingDown
+from trio_eventlog.errors import (
+    BatchTooLarge,
+    NotLeader,
+    OutcomeUnknown,
+    OutOfOrderSequence,
+    Overloaded,
+    ProducerFenced,
+    ShuttingDown,
+)
 from trio_eventlog.machine.producers import ProducerTable, Remembered
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.records import Acks
@@ -213,3 +221,21 @@ class TestUnderWay:
             await proposals[1].outcome()
         assert known.get(1) is proposals[0]
         assert known.pop(2) is None
+
+
+def test_new_producers_on_their_way_take_room() -> None:
+    """Before they are applied: several that come at once would together push out one that may still repeat a batch."""
+    table = ProducerTable(window_batches=5, producers_max=3)
+    table.record(1, 0, Remembered(0, 1, 0))
+    proposals = ProposalsUnderWay(settled=lambda: 0)
+    for index, producer_id in ((2, 12), (3, 13)):
+        assert proposals.find(batch_of(b"x", producer_id=producer_id), table) is None
+        proposals.add(under_way(index, producer_id=producer_id), table)
+    with pytest.raises(Overloaded):
+        proposals.find(batch_of(b"x", producer_id=14), table)
+    # Those that are known, or on their way, are not new.
+    assert proposals.find(batch_of(b"x", producer_id=1, base_sequence=1), table) is None
+    assert proposals.find(batch_of(b"x", producer_id=13, base_sequence=1), table) is None
+    # One that was abandoned takes none any more.
+    proposals.pop(3)
+    assert proposals.find(batch_of(b"x", producer_id=14), table) is None
