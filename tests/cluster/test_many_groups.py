@@ -1,0 +1,80 @@
+"""Many partitions at once: one election each when they are made and when all nodes start, and silence soon afterwards."""
+
+from collections import Counter
+
+import trio
+
+from tests.cluster.helpers import QUICK
+from trio_eventlog.testing.cluster import Cluster
+
+TOPIC = "t"
+PARTITIONS = 48
+ELECTION_TIMEOUT_SECONDS = 1.0
+
+
+def elections(cluster: Cluster) -> Counter[int]:
+    """By partition, how often one of its replicas was elected since its node started."""
+    won = Counter[int]()
+    for name in cluster.running:
+        for number in range(PARTITIONS):
+            replica = cluster.replica(name, TOPIC, number)
+            if replica is not None:
+                won[number] += replica.driver.statistics().elections_won
+    return won
+
+
+def leaders(cluster: Cluster) -> list[str | None]:
+    return [cluster.leader(TOPIC, number) for number in range(PARTITIONS)]
+
+
+def all_sleep(cluster: Cluster) -> bool:
+    found = [cluster.replica(name, TOPIC, number) for name in cluster.running for number in range(PARTITIONS)]
+    return all(replica is not None and replica.driver.is_asleep for replica in found)
+
+
+async def test_new_groups_elect_once_and_sleep_at_once() -> None:
+    """Nobody has used them: they do not wait for the ticks of the setting (thirty, three seconds)."""
+    async with Cluster(3, seed=5, leader_balance_seconds=0) as cluster, cluster.client(settings=QUICK) as client:
+        await cluster.wait_ready()
+        await client.create_topic(TOPIC, partitions=PARTITIONS, replicas=3)
+        await cluster.wait_topic(TOPIC)
+        await cluster.wait_until(lambda: all_sleep(cluster), "every group sleeps", ELECTION_TIMEOUT_SECONDS)
+        assert elections(cluster) == dict.fromkeys(range(PARTITIONS), 1)
+        assert Counter(leaders(cluster)) == dict.fromkeys(cluster.names, PARTITIONS // 3)
+
+
+async def test_all_groups_elect_their_first_leaders_when_all_nodes_start() -> None:
+    """Each once: replicas that stand at random times would meet, and a thousand such elections keep each other from ending."""
+    async with Cluster(3, seed=5, leader_balance_seconds=0) as cluster:
+        await cluster.wait_ready()
+        async with cluster.client(settings=QUICK) as client:
+            await client.create_topic(TOPIC, partitions=PARTITIONS, replicas=3)
+            await cluster.wait_topic(TOPIC)
+            for number in range(0, PARTITIONS, 5):
+                await client.produce(TOPIC, b"0", partition=number)
+        first = leaders(cluster)
+        for name in cluster.names:
+            cluster.crash(name)
+        async with trio.open_nursery() as nursery:
+            for name in cluster.names:
+                nursery.start_soon(cluster.start, name)
+        await cluster.wait_until(lambda: None not in leaders(cluster), "every partition has a leader")
+        await cluster.wait_until(lambda: all_sleep(cluster), "every group sleeps")
+        assert leaders(cluster) == first
+        assert elections(cluster) == dict.fromkeys(range(PARTITIONS), 1)
+
+
+async def test_without_the_first_leader_another_one_stands() -> None:
+    """Within two and a half election timeouts, and a round trip."""
+    async with Cluster(3, seed=6, leader_balance_seconds=0) as cluster:
+        await cluster.wait_ready()
+        async with cluster.client(settings=QUICK) as client:
+            await client.create_topic(TOPIC, partitions=PARTITIONS, replicas=3)
+            await cluster.wait_topic(TOPIC)
+        for name in cluster.names:
+            cluster.crash(name)
+        async with trio.open_nursery() as nursery:
+            for name in cluster.names[1:]:
+                nursery.start_soon(cluster.start, name)
+        await cluster.wait_ready()
+        await cluster.wait_until(lambda: None not in leaders(cluster), "every partition has a leader", 3 * ELECTION_TIMEOUT_SECONDS)
