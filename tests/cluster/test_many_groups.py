@@ -29,7 +29,7 @@ def leaders(cluster: Cluster) -> list[str | None]:
 
 def all_sleep(cluster: Cluster) -> bool:
     found = [cluster.replica(name, TOPIC, number) for name in cluster.running for number in range(PARTITIONS)]
-    return all(replica is not None and replica.driver.is_asleep for replica in found)
+    return all(replica is not None and replica.driver.sleeping.is_asleep for replica in found)
 
 
 async def test_new_groups_elect_once_and_sleep_at_once() -> None:
