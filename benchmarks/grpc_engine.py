@@ -19,7 +19,8 @@ import time
 import trio
 
 from tests.rpc.echo import ECHO, PATH, Blob
-from trio_eventlog.rpc import Encoded, Server, Service, methods_of, open_channel
+from trio_eventlog.rpc import Encoded, RpcSettings, Server, Service, methods_of, open_channel
+from trio_eventlog.testing.defaults import default
 
 SIZES = {"1KiB": 1024, "64KiB": 64 * 1024, "256KiB": 256 * 1024}
 
@@ -46,7 +47,7 @@ async def serve_ours() -> None:
         async for request in requests:
             await send(request)
 
-    server = Server([Service(ECHO, {"Unary": unary, "Collect": collect, "Expand": expand, "Chat": chat})])
+    server = Server([Service(ECHO, {"Unary": unary, "Collect": collect, "Expand": expand, "Chat": chat})], default(RpcSettings))
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     print(listener.socket.getsockname()[1], flush=True)
     await trio.serve_listeners(server.serve, [listener])
@@ -163,7 +164,7 @@ class OurClient:
     def run(self, name, *args):
         async def main():
             stream = await trio.open_tcp_stream("127.0.0.1", self.port)
-            async with open_channel(stream) as self.channel:
+            async with open_channel(stream, default(RpcSettings)) as self.channel:
                 return await getattr(self, name)(*args)
 
         return trio.run(main)

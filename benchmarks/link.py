@@ -30,6 +30,7 @@ from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.net.transport import Transport
+from trio_eventlog.testing.defaults import default
 
 SENDER = NodeId(1)
 RECEIVER = NodeId(2)
@@ -75,7 +76,7 @@ class Side:
         self.transport = Transport(
             identity=lambda: Hello(node_id=node_id, cluster_name="bench"),
             network=RealNetwork(),
-            settings=LinkSettings(),
+            settings=default(LinkSettings),
             rng=random.Random(node_id),
             receive=self.receive,
             on_event=lambda event: None,
@@ -92,7 +93,7 @@ class Side:
             self.woken.set()
 
     async def open(self, nursery: trio.Nursery) -> int:
-        mux = Mux(MuxSettings(), grpc=unexpected, http=unexpected, peer=self.transport.handle_inbound, tls=self.tls)
+        mux = Mux(default(MuxSettings), grpc=unexpected, http=unexpected, peer=self.transport.handle_inbound, tls=self.tls)
         bound = await RealNetwork().listen("127.0.0.1:0")
         await nursery.start(mux.serve, bound.listener)
         await nursery.start(self.transport.run)
@@ -211,7 +212,7 @@ def make_tls() -> FileTls:
     issued.cert_chain_pems[0].write_to_path(str(folder / "node.pem"))
     issued.private_key_pem.write_to_path(str(folder / "node.key"))
     return FileTls(
-        TlsSettings(certificate=str(folder / "node.pem"), key=str(folder / "node.key"), authority=str(folder / "ca.pem"))
+        default(TlsSettings, certificate=str(folder / "node.pem"), key=str(folder / "node.key"), authority=str(folder / "ca.pem"))
     )
 
 

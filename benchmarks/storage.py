@@ -27,6 +27,7 @@ from trio_eventlog.storage import real_disk
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
+from trio_eventlog.testing.defaults import default
 
 
 def make_frames(count: int, payload: bytes, first: int) -> list[EntryFrame]:
@@ -63,7 +64,7 @@ async def compare_appends(directory: str, count: int, payload_bytes: int, rounds
     threaded: list[float] = []
     appended: list[float] = []
     cpu_seconds = process_cpu_seconds = 0.0
-    async with open_segmented_log(disk, os.path.join(directory, "log"), LogSettings(tail_cache_bytes=4 << 20)) as log:
+    async with open_segmented_log(disk, os.path.join(directory, "log"), default(LogSettings, tail_cache_bytes=4 << 20)) as log:
         for number in range(rounds):
             frames = make_frames(count, payload, log.last_index + 1)
             buffers = [bytes(frame.raw) for frame in frames]
@@ -117,7 +118,7 @@ async def profile_appends(count: int, payload_bytes: int, rounds: int, show: boo
 
     payload = random.Random(1).randbytes(payload_bytes)
     with tempfile.TemporaryDirectory() as directory:
-        settings = LogSettings(segment_bytes=1 << 40, index_entries_max=1 << 30)
+        settings = default(LogSettings, segment_bytes=1 << 40, index_entries_max=1 << 30)
         async with open_segmented_log(NoDisk(), directory, settings) as log:
             batches = [make_frames(count, payload, 1 + number * count) for number in range(rounds)]
             profiler = cProfile.Profile()
@@ -156,7 +157,7 @@ async def time_reads(directory: str, payload_bytes: int) -> None:
         (0, 0, "page cache, by a thread"),
     ):
         real_disk.INLINE_READ_BYTES_MAX = inline_bytes
-        settings = LogSettings(tail_cache_bytes=cache_bytes)
+        settings = default(LogSettings, tail_cache_bytes=cache_bytes)
         async with open_segmented_log(RealDisk(), path, settings) as log:
             if cache_bytes:
                 await log.append(make_frames(count, payload, 1))

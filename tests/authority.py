@@ -6,6 +6,7 @@ from typing import Any
 import trustme
 
 from trio_eventlog.net.tls import TlsSettings
+from trio_eventlog.testing.defaults import default
 
 
 class Authority:
@@ -25,4 +26,6 @@ class Authority:
         for blob in issued.cert_chain_pems:
             blob.write_to_path(f"{base}.pem", append=True)
         issued.private_key_pem.write_to_path(f"{base}.key")
-        return TlsSettings(certificate=f"{base}.pem", key=f"{base}.key", authority=authority or self.path, peer_name=peer_name)
+        return default(
+            TlsSettings, certificate=f"{base}.pem", key=f"{base}.key", authority=authority or self.path, peer_name=peer_name
+        )

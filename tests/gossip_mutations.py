@@ -106,7 +106,7 @@ MUTATIONS = (
     Mutation(
         "who stood still accuses",
         SWIM,
-        "        if lateness > self.settings.stall_seconds:",
+        "        if lateness > self.settings.late_tick_seconds:",
         "        if False:",
     ),
     Mutation(

@@ -380,7 +380,7 @@ MUTATIONS = (
     Mutation(
         "proposals are taken whatever is under way",
         "trio_eventlog/node/proposing.py",
-        "            is_full = len(self._under_way) >= self._settings.under_way_max\n",
+        "            is_full = len(self._under_way) >= self._settings.proposals_in_flight_max\n",
         "            is_full = False\n",
     ),
     Mutation(
@@ -577,7 +577,7 @@ MUTATIONS = (
     Mutation(
         "nobody asks who leads a group that lives elsewhere",
         "trio_eventlog/service/forwarding.py",
-        "            while await group.wait_sought(self._settings.attempt_timeout_seconds):\n",
+        "            while await group.wait_sought(self._settings.forward_attempt_timeout_seconds):\n",
         "            while False:\n",
     ),
     Mutation(

@@ -349,7 +349,7 @@ CORES = (
     Mutation(
         "the quota of proposals is not kept",
         NODE,
-        "        if charged_bytes and waiting and waiting + charged_bytes > self.settings.max_uncommitted_bytes:\n",
+        "        if charged_bytes and waiting and waiting + charged_bytes > self.settings.uncommitted_bytes_max:\n",
         "        if False:\n",
     ),
 )

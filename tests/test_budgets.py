@@ -20,7 +20,13 @@ def test_the_parts_never_exceed_the_whole(
 ) -> None:
     """Nothing is promised twice; what a setting says is kept; each part is enough to work with, or the start is refused."""
     try:
-        budgets = divide_descriptors(limit, clients_max=clients, peers_max=peers, probes_max=probes, unidentified_max=unidentified)
+        budgets = divide_descriptors(
+            limit,
+            inbound_clients_max=clients,
+            inbound_peers_max=peers,
+            inbound_probes_max=probes,
+            inbound_unidentified_max=unidentified,
+        )
     except SettingsError:
         return
     parts = (
@@ -61,8 +67,8 @@ def test_too_few_to_work_with_is_refused_in_words() -> None:
     """The limit of the process, or a setting that leaves nothing: said before anything starts."""
     with pytest.raises(SettingsError, match="ulimit -n"):
         divide_descriptors(DESCRIPTORS_MIN - 1)
-    with pytest.raises(SettingsError, match="max_client_connections"):
-        divide_descriptors(1024, clients_max=1000)
+    with pytest.raises(SettingsError, match="inbound_clients_max"):
+        divide_descriptors(1024, inbound_clients_max=1000)
 
 
 def test_an_allowance_is_never_overdrawn() -> None:

@@ -59,10 +59,10 @@ class DescriptorBudgets:
 def divide_descriptors(
     limit: int,
     *,
-    clients_max: int | None = None,
-    peers_max: int | None = None,
-    probes_max: int = 16,
-    unidentified_max: int = 256,
+    inbound_clients_max: int | None = None,
+    inbound_peers_max: int | None = None,
+    inbound_probes_max: int = 16,
+    inbound_unidentified_max: int = 256,
 ) -> DescriptorBudgets:
     """Divide `limit` descriptors. None: as many as the limit suggests; a number is kept, what it leaves goes to files.
 
@@ -74,17 +74,18 @@ def divide_descriptors(
             f"this process may open {limit} files and connections; a node needs at least {DESCRIPTORS_MIN}: raise the limit"
             " (`ulimit -n`, LimitNOFILE of systemd)"
         )
-    peers = peers_max if peers_max is not None else min(max(limit // 12, 16), 256)
-    rest = limit - OWN_DESCRIPTORS - probes_max - peers
-    unidentified = min(max(rest // 12, 4), unidentified_max)
-    clients = clients_max if clients_max is not None else min(rest // 3, CLIENT_CONNECTIONS_MAX)
+    peers = inbound_peers_max if inbound_peers_max is not None else min(max(limit // 12, 16), 256)
+    rest = limit - OWN_DESCRIPTORS - inbound_probes_max - peers
+    unidentified = min(max(rest // 12, 4), inbound_unidentified_max)
+    clients = inbound_clients_max if inbound_clients_max is not None else min(rest // 3, CLIENT_CONNECTIONS_MAX)
     files = rest - unidentified - clients
     segments = files // 8
     partitions = files - segments
     if partitions < 8 or segments < 2:
         raise SettingsError(
-            f"max_client_connections ({clients}), max_peer_connections ({peers}) and max_probe_connections ({probes_max}) leave"
-            f" {max(files, 0)} of {limit} descriptors for the files of partitions: lower them, or raise the limit (`ulimit -n`)"
+            f"inbound_clients_max ({clients}), inbound_peers_max ({peers}) and inbound_probes_max"
+            f" ({inbound_probes_max}) leave {max(files, 0)} of {limit} descriptors for the files of partitions: lower them, or"
+            " raise the limit (`ulimit -n`)"
         )
     return DescriptorBudgets(
         limit=limit,
@@ -92,7 +93,7 @@ def divide_descriptors(
         partitions=partitions,
         segments=segments,
         peers=peers,
-        probes=probes_max,
+        probes=inbound_probes_max,
         unidentified=unidentified,
         clients=clients,
     )

@@ -350,7 +350,7 @@ class NodeSettings:
     disk_threads: int = setting(COUNT, 4, "Threads for writes and fsyncs of all groups.", group="Storage", minimum=1, maximum=256)
 
     # Limits on work
-    max_message_bytes: int = setting(
+    message_bytes_max: int = setting(
         SIZE,
         4 * MIB,
         "Largest gRPC message taken or sent.",
@@ -358,7 +358,7 @@ class NodeSettings:
         minimum=64 * KIB,
         maximum=64 * MIB,
     )
-    max_batch_bytes: int = setting(
+    batch_bytes_max: int = setting(
         SIZE, 1 * MIB, "Largest batch taken from a producer.", group="Limits", minimum=1 * KIB, maximum=32 * MIB
     )
     inbox_messages_max: int = setting(
@@ -412,7 +412,7 @@ class NodeSettings:
         minimum=1 * KIB,
         maximum=32 * MIB,
     )
-    max_batch_records: int = setting(
+    batch_records_max: int = setting(
         COUNT, 250_000, "Most records in a batch taken from a producer.", group="Limits", minimum=1, maximum=10_000_000
     )
     fetched_bytes_max: int = setting(
@@ -479,7 +479,7 @@ class NodeSettings:
     peek_timeout_seconds_min: float = setting(
         DURATION,
         0.5,
-        "What that time falls to as the last half of `max_unidentified_connections` fills up.",
+        "What that time falls to as the last half of `inbound_unidentified_max` fills up.",
         group="Connections",
         minimum=0.001,
         maximum=3600,
@@ -492,7 +492,7 @@ class NodeSettings:
         group="Connections",
         default_text="on in the daemon, off in a program that embeds a node",
     )
-    max_client_connections: int | None = setting(
+    inbound_clients_max: int | None = setting(
         COUNT,
         None,
         "Connections of clients. When one more comes, the one that deserves its place least is closed: of an address that has more"
@@ -502,7 +502,7 @@ class NodeSettings:
         minimum=1,
         maximum=1_000_000,
     )
-    max_peer_connections: int | None = setting(
+    inbound_peers_max: int | None = setting(
         COUNT,
         None,
         "Connections of peers, which no client takes.",
@@ -511,7 +511,7 @@ class NodeSettings:
         minimum=8,
         maximum=100_000,
     )
-    max_probe_connections: int = setting(
+    inbound_probes_max: int = setting(
         COUNT,
         16,
         "Connections that ask for /health or /ready first, which no client takes. More count as clients.",
@@ -519,7 +519,7 @@ class NodeSettings:
         minimum=1,
         maximum=10_000,
     )
-    max_unidentified_connections: int = setting(
+    inbound_unidentified_max: int = setting(
         COUNT,
         256,
         "Connections that have not shown their first bytes, a twelfth of the descriptors at most. When one more comes, the oldest"
@@ -548,10 +548,10 @@ class NodeSettings:
     link_queue_bytes_max: int = setting(
         SIZE, 64 * MIB, "Bytes of messages waiting for a peer; more are dropped.", group="Connections", minimum=64 * KIB
     )
-    max_frame_bytes: int = setting(
+    peer_frame_bytes_max: int = setting(
         SIZE,
         16 * MIB,
-        "Largest frame taken from a peer. Above append_bytes_max and max_batch_bytes.",
+        "Largest frame taken from a peer. Above append_bytes_max and batch_bytes_max.",
         group="Connections",
         minimum=64 * KIB,
         maximum=1 * GIB,
@@ -606,15 +606,15 @@ class NodeSettings:
                 f"it is above half of election_timeout_ticks, {self.election_timeout_ticks}",
             )
         for small, large, room in (
-            ("max_batch_bytes", "max_message_bytes", 64 * KIB),
-            ("fetch_bytes_max", "max_message_bytes", 64 * KIB),
-            ("max_batch_bytes", "max_frame_bytes", 64 * KIB),
-            ("append_bytes_max", "max_frame_bytes", 64 * KIB),
+            ("batch_bytes_max", "message_bytes_max", 64 * KIB),
+            ("fetch_bytes_max", "message_bytes_max", 64 * KIB),
+            ("batch_bytes_max", "peer_frame_bytes_max", 64 * KIB),
+            ("append_bytes_max", "peer_frame_bytes_max", 64 * KIB),
             ("append_bytes_max", "inflight_bytes_max", 0),
-            ("max_batch_bytes", "proposal_bytes_max", 0),
-            ("max_batch_bytes", "uncommitted_bytes_max", 0),
-            ("max_batch_bytes", "inbox_bytes_max", 0),
-            ("max_batch_bytes", "link_queue_bytes_max", 0),
+            ("batch_bytes_max", "proposal_bytes_max", 0),
+            ("batch_bytes_max", "uncommitted_bytes_max", 0),
+            ("batch_bytes_max", "inbox_bytes_max", 0),
+            ("batch_bytes_max", "link_queue_bytes_max", 0),
             ("reconnect_backoff_seconds_min", "reconnect_backoff_seconds_max", 0),
             ("join_retry_seconds_min", "join_retry_seconds_max", 0),
         ):

@@ -20,6 +20,7 @@ from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segmented_log import open_segmented_log
+from trio_eventlog.testing.defaults import default
 
 ENTRIES = 16
 
@@ -42,7 +43,7 @@ async def home(tmp_path: Path) -> Path:
     """A data directory with one group: several sealed segments and an active one, whose last entry may not be committed."""
     group = tmp_path / "groups" / "0000000000000001"
     group.mkdir(parents=True)
-    settings = LogSettings(segment_bytes=600, preallocate_bytes=4096)
+    settings = default(LogSettings, segment_bytes=600, preallocate_bytes=4096)
     async with open_segmented_log(RealDisk(), str(group / "log"), settings) as log:
         for index in range(1, ENTRIES + 1):
             await log.append(frames(index, index + 1))
@@ -108,7 +109,9 @@ async def test_a_batch_that_is_not_what_its_producer_made(home: Path, capsys: py
     """The frame is whole, and what it holds was wrong before it was written: only the producer's checksum tells."""
     group = home / "groups" / "0000000000000001"
     batch = attrs.evolve(encode_records([Record(value=b"x")], now_ns=5), crc32c=7)
-    async with open_segmented_log(RealDisk(), str(group / "log"), LogSettings(segment_bytes=600, preallocate_bytes=4096)) as log:
+    async with open_segmented_log(
+        RealDisk(), str(group / "log"), default(LogSettings, segment_bytes=600, preallocate_bytes=4096)
+    ) as log:
         await log.append([batch_entry(batch, term=3, index=ENTRIES + 1, base_offset=log.log_end_offset)])
     assert await run("log", "verify", str(home)) == 1
     assert "the checksum that its producer gave it" in capsys.readouterr().out
@@ -220,7 +223,7 @@ async def test_a_term_is_not_set_back_below_an_entry(home: Path, capsys: pytest.
     """That term would be given twice."""
     await set_term(home, TERM_MAX)
     log = home / "groups" / "0000000000000001" / "log"
-    async with open_segmented_log(RealDisk(), str(log), LogSettings(segment_bytes=600, preallocate_bytes=4096)) as opened:
+    async with open_segmented_log(RealDisk(), str(log), default(LogSettings, segment_bytes=600, preallocate_bytes=4096)) as opened:
         await opened.append(
             [encode_entry(EntryKind.NO_OP, term=TERM_REPAIRED, index=ENTRIES + 1, base_offset=opened.log_end_offset)]
         )

@@ -147,7 +147,7 @@ async def test_a_line_that_is_too_long(
 ) -> None:
     """What was before it is sent and told, the line is named, and nothing behind it is read."""
     (tmp_path / "file").write_bytes(data)
-    async with opened(ClientSettings(max_batch_bytes=65536, producer_batch_bytes=65536)) as client:
+    async with opened(ClientSettings(batch_bytes_max=65536, producer_batch_bytes=65536)) as client:
         with pytest.raises(InputFailed, match=r"line 3 is longer than the 654\d\d bytes"):
             await produce(client, parsed("produce", "t", "--file", str(tmp_path / "file")))
         out, err = capfd.readouterr()

@@ -24,6 +24,7 @@ from trio_eventlog.errors import (
 )
 from trio_eventlog.rpc import Context, Requests, RpcSettings, Send, Server, Service
 from trio_eventlog.rpc.status import error_details, public_message
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork
 from trio_eventlog.v1 import admin_pb2, event_log_pb2, records_pb2
 
@@ -363,7 +364,7 @@ class FakeCluster:
         self.gives_hints = True
         self.forwards = False
         self.tls: ssl.SSLContext | None = None
-        self.rpc = RpcSettings()
+        self.rpc = default(RpcSettings)
         self.lose_next_admin_answer = False
         self.loses_transfer_answers = False
         self.damage: dict[str, Callable[[records_pb2.Batch], None]] = {}

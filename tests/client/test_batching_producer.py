@@ -161,7 +161,7 @@ async def test_exception_in_the_block_sends_nothing_more(autojump_clock: trio.te
 
 async def test_limits_of_a_record(autojump_clock: trio.testing.MockClock) -> None:
     """A record over the limit is refused alone; a partition that does not exist too."""
-    settings = ClientSettings(max_batch_bytes=2048, producer_batch_bytes=2048)
+    settings = ClientSettings(batch_bytes_max=2048, producer_batch_bytes=2048)
     async with open_fake(settings=settings) as (cluster, client):
         async with client.producer("t", linger=60) as producer:
             with pytest.raises(BatchTooLarge):
@@ -230,7 +230,7 @@ async def test_values_by_the_list(autojump_clock: trio.testing.MockClock) -> Non
 
 async def test_values_by_the_list_have_limits(autojump_clock: trio.testing.MockClock) -> None:
     """By count; large ones among them; and one that no batch can carry, before which the others are handed in."""
-    async with open_fake(settings=ClientSettings(max_batch_bytes=65536, producer_batch_bytes=65536)) as (cluster, client):
+    async with open_fake(settings=ClientSettings(batch_bytes_max=65536, producer_batch_bytes=65536)) as (cluster, client):
         partition = cluster.topics["t"][0]
         async with client.producer("t", linger=60, batch_records=3) as producer:
             await producer.send_values([b"x"] * 7)

@@ -17,7 +17,7 @@ from trio_eventlog.service.receivers import RecordReceiver
 from trio_eventlog.testing import determinism
 
 LONG_SECONDS = 300.0
-SMALL = ClientSettings(producer_buffer_bytes=1024, max_batch_bytes=1024, producer_batch_bytes=1024, consumer_buffer_batches=1)
+SMALL = ClientSettings(producer_buffer_bytes=1024, batch_bytes_max=1024, producer_batch_bytes=1024, consumer_buffer_batches=1)
 
 
 def encoded(value: bytes) -> Any:

@@ -9,6 +9,7 @@ from trio_eventlog.client import Caller, ClientSettings
 from trio_eventlog.errors import Overloaded, Unavailable
 from trio_eventlog.grpc.methods import PRODUCE_STREAM
 from trio_eventlog.rpc import RpcSettings
+from trio_eventlog.testing.defaults import default
 
 VIRTUAL_TIME = True
 PARTITIONS = 12
@@ -17,7 +18,7 @@ PARTITIONS = 12
 def one_node(calls_max: int) -> FakeCluster:
     """A node that allows so many calls at once on a connection, with twelve partitions."""
     cluster = FakeCluster(("n1",))
-    cluster.rpc = RpcSettings(concurrent_calls_max=calls_max)
+    cluster.rpc = default(RpcSettings, streams_per_connection_max=calls_max)
     cluster.add_topic("t", PARTITIONS)
     return cluster
 
@@ -50,7 +51,7 @@ async def test_no_more_connections_than_are_needed_and_allowed() -> None:
             await records.receive()
             assert [one.streams for one in pool._entries["n1:8400"].connections] == [6, 6, 1]
         await trio.testing.wait_all_tasks_blocked()
-        await trio.sleep(client.settings.producer_idle_seconds + 1.0)
+        await trio.sleep(client.settings.produce_stream_idle_seconds + 1.0)
         assert sum(one.streams for one in pool._entries["n1:8400"].connections) == 0
 
 
@@ -84,7 +85,7 @@ async def test_a_call_that_finds_no_slot_in_time_was_not_sent() -> None:
 
 async def test_senders_without_work_have_no_task_and_those_of_lost_topics_are_forgotten() -> None:
     """A partition that is produced to again goes on in its sequence."""
-    settings = ClientSettings(sender_idle_seconds=60.0, producer_idle_seconds=10.0)
+    settings = ClientSettings(sender_idle_seconds=60.0, produce_stream_idle_seconds=10.0)
     async with open_fake(settings=settings) as (cluster, client):
         names = [f"t{number}" for number in range(100)]
         for name in names:

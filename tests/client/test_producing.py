@@ -282,8 +282,8 @@ async def test_delivery_timeout(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_limits(autojump_clock: trio.testing.MockClock) -> None:
-    """At max_batch_bytes a batch is taken, above it is not sent; a full buffer makes producers wait."""
-    settings = ClientSettings(max_batch_bytes=4096, producer_batch_bytes=4096, producer_buffer_bytes=10_000)
+    """At batch_bytes_max a batch is taken, above it is not sent; a full buffer makes producers wait."""
+    settings = ClientSettings(batch_bytes_max=4096, producer_batch_bytes=4096, producer_buffer_bytes=10_000)
     async with open_fake(settings=settings) as (cluster, client):
         fits = _batch(b"x" * (4096 - 6))
         assert len(fits.payload) == 4096
@@ -332,8 +332,8 @@ async def test_acks_none_has_no_offset(autojump_clock: trio.testing.MockClock) -
 
 
 async def test_idle_stream_is_closed_and_opened_again(autojump_clock: trio.testing.MockClock) -> None:
-    """After producer_idle_seconds nothing is held on the node."""
-    async with open_fake(settings=ClientSettings(producer_idle_seconds=5)) as (cluster, client):
+    """After produce_stream_idle_seconds nothing is held on the node."""
+    async with open_fake(settings=ClientSettings(produce_stream_idle_seconds=5)) as (cluster, client):
         await client.produce("t", b"a")
         assert cluster.nodes["n1"].open_produce_streams == 1
         await trio.sleep(6)

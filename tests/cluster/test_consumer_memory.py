@@ -13,6 +13,7 @@ from trio_eventlog.rpc import Channel, RpcSettings, methods_of, open_channel
 from trio_eventlog.service.requests import ConsumeRequest
 from trio_eventlog.service.settings import ServiceSettings
 from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.v1 import event_log_pb2, records_pb2
 
 METHODS = methods_of(event_log_pb2.DESCRIPTOR.services_by_name["EventLog"])
@@ -30,7 +31,10 @@ async def test_many_streams_that_do_not_read(batches: bool) -> None:
         node = cluster.node("n1")
         stream = await cluster.network.host("stranger").open_stream(cluster.address("n1"))
         request = event_log_pb2.ConsumeRequest(topic="orders", batches=batches)
-        async with open_channel(stream, RpcSettings(stream_window_bytes=1024)) as channel, trio.open_nursery() as nursery:
+        async with (
+            open_channel(stream, default(RpcSettings, stream_window_bytes=1024)) as channel,
+            trio.open_nursery() as nursery,
+        ):
 
             async def ask() -> None:
                 async with channel.stream(METHODS["ConsumeStream"], request):
@@ -58,7 +62,7 @@ async def test_a_consumer_that_does_not_read_is_sent_away() -> None:
         await client.create_topic("orders")
         await client.produce("orders", bytes(900_000))
         stream = await cluster.network.host("reader").open_stream(cluster.address("n1"))
-        async with open_channel(stream, RpcSettings(stream_window_bytes=1024)) as channel:
+        async with open_channel(stream, default(RpcSettings, stream_window_bytes=1024)) as channel:
             request = event_log_pb2.ConsumeRequest(topic="orders", batches=True)
             async with channel.stream(METHODS["ConsumeStream"], request) as slow:
                 slow._stream.put(b"", 0)  # Unread: no part of the message that comes is given back to the window.
@@ -119,14 +123,14 @@ def _varint(value: int) -> bytes:
 
 async def test_a_record_that_was_too_large_already_can_be_passed_over() -> None:
     """Taken under larger limits: a consumer of records is told its offset and what to do; one of batches gets it."""
-    async with Cluster(1, seed=6, max_message_bytes=8 * MIB) as cluster:
+    async with Cluster(1, seed=6, message_bytes_max=8 * MIB) as cluster:
         async with cluster.channel("n1") as channel:
             data = records_pb2.RecordBatch(records=[records_pb2.Record(value=bytes(5 * MIB))]).SerializeToString()
             await channel.unary(
                 METHODS["Produce"], event_log_pb2.ProduceRequest(topic="orders", partition=0, batch=packed(data, 1))
             )
         await cluster.stop("n1")
-        await cluster.start("n1", max_message_bytes=4 * MIB)
+        await cluster.start("n1", message_bytes_max=4 * MIB)
         await cluster.wait_ready()
         async with cluster.channel("n1") as channel, cluster.client("n1", settings=QUICK) as client:
             await client.produce("orders", b"next")
@@ -183,7 +187,7 @@ async def test_streams_that_are_read_slowly_lose_nothing() -> None:
                     sent_away += 1
 
         with trio.fail_after(600):
-            async with open_channel(stream, RpcSettings()) as channel, trio.open_nursery() as nursery:
+            async with open_channel(stream, default(RpcSettings)) as channel, trio.open_nursery() as nursery:
                 for number in range(8):
                     nursery.start_soon(read, channel, 20.0 * (number % 2))
         assert sent_away == cluster.node("n1").parts.services.consuming.budgets()[0].refused
@@ -215,7 +219,7 @@ async def test_a_filter_over_much_lets_others_run() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
             before = turns
-            response, next_offset, _ = await record_answer(filtered, 0, fetched, ServiceSettings())
+            response, next_offset, _ = await record_answer(filtered, 0, fetched, default(ServiceSettings))
             assert turns - before >= 30
             nursery.cancel_scope.cancel()
         assert isinstance(response, event_log_pb2.ConsumeResponse)

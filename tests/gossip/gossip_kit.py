@@ -13,6 +13,7 @@ from trio_eventlog.gossip.messages import OWN_VERSIONS, Address, Alive, Message,
 from trio_eventlog.gossip.serf import Serf
 from trio_eventlog.gossip.settings import LAN, SerfSettings, SwimSettings
 from trio_eventlog.gossip.swim import Swim
+from trio_eventlog.testing.defaults import default
 
 WIRE = GossipWire()
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def new_serf(
         address=address(number),
         tags=tags or {"role": "eventlog"},
         swim_settings=swim_settings,
-        serf_settings=serf_settings or SerfSettings(),
+        serf_settings=serf_settings or default(SerfSettings),
         wire=WIRE,
         rng=random.Random(number + 1),
         now=0.0,

@@ -1077,9 +1077,9 @@ def test_confirmations() -> None:
 def test_settings_are_checked() -> None:
     """Contradictions are refused when they are made."""
     with pytest.raises(ValueError, match="timeout"):
-        SwimSettings(probe_timeout_seconds=1.0)
+        attrs.evolve(LAN, probe_timeout_seconds=1.0)
     with pytest.raises(ValueError, match="at least 1"):
-        SwimSettings(health_score_max=0)
+        attrs.evolve(LAN, health_score_max=0)
 
 
 # --- Anything at any time. ---

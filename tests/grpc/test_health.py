@@ -16,7 +16,8 @@ from trio_eventlog.grpc.health import (
     HealthCheckRequest,
     HealthCheckResponse,
 )
-from trio_eventlog.rpc import RpcFailed, Server, StatusCode, methods_of, open_channel
+from trio_eventlog.rpc import RpcFailed, RpcSettings, Server, StatusCode, methods_of, open_channel
+from trio_eventlog.testing.defaults import default
 
 METHODS = methods_of(HEALTH_DESCRIPTOR)
 
@@ -27,8 +28,8 @@ async def asked():
     health = Health()
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Server([health.service()]).serve, theirs)
-        async with open_channel(ours) as channel:
+        nursery.start_soon(Server([health.service()], default(RpcSettings)).serve, theirs)
+        async with open_channel(ours, default(RpcSettings)) as channel:
             yield health, channel
         nursery.cancel_scope.cancel()
 
@@ -106,6 +107,6 @@ async def test_the_official_client():
 
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, Server([health.service()]).serve, [listener])
+        nursery.start_soon(trio.serve_listeners, Server([health.service()], default(RpcSettings)).serve, [listener])
         await trio.to_thread.run_sync(client, listener.socket.getsockname()[1])
         nursery.cancel_scope.cancel()

@@ -9,7 +9,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from trio_eventlog.grpc.health import Health
 from trio_eventlog.grpc.reflection import reflection_services
-from trio_eventlog.rpc import Server, Service, methods_of, open_channel
+from trio_eventlog.rpc import RpcSettings, Server, Service, methods_of, open_channel
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 EVENT_LOG = event_log_pb2.DESCRIPTOR.services_by_name["EventLog"]
@@ -56,7 +57,7 @@ async def test_the_official_client():
 
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, Server(services()).serve, [listener])
+        nursery.start_soon(trio.serve_listeners, Server(services(), default(RpcSettings)).serve, [listener])
         await trio.to_thread.run_sync(client, listener.socket.getsockname()[1])
         nursery.cancel_scope.cancel()
 
@@ -66,8 +67,8 @@ async def test_both_versions_answer_alike(autojump_clock):
     answers = []
     async with trio.open_nursery() as nursery:
         served = services()
-        nursery.start_soon(Server(served).serve, theirs)
-        async with open_channel(ours) as channel:
+        nursery.start_soon(Server(served, default(RpcSettings)).serve, theirs)
+        async with open_channel(ours, default(RpcSettings)) as channel:
             for service in served[-2:]:
                 method = methods_of(service.descriptor)["ServerReflectionInfo"]
                 async with channel.stream(method) as call:

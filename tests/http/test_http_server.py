@@ -11,6 +11,7 @@ import trio.testing
 from trio_eventlog.budgets import Allowance
 from trio_eventlog.http.server import HttpHandler, HttpSettings, Request, Response, health_handler, probe_head, serve_http
 from trio_eventlog.net.mux import ConnectionInfo
+from trio_eventlog.testing.defaults import default
 
 
 class Client:
@@ -59,7 +60,7 @@ async def start(nursery: trio.Nursery, handler: HttpHandler = ALWAYS_READY, sett
     (mine, theirs) = trio.testing.memory_stream_pair()
 
     async def serve() -> None:
-        await serve_http(theirs, ConnectionInfo(remote_address="client:1"), handler, settings)
+        await serve_http(theirs, ConnectionInfo(remote_address="client:1"), handler, settings or default(HttpSettings))
         await theirs.aclose()
 
     nursery.start_soon(serve)
@@ -169,7 +170,7 @@ async def test_malformed_requests_are_answered_and_end_the_connection(data: byte
 
 
 async def test_the_limit_of_headers() -> None:
-    settings = HttpSettings(header_bytes_max=1000)
+    settings = default(HttpSettings, request_head_bytes_max=1000)
 
     def with_headers(size: int) -> bytes:
         frame = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\nfiller: \r\n\r\n"
@@ -183,7 +184,7 @@ async def test_the_limit_of_a_body(nursery: trio.Nursery) -> None:
     async def count(request: Request) -> Response:
         return Response(status=200, body=str(len(request.body)).encode())
 
-    settings = HttpSettings(body_bytes_max=1000)
+    settings = default(HttpSettings, request_body_bytes_max=1000)
     assert await (await start(nursery, count, settings)).ask("POST", "/", bytes(1000)) == (200, b"1000")
     client = await start(nursery, count, settings)
     (status, _) = await client.ask("POST", "/", bytes(1001))
@@ -208,7 +209,7 @@ async def test_what_the_head_decides_is_answered_without_the_body(
 
     async def serve() -> None:
         info = ConnectionInfo(remote_address="client:1")
-        await serve_http(theirs, info, ALWAYS_READY, answer_head=probe_head(lambda: ""), bodies=allowance)
+        await serve_http(theirs, info, ALWAYS_READY, default(HttpSettings), answer_head=probe_head(lambda: ""), bodies=allowance)
         await theirs.aclose()
 
     nursery.start_soon(serve)
@@ -222,7 +223,7 @@ async def test_what_the_head_decides_is_answered_without_the_body(
 
 async def test_a_client_that_sends_on_reads_the_answer(autojump_clock: trio.testing.MockClock) -> None:
     """What comes after the answer is thrown away for a moment, and no longer, and not without end."""
-    settings = HttpSettings(linger_seconds_max=1.0, linger_bytes_max=100_000)
+    settings = default(HttpSettings, linger_seconds_max=1.0, linger_bytes_max=100_000)
     async with trio.open_nursery() as nursery:
         (mine, theirs) = trio.testing.memory_stream_pair()
 
@@ -251,7 +252,9 @@ async def test_bodies_of_all_connections_share_a_budget(nursery: trio.Nursery) -
     clients = []
     for _ in range(2):
         (mine, theirs) = trio.testing.memory_stream_pair()
-        nursery.start_soon(lambda theirs=theirs: serve_http(theirs, ConnectionInfo(), hold, bodies=allowance))
+        nursery.start_soon(
+            lambda theirs=theirs: serve_http(theirs, ConnectionInfo(), hold, default(HttpSettings), bodies=allowance)
+        )
         clients.append(Client(mine))
     await clients[0].stream.send_all(POST % (b"/", b"content-length: 1000\r\n") + bytes(1000))
     await trio.testing.wait_all_tasks_blocked()
@@ -275,7 +278,7 @@ async def test_two_lengths_are_refused(order: int) -> None:
 @pytest.mark.parametrize("chunk", [1 << 20, 4096, 100])
 async def test_the_limit_of_headers_holds_however_they_arrive(chunk: int, nursery: trio.Nursery) -> None:
     """In one read, or in many."""
-    client = await start(nursery, settings=HttpSettings(header_bytes_max=32 * 1024))
+    client = await start(nursery, settings=default(HttpSettings, request_head_bytes_max=32 * 1024))
     data = b"GET /health HTTP/1.1\r\nhost: x\r\nfiller: " + b"x" * 40_000 + b"\r\n\r\n"
 
     async def send() -> None:
@@ -291,7 +294,7 @@ async def test_trailers_have_the_limit_of_headers() -> None:
     """They come after the body, and are headers all the same."""
     trailers = b"x: " + b"y" * 2000 + b"\r\n"
     data = POST % (b"/", b"transfer-encoding: chunked\r\n") + b"1\r\nz\r\n0\r\n" + trailers + b"\r\n"
-    assert b" 431 " in await raw(data, HttpSettings(header_bytes_max=1000))
+    assert b" 431 " in await raw(data, default(HttpSettings, request_head_bytes_max=1000))
 
 
 @pytest.mark.parametrize("target", ["http://host/health", "HTTP://host:8400/health?x=1", "https://[::1]/ready"])
@@ -302,7 +305,7 @@ async def test_the_absolute_form(nursery: trio.Nursery, target: str) -> None:
 
 async def test_a_slow_request_is_ended(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        client = await start(nursery, settings=HttpSettings(request_seconds_max=30, idle_seconds_max=5))
+        client = await start(nursery, settings=default(HttpSettings, request_seconds_max=30, request_idle_seconds_max=5))
         for byte in b"GET /health HTTP/1.1\r\nx":
             await client.stream.send_all(bytes([byte]))
             await trio.sleep(2)
@@ -314,7 +317,7 @@ async def test_a_slow_request_is_ended(autojump_clock: trio.testing.MockClock) -
 
 async def test_an_idle_connection_is_closed_without_a_word(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        client = await start(nursery, settings=HttpSettings(idle_seconds_max=75))
+        client = await start(nursery, settings=default(HttpSettings, request_idle_seconds_max=75))
         assert (await client.ask("GET", "/health"))[0] == 200
         assert await end_of(client) == b""
         assert trio.current_time() == pytest.approx(75)

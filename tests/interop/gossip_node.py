@@ -23,6 +23,7 @@ from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.node.gossip_discovery import node_tags
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.testing.defaults import default
 
 
 async def no_handler(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
@@ -45,7 +46,7 @@ async def main(arguments: argparse.Namespace) -> None:
         name=arguments.name,
         address=Address(ipaddress.ip_address(host).packed, port),
         tags=node_tags(NodeId(port), address=arguments.address, cluster_name="interop", version="1"),
-        settings=GossipSettings(swim={"lan": LAN, "local": LOCAL, "wan": WAN}[arguments.profile]),
+        settings=default(GossipSettings, swim={"lan": LAN, "local": LOCAL, "wan": WAN}[arguments.profile]),
         datagrams=await packets.bind(arguments.address),
         datagram_network=packets,
         network=network,
@@ -54,7 +55,7 @@ async def main(arguments: argparse.Namespace) -> None:
         seeds=arguments.join,
         keyring=Keyring([bytes.fromhex(arguments.key)], rng) if arguments.key else None,
     )
-    mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
+    mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
     async with trio.open_nursery() as nursery:
         await nursery.start(mux.serve, bound.listener)
         await nursery.start(driver.run)

@@ -26,6 +26,7 @@ from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.node.gossip_discovery import node_tags
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.testing.defaults import default
 
 SERF = shutil.which("serf")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -160,7 +161,7 @@ class Place:
             name=name,
             address=Address(socket.inet_aton("127.0.0.1"), number),
             tags=node_tags(NodeId(7), address=address, cluster_name="interop", version="1"),
-            settings=settings or GossipSettings(swim=LOCAL),
+            settings=settings or default(GossipSettings, swim=LOCAL),
             datagrams=node.datagrams,
             datagram_network=packets,
             network=network,
@@ -169,7 +170,7 @@ class Place:
             seeds=seeds,
             keyring=node.keyring,
         )
-        mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=node.driver.handle_stream)
+        mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=node.driver.handle_stream)
 
         async def live(*, task_status: trio.TaskStatus[None]) -> None:
             with node.scope:

@@ -25,6 +25,7 @@ from trio_eventlog.gossip.events import (
 from trio_eventlog.gossip.messages import KeyOperation, NameFilter, TagFilter
 from trio_eventlog.gossip.settings import LAN, LOCAL
 from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.testing.defaults import default
 
 pytestmark = [
     pytest.mark.interop,
@@ -278,7 +279,7 @@ async def test_lan_profile(tmp_path: Path) -> None:
     """The default profile of both: together in no time, and a kill is noticed within its bound."""
     async with opened(tmp_path) as place:
         agent = await place.agent("s1", profile="lan")
-        node = await place.node("ours", agent.address, settings=GossipSettings(swim=LAN))
+        node = await place.node("ours", agent.address, settings=default(GossipSettings, swim=LAN))
         assert await agent.wait_status("ours", "alive") < 2.0
         agent.process.send_signal(signal.SIGKILL)
         took = await node.wait_status("s1", GossipStatus.FAILED, 12.0)

@@ -10,6 +10,7 @@ from serf_agents import SERF, Agent, OurNode, opened, until
 from trio_eventlog.gossip.events import GossipStatus, MemberFailed, MemberLeft, MemberSuspected, OnlyStreamsWork
 from trio_eventlog.gossip.settings import LAN
 from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.testing.defaults import default
 
 pytestmark = [
     pytest.mark.agent_long,
@@ -17,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(SERF is None, reason="the program `serf` is not installed"),
 ]
 
-LAN_GOSSIP = GossipSettings(swim=LAN)
+LAN_GOSSIP = default(GossipSettings, swim=LAN)
 STEADY_SECONDS = 70.0
 STOPPED_SECONDS = 12.0
 LEAVES = 40

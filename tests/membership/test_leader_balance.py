@@ -10,6 +10,7 @@ from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import CatalogMachine, CreateTopic, Topic
 from trio_eventlog.machine.placement import spread_leaders
 from trio_eventlog.node.membership import MembershipSettings, Misled, due_hand_over, preferred_leaders
+from trio_eventlog.testing.defaults import default
 
 A, B, C, D = (NodeId(number) for number in (0xA, 0xB, 0xC, 0xD))
 
@@ -70,7 +71,7 @@ def test_the_preferred_leader_carries_the_partition_and_is_not_on_its_way_out(
             assert partition.group_id not in preferred
 
 
-SETTINGS = MembershipSettings(stabilisation_seconds=10, leader_balance_seconds=5)
+SETTINGS = default(MembershipSettings, stabilisation_seconds=10, leader_balance_seconds=5)
 ONE, TWO = GroupId(1), GroupId(2)
 
 
@@ -96,5 +97,5 @@ def test_due(case: str) -> None:
 
 
 def test_it_can_be_turned_off() -> None:
-    never = MembershipSettings(leader_balance_seconds=0)
+    never = default(MembershipSettings, leader_balance_seconds=0)
     assert due_hand_over({ONE: misled(0)}, 1e9, 0.0, never) is None

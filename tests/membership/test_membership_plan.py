@@ -46,8 +46,9 @@ from trio_eventlog.raft import (
     Transition,
     change_configuration,
 )
+from trio_eventlog.testing.defaults import default
 
-SETTINGS = MembershipSettings()
+SETTINGS = default(MembershipSettings)
 NOW = 1000.0
 
 
@@ -243,7 +244,7 @@ def test_partitions_move_a_few_at_a_time() -> None:
 
 def test_no_more_members_than_the_limit() -> None:
     """At the limit nobody is taken in any more."""
-    settings = MembershipSettings(members_max=4)
+    settings = default(MembershipSettings, nodes_max=4)
     assert plan(view(outside=(4,)), settings) == [AddLearner(NodeId(4))]
     assert plan(view(learners=(4,), outside=(5,)), settings) == []
 
@@ -252,7 +253,7 @@ def test_no_more_members_than_the_limit() -> None:
 def test_an_even_number_of_voters_is_refused(voters_wanted: int) -> None:
     """It would tolerate no more failures than one less, and need one more answer for everything."""
     with pytest.raises(SettingsError, match="odd"):
-        MembershipSettings(voters_wanted=voters_wanted)
+        default(MembershipSettings, voters_wanted=voters_wanted)
 
 
 REFUSALS = {

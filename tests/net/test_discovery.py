@@ -29,6 +29,7 @@ from trio_eventlog.net.discovery import (
     derive_cluster_id,
 )
 from trio_eventlog.net.links import LinkRefused
+from trio_eventlog.testing.defaults import default
 
 A, B, C, D = (NodeId(number) for number in (0xA, 0xB, 0xC, 0xD))
 
@@ -196,7 +197,7 @@ class World:
             addresses,
             probe=self.probe,
             identity=own,
-            settings=DiscoverySettings(**settings),  # type: ignore[arg-type]
+            settings=default(DiscoverySettings, **settings),  # type: ignore[arg-type]
             rng=random.Random(1),
             on_event=self.events.append,
             is_known=is_known,

@@ -14,6 +14,7 @@ from trio_eventlog.net.join import Joiner, JoinSettings, Place
 from trio_eventlog.net.links import LinkRefused
 from trio_eventlog.net.names import ServiceHost
 from trio_eventlog.setting_fields import parse_join
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.names import TableNames
 
 VIRTUAL_TIME = True
@@ -80,7 +81,7 @@ class World:
             probe=self.probe,
             on_hello=lambda hello: self.heard.append(hello.node_name),
             is_waiting=lambda: self.is_waiting,
-            settings=JoinSettings(**settings),
+            settings=default(JoinSettings, **settings),
             rng=random.Random(1),
         )
         with trio.move_on_after(seconds):
@@ -140,7 +141,7 @@ async def test_a_name_is_looked_up_anew_at_every_try(world: World) -> None:
 
 
 async def test_tries_back_off_within_their_bounds(world: World) -> None:
-    await world.run(100, "peers:1", retry_seconds_min=0.5, retry_seconds_max=8)
+    await world.run(100, "peers:1", join_retry_seconds_min=0.5, join_retry_seconds_max=8)
     waits = [later - before for before, later in zip(world.asked_at(), world.asked_at()[1:], strict=False)]
     longest = [min(0.5 * 2**number, 8) for number in range(len(waits))]
     assert len(waits) > 12
@@ -206,14 +207,14 @@ async def test_a_changing_answer_does_not_flood_the_log(world: World, caplog: py
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(change)
-        await world.run(100, "peers:1", retry_seconds_max=5)
+        await world.run(100, "peers:1", join_retry_seconds_max=5)
         nursery.cancel_scope.cancel()
     assert len(lines(caplog)) < 40
 
 
 async def test_a_look_up_that_hangs_is_given_up(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.names.latency_seconds = 1e6
-    await world.run(12, "peers:1", SRV, resolve_seconds_max=3)
+    await world.run(12, "peers:1", SRV, dns_timeout_seconds=3)
     assert world.asked_at()[:2] == [0, 0]
     assert 3 <= world.asked_at()[2] <= 3.25
     assert "no answer to the look-up in time" in lines(caplog)[-1]
@@ -221,11 +222,11 @@ async def test_a_look_up_that_hangs_is_given_up(world: World, caplog: pytest.Log
 
 async def test_no_more_places_than_the_limit(world: World) -> None:
     world.names.hosts["peers"] = [f"10.0.0.{number}" for number in range(100)]
-    await world.run(0.05, "peers:1", places_max=7)
+    await world.run(0.05, "peers:1", join_addresses_max=7)
     assert len(world.probed) == 7
     world.probed.clear()
     world.names.records[SERVICE] = [ServiceHost("peers", port) for port in range(1, 100)]
-    await world.run(0.05, SRV, places_max=7)
+    await world.run(0.05, SRV, join_addresses_max=7)
     assert len(world.probed) == 7
 
 
@@ -239,4 +240,4 @@ async def test_a_refusal_of_another_node_is_told(world: World, caplog: pytest.Lo
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (-1, 1), (2, 1)])
 def test_settings_that_cannot_be(least: float, most: float) -> None:
     with pytest.raises(SettingsError):
-        JoinSettings(retry_seconds_min=least, retry_seconds_max=most)
+        default(JoinSettings, join_retry_seconds_min=least, join_retry_seconds_max=most)

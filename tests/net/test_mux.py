@@ -14,6 +14,7 @@ import trio.testing
 from trio_eventlog.budgets import Activity
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
 from trio_eventlog.net.mux import ConnectionInfo, Handler, Mux, MuxSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork
 
 ADDRESS = "node:8400"
@@ -53,7 +54,7 @@ async def open_port(settings: MuxSettings | None = None, **handlers: Handler) ->
     network = SimNetwork(random.Random(1))
     seen = Seen()
     named: dict[str, Handler] = {name: seen.handler(name) for name in ("grpc", "http", "peer")} | handlers
-    mux = Mux(settings or MuxSettings(), **named)  # type: ignore[arg-type]
+    mux = Mux(settings or default(MuxSettings), **named)  # type: ignore[arg-type]
     bound = await network.host("server").listen(ADDRESS)
     async with trio.open_nursery() as nursery:
         await nursery.start(mux.serve, bound.listener)
@@ -117,7 +118,7 @@ async def test_bytes_nobody_takes(
 
 @pytest.mark.parametrize("first", [b"", b"PRI * HT", b"\xe1v"])
 async def test_silence_ends_at_the_deadline(first: bytes, autojump_clock: trio.testing.MockClock) -> None:
-    async with open_port(MuxSettings(identify_seconds_max=5)) as port:
+    async with open_port(default(MuxSettings, peek_timeout_seconds=5)) as port:
         stream = await port.connect()
         began = trio.current_time()
         if first:
@@ -152,7 +153,7 @@ async def test_a_flood_of_silence_keeps_no_more_than_the_cap(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the cap the oldest one gives its place to the newcomer; who speaks is served; the flood is logged in a few lines."""
-    async with open_port(MuxSettings(unidentified_connections_max=3, identify_seconds_max=5)) as port:
+    async with open_port(default(MuxSettings, inbound_unidentified_max=3, peek_timeout_seconds=5)) as port:
         silent = [await port.connect() for _ in range(3)]
         await trio.sleep(0.01)
         assert port.mux.statistics().unidentified_now == 3
@@ -175,7 +176,7 @@ async def test_a_flood_of_silence_keeps_no_more_than_the_cap(
 @pytest.mark.parametrize("flood", [320, 5000])
 async def test_silent_connections_keep_nobody_out(flood: int, autojump_clock: trio.testing.MockClock) -> None:
     """However many there are, and as they go on: whoever speaks in his first bytes, or a moment later, is served at once."""
-    async with open_port(MuxSettings(unidentified_connections_max=64)) as port:
+    async with open_port(default(MuxSettings, inbound_unidentified_max=64)) as port:
         attacker = port.network.host("attacker")
         silent = []
         for number in range(flood):
@@ -196,7 +197,7 @@ async def test_silent_connections_keep_nobody_out(flood: int, autojump_clock: tr
 
 async def test_an_address_with_many_silent_connections_loses_its_own(autojump_clock: trio.testing.MockClock) -> None:
     """The oldest of all is another address's only one: it keeps its place."""
-    async with open_port(MuxSettings(unidentified_connections_max=8)) as port:
+    async with open_port(default(MuxSettings, inbound_unidentified_max=8)) as port:
         patient = await port.connect()
         flood = [await port.network.host("attacker").open_stream(ADDRESS) for _ in range(100)]
         await trio.sleep(0.1)
@@ -207,7 +208,7 @@ async def test_an_address_with_many_silent_connections_loses_its_own(autojump_cl
 
 async def test_the_time_to_show_oneself_is_shorter_when_places_are_few(autojump_clock: trio.testing.MockClock) -> None:
     """Full time up to half of the places, then less and less down to the minimum."""
-    settings = MuxSettings(unidentified_connections_max=10, identify_seconds_max=5, identify_seconds_min=0.5)
+    settings = default(MuxSettings, inbound_unidentified_max=10, peek_timeout_seconds=5, peek_timeout_seconds_min=0.5)
     async with open_port(settings) as port:
         took: list[float] = []
 
@@ -252,7 +253,7 @@ async def is_over(stream: trio.abc.Stream) -> bool:
 async def test_at_the_cap_of_clients_the_least_deserving_goes(autojump_clock: trio.testing.MockClock) -> None:
     """Who never asked for anything, then who idles longest, then who has a call under way; a newcomer always gets in."""
     idle = Idle()
-    async with open_port(MuxSettings(clients_max=4), grpc=idle.handle) as port:
+    async with open_port(default(MuxSettings, inbound_clients_max=4), grpc=idle.handle) as port:
         activities = [Activity(5, 1, 1.0), Activity(5, 0, 3.0), Activity(5, 0, 2.0), Activity(0, 0, 9.0)]
         streams = []
         for number, activity in enumerate(activities):
@@ -269,7 +270,7 @@ async def test_at_the_cap_of_clients_the_least_deserving_goes(autojump_clock: tr
 async def test_an_address_with_more_than_its_share_pays(autojump_clock: trio.testing.MockClock) -> None:
     """An address with busy connections in more than half of the places, beside one with an idle one."""
     idle = Idle()
-    async with open_port(MuxSettings(clients_max=4), grpc=idle.handle) as port:
+    async with open_port(default(MuxSettings, inbound_clients_max=4), grpc=idle.handle) as port:
         quiet = await connect_as(port, "quiet", HTTP2_PREFACE)
         idle.served[-1].standing.look = lambda: Activity(1, 0, 0.0)
         busy = [await connect_as(port, "busy", HTTP2_PREFACE) for _ in range(3)]
@@ -284,7 +285,9 @@ async def test_clients_take_no_place_of_peers_or_probes(autojump_clock: trio.tes
     """Thousands of clients: links stay, and so does the connection of a probe."""
     idle = Idle()
     handlers = {"grpc": idle.handle, "http": idle.handle, "peer": idle.handle}
-    async with open_port(MuxSettings(clients_max=16, peers_max=2, probes_max=1), **handlers) as port:
+    async with open_port(
+        default(MuxSettings, inbound_clients_max=16, inbound_peers_max=2, inbound_probes_max=1), **handlers
+    ) as port:
         kept = [await connect_as(port, "peer", PEER_PREFACE) for _ in range(2)]
         kept.append(await connect_as(port, "probe", b"GET /health HTTP/1.1"))
         for number in range(1000):
@@ -297,7 +300,7 @@ async def test_clients_take_no_place_of_peers_or_probes(autojump_clock: trio.tes
 async def test_who_says_to_be_a_peer_takes_no_place_of_one(autojump_clock: trio.testing.MockClock) -> None:
     """Links that stand are kept before those that have not said hello, and those before newer ones."""
     idle = Idle()
-    async with open_port(MuxSettings(peers_max=4), peer=idle.handle) as port:
+    async with open_port(default(MuxSettings, inbound_peers_max=4), peer=idle.handle) as port:
         links = []
         for number in range(3):
             links.append(await connect_as(port, f"n{number}", PEER_PREFACE))
@@ -334,7 +337,7 @@ async def test_connections_that_are_served_are_not_unidentified(autojump_clock: 
     async def forever(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         await trio.sleep_forever()
 
-    async with open_port(MuxSettings(unidentified_connections_max=1), http=forever) as port:
+    async with open_port(default(MuxSettings, inbound_unidentified_max=1), http=forever) as port:
         for _ in range(20):
             stream = await port.connect()
             await stream.send_all(b"GET /")
@@ -416,7 +419,7 @@ async def test_stop_accepting_lets_handlers_finish(autojump_clock: trio.testing.
         await stream.send_all(b"done")
 
     network = SimNetwork(random.Random(1))
-    mux = Mux(MuxSettings(), grpc=slow, http=slow, peer=slow)
+    mux = Mux(default(MuxSettings), grpc=slow, http=slow, peer=slow)
     bound = await network.host("server").listen(ADDRESS)
     async with trio.open_nursery() as nursery:
         await nursery.start(mux.serve, bound.listener)
@@ -457,7 +460,12 @@ async def sleep_forever() -> trio.abc.Stream:
 
 async def test_no_file_descriptors_is_waited_out(autojump_clock: trio.testing.MockClock) -> None:
     seen = Seen()
-    mux = Mux(MuxSettings(accept_retry_seconds=0.1), grpc=seen.handler("a"), http=seen.handler("b"), peer=seen.handler("c"))
+    mux = Mux(
+        default(MuxSettings, accept_retry_seconds=0.1),
+        grpc=seen.handler("a"),
+        http=seen.handler("b"),
+        peer=seen.handler("c"),
+    )
     (mine, theirs) = trio.testing.memory_stream_pair()
     streams = [theirs]
 
@@ -475,7 +483,7 @@ async def test_no_file_descriptors_is_waited_out(autojump_clock: trio.testing.Mo
 
 async def test_another_error_of_accept_is_not_hidden(autojump_clock: trio.testing.MockClock) -> None:
     seen = Seen()
-    mux = Mux(MuxSettings(), grpc=seen.handler("a"), http=seen.handler("b"), peer=seen.handler("c"))
+    mux = Mux(default(MuxSettings), grpc=seen.handler("a"), http=seen.handler("b"), peer=seen.handler("c"))
     with pytest.raises(ExceptionGroup) as caught:
         await mux.serve(FullListener(errno.EBADF, 1, sleep_forever))
     assert caught.value.subgroup(lambda one: isinstance(one, OSError) and one.errno == errno.EBADF) is not None
@@ -492,4 +500,4 @@ async def test_gossip_has_a_handler_when_given(autojump_clock: trio.testing.Mock
 def test_tls_cannot_be_required_without_a_certificate() -> None:
     handler = Seen().handler("x")
     with pytest.raises(ValueError, match="certificate"):
-        Mux(MuxSettings(tls_required=True), grpc=handler, http=handler, peer=handler)
+        Mux(default(MuxSettings, tls_required=True), grpc=handler, http=handler, peer=handler)

@@ -16,7 +16,8 @@ from tests.rpc.echo import ECHO, Blob
 from trio_eventlog.errors import EventLogError
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_network import RealNetwork
-from trio_eventlog.rpc import Server, Service, open_channel
+from trio_eventlog.rpc import RpcSettings, Server, Service, open_channel
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork
 from trio_eventlog.testing.weather import Weather
 
@@ -123,7 +124,7 @@ async def test_tls_notices_a_flipped_bit(contexts: Contexts, autojump_clock: tri
 
 @asynccontextmanager
 async def grpc_echo(network: Network, address: str) -> AsyncIterator[str]:
-    server = Server([Service(ECHO, {"Unary": echo_unary, "Chat": echo_chat})])
+    server = Server([Service(ECHO, {"Unary": echo_unary, "Chat": echo_chat})], default(RpcSettings))
     bound = await network.listen(address)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, server.serve, [bound.listener])
@@ -136,7 +137,10 @@ async def test_grpc(kind: str) -> None:
     """Calls and streams of more than fits into any window."""
     (client, server, address) = networks(kind)
     with trio.fail_after(20):
-        async with grpc_echo(server, address) as where, open_channel(await client.open_stream(where)) as channel:
+        async with (
+            grpc_echo(server, address) as where,
+            open_channel(await client.open_stream(where), default(RpcSettings)) as channel,
+        ):
             request = Blob(payload=PAYLOAD, number=7)
             assert await channel.unary(METHODS["Unary"], request) == request
             async with channel.stream(METHODS["Chat"]) as call:
@@ -150,7 +154,7 @@ async def test_grpc_over_a_slow_link(autojump_clock: trio.testing.MockClock) -> 
     network = SimNetwork(random.Random(1))
     network.weather = Weather(bytes_per_second=len(PAYLOAD), latency_seconds_min=0.05, latency_seconds_max=0.2)
     async with grpc_echo(network.host("server"), "server:1") as where:
-        async with open_channel(await network.host("client").open_stream(where)) as channel:
+        async with open_channel(await network.host("client").open_stream(where), default(RpcSettings)) as channel:
             began = trio.current_time()
             await channel.unary(METHODS["Unary"], Blob(payload=PAYLOAD))
             assert 2.0 < trio.current_time() - began < 8.0
@@ -167,14 +171,14 @@ async def test_grpc_survives_flipped_bits(autojump_clock: trio.testing.MockClock
             request = Blob(payload=b"x" * 100)
             with trio.fail_after(600):
                 try:
-                    async with open_channel(await network.host("client").open_stream(where)) as channel:
+                    async with open_channel(await network.host("client").open_stream(where), default(RpcSettings)) as channel:
                         with trio.move_on_after(60):
                             response = await channel.unary(METHODS["Unary"], request)
                             outcomes["right" if response == request else "wrong"] += 1
                 except EventLogError as error:
                     outcomes[error.code] += 1
             network.calm()
-            async with open_channel(await network.host("client").open_stream(where)) as channel:
+            async with open_channel(await network.host("client").open_stream(where), default(RpcSettings)) as channel:
                 assert await channel.unary(METHODS["Unary"], request) == request
     assert outcomes["wrong"] > 10, outcomes
     assert len(outcomes) > 3, outcomes

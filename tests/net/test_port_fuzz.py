@@ -11,18 +11,19 @@ from hypothesis import strategies as st
 
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame, encode_hello
-from trio_eventlog.http.server import health_handler, probe_head, serve_http
+from trio_eventlog.http.server import HttpSettings, health_handler, probe_head, serve_http
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.net.links import LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.transport import Transport
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork
 
 
 async def http(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-    await serve_http(stream, info, health_handler(lambda: ""), answer_head=probe_head(lambda: ""))
+    await serve_http(stream, info, health_handler(lambda: ""), default(HttpSettings), answer_head=probe_head(lambda: ""))
 
 
 async def grpc(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
@@ -38,12 +39,12 @@ def node_on(network: Network) -> tuple[Mux, Transport]:
     transport = Transport(
         identity=lambda: Hello(node_id=NodeId(1), cluster_name="test"),
         network=network,
-        settings=LinkSettings(),
+        settings=default(LinkSettings),
         rng=random.Random(1),
         receive=ignore,
         on_event=lambda event: None,
     )
-    return Mux(MuxSettings(), grpc=grpc, http=http, peer=transport.handle_inbound), transport
+    return Mux(default(MuxSettings), grpc=grpc, http=http, peer=transport.handle_inbound), transport
 
 
 async def health_of(stream: trio.abc.Stream) -> int:
@@ -105,7 +106,7 @@ async def test_one_real_port_for_everything(nursery: trio.Nursery) -> None:
     other = Transport(
         identity=lambda: Hello(node_id=NodeId(2), cluster_name="test"),
         network=RealNetwork(),
-        settings=LinkSettings(),
+        settings=default(LinkSettings),
         rng=random.Random(2),
         receive=ignore,
         on_event=lambda event: None,

@@ -20,6 +20,7 @@ from trio_eventlog.net.peeked_stream import PeekedStream
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.socket_io import SocketIo, drop_front, socket_io
 from trio_eventlog.net.transport import LinkEvent, PeerConnected, PeerReset, Transport
+from trio_eventlog.testing.defaults import default
 
 ONE, TWO = NodeId(1), NodeId(2)
 
@@ -39,7 +40,7 @@ class Node:
         self.transport = Transport(
             identity=lambda: Hello(node_id=node_id, cluster_name="test"),
             network=RealNetwork(),
-            settings=settings or LinkSettings(),
+            settings=settings or default(LinkSettings),
             rng=random.Random(node_id),
             receive=self.receive,
             on_event=self.on_event,
@@ -67,7 +68,7 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[str]) -> None:
         with self.scope:
             bound = await RealNetwork().listen("127.0.0.1:0")
-            mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=self.transport.handle_inbound)
+            mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=self.transport.handle_inbound)
             async with trio.open_nursery() as nursery:
                 await nursery.start(mux.serve, bound.listener)
                 await nursery.start(self.transport.run)
@@ -76,7 +77,7 @@ class Node:
 
 async def test_frames_of_all_sizes_arrive_in_order(nursery: trio.Nursery) -> None:
     """Small ones written at once, large ones by the writer, refused ones sent again: each lane stays in order, nothing changes."""
-    (one, two) = (Node(ONE, LinkSettings(queue_bytes_max=1 << 20)), Node(TWO))
+    (one, two) = (Node(ONE, default(LinkSettings, link_queue_bytes_max=1 << 20)), Node(TWO))
     await nursery.start(one.run)
     one.transport.set_peer(TWO, await nursery.start(two.run))
     await one.wait_event(PeerConnected)
@@ -103,7 +104,7 @@ async def test_frames_of_all_sizes_arrive_in_order(nursery: trio.Nursery) -> Non
 
 async def test_a_reader_that_pauses_gets_every_frame_that_was_taken(nursery: trio.Nursery) -> None:
     """The socket takes half a frame, then nothing: the rest goes first when it takes more."""
-    one = Node(ONE, LinkSettings(queue_bytes_max=500_000, ping_interval_seconds=60))
+    one = Node(ONE, default(LinkSettings, link_queue_bytes_max=500_000, ping_interval_seconds=60))
     await nursery.start(one.run)
     bound = await RealNetwork().listen("127.0.0.1:0")
     one.transport.set_peer(TWO, bound.address)

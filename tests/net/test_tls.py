@@ -31,6 +31,7 @@ from trio_eventlog.net.tls import (
     build_server_context,
 )
 from trio_eventlog.net.transport import PeerConnected, PeerReset
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork
 
 
@@ -83,7 +84,7 @@ async def open_port(
         return handle
 
     mux = Mux(
-        MuxSettings(tls_required=tls_required),
+        default(MuxSettings, tls_required=tls_required),
         grpc=noting("grpc"),
         http=noting("http"),
         peer=noting("peer"),
@@ -358,7 +359,7 @@ async def test_reload_takes_the_new_files_or_keeps_the_old(
         key.write_bytes(Path(settings.key).read_bytes())
 
     install(nodes)
-    tls = FileTls(TlsSettings(certificate=str(certificate), key=str(key), authority=nodes.authority))
+    tls = FileTls(default(TlsSettings, certificate=str(certificate), key=str(key), authority=nodes.authority))
     before = (tls.server_context(), tls.peer_context())
     certificate.write_text("half written")
     with pytest.raises(SettingsError):

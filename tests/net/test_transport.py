@@ -37,6 +37,7 @@ from trio_eventlog.net.transport import (
     PeerReset,
     Transport,
 )
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
 
 Event = TypeVar("Event", PeerConnected, PeerIntroduced, PeerRefused, PeerReset)
@@ -67,7 +68,7 @@ class Node:
             receive=self.receive,
             on_event=self.on_event,
         )
-        self.mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=self.transport.handle_inbound)
+        self.mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=self.transport.handle_inbound)
         self.scope = trio.CancelScope()
 
     def receive(self, node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
@@ -104,7 +105,7 @@ class Nodes:
     nodes: dict[int, Node]
 
     async def start(self, number: int, settings: LinkSettings | None = None, hello: Hello | None = None) -> Node:
-        node = Node(self.network, number, settings or LinkSettings(), hello)
+        node = Node(self.network, number, settings or default(LinkSettings), hello)
         self.nodes[number] = node
         await self.nursery.start(node.run)
         return node
@@ -180,7 +181,7 @@ async def test_urgent_overtakes_bulk_between_frames(autojump_clock: trio.testing
     """What a write already holds stays in front; of what is queued, all urgent frames leave before the next bulk frame."""
     network = SimNetworkSettings(buffer_bytes_max=1000)
     async with open_nodes(network) as nodes:
-        (n1, n2) = await connected_pair(nodes, LinkSettings(write_bytes_max=5000))
+        (n1, n2) = await connected_pair(nodes, default(LinkSettings, write_bytes_max=5000))
         nodes.network.isolate("n2")
         for _ in range(10):
             assert n1.transport.send(NodeId(2), frame(bytes(4000), group_id=1), Lane.BULK)
@@ -195,7 +196,7 @@ async def test_urgent_overtakes_bulk_between_frames(autojump_clock: trio.testing
 
 async def test_the_limits_of_the_queue(autojump_clock: trio.testing.MockClock) -> None:
     """Each lane holds so many bytes and so many sends; the next is refused, the caller never waits."""
-    settings = LinkSettings(queue_bytes_max=10_000, queue_sends_max=5)
+    settings = default(LinkSettings, link_queue_bytes_max=10_000, link_queue_messages_max=5)
     async with open_nodes() as nodes:
         (n1, n2) = await connected_pair(nodes, settings)
         nodes.network.isolate("n2")
@@ -295,7 +296,7 @@ async def test_a_link_that_outlives_a_loss_can_tell_the_next(autojump_clock: tri
 
 async def test_silence_is_noticed_within_its_bound(autojump_clock: trio.testing.MockClock) -> None:
     """A machine that is cut off closes nothing. Both sides notice within (silent_intervals_max + 1) ping intervals."""
-    settings = LinkSettings(ping_interval_seconds=0.5, silent_intervals_max=4)
+    settings = default(LinkSettings, ping_interval_seconds=0.5, silent_intervals_max=4)
     async with open_nodes() as nodes:
         (n1, n2) = await connected_pair(nodes, settings)
         await trio.sleep(60)
@@ -315,7 +316,7 @@ async def test_silence_is_noticed_within_its_bound(autojump_clock: trio.testing.
 async def test_a_peer_that_reads_nothing_is_lost_too(autojump_clock: trio.testing.MockClock) -> None:
     """The queue fills, sends are refused, and silence ends the link."""
     network = SimNetworkSettings(buffer_bytes_max=10_000)
-    settings = LinkSettings(queue_bytes_max=50_000)
+    settings = default(LinkSettings, link_queue_bytes_max=50_000)
     async with open_nodes(network) as nodes:
         n1 = await nodes.start(1, settings)
         bound = await nodes.network.host("n2").listen("n2:8400")
@@ -339,7 +340,7 @@ async def test_a_peer_that_reads_nothing_is_lost_too(autojump_clock: trio.testin
 
 
 async def test_dialling_again_backs_off_and_a_dial_of_the_peer_cuts_it_short(autojump_clock: trio.testing.MockClock) -> None:
-    settings = LinkSettings(redial_seconds_min=0.1, redial_seconds_max=30)
+    settings = default(LinkSettings, reconnect_backoff_seconds_min=0.1, reconnect_backoff_seconds_max=30)
     async with open_nodes() as nodes:
         n1 = await nodes.start(1, settings)
         n1.transport.set_peer(NodeId(2), "n2:8400")
@@ -355,7 +356,7 @@ async def test_dialling_again_backs_off_and_a_dial_of_the_peer_cuts_it_short(aut
 
 async def test_a_link_that_breaks_at_once_does_not_spin(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
-        n1 = await nodes.start(1, LinkSettings(redial_seconds_min=0.05, redial_seconds_max=2))
+        n1 = await nodes.start(1, default(LinkSettings, reconnect_backoff_seconds_min=0.05, reconnect_backoff_seconds_max=2))
         bound = await nodes.network.host("n2").listen("n2:8400")
         async with trio.open_nursery() as nursery:
 
@@ -381,7 +382,7 @@ async def test_another_address_redials(autojump_clock: trio.testing.MockClock) -
         await trio.sleep(1)
         assert len(n1.of_kind(PeerConnected)) == 1, "the same address again changes nothing"
         bound = await n2.host.listen("elsewhere:1")
-        mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=n2.transport.handle_inbound)
+        mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=n2.transport.handle_inbound)
         nodes.nursery.start_soon(mux.serve, bound.listener)
         n1.transport.set_peer(NodeId(2), "elsewhere:1")
         await n1.wait(lambda: len(n1.of_kind(PeerConnected)) == 2)
@@ -404,7 +405,7 @@ async def test_a_removed_peer_is_let_go_in_silence(autojump_clock: trio.testing.
 async def test_peers_set_before_the_transport_runs(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
         await nodes.start(2)
-        early = Node(nodes.network, 1, LinkSettings())
+        early = Node(nodes.network, 1, default(LinkSettings))
         early.transport.set_peer(NodeId(2), "n2:8400")
         await nodes.nursery.start(early.run)
         await early.wait(lambda: early.of_kind(PeerConnected))
@@ -512,7 +513,7 @@ async def test_a_probe_tells_who_is_there_and_is_no_link(autojump_clock: trio.te
 
 async def test_a_probe_of_silence_times_out(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
-        n1 = await nodes.start(1, LinkSettings(connect_seconds_max=2, hello_seconds_max=3))
+        n1 = await nodes.start(1, default(LinkSettings, connect_timeout_seconds=2, hello_seconds_max=3))
         bound = await nodes.network.host("n2").listen("n2:8400")
         began = trio.current_time()
         with pytest.raises(TimeoutError):
@@ -636,7 +637,7 @@ async def test_admit_has_the_last_word(autojump_clock: trio.testing.MockClock) -
 
 async def test_the_limit_of_inbound_links(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
-        n1 = await nodes.start(1, LinkSettings(inbound_links_max=2))
+        n1 = await nodes.start(1, default(LinkSettings, inbound_links_max=2))
         others = [await nodes.start(number) for number in (2, 3, 4)]
         for node in others:
             node.transport.set_peer(NodeId(1), "n1:8400")
@@ -652,7 +653,7 @@ async def test_the_limit_of_inbound_links(autojump_clock: trio.testing.MockClock
 async def test_links_of_strangers_make_room(autojump_clock: trio.testing.MockClock) -> None:
     """Those that carry nothing are dropped first, the oldest of them; who has proved to be a node keeps his."""
     async with open_nodes() as nodes:
-        n1 = await nodes.start(1, LinkSettings(inbound_links_max=3))
+        n1 = await nodes.start(1, default(LinkSettings, inbound_links_max=3))
         n1.transport._inbound._trusts = lambda inbound: inbound.hello.node_id < 10
         (real, *strangers, newcomer) = [await nodes.start(number) for number in (2, 11, 12, 13, 14, 3)]
         for node in (real, *strangers, newcomer):
@@ -735,7 +736,7 @@ async def test_what_is_no_hello_is_refused_by_name(first: bytes, code: RefusedCo
 
 async def test_half_a_hello_then_silence(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
-        n1 = await nodes.start(1, LinkSettings(hello_seconds_max=2))
+        n1 = await nodes.start(1, default(LinkSettings, hello_seconds_max=2))
         stream = await raw_peer(nodes, GREETING[:20])
         began = trio.current_time()
         assert await answer_of(stream) == []
@@ -755,7 +756,7 @@ async def test_half_a_hello_then_silence(autojump_clock: trio.testing.MockClock)
 async def test_damage_on_a_link_ends_it(bad: bytes, autojump_clock: trio.testing.MockClock) -> None:
     """A frame before the damage counts, the connection ends, the node goes on and takes the next link."""
     async with open_nodes() as nodes:
-        n1 = await nodes.start(1, LinkSettings(body_bytes_max=1000))
+        n1 = await nodes.start(1, default(LinkSettings, peer_frame_bytes_max=1000))
         stream = await raw_peer(nodes, GREETING)
         await n1.wait(lambda: n1.of_kind(PeerIntroduced))
         await stream.send_all(bytes(frame(b"good")[0]))
@@ -798,10 +799,10 @@ async def test_the_receiver_can_refuse_a_body(autojump_clock: trio.testing.MockC
 
 
 def test_settings_that_cannot_work_are_refused_by_name() -> None:
-    for name in ("connect_seconds_max", "ping_interval_seconds", "queue_bytes_max", "write_bytes_max"):
+    for name in ("connect_timeout_seconds", "ping_interval_seconds", "link_queue_bytes_max", "write_bytes_max"):
         with pytest.raises(SettingsError, match=name):
-            LinkSettings(**{name: 0})  # type: ignore[arg-type]
+            default(LinkSettings, **{name: 0})  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="silent_intervals_max"):
-        LinkSettings(silent_intervals_max=1)
-    with pytest.raises(SettingsError, match="redial_seconds_max"):
-        LinkSettings(redial_seconds_min=3, redial_seconds_max=2)
+        default(LinkSettings, silent_intervals_max=1)
+    with pytest.raises(SettingsError, match="reconnect_backoff_seconds_max"):
+        default(LinkSettings, reconnect_backoff_seconds_min=3, reconnect_backoff_seconds_max=2)

@@ -11,6 +11,7 @@ from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.tls import FileTls, TlsSettings
 from trio_eventlog.net.transport import Transport
+from trio_eventlog.testing.defaults import default
 
 
 class TlsNode:
@@ -25,14 +26,14 @@ class TlsNode:
         self.transport = Transport(
             identity=lambda: Hello(node_id=NodeId(number), cluster_name="test", node_name=f"n{number}", address=advertised),
             network=network,
-            settings=LinkSettings(),
+            settings=default(LinkSettings),
             rng=random.Random(number),
             receive=lambda node_id, kind, group_id, body: self.received.append(bytes(body)),
             on_event=self.events.append,
             tls=self.tls,
         )
         self.mux = Mux(
-            MuxSettings(tls_required=True),
+            default(MuxSettings, tls_required=True),
             grpc=self.note_grpc,
             http=self.unexpected,
             peer=self.transport.handle_inbound,

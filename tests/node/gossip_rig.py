@@ -12,6 +12,7 @@ from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.gossip.events import Event, GossipStatus, Member
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
 
@@ -63,7 +64,7 @@ class Rig:
             name=gossip_name or name,
             address=packet_address,
             tags=tags or {"role": "eventlog"},
-            settings=settings or GossipSettings(),
+            settings=settings or default(GossipSettings),
             datagrams=await host.datagrams.bind(address),
             datagram_network=host.datagrams,
             network=host,
@@ -73,7 +74,7 @@ class Rig:
             keyring=keyring,
             **arguments,  # type: ignore[arg-type]
         )
-        mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
+        mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
         scope = trio.CancelScope()
         node = Node(name, driver, scope, events, keyring)
         self.nodes[name] = node

@@ -24,6 +24,7 @@ from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, EntryKind, Message, MessageType, RaftSettings
 from trio_eventlog.records import Batch, Record
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
 
 ME, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
@@ -60,7 +61,9 @@ class Rig:
         self.peers = peers
         self.disk = disk if disk is not None else SimDisk(random.Random(1))
         self.settings = ReplicaSettings(
-            raft=raft or RaftSettings(), driver=driver or DriverSettings(), log=log or LogSettings(preallocate_bytes=0)
+            raft=raft or default(RaftSettings),
+            driver=driver or default(DriverSettings),
+            log=log or default(LogSettings, preallocate_bytes=0),
         )
         self.voters = frozenset(map(NodeId, voters))
         self.noted: Extent | None = None

@@ -13,11 +13,12 @@ from trio_eventlog.raft import ChangeKind, ConfigurationChange, Message, Message
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import Operation
 
 FRAMES = 2800
 VALUE = bytes(32 << 10)
-SETTINGS = LogSettings(preallocate_bytes=0, tail_cache_bytes=1 << 20, segment_bytes=16 << 20)
+SETTINGS = default(LogSettings, preallocate_bytes=0, tail_cache_bytes=1 << 20, segment_bytes=16 << 20)
 
 
 async def lead_a_long_log(rig: Rig, frames: int) -> None:
@@ -69,7 +70,7 @@ class SlowFollower:
 async def test_each_entry_is_read_and_sent_about_once(autojump_clock: MockClock, inflight_messages: int) -> None:
     """90 MB behind, 10 ms for each read. A notice of a newer commit index must not overtake the entries that wait for the disk: it
     would be refused, and the whole window read and sent again."""
-    raft = RaftSettings(max_inflight_messages=inflight_messages, max_append_bytes=256 << 10)
+    raft = default(RaftSettings, inflight_messages_max=inflight_messages, append_bytes_max=256 << 10)
     async with Rig(log=SETTINGS, raft=raft).open() as rig, trio.open_nursery() as nursery:
         await lead_a_long_log(rig, FRAMES)
         follower = SlowFollower(rig)
@@ -134,7 +135,7 @@ async def test_entries_that_are_not_durable_yet_wait_with_older_ones_and_are_sen
 @pytest.mark.parametrize("how", ["refused", "unreachable"])
 async def test_what_waits_for_a_follower_that_is_probed_is_not_sent(how: str) -> None:
     """It has refused something, or the link has lost something: what is queued behind that is of no use to it."""
-    async with Rig(log=SETTINGS, raft=RaftSettings(max_append_bytes=64 << 10)).open() as rig:
+    async with Rig(log=SETTINGS, raft=default(RaftSettings, append_bytes_max=64 << 10)).open() as rig:
         await lead_a_long_log(rig, 100)
         rig.disk.latency_seconds[Operation.READ] = 1.0
         rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=1)
@@ -155,7 +156,7 @@ async def test_what_waits_for_a_follower_that_is_probed_is_not_sent(how: str) ->
 @pytest.mark.parametrize("window", [1, 5])
 async def test_no_more_wait_for_the_disk_than_may_be_under_way(window: int) -> None:
     """The window of the core bounds the queue, also for a follower that acknowledges what was never sent to it."""
-    raft = RaftSettings(max_append_bytes=64 << 10, max_inflight_messages=window)
+    raft = default(RaftSettings, append_bytes_max=64 << 10, inflight_messages_max=window)
     async with Rig(log=SETTINGS, raft=raft).open() as rig:
         await lead_a_long_log(rig, 100)
         rig.disk.latency_seconds[Operation.READ] = 1.0

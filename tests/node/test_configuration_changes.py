@@ -25,6 +25,7 @@ from trio_eventlog.raft import (
     RaftSettings,
 )
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
 
 ONE, TWO = NodeId(1), NodeId(2)
@@ -46,7 +47,9 @@ async def group_of_one(disk: SimDisk) -> AsyncIterator[Replica]:
         applier=PartitionApplier(PartitionMachine(5, 100), watermark),
         watermark=watermark,
         send=lambda group_id, message, frames: True,
-        settings=ReplicaSettings(raft=RaftSettings(), driver=DriverSettings(), log=LogSettings(preallocate_bytes=0)),
+        settings=ReplicaSettings(
+            raft=default(RaftSettings), driver=default(DriverSettings), log=default(LogSettings, preallocate_bytes=0)
+        ),
         rng=random.Random(1),
     ) as replica:
         yield replica

@@ -24,6 +24,7 @@ from trio_eventlog.raft.messages import Message
 from trio_eventlog.records import Acks
 from trio_eventlog.storage.disk import write_atomically
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, SimDisk
 
 LEFT = Departed(last_term=1, last_index=2, commit_index=2)
@@ -93,7 +94,7 @@ async def test_it_elects_nobody_with_less_than_it_had() -> None:
         assert not vote.reject
 
 
-SEGMENTS = LogSettings(preallocate_bytes=0, segment_bytes=1500)
+SEGMENTS = default(LogSettings, preallocate_bytes=0, segment_bytes=1500)
 DEPARTURE_OPERATIONS_MAX = 200
 
 

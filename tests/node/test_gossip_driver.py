@@ -39,6 +39,7 @@ from trio_eventlog.node.gossip_discovery import (
     node_tags,
 )
 from trio_eventlog.node.gossip_driver import GossipRefused, GossipSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.weather import Weather
 
 (KEY, OTHER_KEY) = (bytes(range(32)), bytes(32))
@@ -101,7 +102,7 @@ async def test_leave() -> None:
 async def test_leave_has_an_end() -> None:
     """A leave that cannot spread is given up."""
     async with rig() as cluster:
-        settings = GossipSettings(leave_seconds_max=3.0)
+        settings = default(GossipSettings, leave_seconds_max=3.0)
         (n1, _, _) = await three(cluster, settings=settings)
         cluster.network.weather = Weather(loss_chance=1.0)
         cluster.network.isolate("n1")
@@ -291,11 +292,11 @@ async def test_encryption_and_rotation() -> None:
 async def test_labels_separate_clusters() -> None:
     """A node of another label gets no answer at all."""
     async with rig() as cluster:
-        blue = GossipSettings(label=b"blue")
+        blue = default(GossipSettings, label=b"blue")
         n1 = await cluster.start("n1", settings=blue)
         await cluster.start("n2", "n1", settings=blue)
         await cluster.agree()
-        red = await cluster.start("n3", "n1", settings=GossipSettings(label=b"red"))
+        red = await cluster.start("n3", "n1", settings=default(GossipSettings, label=b"red"))
         await trio.sleep(60)
         assert sees({"n1", "n2"}, n1.driver.members)
         assert sees({"n3"}, red.driver.members)
@@ -384,7 +385,7 @@ async def test_nonsense_is_answered_with_an_error(data: bytes) -> None:
 async def test_silent_streams_are_closed() -> None:
     """After the stream timeout; and no more than so many are served at once."""
     async with rig() as cluster:
-        n1 = await cluster.start("n1", settings=GossipSettings(streams_max=2))
+        n1 = await cluster.start("n1", settings=default(GossipSettings, streams_max=2))
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for _ in range(3):
@@ -409,7 +410,7 @@ async def test_nonsense_packets_are_dropped() -> None:
 async def test_requests_are_bounded() -> None:
     """The last that may wait, and one more; a driver that has ended answers all."""
     async with rig() as cluster:
-        n1 = await cluster.start("n1", settings=GossipSettings(requests_max=3))
+        n1 = await cluster.start("n1", settings=default(GossipSettings, requests_max=3))
         results: list[str] = []
 
         async def ask() -> None:
@@ -482,8 +483,9 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
         on_event=told.append,
         seeds=[f"{seed}:8400" for seed in seeds],
         keyring=Keyring(keys, rng) if keys else None,
+        settings=default(GossipSettings),
     )
-    mux = Mux(MuxSettings(), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.handle_stream)
+    mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.handle_stream)
     scope = trio.CancelScope()
 
     async def live(*, task_status: trio.TaskStatus[None]) -> None:

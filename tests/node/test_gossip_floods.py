@@ -54,6 +54,7 @@ from trio_eventlog.gossip.settings import LAN, SerfSettings
 from trio_eventlog.net.datagrams import Datagrams
 from trio_eventlog.node.gossip_discovery import accepts_cluster
 from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.determinism import run
 
 KEY = bytes(range(32))
@@ -180,7 +181,7 @@ async def test_bombs_in_packets() -> None:
     """Compressed ones, alone, in layers and side by side, are dropped at the limit, and the next packet is read."""
     async with rig() as cluster:
         limits = WireLimits(packet_inflated_bytes_max=10_000)
-        n1 = await cluster.start("n1", settings=GossipSettings(limits=limits))
+        n1 = await cluster.start("n1", settings=default(GossipSettings, limits=limits))
         bad = await stranger(cluster)
         half = compressed(b"\x08" + bytes(4_999))
         good = [half, encode_packet([half, half])]
@@ -200,7 +201,7 @@ async def test_bombs_in_packets() -> None:
 async def test_compound_bombs() -> None:
     """Compounds within compounds up to the limit of messages; deeper than four layers never."""
     async with rig() as cluster:
-        n1 = await cluster.start("n1", settings=GossipSettings(limits=WireLimits(packet_messages_max=100)))
+        n1 = await cluster.start("n1", settings=default(GossipSettings, limits=WireLimits(packet_messages_max=100)))
         bad = await stranger(cluster)
         empty = UserEvent(time=1, name="e")
         event = encode_gossip_message(UserMessage(empty))
@@ -218,7 +219,7 @@ async def test_bombs_on_streams() -> None:
     """Compressed too far, too many rows, a state too long: an error for the dialler, and the next one is served."""
     async with rig() as cluster:
         limits = WireLimits(stream_inflated_bytes_max=10_000, members_max=20, stream_bytes_max=60_000)
-        n1 = await cluster.start("n1", settings=GossipSettings(limits=limits))
+        n1 = await cluster.start("n1", settings=default(GossipSettings, limits=limits))
         bad = await stranger(cluster)
 
         def exchange(rows: int, *, events: int = 0) -> bytes:
@@ -285,7 +286,7 @@ async def test_slow_streams() -> None:
 async def test_bytes_of_all_streams_are_bounded() -> None:
     """Each may be large, all together may not: who brings the byte that is too much is dropped, and room comes back."""
     async with rig() as cluster:
-        n1 = await cluster.start("n1", settings=GossipSettings(streams_bytes_max=100_000))
+        n1 = await cluster.start("n1", settings=default(GossipSettings, streams_bytes_max=100_000))
         bad = await stranger(cluster)
         head = b"\x06" + pack({"Nodes": 0, "UserStateLen": 60_000, "Join": False})
         streams = []
@@ -310,7 +311,7 @@ async def test_a_flood_of_names() -> None:
     """A stranger makes us remember as many members as the setting says, and we say so once; when it is over there is room again,
     and those who are really there have not been touched."""
     async with rig() as cluster:
-        settings = GossipSettings(swim=attrs.evolve(LAN, members_max=40))
+        settings = default(GossipSettings, swim=attrs.evolve(LAN, members_max=40))
         (n1, n2, _) = await three(cluster, settings=settings)
         bad = await stranger(cluster)
         for number in range(1000):
@@ -341,9 +342,9 @@ def is_alive(node: Node, name: str) -> bool:
 async def test_a_flood_of_events() -> None:
     """All are read, few are remembered, and what we send in turn stays what three packets per gossip interval can hold."""
     async with rig() as cluster:
-        serf = SerfSettings(recent_times_max=50, recent_per_time_max=4, recent_bytes_max=20_000)
+        serf = default(SerfSettings, recent_times_max=50, recent_per_time_max=4, recent_bytes_max=20_000)
         swim = attrs.evolve(LAN, rumors_max=100)
-        (n1, n2, _) = await three(cluster, settings=GossipSettings(swim=swim, serf=serf))
+        (n1, n2, _) = await three(cluster, settings=default(GossipSettings, swim=swim, serf=serf))
         bad = await stranger(cluster)
         (sent, began) = (count(n1, "packets sent"), trio.current_time())
         for time in range(1, 800):
@@ -351,8 +352,8 @@ async def test_a_flood_of_events() -> None:
             if time % 100 == 0:
                 await trio.sleep(0.5)
         core = n1.driver._serf
-        assert len(core._recent_events._seen) <= 50
-        assert sum(len(name) + len(payload) for seen in core._recent_events._seen.values() for name, payload in seen) <= 20_000
+        assert len(core._events._recent._seen) <= 50
+        assert sum(len(name) + len(payload) for seen in core._events._recent._seen.values() for name, payload in seen) <= 20_000
         assert count(n1, "event rumors queued") == 100
         assert 1000 < len(n1.of(UserEventReceived)) <= 4 * 799
         intervals = (trio.current_time() - began) / swim.gossip_interval_seconds
@@ -367,7 +368,7 @@ async def test_floods_are_told_of_in_few_lines(caplog: pytest.LogCaptureFixture)
     """Names that come and go, conflicts, nonsense: so many lines a minute and no more, and no name begins a line."""
     with caplog.at_level(logging.INFO):
         async with rig() as cluster:
-            settings = GossipSettings(log_lines_max=10)
+            settings = default(GossipSettings, log_lines_max=10)
             n1 = await cluster.start("n1", settings=settings)
             bad = await stranger(cluster)
             await trio.sleep(61)
@@ -451,7 +452,7 @@ class SlowReading:
 
 async def slow(cluster: Rig, clock: trio.testing.MockClock, seconds: float, **arguments: float) -> tuple[Node, SlowReading]:
     """n1, whose socket is slow to read from now on; n2 has already gone, under suspicion."""
-    n1 = await cluster.start("n1", settings=GossipSettings(**arguments))  # type: ignore[arg-type]
+    n1 = await cluster.start("n1", settings=default(GossipSettings, **arguments))  # type: ignore[arg-type]
     reading = SlowReading(n1.driver._datagrams, clock, seconds)
     n1.driver._datagrams = reading
     return n1, reading

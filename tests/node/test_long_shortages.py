@@ -14,8 +14,9 @@ from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.raft import MessageType
 from trio_eventlog.records import Acks
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.testing.defaults import default
 
-SMALL = LogSettings(segment_bytes=4096, preallocate_bytes=0, tail_cache_bytes=0)
+SMALL = default(LogSettings, segment_bytes=4096, preallocate_bytes=0, tail_cache_bytes=0)
 SHORT_SECONDS = 60.0
 
 
@@ -75,7 +76,7 @@ async def test_a_follower_waits_and_appends_in_order(
 async def test_a_leader_waits_and_lets_another_lead(autojump_clock: trio.testing.MockClock) -> None:
     """It answers nobody before its disk has the batch, or a quorum; what comes meanwhile waits in the queue; nothing is lost."""
     proposals: list[Proposal] = []
-    async with Rig(log=SMALL, driver=DriverSettings(shortage_retry_seconds=2.0)).open() as rig:
+    async with Rig(log=SMALL, driver=default(DriverSettings, shortage_retry_seconds=2.0)).open() as rig:
         await rig.lead()
 
         async def propose() -> None:
@@ -129,7 +130,7 @@ async def test_a_suffix_whose_removal_a_shortage_cuts_short_is_removed_before_an
 
 async def test_what_has_to_be_read_waits_too(autojump_clock: trio.testing.MockClock) -> None:
     """For a follower that is behind, and for the machine after a restart: neither ends the node."""
-    small = LogSettings(segment_bytes=4096, preallocate_bytes=0, tail_cache_bytes=0, open_segments_max=1)
+    small = default(LogSettings, segment_bytes=4096, preallocate_bytes=0, tail_cache_bytes=0, open_segments_max=1)
     async with Rig(log=small).open() as rig:
         rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), *(large(1, index, index - 2) for index in range(2, 9)), commit=8)
         await rig.settle()

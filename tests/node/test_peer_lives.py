@@ -16,6 +16,7 @@ from trio_eventlog.node import peer_lives
 from trio_eventlog.node.peer_lives import PEERS_FILE, PeerLives, PeerLivesSettings
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import Disk
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, SimDisk
 
 ME, TWO, THREE, STRANGER = NodeId(1), NodeId(2), NodeId(3), NodeId(99)
@@ -31,7 +32,7 @@ class Memory:
     accepted: list[NodeId] = attrs.field(factory=list)
     told: list[Claim] = attrs.field(factory=list)
     removed: set[NodeId] = attrs.field(factory=set)
-    settings: PeerLivesSettings = attrs.field(factory=lambda: PeerLivesSettings(inform_seconds_max=0.0))
+    settings: PeerLivesSettings = attrs.field(factory=lambda: default(PeerLivesSettings, inform_seconds_max=0.0))
     is_newcomer: bool = False
     lives: PeerLives = attrs.field(init=False)
 
@@ -219,7 +220,7 @@ async def test_who_has_missed_too_many_starts_asks_others() -> None:
 @pytest.mark.parametrize("informs", [False, True])
 async def test_a_node_that_starts_asks_before_it_accepts_a_new_life(autojump_clock: trio.testing.MockClock, informs: bool) -> None:
     """It was away when the original went on. What another member knows of this node itself comes last: that was all."""
-    memory = await Memory(settings=PeerLivesSettings(inform_seconds_max=1.0)).open()
+    memory = await Memory(settings=default(PeerLivesSettings, inform_seconds_max=1.0)).open()
     assert await memory.hears(ORIGINAL), "there is nothing that others could know better"
     await memory.open()
     began = trio.current_time()
@@ -244,7 +245,7 @@ async def test_a_node_that_starts_asks_before_it_accepts_a_new_life(autojump_clo
 @pytest.mark.parametrize("informs", [False, True])
 async def test_a_node_that_joins_believes_the_members(autojump_clock: trio.testing.MockClock, informs: bool) -> None:
     """A copy came first. Nothing was promised to it, so its original is not lost; from then on it is as with every other node."""
-    memory = await Memory(settings=PeerLivesSettings(join_seconds_max=1.0), is_newcomer=True).open()
+    memory = await Memory(settings=default(PeerLivesSettings, join_seconds_max=1.0), is_newcomer=True).open()
     began = trio.current_time()
     assert await memory.hears(COPY)
     assert trio.current_time() == began, "nobody could tell it more before it has joined"
@@ -271,7 +272,7 @@ async def test_a_node_that_joins_believes_the_members(autojump_clock: trio.testi
 
 
 async def test_a_node_that_joins_waits_for_nobody_when_all_are_in_their_first_life(autojump_clock: trio.testing.MockClock) -> None:
-    memory = await Memory(settings=PeerLivesSettings(join_seconds_max=1.0), is_newcomer=True).open()
+    memory = await Memory(settings=default(PeerLivesSettings, join_seconds_max=1.0), is_newcomer=True).open()
     assert await memory.hears(first_life(1))
     began = trio.current_time()
     await memory.lives.join()
@@ -317,7 +318,7 @@ async def test_a_removed_node_is_forgotten() -> None:
 
 
 async def test_the_limit_of_strangers() -> None:
-    memory = await Memory(settings=PeerLivesSettings(strangers_max=2, inform_seconds_max=0.0)).open()
+    memory = await Memory(settings=default(PeerLivesSettings, strangers_max=2, inform_seconds_max=0.0)).open()
     assert await memory.hears(ORIGINAL)
     for number in range(4):
         assert await memory.hears(first_life(number).next_moment(), node_id=NodeId(100 + number))

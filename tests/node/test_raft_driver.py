@@ -28,6 +28,7 @@ from trio_eventlog.raft import (
 )
 from trio_eventlog.records import Acks
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Operation, SimDisk
 
 
@@ -160,8 +161,8 @@ async def test_repetition_of_a_batch_that_is_under_way_is_answered_as_safely_as_
 async def test_proposals_wait_while_the_uncommitted_window_is_full() -> None:
     """Nothing is refused: the queue fills, then producers wait, and all of it goes on when the quorum answers."""
     batch = batch_of(bytes(1000))
-    raft = RaftSettings(max_uncommitted_bytes=2500)
-    driver = DriverSettings(proposal_bytes_max=2500)
+    raft = default(RaftSettings, uncommitted_bytes_max=2500)
+    driver = default(DriverSettings, proposal_bytes_max=2500)
     async with Rig(raft=raft, driver=driver).open() as rig, trio.open_nursery() as nursery:
         await rig.lead()
         done: list[int] = []
@@ -184,8 +185,8 @@ async def test_proposals_wait_while_the_uncommitted_window_is_full() -> None:
 
 
 async def test_proposals_wait_while_too_many_are_under_way() -> None:
-    """`under_way_max` is a bound on the answers that are owed; what is above it waits in the queue."""
-    async with Rig(driver=DriverSettings(under_way_max=3)).open() as rig:
+    """`proposals_in_flight_max` is a bound on the answers that are owed; what is above it waits in the queue."""
+    async with Rig(driver=default(DriverSettings, proposals_in_flight_max=3)).open() as rig:
         await rig.lead()
         proposals = [await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM) for _ in range(4)]
         await rig.settle()
@@ -217,7 +218,7 @@ async def test_proposals_wait_while_leadership_is_handed_over() -> None:
 
 async def test_lost_leadership_leaves_the_outcome_open_until_the_log_tells() -> None:
     """A batch under way when another leads: its outcome is unknown. One still queued was never taken."""
-    raft = RaftSettings(max_uncommitted_bytes=100)
+    raft = default(RaftSettings, uncommitted_bytes_max=100)
     async with Rig(raft=raft).open() as rig:
         await rig.lead()
         under_way = await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM)
@@ -312,7 +313,7 @@ async def test_acks_leader_waits_for_the_leader_s_disk() -> None:
 
 async def test_what_a_deposed_leader_reads_for_a_follower_is_not_sent_under_its_old_term() -> None:
     """Other entries stand there by the time the disk answers: those of the next leader."""
-    async with Rig(log=LogSettings(preallocate_bytes=0, tail_cache_bytes=1, segment_bytes=2500)).open() as rig:
+    async with Rig(log=default(LogSettings, preallocate_bytes=0, tail_cache_bytes=1, segment_bytes=2500)).open() as rig:
         await rig.lead()
         for _ in range(6):
             await rig.replica.propose_batch(batch_of(bytes(1000)), Acks.QUORUM)
@@ -333,7 +334,7 @@ async def test_what_a_deposed_leader_reads_for_a_follower_is_not_sent_under_its_
 
 async def test_a_lost_read_is_asked_for_again_after_some_ticks() -> None:
     """The links may lose the question or the answer without anybody noticing."""
-    async with Rig(driver=DriverSettings(read_retry_ticks=3)).open() as rig, trio.open_nursery() as nursery:
+    async with Rig(driver=default(DriverSettings, read_retry_ticks=3)).open() as rig, trio.open_nursery() as nursery:
         rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
         await rig.settle()
         rig.links_are_up = False
@@ -372,7 +373,7 @@ async def test_an_answer_to_any_question_of_a_read_will_do(answered: int) -> Non
 
 async def test_questions_are_repeated_less_and_less_often_and_only_the_last_few_count() -> None:
     """With silence twice as long each time, up to a bound; then the next read begins with what the last answer took."""
-    driver = DriverSettings(read_retry_ticks=2, read_retry_ticks_max=12, read_questions_max=3)
+    driver = default(DriverSettings, read_retry_ticks=2, read_retry_ticks_max=12, read_questions_max=3)
     async with Rig(driver=driver).open() as rig, trio.open_nursery() as nursery:
         rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0))
         answers: list[int] = []
@@ -415,7 +416,7 @@ async def test_questions_are_repeated_less_and_less_often_and_only_the_last_few_
 
 async def test_nobody_asks_for_a_read_that_nobody_waits_for_any_more() -> None:
     """Cancelled readers leave nothing behind, asked or not."""
-    async with Rig(driver=DriverSettings(read_retry_ticks=1)).open() as rig:
+    async with Rig(driver=default(DriverSettings, read_retry_ticks=1)).open() as rig:
         for _ in range(3):
             with trio.move_on_after(1):
                 await rig.replica.driver.reads.linearizable_index()
@@ -518,7 +519,7 @@ async def test_a_snapshot_is_refused_as_a_message() -> None:
 
 async def test_a_follower_far_behind_is_served_from_the_disk_in_order() -> None:
     """What the tail cache has dropped is read back, and what is appended meanwhile is sent behind it."""
-    async with Rig(log=LogSettings(preallocate_bytes=0, tail_cache_bytes=3000), voters=(1, 2, 3)).open() as rig:
+    async with Rig(log=default(LogSettings, preallocate_bytes=0, tail_cache_bytes=3000), voters=(1, 2, 3)).open() as rig:
         await rig.lead()
         for _ in range(20):
             await rig.replica.propose_batch(batch_of(bytes(1000)), Acks.QUORUM)
@@ -539,7 +540,7 @@ async def test_a_follower_far_behind_is_served_from_the_disk_in_order() -> None:
 
 async def test_a_leader_deposed_while_it_reads_for_a_follower_lives_on() -> None:
     """The suffix that was to be sent is gone when the disk answers: nothing is sent, and nothing breaks."""
-    async with Rig(log=LogSettings(preallocate_bytes=0, tail_cache_bytes=1, segment_bytes=2500)).open() as rig:
+    async with Rig(log=default(LogSettings, preallocate_bytes=0, tail_cache_bytes=1, segment_bytes=2500)).open() as rig:
         await rig.lead()
         for _ in range(6):
             await rig.replica.propose_batch(batch_of(bytes(1000)), Acks.QUORUM)
@@ -559,8 +560,8 @@ async def test_everybody_who_waits_is_told_that_the_replica_is_closed() -> None:
     """Proposals queued and under way, reads, waits for offsets, indexes and leaders: all get the given error, nobody hangs."""
     errors: list[BaseException] = []
     async with trio.open_nursery() as nursery:
-        raft = RaftSettings(max_uncommitted_bytes=10)
-        async with Rig(raft=raft, driver=DriverSettings(proposal_bytes_max=200)).open() as rig:
+        raft = default(RaftSettings, uncommitted_bytes_max=10)
+        async with Rig(raft=raft, driver=default(DriverSettings, proposal_bytes_max=200)).open() as rig:
             await rig.lead()
             replica = rig.replica
 
@@ -596,7 +597,7 @@ def wrong_append(term: int, index: int) -> tuple[Message, list[EntryFrame]]:
 @pytest.mark.parametrize("index", [1, 2, 3, 4])
 async def test_entries_at_wrong_offsets_are_refused_after_a_restart(index: int, tail_cache_bytes: int) -> None:
     """Behind the last entry, and behind one that only the disk still has. Then the right ones are taken."""
-    log = LogSettings(preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes)
+    log = default(LogSettings, preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes)
     disk = SimDisk(random.Random(1))
     frames = [no_op(1, 1, 0), data(1, 2, 0, b"a", b"b"), data(1, 3, 2, b"c"), data(1, 4, 3, b"d")]
     async with Rig(disk, log=log).open() as rig:

@@ -21,11 +21,12 @@ from trio_eventlog.node.membership import View
 from trio_eventlog.node.reconciler import GroupReport, NodeReport, Reconciler, ReconcilerSettings, ReconcilerSurroundings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.raft import Configuration, HardState, MemoryLog, RaftNode, RaftSettings, Role, Status
+from trio_eventlog.testing.defaults import default
 
 ME, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
 TERM, LAST_INDEX = 7, 1000
 PARTITION = GroupId(5)
-SETTINGS = ReconcilerSettings()
+SETTINGS = default(ReconcilerSettings)
 LAG_MAX = SETTINGS.membership.catch_up_entries_max
 
 
@@ -33,7 +34,7 @@ def leader_status() -> Status:
     """Of a catalog of three that this node leads and that is wholly applied."""
     core = RaftNode(
         node_id=ME,
-        settings=RaftSettings(),
+        settings=default(RaftSettings),
         log=MemoryLog(),
         hard_state=HardState(),
         configuration=Configuration(voters=frozenset({ME, TWO, THREE})),
@@ -268,12 +269,12 @@ async def test_groups_are_looked_at_when_one_has_changed(autojump_clock: trio.te
 
     async def looked_in(rounds: int) -> int:
         before = kit.looked_at_all
-        await trio.sleep(rounds * SETTINGS.round_seconds)
+        await trio.sleep(rounds * SETTINGS.reconcile_seconds)
         return kit.looked_at_all - before
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kit.reconciler.run)
-        await trio.sleep(SETTINGS.round_seconds / 2)
+        await trio.sleep(SETTINGS.reconcile_seconds / 2)
         for is_leader in (True, False):
             kit.catalog.now = attrs.evolve(kit.catalog.now, role=Role.LEADER if is_leader else Role.FOLLOWER)
             kit.replicas.state_changes = (1, kit.replicas.state_changes[1] + 1)

@@ -24,6 +24,7 @@ from trio_eventlog.records import Acks
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import Operation, SimDisk
 
 
@@ -35,8 +36,11 @@ class Kit:
         self.voters = voters
         self.sent: list[tuple[GroupId, Message]] = []
         self.deleted: list[GroupId] = []
-        self.settings = ReplicasSettings(
-            replica=ReplicaSettings(raft=RaftSettings(), driver=DriverSettings(), log=LogSettings(preallocate_bytes=0)),
+        self.settings = default(
+            ReplicasSettings,
+            replica=ReplicaSettings(
+                raft=default(RaftSettings), driver=default(DriverSettings), log=default(LogSettings, preallocate_bytes=0)
+            ),
             **settings,
         )
         self.replicas: Replicas
@@ -190,7 +194,7 @@ async def test_a_reset_link_concerns_the_groups_that_the_peer_led() -> None:
 
 async def search_while_deleted(delay_seconds: float) -> object:
     """The answer to a search by time in a partition that is deleted so long after it began; or the kind of error."""
-    log = LogSettings(preallocate_bytes=0, tail_cache_bytes=0, segment_bytes=4096)
+    log = default(LogSettings, preallocate_bytes=0, tail_cache_bytes=0, segment_bytes=4096)
     kit = Kit()
     kit.settings = attrs.evolve(kit.settings, replica=attrs.evolve(kit.settings.replica, log=log))
     results: list[object] = []

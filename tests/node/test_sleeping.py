@@ -15,6 +15,7 @@ from trio_eventlog.node.liveness import Reach
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.raft import Message, MessageType, RaftSettings, ReadMode
 from trio_eventlog.records import Acks
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import Operation
 
 SLEEP_AFTER_TICKS = 4
@@ -36,7 +37,7 @@ class SleepRig(Rig):
         self.changes: list[bool] = []
         self.takes_sleep = True
         super().__init__(
-            driver=DriverSettings(sleep_after_ticks=SLEEP_AFTER_TICKS, sleep_unused_after_ticks=unused_ticks),
+            driver=default(DriverSettings, sleep_after_ticks=SLEEP_AFTER_TICKS, sleep_unused_after_ticks=unused_ticks),
             raft=raft,
             voters=voters,
             peers=Peers(
@@ -279,7 +280,7 @@ async def test_a_follower_that_has_lost_its_leader_wakes_and_may_stand_for_elect
 
 async def test_with_leases_nobody_sleeps() -> None:
     """A lease is counted in ticks: a leader without any would believe in one for ever."""
-    rig = SleepRig(raft=attrs.evolve(RaftSettings(), read_mode=ReadMode.LEASE))
+    rig = SleepRig(raft=attrs.evolve(default(RaftSettings), read_mode=ReadMode.LEASE))
     async with rig.open():
         await rig.lead_all()
         await rig.tick(3 * SLEEP_AFTER_TICKS)

@@ -11,13 +11,14 @@ from trio_eventlog.ids import NodeId
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.raft import ChangeKind, ConfigurationChange, NodeChange, RaftSettings
 from trio_eventlog.records import Acks, Batch
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import Operation
 
 PLAIN = batch_of(bytes(100))
 REPEATED = batch_of(bytes(100), producer_id=9)
 GAP = batch_of(b"x", producer_id=8, base_sequence=5)
-RAFT = RaftSettings(max_uncommitted_bytes=400)
-DRIVER = DriverSettings(proposal_bytes_max=250)
+RAFT = default(RaftSettings, uncommitted_bytes_max=400)
+DRIVER = default(DriverSettings, proposal_bytes_max=250)
 
 Wait = Callable[[Rig], Awaitable[object]]
 

@@ -278,7 +278,7 @@ def test_flood_of_connections_that_say_nothing(
     make_daemon: Callable[..., Daemon], make_client: Callable[..., ForeignClient]
 ) -> None:
     """More of them than the limit are closed at once; those that speak are served all the same."""
-    daemon = make_daemon("n0", "--listen", "127.0.0.1:0", "--max-unidentified-connections", "8").start()
+    daemon = make_daemon("n0", "--listen", "127.0.0.1:0", "--inbound-unidentified-max", "8").start()
     silent = [connect(daemon.address) for _ in range(40)]
     try:
         closed = sum(1 for connection in itertools.islice(silent, 8, None) if read_to_end(connection) == b"")

@@ -14,6 +14,7 @@ from foreign import ForeignClient, Protocol
 
 from trio_eventlog.daemon import RELOAD_SIGNAL
 from trio_eventlog.net.tls import TlsSettings
+from trio_eventlog.testing.defaults import default
 
 pytestmark = pytest.mark.process
 
@@ -246,7 +247,9 @@ def test_renewed_certificates_are_read_on_a_signal(
 
     install(node_files)
     installed = Files(
-        TlsSettings(certificate=str(tmp_path / "certificate"), key=str(tmp_path / "key"), authority=str(tmp_path / "authority"))
+        default(
+            TlsSettings, certificate=str(tmp_path / "certificate"), key=str(tmp_path / "key"), authority=str(tmp_path / "authority")
+        )
     )
     daemon = make_daemon("n0", "--listen", "127.0.0.1:0", *installed.flags()).start()
     before = make_client([daemon.address], credentials=node_files.credentials(with_certificate=False))

@@ -165,9 +165,9 @@ def test_settings_that_contradict_each_other(tmp_path: Path) -> None:
     code, text = serve(tmp_path, "--election-timeout-ticks", "3", "--heartbeat-ticks", "2")
     assert code == 2
     assert "heartbeat_ticks" in one_line(text)
-    code, text = serve(tmp_path, "--max-batch-bytes", "much")
+    code, text = serve(tmp_path, "--batch-bytes-max", "much")
     assert code == 2
-    assert "max_batch_bytes" in one_line(text)
+    assert "batch_bytes_max" in one_line(text)
 
 
 def test_certificates_that_are_not_there(tmp_path: Path) -> None:

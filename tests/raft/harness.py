@@ -27,8 +27,9 @@ from trio_eventlog.raft import (
     StorageAppend,
     decode_change,
 )
+from trio_eventlog.testing.defaults import default
 
-PLAIN = RaftSettings(pre_vote=False, check_quorum=False)
+PLAIN = default(RaftSettings, pre_vote=False, check_quorum=False)
 """The paper's Raft, without the thesis' refinements."""
 
 

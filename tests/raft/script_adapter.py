@@ -54,6 +54,7 @@ from trio_eventlog.raft import (
     quorum,
 )
 from trio_eventlog.raft.progress import Inflights, Progress
+from trio_eventlog.testing.defaults import default
 
 LOG_LINE = re.compile(r"\s*(DEBUG|INFO|WARN|ERROR|FATAL) ")
 UNLIMITED = (1 << 62) - 1
@@ -581,14 +582,15 @@ class InteractionEnvironment:
         learners: frozenset[NodeId] = frozenset()
         index = 0
         asynchronous = False
-        settings = RaftSettings(
+        settings = default(
+            RaftSettings,
             election_timeout_ticks=3,
             heartbeat_ticks=1,
-            max_append_bytes=UNLIMITED,
-            max_inflight_messages=UNLIMITED,
-            max_inflight_bytes=0,
-            max_uncommitted_bytes=UNLIMITED,
-            max_committed_bytes_per_ready=UNLIMITED,
+            append_bytes_max=UNLIMITED,
+            inflight_messages_max=UNLIMITED,
+            inflight_bytes_max=0,
+            uncommitted_bytes_max=UNLIMITED,
+            committed_bytes_per_ready_max=UNLIMITED,
             pre_vote=False,
             check_quorum=False,
             step_down_on_removal=False,
@@ -610,15 +612,15 @@ class InteractionEnvironment:
                 case "async-storage-writes":
                     asynchronous = flag
                 case "inflight":
-                    settings = attrs.evolve(settings, max_inflight_messages=int(value))
+                    settings = attrs.evolve(settings, inflight_messages_max=int(value))
                 case "max-inflight-bytes":
-                    settings = attrs.evolve(settings, max_inflight_bytes=int(value), max_append_bytes=int(value))
+                    settings = attrs.evolve(settings, inflight_bytes_max=int(value), append_bytes_max=int(value))
                 case "max-size-per-msg":
-                    settings = attrs.evolve(settings, max_append_bytes=int(value))
+                    settings = attrs.evolve(settings, append_bytes_max=int(value))
                 case "max-committed-size-per-ready":
-                    settings = attrs.evolve(settings, max_committed_bytes_per_ready=int(value))
+                    settings = attrs.evolve(settings, committed_bytes_per_ready_max=int(value))
                 case "max-uncommitted-size":
-                    settings = attrs.evolve(settings, max_uncommitted_bytes=int(value))
+                    settings = attrs.evolve(settings, uncommitted_bytes_max=int(value))
                 case "prevote":
                     settings = attrs.evolve(settings, pre_vote=flag)
                 case "checkquorum":
@@ -842,8 +844,13 @@ class InteractionEnvironment:
         log = ScriptLog(0, 0, history)
         for index, term in enumerate(arguments["terms"], 1):
             log.append([Entry(int(term), index, EntryKind.DATA, 1, 9, f"{term}/{index}".encode())])
-        settings = RaftSettings(
-            election_timeout_ticks=3, pre_vote=False, check_quorum=False, apply_unstable=True, step_down_on_removal=True
+        settings = default(
+            RaftSettings,
+            election_timeout_ticks=3,
+            pre_vote=False,
+            check_quorum=False,
+            apply_unstable=True,
+            step_down_on_removal=True,
         )
         node = self.start(NodeId(len(self.replicas) + 1), settings, hard_state, held, log)
         self.replicas.append(ScriptReplica(node, log, False, history, hard_state))

@@ -39,14 +39,14 @@ def behind(**settings: int) -> Peer:
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (10, 1), (19, 1), (20, 2), (60, 6), (60 + ENTRY_OVERHEAD_BYTES, 7)])
 def test_max_append_bytes(limit: int, count: int) -> None:
     """As many entries as fit, at least one."""
-    (sent,) = behind(max_append_bytes=limit, max_inflight_bytes=0).take()
+    (sent,) = behind(append_bytes_max=limit, inflight_bytes_max=0).take()
     assert sent.last_index - sent.index == count
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_max_inflight_messages(window: int) -> None:
     """So many APPENDs with entries are under way, then none until one is acknowledged."""
-    peer = Peer(configuration=voters(1, 2), settings=attrs.evolve(PLAIN, max_inflight_messages=window)).become_leader()
+    peer = Peer(configuration=voters(1, 2), settings=attrs.evolve(PLAIN, inflight_messages_max=window)).become_leader()
     for _ in range(5):
         peer.propose()
     sent = peer.take()
@@ -57,7 +57,7 @@ def test_max_inflight_messages(window: int) -> None:
 
 def test_max_inflight_bytes() -> None:
     """The message that reaches the limit is the last one."""
-    settings = attrs.evolve(PLAIN, max_inflight_bytes=20, max_append_bytes=10)
+    settings = attrs.evolve(PLAIN, inflight_bytes_max=20, append_bytes_max=10)
     peer = Peer(configuration=voters(1, 2), settings=settings).become_leader()
     for _ in range(5):
         peer.propose(size_bytes=8)
@@ -70,7 +70,7 @@ def test_max_inflight_bytes() -> None:
 
 def test_max_uncommitted_bytes() -> None:
     """Up to the limit, not beyond; everything else but data is taken; applying makes room."""
-    peer = Peer(settings=attrs.evolve(PLAIN, max_uncommitted_bytes=30)).become_leader()
+    peer = Peer(settings=attrs.evolve(PLAIN, uncommitted_bytes_max=30)).become_leader()
     for _ in range(3):
         peer.propose(size_bytes=10)
     with pytest.raises(ProposalDropped) as caught:
@@ -90,7 +90,7 @@ def test_max_uncommitted_bytes() -> None:
 
 def test_uncommitted_bytes_end_with_the_leadership() -> None:
     """A deposed leader owes nothing."""
-    peer = Peer(settings=attrs.evolve(PLAIN, max_uncommitted_bytes=30)).become_leader()
+    peer = Peer(settings=attrs.evolve(PLAIN, uncommitted_bytes_max=30)).become_leader()
     peer.propose(size_bytes=30)
     peer.step(append_message(2, 5, (0, 0)))
     assert peer.node.uncommitted_bytes == 0
@@ -102,7 +102,7 @@ def test_uncommitted_bytes_end_with_the_leadership() -> None:
 def test_max_committed_bytes_per_ready(limit: int, pages: list[int]) -> None:
     """Pages of at most that many bytes, at least one entry; the next one comes when this one is applied."""
     peer = Peer(
-        terms=[1] * 5, settings=attrs.evolve(PLAIN, max_committed_bytes_per_ready=limit), hard_state=HardState(term=1, commit=5)
+        terms=[1] * 5, settings=attrs.evolve(PLAIN, committed_bytes_per_ready_max=limit), hard_state=HardState(term=1, commit=5)
     )
     seen = []
     while True:
@@ -117,7 +117,7 @@ def test_max_committed_bytes_per_ready(limit: int, pages: list[int]) -> None:
 
 def test_a_page_acknowledged_in_parts() -> None:
     """The room of a page comes back with its last entry."""
-    settings = attrs.evolve(PLAIN, max_committed_bytes_per_ready=30)
+    settings = attrs.evolve(PLAIN, committed_bytes_per_ready_max=30)
     peer = Peer(terms=[1] * 6, settings=settings, hard_state=HardState(term=1, commit=6))
     ready = peer.node.ready()
     assert ready is not None
@@ -132,7 +132,7 @@ def test_a_page_acknowledged_in_parts() -> None:
 
 def test_max_pending_reads() -> None:
     """Own and others' together, confirmed or waiting for the first commit."""
-    peer = Peer(settings=attrs.evolve(PLAIN, max_pending_reads=2)).become_leader()
+    peer = Peer(settings=attrs.evolve(PLAIN, pending_reads_max=2)).become_leader()
     peer.node.read_index(b"1")
     peer.step(message(MessageType.READ_INDEX, 2, 0, context=b"2"))
     with pytest.raises(ProposalDropped) as caught:
@@ -198,7 +198,7 @@ def test_a_follower_acknowledges_a_batch_once() -> None:
 
 def test_a_slow_follower_catches_up_window_by_window() -> None:
     """Flow control loses nothing."""
-    cluster = Cluster(3, attrs.evolve(PLAIN, max_inflight_messages=2, max_append_bytes=30, max_inflight_bytes=60))
+    cluster = Cluster(3, attrs.evolve(PLAIN, inflight_messages_max=2, append_bytes_max=30, inflight_bytes_max=60))
     leader = cluster.elect(1)
     cluster.down.add(3)
     for _ in range(50):

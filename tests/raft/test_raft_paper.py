@@ -46,9 +46,10 @@ from trio_eventlog.raft import (
     Role,
     Transition,
 )
+from trio_eventlog.testing.defaults import default
 
 ROLES = [Role.FOLLOWER, Role.PRE_CANDIDATE, Role.CANDIDATE, Role.LEADER]
-FULL = RaftSettings()
+FULL = default(RaftSettings)
 
 
 def in_role(role: Role, settings: RaftSettings = PLAIN) -> Peer:

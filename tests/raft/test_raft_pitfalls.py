@@ -38,8 +38,9 @@ from trio_eventlog.raft import (
     Transition,
     encode_change,
 )
+from trio_eventlog.testing.defaults import default
 
-FULL = RaftSettings()
+FULL = default(RaftSettings)
 T = FULL.election_timeout_ticks
 
 
@@ -480,7 +481,7 @@ def test_7_a_lost_probe_is_repeated() -> None:
 
 def test_7_a_full_window_of_lost_messages_is_noticed() -> None:
     """All APPENDs that filled the window may be lost: heartbeat answers let an empty one through, whose refusal resets it."""
-    settings = attrs.evolve(PLAIN, max_inflight_messages=2)
+    settings = attrs.evolve(PLAIN, inflight_messages_max=2)
     cluster = Cluster(2, settings)
     leader = cluster.elect(1)
     cluster.drops = lambda item: item.type is MessageType.APPEND

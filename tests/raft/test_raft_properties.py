@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import random
+from functools import partial
 
 import attrs
 import pytest
@@ -43,6 +44,7 @@ from trio_eventlog.raft.configuration import contradiction
 from trio_eventlog.raft.log import Unstable
 from trio_eventlog.raft.progress import Inflights
 from trio_eventlog.raft.quorum import VoteResult
+from trio_eventlog.testing.defaults import default
 
 ids = st.integers(1, 6).map(NodeId)
 id_sets = st.integers(0, 63).map(lambda bits: frozenset(NodeId(n) for n in range(1, 7) if bits >> n - 1 & 1))
@@ -353,14 +355,14 @@ def sensible(message: Message) -> Message:
 
 
 node_settings = st.builds(
-    RaftSettings,
+    partial(default, RaftSettings),
     election_timeout_ticks=st.just(3),
     pre_vote=st.booleans(),
     check_quorum=st.just(True),
     read_mode=st.sampled_from(ReadMode),
     priority=st.integers(0, 1),
-    max_pending_reads=st.just(2),
-    max_uncommitted_bytes=st.just(25),
+    pending_reads_max=st.just(2),
+    uncommitted_bytes_max=st.just(25),
     forward_proposals=st.booleans(),
     step_down_on_removal=st.booleans(),
 )
@@ -432,13 +434,13 @@ def test_errors_are_the_packages_own() -> None:
     [
         {"heartbeat_ticks": 0},
         {"election_timeout_ticks": 1},
-        {"max_append_bytes": 0},
-        {"max_inflight_messages": 0},
-        {"max_inflight_bytes": 5},
-        {"max_inflight_bytes": -1},
-        {"max_uncommitted_bytes": 0},
-        {"max_committed_bytes_per_ready": 0},
-        {"max_pending_reads": 0},
+        {"append_bytes_max": 0},
+        {"inflight_messages_max": 0},
+        {"inflight_bytes_max": 5},
+        {"inflight_bytes_max": -1},
+        {"uncommitted_bytes_max": 0},
+        {"committed_bytes_per_ready_max": 0},
+        {"pending_reads_max": 0},
         {"priority": -1},
         {"read_mode": ReadMode.LEASE, "check_quorum": False},
     ],

@@ -7,6 +7,7 @@ import trio.testing
 from tests.rpc.echo import ECHO
 from tests.rpc.raw import RawPeer
 from trio_eventlog.rpc import RpcSettings, Server, Service, methods_of
+from trio_eventlog.testing.defaults import default
 
 
 class Echo:
@@ -15,7 +16,7 @@ class Echo:
     def __init__(self, nursery):
         self.nursery = nursery
         self.handlers = {"Unary": echo_unary, "Collect": echo_collect, "Expand": echo_expand, "Chat": echo_chat}
-        self.settings = RpcSettings(keepalive_seconds=math.inf)
+        self.settings = default(RpcSettings, keepalive_seconds=math.inf)
         self.raw = ()
         self._server = None
 

@@ -10,17 +10,18 @@ import trustme
 from tests.rpc.conftest import METHODS, echo_chat, echo_unary
 from tests.rpc.echo import ECHO, Blob
 from trio_eventlog import errors
-from trio_eventlog.rpc import Encoded, Server, Service, open_channel
+from trio_eventlog.rpc import Encoded, RpcSettings, Server, Service, open_channel
+from trio_eventlog.testing.defaults import default
 
 
 async def test_unary(autojump_clock, echo):
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         response = await channel.unary(METHODS["Unary"], Blob(payload=b"x" * 100, number=3))
     assert response == Blob(payload=b"x" * 100, number=3)
 
 
 async def test_client_stream(autojump_clock, echo):
-    async with open_channel(echo.connect()) as channel, channel.stream(METHODS["Collect"]) as call:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, channel.stream(METHODS["Collect"]) as call:
         for _ in range(100):
             await call.send(Blob(payload=b"y" * 100_000))
         await call.done_sending()
@@ -30,7 +31,7 @@ async def test_client_stream(autojump_clock, echo):
 
 async def test_server_stream(autojump_clock, echo):
     async with (
-        open_channel(echo.connect()) as channel,
+        open_channel(echo.connect(), default(RpcSettings)) as channel,
         channel.stream(METHODS["Expand"], Blob(number=50, payload=b"z" * 300_000)) as call,
     ):
         numbers = [message.number async for message in call]
@@ -38,7 +39,7 @@ async def test_server_stream(autojump_clock, echo):
 
 
 async def test_bidirectional(autojump_clock, echo):
-    async with open_channel(echo.connect()) as channel, channel.stream(METHODS["Chat"]) as call:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, channel.stream(METHODS["Chat"]) as call:
         for number in range(5):
             await call.send(Blob(number=number))
             assert (await call.receive()).number == number
@@ -56,7 +57,7 @@ async def test_raw_both_ways(autojump_clock, echo):
     echo.handlers["Unary"] = unary
     echo.raw = ("Unary",)
     request = Blob(payload=bytes(range(256)) * 2000).SerializeToString()
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         assert await channel.unary(METHODS["Unary"], Encoded(request), raw=True) == request
 
 
@@ -71,7 +72,7 @@ async def test_many_calls_at_once(autojump_clock, echo):
     async def one(number):
         answers.append((await channel.unary(METHODS["Unary"], Blob(number=number))).number)
 
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         async with trio.open_nursery() as nursery:
             for number in range(500):
                 nursery.start_soon(one, number)
@@ -84,7 +85,7 @@ async def test_errors_keep_class_and_attributes(autojump_clock, echo):
         raise errors.NotLeader("node 2 does not lead", leader_id=3, leader_address="10.0.0.3:8400")
 
     echo.handlers["Unary"] = unary
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         with pytest.raises(errors.NotLeader, match="node 2 does not lead") as caught:
             await channel.unary(METHODS["Unary"], Blob())
     assert (caught.value.leader_id, caught.value.leader_address) == (3, "10.0.0.3:8400")
@@ -96,7 +97,7 @@ async def test_an_error_from_a_handlers_nursery_is_its_error(autojump_clock, ech
             raise errors.TopicNotFound("no topic 'a'")
 
     echo.handlers["Unary"] = unary
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         with pytest.raises(errors.TopicNotFound):
             await channel.unary(METHODS["Unary"], Blob())
 
@@ -104,7 +105,7 @@ async def test_an_error_from_a_handlers_nursery_is_its_error(autojump_clock, ech
 async def test_the_callers_errors_leave_the_channel_unwrapped(autojump_clock, echo):
     """The nursery inside of `open_channel` does not show."""
     with pytest.raises(KeyError):  # noqa: PT012
-        async with open_channel(echo.connect()) as channel:
+        async with open_channel(echo.connect(), default(RpcSettings)) as channel:
             await channel.unary(METHODS["Unary"], Blob())
             raise KeyError("mine")
 
@@ -124,7 +125,9 @@ async def test_over_tls(autojump_clock, echo):
         await echo.server.serve(trio.SSLStream(theirs, server_context, server_side=True))
         ended.set()
 
-    async with open_channel(trio.SSLStream(ours, client_context, server_hostname="node.test"), is_secure=True) as channel:
+    async with open_channel(
+        trio.SSLStream(ours, client_context, server_hostname="node.test"), default(RpcSettings), is_secure=True
+    ) as channel:
         for number in range(3):
             assert (await channel.unary(METHODS["Unary"], Blob(number=number, payload=bytes(200_000)))).number == number
         await ours.aclose()
@@ -183,8 +186,8 @@ async def test_output_goes_straight_to_the_socket_below(size):
     ours, theirs = trio.socket.socketpair()
     below = Below(trio.SocketStream(theirs))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Server([Service(ECHO, {"Unary": echo_unary, "Chat": echo_chat})]).serve, below)
-        async with open_channel(trio.SocketStream(ours)) as channel:
+        nursery.start_soon(Server([Service(ECHO, {"Unary": echo_unary, "Chat": echo_chat})], default(RpcSettings)).serve, below)
+        async with open_channel(trio.SocketStream(ours), default(RpcSettings)) as channel:
             for number in range(5):
                 blob = Blob(number=number, payload=bytes(range(256)) * (size // 256 + 1))
                 assert await channel.unary(METHODS["Unary"], blob) == blob

@@ -21,6 +21,7 @@ from tests.rpc.raw import ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, P
 from trio_eventlog import errors
 from trio_eventlog.rpc import RpcSettings, open_channel
 from trio_eventlog.rpc.status import RpcFailed
+from trio_eventlog.testing.defaults import default
 
 UNARY, COLLECT, EXPAND, CHAT = (METHODS[name] for name in ("Unary", "Collect", "Expand", "Chat"))
 CANCEL = (8).to_bytes(4, "big")
@@ -149,7 +150,7 @@ async def test_lost_connection_ends_every_call_of_a_client_at_once(autojump_cloc
             assert await call.initial_metadata() == ()
             failures.append(None)
 
-    async with open_channel(ours) as channel:
+    async with open_channel(ours, default(RpcSettings)) as channel:
         async with trio.open_nursery() as nursery:
             for task in (unary, receiving, sending, head):
                 nursery.start_soon(task)
@@ -195,7 +196,7 @@ async def test_the_client_sends_its_effective_deadline(autojump_clock, echo):
         return request
 
     echo.handlers["Unary"] = unary
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         with trio.fail_after(30), trio.fail_after(7), trio.fail_after(20):
             await channel.unary(UNARY, Blob())
         before = trio.current_time()
@@ -213,7 +214,7 @@ async def test_a_deadline_ends_in_the_callers_own_way(autojump_clock, echo):
         await trio.sleep_forever()
 
     echo.handlers["Unary"] = unary
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         with pytest.raises(trio.TooSlowError), trio.fail_after(3):
             await channel.unary(UNARY, Blob())
     ours, theirs = trio.testing.memory_stream_pair()
@@ -227,7 +228,7 @@ async def test_a_deadline_ends_in_the_callers_own_way(autojump_clock, echo):
             block = raw.block([(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", b"4")])
             await server.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, block))
 
-        async with open_channel(ours) as channel:
+        async with open_channel(ours, default(RpcSettings)) as channel:
             before = trio.current_time()
             with trio.move_on_after(3) as scope:
                 await channel.unary(UNARY, Blob())
@@ -247,7 +248,7 @@ async def test_a_cancelled_client_scope_resets_the_stream(autojump_clock, echo, 
             await trio.sleep_forever()
 
     echo.handlers[method] = handler
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -283,7 +284,7 @@ async def test_a_message_cut_in_the_middle_resets_the_stream(autojump_clock, ech
             seen.append("end")
 
     echo.handlers["Collect"] = collect
-    async with open_channel(echo.connect()) as channel, channel.stream(COLLECT) as call:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, channel.stream(COLLECT) as call:
         await call.send(Blob())
         with trio.move_on_after(1) as scope:
             while True:
@@ -446,7 +447,7 @@ async def test_a_message_at_the_limit_passes_and_one_over_it_does_not(autojump_c
     at_limit = Blob(payload=bytes(100_000 - len(Blob(payload=bytes(99_990)).SerializeToString()) + 99_990))
     assert len(at_limit.SerializeToString()) == 100_000
     over = Blob(payload=at_limit.payload + b"1")
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         assert await channel.unary(UNARY, at_limit) == at_limit
         with pytest.raises(errors.BatchTooLarge) as caught:
             await channel.unary(UNARY, over)
@@ -506,7 +507,7 @@ async def test_uploads_larger_than_the_windows_do_not_deadlock(autojump_clock, e
             await call.done_sending()
             sizes.append((await call.receive()).number)
 
-    async with open_channel(echo.connect()) as channel, trio.open_nursery() as nursery:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, trio.open_nursery() as nursery:
         for _ in range(16):
             nursery.start_soon(upload)
     assert sizes == [4_000_000] * 16
@@ -581,7 +582,7 @@ async def test_a_handler_that_does_not_read_stops_its_client_at_the_window(autoj
                 await call.send(Blob(payload=bytes(50_000)))
                 sent.append(number)
 
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(upload, 0)
             await trio.testing.wait_all_tasks_blocked()
@@ -611,7 +612,7 @@ async def test_a_client_that_does_not_read_stops_the_handler(autojump_clock, ech
 
     echo.handlers["Expand"] = expand
     # The client's windows.
-    async with open_channel(echo.connect()) as channel, channel.stream(EXPAND, Blob()) as call:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, channel.stream(EXPAND, Blob()) as call:
         await trio.testing.wait_all_tasks_blocked()
         assert len(sent) * 50_000 <= channel._settings.stream_window_bytes + 2 * 50_000
         assert await call.receive() is not None
@@ -632,7 +633,7 @@ async def test_an_early_return_gives_everything_back(autojump_clock, echo):
         return Blob(number=1)
 
     echo.handlers["Collect"] = collect
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         for _ in range(60):
             async with channel.stream(COLLECT) as call:
                 # Against an open stream whose handler is gone: sending ends by itself, and the answer stands.
@@ -653,7 +654,7 @@ async def test_an_early_return_gives_everything_back(autojump_clock, echo):
 
 async def test_thousands_of_calls_leave_nothing_behind(autojump_clock, echo):
     """Neither streams nor heads nor anything else that grows with their number."""
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         for number in range(2000):
             with trio.fail_after(1 + number / 1000):  # Every call has other headers.
                 await channel.unary(UNARY, Blob(number=number))
@@ -755,7 +756,7 @@ async def test_draining_lets_calls_finish_and_refuses_new_ones(autojump_clock, e
         await echo.server.drain()
         drained.set()
 
-    async with open_channel(echo.connect()) as channel, channel.stream(CHAT) as call:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, channel.stream(CHAT) as call:
         assert (await call.receive()).number == 1
         echo.nursery.start_soon(drain)
         await channel.wait_unusable()
@@ -803,7 +804,7 @@ async def test_draining_cancels_what_runs_at_the_deadline(autojump_clock, echo):
             await trio.sleep_forever()
 
     echo.handlers["Unary"] = unary
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
@@ -819,7 +820,7 @@ async def test_draining_cancels_what_runs_at_the_deadline(autojump_clock, echo):
 
 
 async def test_an_idle_connection_drains_at_once(autojump_clock, echo):
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         await channel.unary(UNARY, Blob())
 
         @echo.nursery.start_soon
@@ -849,7 +850,7 @@ async def test_a_servers_goaway_fails_only_the_calls_it_did_not_look_at(autojump
         except errors.Unavailable as error:
             outcomes[number] = error
 
-    async with open_channel(ours) as channel:
+    async with open_channel(ours, default(RpcSettings)) as channel:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call, 1)
             await trio.testing.wait_all_tasks_blocked()
@@ -967,7 +968,7 @@ async def test_overlong_frames_end_the_connection_at_their_header(autojump_clock
 
 async def test_too_many_calls_are_refused_until_handlers_have_ended(autojump_clock, echo):
     """Calls that were reset count until their handlers are gone."""
-    echo.settings = attrs.evolve(echo.settings, concurrent_calls_max=10)
+    echo.settings = attrs.evolve(echo.settings, streams_per_connection_max=10)
     go = trio.Event()
 
     async def chat(requests, context, send):
@@ -988,7 +989,7 @@ async def test_too_many_calls_are_refused_until_handlers_have_ended(autojump_clo
 
 
 async def test_calls_over_the_servers_limit_wait_in_the_client(autojump_clock, echo):
-    echo.settings = attrs.evolve(echo.settings, concurrent_calls_max=3)
+    echo.settings = attrs.evolve(echo.settings, streams_per_connection_max=3)
     running = []
     most = 0
 
@@ -1001,7 +1002,7 @@ async def test_calls_over_the_servers_limit_wait_in_the_client(autojump_clock, e
         return request
 
     echo.handlers["Unary"] = unary
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         await channel.unary(UNARY, Blob())
         async with trio.open_nursery() as nursery:
             for _ in range(10):
@@ -1030,7 +1031,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(autojump_clock
         await trio.sleep(100)
 
     echo.handlers["Chat"] = chat
-    async with open_channel(echo.connect(), RpcSettings(keepalive_seconds=math.inf)) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings, keepalive_seconds=math.inf)) as channel:
         async with channel.stream(CHAT) as call:
             assert await call.receive() is None
         assert channel.is_usable
@@ -1041,7 +1042,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(autojump_clock
 
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_keepalive_notices_a_peer_that_is_gone(autojump_clock, echo, side):
-    settings = RpcSettings(keepalive_seconds=60, keepalive_timeout_seconds=20)
+    settings = default(RpcSettings, keepalive_seconds=60, keepalive_timeout_seconds=20)
     before = trio.current_time()
     if side == "server":
         echo.settings = settings
@@ -1065,14 +1066,14 @@ async def test_keepalive_notices_a_peer_that_is_gone(autojump_clock, echo, side)
 
 
 async def test_keepalive_leaves_a_quiet_peer_that_answers_alone(autojump_clock, echo):
-    echo.settings = RpcSettings(keepalive_seconds=60)
+    echo.settings = default(RpcSettings, keepalive_seconds=60)
 
     async def unary(request, context):
         await trio.sleep(1000)
         return request
 
     echo.handlers["Unary"] = unary
-    async with open_channel(echo.connect(), RpcSettings(keepalive_seconds=50)) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings, keepalive_seconds=50)) as channel:
         assert (await channel.unary(UNARY, Blob(number=1))).number == 1
 
 
@@ -1147,7 +1148,7 @@ async def test_metadata_both_ways(autojump_clock, echo):
     echo.handlers["Unary"] = unary
     pairs = [("x-text", "a"), ("x-data-bin", b"\x00\xff"), ("x-text", "b")]
     trailing = (("x-last-bin", b"\x01"), ("grpc-status-details-bin", b"\x08\x05"))
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         async with channel.stream(UNARY, Blob(), metadata=pairs) as call:
             assert await call.initial_metadata() == (("x-first", "1"),)
             assert await call.receive() == Blob()
@@ -1167,7 +1168,7 @@ async def test_initial_metadata_may_go_before_any_message(autojump_clock, echo):
         await go.wait()
 
     echo.handlers["Chat"] = chat
-    async with open_channel(echo.connect()) as channel, channel.stream(CHAT) as call:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, channel.stream(CHAT) as call:
         assert await call.initial_metadata() == (("x-early", "yes"),)
         go.set()
         assert await call.receive() is None
@@ -1181,7 +1182,7 @@ async def test_metadata_that_cannot_be_sent_is_refused_where_it_is_said(autojump
         context.set_trailing_metadata(pairs)
 
     echo.handlers["Chat"] = chat
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         with pytest.raises(ValueError, match=pairs[0][0]):
             await channel.unary(UNARY, Blob(), metadata=pairs)
         assert channel.calls_open == 0
@@ -1198,7 +1199,7 @@ async def test_metadata_that_cannot_be_sent_is_refused_where_it_is_said(autojump
 async def test_no_resource_warnings(autojump_clock, echo):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        async with open_channel(echo.connect()) as channel:
+        async with open_channel(echo.connect(), default(RpcSettings)) as channel:
             for _ in range(5):
                 await channel.unary(UNARY, Blob())
             async with channel.stream(CHAT) as call:
@@ -1220,7 +1221,7 @@ async def test_a_call_abandoned_in_the_middle_leaves_nothing(autojump_clock, ech
                 await send(Blob(payload=bytes(100_000)))
 
     echo.handlers["Expand"] = expand
-    async with open_channel(echo.connect()) as channel:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel:
         with pytest.raises(KeyError):  # noqa: PT012
             async with channel.stream(EXPAND, Blob()) as call:
                 async for _ in call:
@@ -1253,6 +1254,6 @@ async def test_a_thousand_streams_at_once(autojump_clock, echo):
 
 
 async def test_empty_client_stream(autojump_clock, echo):
-    async with open_channel(echo.connect()) as channel, channel.stream(COLLECT) as call:
+    async with open_channel(echo.connect(), default(RpcSettings)) as channel, channel.stream(COLLECT) as call:
         await call.done_sending()
         assert (await call.receive()).number == 0

@@ -11,6 +11,7 @@ from tests.rpc.echo import PATH, Blob
 from tests.rpc.raw import END_HEADERS, HEADERS, PING, RST_STREAM, frame
 from trio_eventlog.rpc import RpcSettings, open_channel
 from trio_eventlog.rpc.useless_work import UselessWork
+from trio_eventlog.testing.defaults import default
 
 UNARY = METHODS["Unary"]
 CANCEL = (8).to_bytes(4, "big")
@@ -38,7 +39,7 @@ async def test_a_flood_from_many_connections_leaves_turns_for_others(autojump_cl
     await trio.testing.wait_all_tasks_blocked()
     data = flood(900)
     looked_at = []
-    async with open_channel(channel_stream) as channel:
+    async with open_channel(channel_stream, default(RpcSettings)) as channel:
         await channel.unary(UNARY, Blob(number=1))
         served = echo.connections
         assert len(served) == ATTACKERS + 1
@@ -75,7 +76,7 @@ async def test_a_call_reset_in_the_bytes_that_begin_it_starts_nothing(autojump_c
 
 def test_who_stays_within_an_equal_part_never_waits() -> None:
     """At the limit nobody waits; over it only those above their part, to the end of the period."""
-    work = UselessWork(RpcSettings(useless_frames_max=100, useless_seconds=1.0, frames_per_pass=128))
+    work = UselessWork(default(RpcSettings, useless_frames_per_second_max=100, frames_per_pass=128))
     assert work.add("loud", 100, 10.0) == 0
     assert work.frames_per_pass(10.0) == 128
     assert work.add("quiet", 1, 10.25) == 0
@@ -123,7 +124,7 @@ async def test_statistics_never_go_back(autojump_clock, echo):
         ours, theirs = trio.testing.memory_stream_pair()
         return ours, Slow(theirs)
 
-    async with open_channel(echo.connect(make_pair)) as channel:
+    async with open_channel(echo.connect(make_pair), default(RpcSettings)) as channel:
         await channel.unary(UNARY, Blob(number=1))
         look()
     await trio.sleep(1)

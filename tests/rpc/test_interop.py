@@ -14,6 +14,7 @@ from tests.rpc.conftest import METHODS, echo_chat, echo_collect, echo_expand, ec
 from tests.rpc.echo import ECHO, PATH, Blob
 from trio_eventlog import errors
 from trio_eventlog.rpc import RpcSettings, Server, Service, open_channel
+from trio_eventlog.testing.defaults import default
 
 UNARY, COLLECT, EXPAND, CHAT = (METHODS[name] for name in ("Unary", "Collect", "Expand", "Chat"))
 HANDLERS = {"Unary": echo_unary, "Collect": echo_collect, "Expand": echo_expand, "Chat": echo_chat}
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.interop
 @asynccontextmanager
 async def our_server(settings=None, **handlers):
     """Yields the port and the server."""
-    server = Server([Service(ECHO, {**HANDLERS, **handlers})], settings)
+    server = Server([Service(ECHO, {**HANDLERS, **handlers})], settings or default(RpcSettings))
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, server.serve, [listener])
@@ -182,7 +183,7 @@ async def test_cancellation():
 
 
 async def test_message_limit():
-    limit = RpcSettings().message_bytes_max
+    limit = default(RpcSettings).message_bytes_max
 
     def client(stub):
         overhead = len(Blob(payload=bytes(limit - 10)).SerializeToString()) - (limit - 10)
@@ -364,7 +365,7 @@ async def to_grpcio():
     """Our channel to grpcio's server, and its servicer."""
     with grpcio_server() as (port, servicer):
         stream = await trio.open_tcp_stream("127.0.0.1", port)
-        async with open_channel(stream) as channel:
+        async with open_channel(stream, default(RpcSettings)) as channel:
             yield channel, servicer
 
 
@@ -430,7 +431,7 @@ async def test_our_clients_deadline(to_grpcio):
 async def test_our_client_notices_a_server_that_stops():
     with grpcio_server() as (port, servicer):
         stream = await trio.open_tcp_stream("127.0.0.1", port)
-        async with open_channel(stream) as channel:
+        async with open_channel(stream, default(RpcSettings)) as channel:
             await channel.unary(UNARY, Blob())
             servicer.server.stop(None)
             await channel.wait_unusable()

@@ -14,8 +14,9 @@ from trio_eventlog.rpc.headers import HeaderDecoder
 from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import OK
+from trio_eventlog.testing.defaults import default
 
-SETTINGS_OF_TESTS = RpcSettings()
+SETTINGS_OF_TESTS = default(RpcSettings)
 
 
 def server(**changes):
@@ -192,7 +193,7 @@ def test_settings_that_nobody_knows_are_not_kept():
 
 @pytest.mark.parametrize("extra", [0, 1])
 def test_the_limit_of_calls_at_once(extra):
-    connection = server(concurrent_calls_max=3)
+    connection = server(streams_per_connection_max=3)
     feed(connection, raw.PREFACE + raw.SETTINGS_FRAME)
     block = raw.block(raw.request_headers("/a.B/C"))
     events = feed(connection, b"".join(frame(HEADERS, END_HEADERS, 1 + 2 * number, block) for number in range(3 + extra)))

@@ -10,6 +10,7 @@ from tests.rpc.conftest import METHODS
 from tests.rpc.raw import ACK, GOAWAY, SETTINGS, RawPeer, frame, settings
 from trio_eventlog.errors import CallUnsent, Unavailable
 from trio_eventlog.rpc import RpcSettings, open_channel
+from trio_eventlog.testing.defaults import default
 
 VIRTUAL_TIME = True
 
@@ -122,7 +123,7 @@ async def test_everybody_is_woken(end, waiters):
         errors[number] = caught.value
 
     async def own(nursery):
-        rpc = RpcSettings(keepalive_seconds=5.0, keepalive_timeout_seconds=5.0, goodbye_seconds=0.1)
+        rpc = default(RpcSettings, keepalive_seconds=5.0, keepalive_timeout_seconds=5.0, goodbye_seconds=0.1)
         async with open_channel(ours, rpc) as channel:
             await trio.testing.wait_all_tasks_blocked()
             for number, waiter in enumerate((*waiters, watcher)):
@@ -158,13 +159,13 @@ async def test_a_waiter_that_is_cancelled_leaves_its_turn_to_the_next(waiter, ec
         return request
 
     echo.handlers["Unary"] = unary
-    echo.settings = RpcSettings(concurrent_calls_max=1, keepalive_seconds=math.inf)
+    echo.settings = default(RpcSettings, streams_per_connection_max=1, keepalive_seconds=math.inf)
 
     async def call(channel):
         await channel.unary(UNARY, SMALL)
 
     with trio.fail_after(10.0):
-        async with open_channel(echo.connect()) as channel, trio.open_nursery() as nursery:
+        async with open_channel(echo.connect(), default(RpcSettings)) as channel, trio.open_nursery() as nursery:
             nursery.start_soon(call, channel)
             await trio.testing.wait_all_tasks_blocked()
             scope = trio.CancelScope()

@@ -23,6 +23,7 @@ from trio_eventlog.records import Compression, Record
 from trio_eventlog.rpc import Channel
 from trio_eventlog.service.settings import ServiceSettings
 from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.v1 import event_log_pb2, records_pb2
 
 VIRTUAL_TIME = True
@@ -32,7 +33,7 @@ LIMIT_BYTES = 4096
 
 @asynccontextmanager
 async def one_node(**overrides: Any) -> AsyncIterator[Channel]:
-    async with Cluster(1, seed=1, max_batch_bytes=LIMIT_BYTES, auto_create_topics=False, **overrides) as cluster:
+    async with Cluster(1, seed=1, batch_bytes_max=LIMIT_BYTES, auto_create_topics=False, **overrides) as cluster:
         async with cluster.client() as client:
             await client.create_topic("orders", partitions=2)
         async with cluster.channel("n1") as channel:
@@ -133,7 +134,7 @@ async def test_records_with_any_timestamp_do_no_harm() -> None:
 
 
 async def test_a_batch_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
-    """`max_batch_bytes`, for records that the node packs and for batches that the producer has packed."""
+    """`batch_bytes_max`, for records that the node packs and for batches that the producer has packed."""
     async with one_node() as channel:
 
         async def send(value_bytes: int) -> int:
@@ -153,7 +154,7 @@ async def test_a_batch_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
 
 async def test_a_compressed_batch_that_unpacks_beyond_the_limit_is_refused() -> None:
     """A small payload may be a large one in disguise."""
-    limit_bytes = ServiceSettings().unpacked_bytes_max
+    limit_bytes = default(ServiceSettings).unpacked_bytes_max
     async with one_node() as channel:
         batch = encode_records([Record(value=bytes(limit_bytes))], Compression.ZSTD, now_ns=1)
         assert len(batch.payload) < LIMIT_BYTES

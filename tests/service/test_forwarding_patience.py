@@ -25,6 +25,7 @@ from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.service.forwarding import Forwarder, ForwardingSettings
+from trio_eventlog.testing.defaults import default
 
 VIRTUAL_TIME = True
 
@@ -85,10 +86,15 @@ class Dialled:
 
 @asynccontextmanager
 async def forwarder(
-    dialled: Dialled, timeout_seconds: float = 10.0, place: Callable[[GroupId], Any] = lambda group_id: None
+    dialled: Dialled, forward_timeout_seconds: float = 10.0, place: Callable[[GroupId], Any] = lambda group_id: None
 ) -> AsyncIterator[Forwarder]:
-    settings = ForwardingSettings(timeout_seconds=timeout_seconds, backoff_seconds_min=0.01, backoff_seconds_max=0.5)
-    nodes = GrpcNodes(dialled, RpcSettings(), settings.attempt_timeout_seconds)
+    settings = default(
+        ForwardingSettings,
+        forward_timeout_seconds=forward_timeout_seconds,
+        forward_backoff_seconds_min=0.01,
+        forward_backoff_seconds_max=0.5,
+    )
+    nodes = GrpcNodes(dialled, default(RpcSettings), settings.forward_attempt_timeout_seconds)
     made = Forwarder(ME, place, nodes, settings, random.Random(1))
     async with nodes.running(), made.running():
         yield made

@@ -36,6 +36,7 @@ from trio_eventlog.service.produce import ProduceService
 from trio_eventlog.service.requests import ProduceRequest
 from trio_eventlog.service.settings import ServiceSettings
 from trio_eventlog.service.values import Caller
+from trio_eventlog.testing.defaults import default
 
 VIRTUAL_TIME = True
 
@@ -164,13 +165,15 @@ class There:
 
 def service_of(leader: Leader, place: Replica | RemoteGroup, sequences: OwnSequences) -> ProduceService:
     topic = SimpleNamespace(name="t", partitions=[SimpleNamespace(group_id=GROUP)])
-    forwarder = Forwarder(ME, lambda group_id: place, There(leader), ForwardingSettings(timeout_seconds=2.0), leader.rng)
+    forwarder = Forwarder(
+        ME, lambda group_id: place, There(leader), default(ForwardingSettings, forward_timeout_seconds=2.0), leader.rng
+    )
     return ProduceService(
         SimpleNamespace(group=lambda group_id: place, leads=lambda group_id: True),  # type: ignore[arg-type]
         SimpleNamespace(known=lambda name, partition, group_id: topic),  # type: ignore[arg-type]
         forwarder,
         sequences,
-        ServiceSettings(),
+        default(ServiceSettings),
     )
 
 

@@ -182,7 +182,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ({"tls_cert": "c", "tls_key": "k", "bootstrap_expect": 3}, "tls_ca"),
         ({"acl_model": "m"}, "acl_model"),
         ({"heartbeat_ticks": 6}, "heartbeat_ticks"),
-        ({"max_batch_bytes": 4 << 20}, "max_batch_bytes"),
+        ({"batch_bytes_max": 4 << 20}, "batch_bytes_max"),
         ({"reconnect_backoff_seconds_min": 3.0}, "reconnect_backoff_seconds_min"),
     ],
 )
@@ -195,7 +195,7 @@ def test_refused_values(values: dict[str, object], name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "name"),
     [
-        ({"max_batch_bytes": 4 << 20}, "max_batch_bytes"),
+        ({"batch_bytes_max": 4 << 20}, "batch_bytes_max"),
         ({"producer_batch_bytes": 2 << 20}, "producer_batch_bytes"),
         ({"retry_backoff_seconds_min": 2.0}, "retry_backoff_seconds_max"),
         ({"compression": "lz4"}, "compression"),

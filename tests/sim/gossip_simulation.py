@@ -14,6 +14,7 @@ from trio_eventlog.gossip.events import Event, GossipStatus, LeaveFinished, Memb
 from trio_eventlog.gossip.messages import Ack, Address, Ping, PushPull, StreamMessage
 from trio_eventlog.gossip.serf import Serf
 from trio_eventlog.gossip.settings import LAN, SerfSettings, SwimSettings
+from trio_eventlog.testing.defaults import default
 
 WIRE = GossipWire()
 PACKET_BYTES_MAX = 1400
@@ -60,7 +61,7 @@ class Simulation:
         self.rng = random.Random(f"network {seed}")
         self.seed = seed
         self.settings = settings
-        self.serf_settings = serf_settings or SerfSettings()
+        self.serf_settings = serf_settings or default(SerfSettings)
         self.weather = weather or Weather()
         self.now = 0.0
         self.nodes: dict[str, Node] = {}

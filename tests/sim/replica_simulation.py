@@ -37,6 +37,7 @@ from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch, Record
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.testing import determinism
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Operation, SimDisk
 from trio_eventlog.testing.invariants import Invariants
@@ -96,14 +97,16 @@ def draw_shape(seed: int) -> Shape:
         removes_leader=rng.random() < 0.5,
         settings=ReplicaSettings(
             # Elections have to be possible over the longest way, with the slowest disk of a run.
-            raft=RaftSettings(
+            raft=default(
+                RaftSettings,
                 election_timeout_ticks=30,
-                max_append_bytes=append_bytes,
-                max_inflight_messages=rng.choice((1, 4, 256)),
+                append_bytes_max=append_bytes,
+                inflight_messages_max=rng.choice((1, 4, 256)),
                 step_down_on_stalled_append=rng.random() < 0.5,
             ),
-            driver=DriverSettings(append_bytes_max=append_bytes, apply_bytes_max=rng.choice((2000, 1 << 20))),
-            log=LogSettings(
+            driver=default(DriverSettings, append_bytes_max=append_bytes, apply_bytes_max=rng.choice((2000, 1 << 20))),
+            log=default(
+                LogSettings,
                 preallocate_bytes=0,
                 segment_bytes=rng.choice((4096, 64 << 10)),
                 tail_cache_bytes=rng.choice((0, 3000, 1 << 20)),

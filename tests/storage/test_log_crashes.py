@@ -16,10 +16,11 @@ from trio_eventlog.storage.log_files import LogFiles
 from trio_eventlog.storage.log_recovery import recover_log
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, SimDisk
 
-SETTINGS = LogSettings(
-    segment_bytes=2500, preallocate_bytes=1024, index_interval_bytes=300, tail_cache_bytes=800, open_segments_max=2
+SETTINGS = default(
+    LogSettings, segment_bytes=2500, preallocate_bytes=1024, index_interval_bytes=300, tail_cache_bytes=800, open_segments_max=2
 )
 ALL = 1 << 30
 

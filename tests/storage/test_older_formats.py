@@ -22,11 +22,12 @@ from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.storage.verify import verify_log
+from trio_eventlog.testing.defaults import default
 
 DATA = Path(__file__).parent / "data"
 NODE_ID = NodeId(0x1122334455667788)
 STATE = HardState(term=3, vote=NODE_ID, commit=17)
-SETTINGS = LogSettings(segment_bytes=1000, preallocate_bytes=512, index_interval_bytes=300)
+SETTINGS = default(LogSettings, segment_bytes=1000, preallocate_bytes=512, index_interval_bytes=300)
 
 
 def frames_written() -> list[EntryFrame]:

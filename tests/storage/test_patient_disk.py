@@ -17,6 +17,7 @@ from trio_eventlog.storage.patient_disk import PatienceSettings, PatientDisk
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.testing.check_disk import check_disk
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
 
 SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -44,7 +45,7 @@ async def test_a_shortage_is_told_as_one(tmp_path: Path, monkeypatch: pytest.Mon
 
 async def test_it_is_a_disk(autojump_clock: trio.testing.MockClock) -> None:
     """The suite of the Protocol."""
-    await check_disk(PatientDisk(SimDisk(random.Random(1)), PatienceSettings()), "/checked")
+    await check_disk(PatientDisk(SimDisk(random.Random(1)), default(PatienceSettings)), "/checked")
 
 
 async def test_a_shortage_that_passes_is_not_seen(autojump_clock: trio.testing.MockClock) -> None:
@@ -58,7 +59,7 @@ async def test_a_shortage_that_passes_is_not_seen(autojump_clock: trio.testing.M
         if relieved == 3:
             inner.has_descriptors = True
 
-    disk = PatientDisk(inner, PatienceSettings(), relieve)
+    disk = PatientDisk(inner, default(PatienceSettings), relieve)
     await disk.make_directory("data")
     inner.has_descriptors = False
     file = await disk.open("data/f", create=True)
@@ -70,7 +71,7 @@ async def test_a_shortage_that_passes_is_not_seen(autojump_clock: trio.testing.M
 async def test_patience_ends(autojump_clock: trio.testing.MockClock) -> None:
     """At the limit the caller is told, and nothing was changed."""
     inner = SimDisk(random.Random(1))
-    disk = PatientDisk(inner, PatienceSettings(seconds_max=5.0, retry_seconds_max=0.5))
+    disk = PatientDisk(inner, default(PatienceSettings, shortage_patience_seconds=5.0, shortage_retry_seconds_max=0.5))
     await disk.make_directory("data")
     inner.has_descriptors = False
     began = trio.current_time()
@@ -84,7 +85,7 @@ async def test_patience_ends(autojump_clock: trio.testing.MockClock) -> None:
 async def test_a_log_goes_on_where_a_shortage_stopped_it(after_writes: int, autojump_clock: trio.testing.MockClock) -> None:
     """A roll that gets no descriptor, wherever in it: the same frames are appended again, and a restart finds all of them."""
     disk = SimDisk(random.Random(1))
-    settings = LogSettings(segment_bytes=4096, preallocate_bytes=0)
+    settings = default(LogSettings, segment_bytes=4096, preallocate_bytes=0)
     frames = [frame(index) for index in range(1, 10)]
     async with open_segmented_log(disk, "log", settings) as log:
         await log.append(frames[:1])

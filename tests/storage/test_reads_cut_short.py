@@ -16,6 +16,7 @@ from trio_eventlog.errors import OffsetOutOfRange, StorageFailed
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk, SimFile
 
 ALL = 1 << 30
@@ -67,7 +68,9 @@ def wanted(last: int) -> EntryFrame:
 async def test_a_suffix_is_replaced_at_any_moment(what: str, last: int, tail_cache_bytes: int) -> None:
     """By fewer entries or by more. The read gives what is there when it returns, or says that it is gone; nothing else."""
     frame = wanted(last)
-    settings = LogSettings(segment_bytes=1200, preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes, index_interval_bytes=300)
+    settings = default(
+        LogSettings, segment_bytes=1200, preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes, index_interval_bytes=300
+    )
     for steps in range(STEPS_MAX):
         for new in NEW.values():
             disk = SimDisk(random.Random(1))
@@ -104,7 +107,7 @@ async def test_the_log_is_closed_at_any_moment(
 ) -> None:
     """The read is answered, or the log says that it is closed; it is no damage, and no file stays open behind it."""
     frame = wanted(last)
-    settings = LogSettings(segment_bytes=1200, preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes, open_segments_max=2)
+    settings = default(LogSettings, segment_bytes=1200, preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes, open_segments_max=2)
     opened: list[SimFile] = []
     real_open = SimDisk.open
 

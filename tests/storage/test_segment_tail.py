@@ -13,10 +13,11 @@ from trio_eventlog.errors import DamagedData
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.segment import SECTOR_BYTES, TermRuns, judge_tail, parse_segment_name, segment_name
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
 
 PATH = f"/log/{segment_name(1)}"
-SETTINGS = LogSettings(preallocate_bytes=4096, index_interval_bytes=700)
+SETTINGS = default(LogSettings, preallocate_bytes=4096, index_interval_bytes=700)
 
 
 async def written(writes: list[list[EntryFrame]]) -> bytes:

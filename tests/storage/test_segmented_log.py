@@ -19,16 +19,18 @@ from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segment import segment_name
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.storage.verify import verify_log
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, Fault, Operation, SimDisk, SimFile
 
-SETTINGS = LogSettings(
+SETTINGS = default(
+    LogSettings,
     segment_bytes=3000,
     preallocate_bytes=1024,
     index_interval_bytes=400,
     tail_cache_bytes=1500,
     open_segments_max=2,
 )
-LARGE = LogSettings(preallocate_bytes=64 * 1024)
+LARGE = default(LogSettings, preallocate_bytes=64 * 1024)
 ALL = 1 << 30
 
 
@@ -59,7 +61,7 @@ def segment_path(index: int) -> str:
 def test_settings_are_checked(name: str) -> None:
     """Each has a least value, and the error names it."""
     with pytest.raises(SettingsError, match=f"{name} is -1"):
-        LogSettings(**{name: -1})
+        default(LogSettings, **{name: -1})
 
 
 async def test_an_empty_log() -> None:
@@ -167,7 +169,7 @@ async def test_last_index_within_is_useful_below_the_cache() -> None:
     """Once a segment is loaded its sparse index answers, to within its interval."""
     disk = new_disk()
     frames = make_frames(200)
-    settings = LogSettings(index_interval_bytes=400, tail_cache_bytes=0, preallocate_bytes=1024)
+    settings = default(LogSettings, index_interval_bytes=400, tail_cache_bytes=0, preallocate_bytes=1024)
     await fill(disk, frames, settings)
     async with open_segmented_log(disk, "/log", settings) as log:
         for first in range(1, 150):
@@ -447,7 +449,7 @@ async def test_rolling_limits() -> None:
         assert await read_all(log) == raw([*small, *huge, *after])
         assert len(await log.read(41, 44, 10)) == 1
     disk = new_disk()
-    settings = LogSettings(segment_bytes=1 << 20, index_interval_bytes=1, index_entries_max=10, preallocate_bytes=1024)
+    settings = default(LogSettings, segment_bytes=1 << 20, index_interval_bytes=1, index_entries_max=10, preallocate_bytes=1024)
     await fill(disk, small, settings, size=1)
     assert [name for name in await disk.list_directory("/log") if name.endswith(".log")] == [
         segment_name(index) for index in (1, 11, 21, 31)
@@ -470,7 +472,7 @@ async def test_sealed_files_have_their_exact_size() -> None:
     for preallocate_bytes in (0, 1024, 64 * 1024):
         disk = new_disk()
         frames = make_frames(60)
-        await fill(disk, frames, LogSettings(segment_bytes=3000, preallocate_bytes=preallocate_bytes))
+        await fill(disk, frames, default(LogSettings, segment_bytes=3000, preallocate_bytes=preallocate_bytes))
         *sealed, _active = [name for name in await disk.list_directory("/log") if name.endswith(".log")]
         assert len(sealed) > 2
         for name in sealed:
@@ -524,7 +526,7 @@ async def test_damage_in_a_sealed_segment_is_found_and_located() -> None:
     sealed = segment_frames(disk, segment_path(1))
     content = disk.content(segment_path(1))
     starts = [sum(frame.size_bytes for frame in sealed[:number]) for number in range(len(sealed) + 1)]
-    settings = LogSettings(segment_bytes=3000, index_interval_bytes=400, tail_cache_bytes=0, preallocate_bytes=1024)
+    settings = default(LogSettings, segment_bytes=3000, index_interval_bytes=400, tail_cache_bytes=0, preallocate_bytes=1024)
     for position in range(0, starts[-1], 13):
         number = next(number for number, start in enumerate(starts) if position < start) - 1
         disk.put(segment_path(1), content)
@@ -700,8 +702,8 @@ async def test_an_empty_file_left_by_a_full_disk() -> None:
         async with open_segmented_log(disk, "/log", LARGE):
             pass  # the one before was never sealed: something else is wrong
     disk = new_disk()
-    await fill(disk, frames[:1], LogSettings(segment_bytes=1, preallocate_bytes=0))
-    async with open_segmented_log(disk, "/log", LogSettings(segment_bytes=1, preallocate_bytes=1024)) as log:
+    await fill(disk, frames[:1], default(LogSettings, segment_bytes=1, preallocate_bytes=0))
+    async with open_segmented_log(disk, "/log", default(LogSettings, segment_bytes=1, preallocate_bytes=1024)) as log:
         disk.capacity_bytes -= await disk.free_bytes("/") - 500  # enough for a footer
         with pytest.raises(DiskFull):
             await log.append(frames[1:3])
@@ -838,7 +840,7 @@ async def test_runs_are_staged_while_others_wait_for_the_disk(seed: int) -> None
     staged = make_frames(8)
     written = {(frame.index, frame.term): frame.raw for frame in staged}
     waiting: list[list[EntryFrame]] = []
-    settings = LogSettings(segment_bytes=2000, preallocate_bytes=0, tail_cache_bytes=rng.choice((0, 1500, 1 << 20)))
+    settings = default(LogSettings, segment_bytes=2000, preallocate_bytes=0, tail_cache_bytes=rng.choice((0, 1500, 1 << 20)))
     async with open_segmented_log(disk, "/log", settings) as log, trio.open_nursery() as nursery:
         await log.append(staged)
 

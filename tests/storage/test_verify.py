@@ -9,9 +9,10 @@ from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.segment import segment_name
 from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.storage.verify import EntryPlace, LogReport, Problem, dump_log, verify_log
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Fault, Operation, SimDisk
 
-SETTINGS = LogSettings(segment_bytes=3000, preallocate_bytes=1024, index_interval_bytes=400)
+SETTINGS = default(LogSettings, segment_bytes=3000, preallocate_bytes=1024, index_interval_bytes=400)
 FRAMES = make_frames(60, term=2)
 
 

@@ -21,7 +21,7 @@ from trio_eventlog.agent.services import make_forwarding, make_handlers, make_se
 from trio_eventlog.agent.status import StatusAnswers
 from trio_eventlog.agent.traffic import PeerTraffic
 from trio_eventlog.budgets import Allowance
-from trio_eventlog.net.discovery import DiscoverySettings, HelloDiscovery
+from trio_eventlog.net.discovery import HelloDiscovery
 from trio_eventlog.net.join import Joiner
 from trio_eventlog.net.real_limits import descriptors_max
 from trio_eventlog.net.real_names import RealNames
@@ -30,7 +30,7 @@ from trio_eventlog.net.transport import Transport
 from trio_eventlog.node.bootstrap import Forming
 from trio_eventlog.node.gossip_discovery import make_gossip_discovery
 from trio_eventlog.node.liveness import PeerLiveness
-from trio_eventlog.node.peer_lives import PeerLives, PeerLivesSettings
+from trio_eventlog.node.peer_lives import PeerLives
 from trio_eventlog.node.reconciler import Reconciler, ReconcilerSurroundings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.sleeping import Peers
@@ -89,7 +89,7 @@ def _reach_others(parts: NodeParts, peers: NodePeers, lives: NodeLives, traffic:
         is_removed=peers.is_removed,
         on_accepted=lives.on_accepted,
         on_news=lives.announce,
-        settings=PeerLivesSettings(),
+        settings=part_settings.peer_lives(settings),
     )
     parts.transport = Transport(
         identity=peers.hello,
@@ -110,7 +110,7 @@ def _reach_others(parts: NodeParts, peers: NodePeers, lives: NodeLives, traffic:
         fixed,
         probe=peers.probe,
         identity=peers.identity,
-        settings=DiscoverySettings(),
+        settings=part_settings.discovery(settings),
         rng=rng,
         on_event=peers.on_discovery_event,
         is_known=peers.is_known,

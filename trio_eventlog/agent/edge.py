@@ -26,7 +26,9 @@ class Edge:
     async def serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         unready_because = self._readiness.unready_because
         head = probe_head(unready_because)
-        await serve_http(stream, info, health_handler(unready_because), answer_head=head, bodies=self._parts.http_bodies)
+        settings = part_settings.http(self._parts.settings)
+        handler = health_handler(unready_because)
+        await serve_http(stream, info, handler, settings, answer_head=head, bodies=self._parts.http_bodies)
 
 
 def make_server(parts: NodeParts, services: Sequence[Service]) -> Server:

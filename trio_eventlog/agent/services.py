@@ -24,7 +24,7 @@ from trio_eventlog.service.topics import TopicAdministration
 def make_forwarding(parts: NodeParts, peers: NodePeers) -> None:
     """Make `nodes` and `forwarder` of `parts`."""
     settings = part_settings.forwarding(parts.settings)
-    parts.nodes = GrpcNodes(peers.connect, part_settings.rpc(parts.settings), settings.attempt_timeout_seconds)
+    parts.nodes = GrpcNodes(peers.connect, part_settings.rpc(parts.settings), settings.forward_attempt_timeout_seconds)
     parts.forwarder = Forwarder(parts.identity.node_id, parts.broker.group, parts.nodes, settings, parts.surroundings.rng)
 
 

@@ -138,8 +138,8 @@ async def _run(name: str, act: Callable[[Bench], Awaitable[Figures]], arguments:
         use_profile(arguments, os.environ)
     settings = client_settings_of(arguments)
     tls = tls_of(arguments)
-    if arguments.batch_bytes > settings.max_batch_bytes:
-        raise InvalidArgument(f"--batch-bytes {arguments.batch_bytes} is above max_batch_bytes, {settings.max_batch_bytes}")
+    if arguments.batch_bytes > settings.batch_bytes_max:
+        raise InvalidArgument(f"--batch-bytes {arguments.batch_bytes} is above batch_bytes_max, {settings.batch_bytes_max}")
     async with AsyncExitStack() as stack:
         cluster = None
         target = target_of(arguments)

@@ -236,7 +236,7 @@ async def consume(client: Client, arguments: argparse.Namespace) -> int:
     rate = Rate(lambda: written.records, "records", total)
     async with interruptible() as interruption, progress(rate, is_wanted=not sys.stdout.isatty()):
         with interruption.scope:
-            await _consume(client, plan, writer_of(arguments, client.settings.max_unpacked_bytes), written)
+            await _consume(client, plan, writer_of(arguments, client.settings.unpacked_bytes_max), written)
     if interruption.signal_number:
         print(f"trio-eventlog: interrupted after {written.records} records{written.places_text()}", file=sys.stderr)
     return interruption.exit_code
@@ -307,12 +307,12 @@ def _write(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def writer_of(arguments: argparse.Namespace, max_unpacked_bytes: int) -> Writer:
+def writer_of(arguments: argparse.Namespace, unpacked_bytes_max: int) -> Writer:
     """Of a batch, less a number of records at its end, and at most as many as are wanted: what is written, and how many records."""
     if arguments.format == "value":
 
         def write(batch: ConsumedBatch, surplus: int, limit: int | None) -> tuple[bytes, int]:
-            values = batch.values(max_unpacked_bytes)
+            values = batch.values(unpacked_bytes_max)
             values = values[: max(len(values) - surplus, 0)][:limit]
             return write_values(values), len(values)
 
@@ -325,7 +325,7 @@ def writer_of(arguments: argparse.Namespace, max_unpacked_bytes: int) -> Writer:
         form = functools.partial(write_json, values=arguments.json_values)
 
     def write_records(batch: ConsumedBatch, surplus: int, limit: int | None) -> tuple[bytes, int]:
-        records = batch.records(max_unpacked_bytes)
+        records = batch.records(unpacked_bytes_max)
         records = records[: max(len(records) - surplus, 0)][:limit]
         return form(records, batch.topic, batch.partition), len(records)
 

@@ -116,12 +116,12 @@ class Sender:
         taken: records handed to the producer.
     """
 
-    def __init__(self, producer: Producer, shape: Shape, partition: int | None, max_batch_bytes: int) -> None:
+    def __init__(self, producer: Producer, shape: Shape, partition: int | None, batch_bytes_max: int) -> None:
         self._producer = producer
         self._shape = shape
         self._partition = partition
         around = encoded_bytes_max(Record(value=b"", key=shape.key, headers=shape.headers))
-        self.line_bytes_max = max(max_batch_bytes - around - LENGTHS_BYTES, 0)
+        self.line_bytes_max = max(batch_bytes_max - around - LENGTHS_BYTES, 0)
         self.taken = 0
 
     async def send(self, lines: Sequence[bytes]) -> None:
@@ -157,7 +157,7 @@ class Sender:
 
     def too_long(self) -> InputFailed:
         return InputFailed(
-            f"line {self.taken + 1} is longer than the {self.line_bytes_max} bytes that a batch (max_batch_bytes) has room for:"
+            f"line {self.taken + 1} is longer than the {self.line_bytes_max} bytes that a batch (batch_bytes_max) has room for:"
             " is the input text?"
         )
 
@@ -195,7 +195,7 @@ async def _produce(client: Client, arguments: argparse.Namespace, shape: Shape, 
                 ) as producer:
                     # From here on there may be records on their way: their outcome is waited for, whatever ends the reading.
                     interruption.grace_seconds = FLUSH_SECONDS_MAX
-                    sender = Sender(producer, shape, arguments.partition, client.settings.max_batch_bytes)
+                    sender = Sender(producer, shape, arguments.partition, client.settings.batch_bytes_max)
                     try:
                         with interruption.scope:
                             await _send(sender, producer, arguments, source, interruption.scope)

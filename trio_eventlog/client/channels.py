@@ -1,6 +1,7 @@
 """Connections to nodes, opened when needed and shared: one each, unless streams need more."""
 
 import logging
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import attrs
 import trio
 
+from trio_eventlog.client.settings import KIB, MIB, ClientSettings
 from trio_eventlog.errors import CallUnsent, EventLogError, Overloaded, Unavailable
 from trio_eventlog.grpc.callers import Pairs
 from trio_eventlog.net.network import Network
@@ -51,6 +53,36 @@ class ClientChannel(Protocol):
 
 Connect = Callable[[str], AbstractAsyncContextManager[ClientChannel]]
 """Opens a channel to "host:port". Raises OSError or EventLogError."""
+
+
+def rpc_settings(settings: ClientSettings) -> RpcSettings:
+    """What a client's connections run with."""
+    return RpcSettings(
+        message_bytes_max=settings.message_bytes_max,
+        stream_window_bytes=1 * MIB,
+        connection_window_bytes=16 * MIB,
+        overdraft_bytes_max=64 * MIB,
+        frame_bytes_max=1 * MIB,
+        receive_bytes=256 * KIB,
+        send_buffer_bytes=1 * MIB,
+        streams_per_connection_max=1024,
+        header_bytes_max=16 * KIB,
+        header_block_bytes_max=64 * KIB,
+        control_frames_max=10_000,
+        control_seconds=10.0,
+        useless_frames_per_second_max=1000,
+        frames_per_pass=128,
+        control_bytes_max=256 * KIB,
+        preface_timeout_seconds=10.0,
+        idle_timeout_seconds=math.inf,
+        keepalive_seconds=settings.keepalive_seconds,
+        keepalive_timeout_seconds=settings.keepalive_timeout_seconds,
+        call_silence_seconds=math.inf,
+        call_slot_seconds=settings.attempt_timeout_seconds / 2,
+        goodbye_seconds=1.0,
+        messages_per_checkpoint=64,
+        bytes_per_checkpoint=256 * KIB,
+    )
 
 
 def connect_over(network: Network, tls: ssl.SSLContext | None, settings: RpcSettings) -> Connect:

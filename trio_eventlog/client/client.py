@@ -11,7 +11,7 @@ import trio
 
 from trio_eventlog.client.admin_calls import AdminCalls
 from trio_eventlog.client.calls import Calls
-from trio_eventlog.client.channels import ChannelPool, Connect, connect_over
+from trio_eventlog.client.channels import ChannelPool, Connect, connect_over, rpc_settings
 from trio_eventlog.client.consumer import ClientPartitions, ask_offset_at, ask_offsets
 from trio_eventlog.client.partition_sender import PartitionSender
 from trio_eventlog.client.producer_core import PendingBatch
@@ -27,7 +27,6 @@ from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.own_run import OwnRun, belongs_to_run, check_is_in_trio
 from trio_eventlog.records import Acks, Batch, Compression, Record
-from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.service.arguments import (
     check_consume,
     check_producer,
@@ -175,9 +174,9 @@ class Client:
             acks=acks,
             compression=compression if compression is not None else _COMPRESSIONS[settings.compression],
             linger_seconds=settings.producer_linger_seconds if linger is None else linger,
-            batch_bytes=min(batch_bytes or settings.producer_batch_bytes, settings.max_batch_bytes),
+            batch_bytes=min(batch_bytes or settings.producer_batch_bytes, settings.batch_bytes_max),
             batch_records=batch_records or settings.producer_batch_records,
-            batch_bytes_max=settings.max_batch_bytes,
+            batch_bytes_max=settings.batch_bytes_max,
         )
         return open_producer(topic, self._senders, chosen, caller=caller, rng=self._rng, now_ns=self._now_ns)
 
@@ -205,7 +204,7 @@ class Client:
             fetch_bytes=fetch_bytes,
             caller=caller,
         ) as batches:
-            yield RecordReceiver(batches, self.settings.max_unpacked_bytes)
+            yield RecordReceiver(batches, self.settings.unpacked_bytes_max)
 
     def consume_batches(
         self,
@@ -352,13 +351,7 @@ async def open_client(
     settings = settings or ClientSettings()
     rng = rng or random.SystemRandom()
     if connect is None:
-        rpc_settings = RpcSettings(
-            message_bytes_max=settings.max_message_bytes,
-            keepalive_seconds=settings.keepalive_seconds,
-            keepalive_timeout_seconds=settings.keepalive_timeout_seconds,
-            call_slot_seconds=settings.attempt_timeout_seconds / 2,
-        )
-        connect = connect_over(network or RealNetwork(), tls, rpc_settings)
+        connect = connect_over(network or RealNetwork(), tls, rpc_settings(settings))
     routing = Routing(await find_seeds(target, names or RealNames(), settings.request_timeout_seconds))
     async with background() as nursery:
         pool = ChannelPool(

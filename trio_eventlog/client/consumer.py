@@ -179,7 +179,7 @@ class ClientPartitions:
         self._calls = calls
         self._fetch_bytes = fetch_bytes
         self._caller = caller
-        self.refresh_seconds = calls.settings.routing_refresh_seconds
+        self.join_refresh_seconds = calls.settings.routing_refresh_seconds
 
     async def know_topic(self, topic: str) -> KnownTopic:
         return await self._calls.know_topic(topic, caller=self._caller)

@@ -143,11 +143,11 @@ class PartitionSender:
     def submit_nowait(self, batch: Batch, acks: Acks, on_done: OnDone) -> PendingBatch:
         """Queue the batch. `has_room` must have said yes."""
         settings = self._calls.settings
-        if len(batch.payload) > settings.max_batch_bytes:
+        if len(batch.payload) > settings.batch_bytes_max:
             raise BatchTooLarge(
-                f"the batch has {len(batch.payload)} bytes, the limit is {settings.max_batch_bytes} (max_batch_bytes):"
+                f"the batch has {len(batch.payload)} bytes, the limit is {settings.batch_bytes_max} (batch_bytes_max):"
                 " send fewer records at once",
-                limit_bytes=settings.max_batch_bytes,
+                limit_bytes=settings.batch_bytes_max,
             )
         if self._closed_by is not None:
             raise self._closed_by
@@ -277,7 +277,7 @@ class PartitionSender:
     def _progress(self) -> None:
         """Something happened: the time for the next thing begins."""
         settings = self._calls.settings
-        waits = settings.attempt_timeout_seconds if self._core.in_flight_batches else settings.producer_idle_seconds
+        waits = settings.attempt_timeout_seconds if self._core.in_flight_batches else settings.produce_stream_idle_seconds
         self._progress_at = trio.current_time()
         self._scope.deadline = self._progress_at + waits
 

@@ -13,7 +13,7 @@ DAY_SECONDS = 86400.0
 class ClientSettings:
     """Settings of `open_client`. Frozen, complete, checked once: SettingsError names the setting and the value."""
 
-    max_message_bytes: int = setting(
+    message_bytes_max: int = setting(
         SIZE,
         4 * MIB,
         "Largest gRPC message taken or sent. The same as the nodes'.",
@@ -21,7 +21,7 @@ class ClientSettings:
         minimum=64 * KIB,
         maximum=64 * MIB,
     )
-    max_batch_bytes: int = setting(
+    batch_bytes_max: int = setting(
         SIZE,
         1 * MIB,
         "Largest batch sent, as packed. Not above the nodes'.",
@@ -29,7 +29,7 @@ class ClientSettings:
         minimum=1 * KIB,
         maximum=32 * MIB,
     )
-    max_unpacked_bytes: int = setting(
+    unpacked_bytes_max: int = setting(
         SIZE,
         64 * MIB,
         "Largest batch unpacked when consuming; a compressed batch that is larger is refused as corrupt.",
@@ -181,7 +181,7 @@ class ClientSettings:
         minimum=1,
         maximum=1000,
     )
-    producer_idle_seconds: float = setting(
+    produce_stream_idle_seconds: float = setting(
         DURATION,
         30.0,
         "An open produce stream of a partition without work is closed after this long.",
@@ -238,14 +238,14 @@ class ClientSettings:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.max_batch_bytes + 64 * KIB > self.max_message_bytes:
+        if self.batch_bytes_max + 64 * KIB > self.message_bytes_max:
             raise refuse(
-                "max_batch_bytes",
-                self.max_batch_bytes,
-                f"it does not fit max_message_bytes, {self.max_message_bytes}, less 64 KiB for what is around it",
+                "batch_bytes_max",
+                self.batch_bytes_max,
+                f"it does not fit message_bytes_max, {self.message_bytes_max}, less 64 KiB for what is around it",
             )
-        if self.producer_batch_bytes > self.max_batch_bytes:
-            raise refuse("producer_batch_bytes", self.producer_batch_bytes, f"it is above max_batch_bytes, {self.max_batch_bytes}")
+        if self.producer_batch_bytes > self.batch_bytes_max:
+            raise refuse("producer_batch_bytes", self.producer_batch_bytes, f"it is above batch_bytes_max, {self.batch_bytes_max}")
         if self.retry_backoff_seconds_max < self.retry_backoff_seconds_min:
             raise refuse(
                 "retry_backoff_seconds_max",

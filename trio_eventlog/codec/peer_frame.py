@@ -208,8 +208,8 @@ class FrameDecoder:
     buffer of its own size, which is made when its header is known.
     """
 
-    def __init__(self, body_bytes_max: int) -> None:
-        self._body_bytes_max = body_bytes_max
+    def __init__(self, peer_frame_bytes_max: int) -> None:
+        self._body_bytes_max = peer_frame_bytes_max
         self._head = b""
         """Less than one header, kept from the last chunk."""
         self._gathered: bytearray | None = None
@@ -226,7 +226,7 @@ class FrameDecoder:
         """The frames that `chunk` completes, in order. They view it: it must not change afterwards.
 
         Raises:
-            CodecError: a checksum, a length over `body_bytes_max`, or fields that contradict each other. The stream is lost:
+            CodecError: a checksum, a length over `peer_frame_bytes_max`, or fields that contradict each other. The stream is lost:
                 frames before the damage in the same chunk are not returned, and every further call raises the same.
         """
         if self._failure is not None:
@@ -293,9 +293,9 @@ class FrameReader:
     the small buffer, in one call.
     """
 
-    def __init__(self, body_bytes_max: int, small_bytes: int = SMALL_FRAME_BYTES) -> None:
+    def __init__(self, peer_frame_bytes_max: int, small_bytes: int = SMALL_FRAME_BYTES) -> None:
         assert small_bytes >= FRAME_HEADER_BYTES
-        self._body_bytes_max = body_bytes_max
+        self._body_bytes_max = peer_frame_bytes_max
         self._small = memoryview(bytearray(small_bytes))
         self._small_bytes = 0
         """Held at the front of `_small`: the begin of a frame."""
@@ -345,13 +345,13 @@ class FrameReader:
         return frames
 
 
-def _body_bytes(buffer: Buffer, position: int, body_bytes_max: int) -> int:
+def _body_bytes(buffer: Buffer, position: int, peer_frame_bytes_max: int) -> int:
     """The length of the body whose header begins at `position`, checked."""
     body_bytes: int
     checked: int
     (body_bytes, checked) = _LENGTHS.unpack_from(buffer, position + CHECKED_FROM)
-    if body_bytes > body_bytes_max:
-        raise CodecError(f"peer frame: a body of {body_bytes} bytes, the limit is {body_bytes_max}")
+    if body_bytes > peer_frame_bytes_max:
+        raise CodecError(f"peer frame: a body of {body_bytes} bytes, the limit is {peer_frame_bytes_max}")
     if checked > body_bytes:
         raise CodecError(f"peer frame: {checked} bytes under the checksum in a body of {body_bytes}")
     return body_bytes

@@ -74,7 +74,7 @@ class InternalQueries:
         while True:
             payload = self._wire.encode_key_answer(answer)
             response = QueryResponse(time=query.time, query_id=query.query_id, sender=self._name, payload=payload)
-            if len(self._wire.encode_body(response)) <= self._settings.response_bytes_max or not answer.keys:
+            if len(self._wire.encode_body(response)) <= self._settings.query_response_bytes_max or not answer.keys:
                 return payload
             answer = attrs.evolve(answer, keys=answer.keys[:-1], text="truncated: more keys than fit")
 

@@ -154,8 +154,8 @@ class Queries:
         """Answer a query that was received. Raises InvalidArgument when the answer is too long."""
         response = QueryResponse(time=query.time, query_id=query.query_id, sender=self._name, payload=payload)
         size = len(self._wire.encode_body(response))
-        if size > self._settings.response_bytes_max:
-            raise InvalidArgument(f"an answer of {size} bytes, the limit is {self._settings.response_bytes_max}")
+        if size > self._settings.query_response_bytes_max:
+            raise InvalidArgument(f"an answer of {size} bytes, the limit is {self._settings.query_response_bytes_max}")
         self._send(query, response)
 
     def _send(self, query: Query, response: QueryResponse) -> None:

@@ -16,7 +16,7 @@ class SwimSettings:
         indirect_probes: members asked to ping.
         suspicion_multiplier: shortest suspicion is this times max(1, log10(members)) probe intervals; two less than this is how
             many further accusers shorten a suspicion from the longest to the shortest.
-        suspicion_max_multiplier: longest suspicion, in shortest ones.
+        suspicion_multiplier_max: longest suspicion, in shortest ones.
         retransmit_multiplier: a rumor is sent this times ceil(log10(members + 1)) times.
         gossip_interval_seconds, gossip_members: so often, to so many, rumors are sent.
         gossip_to_dead_seconds: members that failed or left less than so long ago are still gossiped to (failed ones, so that
@@ -26,7 +26,7 @@ class SwimSettings:
         health_score_max: probe intervals grow up to this factor while this node does badly itself.
         reclaim_seconds: a member of a failed one's name may come from another address after so long. Never sooner: until
             then it could be a thief.
-        stall_seconds: a tick that comes so much too late means that this process stood still; nobody is accused for what
+        late_tick_seconds: a tick that comes so much too late means that this process stood still; nobody is accused for what
             happened meanwhile.
         packet_bytes_max: a datagram.
         packet_overhead_bytes: of it, what is not messages (`codec.memberlist.packet_overhead_bytes`).
@@ -37,36 +37,58 @@ class SwimSettings:
             would be a flood for somebody else.
     """
 
-    probe_interval_seconds: float = 1.0
-    probe_timeout_seconds: float = 0.5
-    indirect_probes: int = 3
-    suspicion_multiplier: int = 4
-    suspicion_max_multiplier: int = 6
-    retransmit_multiplier: int = 4
-    gossip_interval_seconds: float = 0.2
-    gossip_members: int = 3
-    gossip_to_dead_seconds: float = 30.0
-    push_pull_interval_seconds: float = 30.0
-    stream_timeout_seconds: float = 10.0
-    health_score_max: int = 8
-    reclaim_seconds: float = 30.0
-    stall_seconds: float = 1.0
-    packet_bytes_max: int = 1400
-    packet_overhead_bytes: int = 5
-    rumors_max: int = 4096
-    members_max: int = 4096
-    relays_max: int = 1024
-    pings_per_packet_max: int = 2
+    probe_interval_seconds: float
+    probe_timeout_seconds: float
+    indirect_probes: int
+    suspicion_multiplier: int
+    suspicion_multiplier_max: int
+    retransmit_multiplier: int
+    gossip_interval_seconds: float
+    gossip_members: int
+    gossip_to_dead_seconds: float
+    push_pull_interval_seconds: float
+    stream_timeout_seconds: float
+    health_score_max: int
+    reclaim_seconds: float
+    late_tick_seconds: float
+    packet_bytes_max: int
+    packet_overhead_bytes: int
+    rumors_max: int
+    members_max: int
+    relays_max: int
+    pings_per_packet_max: int
 
     def __attrs_post_init__(self) -> None:
         if not 0 < self.probe_timeout_seconds < self.probe_interval_seconds:
             raise ValueError("the probe timeout lies between 0 and the probe interval")
-        if min(self.suspicion_multiplier, self.suspicion_max_multiplier, self.health_score_max) < 1:
+        if min(self.suspicion_multiplier, self.suspicion_multiplier_max, self.health_score_max) < 1:
             raise ValueError("multipliers and the health score's maximum are at least 1")
 
 
-LAN = SwimSettings()
-LOCAL = SwimSettings(
+LAN = SwimSettings(
+    probe_interval_seconds=1.0,
+    probe_timeout_seconds=0.5,
+    indirect_probes=3,
+    suspicion_multiplier=4,
+    suspicion_multiplier_max=6,
+    retransmit_multiplier=4,
+    gossip_interval_seconds=0.2,
+    gossip_members=3,
+    gossip_to_dead_seconds=30.0,
+    push_pull_interval_seconds=30.0,
+    stream_timeout_seconds=10.0,
+    health_score_max=8,
+    reclaim_seconds=30.0,
+    late_tick_seconds=1.0,
+    packet_bytes_max=1400,
+    packet_overhead_bytes=5,
+    rumors_max=4096,
+    members_max=4096,
+    relays_max=1024,
+    pings_per_packet_max=2,
+)
+LOCAL = attrs.evolve(
+    LAN,
     probe_timeout_seconds=0.2,
     indirect_probes=1,
     suspicion_multiplier=3,
@@ -76,7 +98,8 @@ LOCAL = SwimSettings(
     push_pull_interval_seconds=15.0,
     stream_timeout_seconds=1.0,
 )
-WAN = SwimSettings(
+WAN = attrs.evolve(
+    LAN,
     probe_interval_seconds=5.0,
     probe_timeout_seconds=3.0,
     suspicion_multiplier=6,
@@ -85,7 +108,7 @@ WAN = SwimSettings(
     gossip_to_dead_seconds=60.0,
     push_pull_interval_seconds=60.0,
     stream_timeout_seconds=30.0,
-    stall_seconds=5.0,
+    late_tick_seconds=5.0,
 )
 
 
@@ -105,7 +128,7 @@ class SerfSettings:
         intents_max: of these.
         flap_seconds: a member back within this time has flapped.
         query_timeout_multiplier: default timeout of a query, in gossip intervals times ceil(log10(members + 1)).
-        query_bytes_max, response_bytes_max: encoded, and so small that they fit a packet with its sealing.
+        query_bytes_max, query_response_bytes_max: encoded, and so small that they fit a packet with its sealing.
         event_bytes_max: name and payload of an event of ours.
         recent_times_max: so many Lamport times back events and queries are remembered; older ones are dropped unread.
         recent_per_time_max: events, or queries, remembered of one time; more are dropped.
@@ -116,25 +139,25 @@ class SerfSettings:
         ignores_events_before_join: the past is not delivered to a node that joins.
     """
 
-    broadcast_timeout_seconds: float = 5.0
-    leave_told_max: int = 32
-    leave_delay_seconds: float = 1.0
-    leaving_seconds_max: float = 30.0
-    reap_interval_seconds: float = 15.0
-    failed_kept_seconds: float = 24 * 3600.0
-    left_kept_seconds: float = 24 * 3600.0
-    reconnect_interval_seconds: float = 30.0
-    intents_kept_seconds: float = 300.0
-    intents_max: int = 4096
-    flap_seconds: float = 60.0
-    query_timeout_multiplier: int = 16
-    query_bytes_max: int = 1024
-    response_bytes_max: int = 1024
-    event_bytes_max: int = 512
-    recent_times_max: int = 512
-    recent_per_time_max: int = 128
-    recent_bytes_max: int = 4 * 1024 * 1024
-    relay_factor_max: int = 8
-    state_events_bytes_max: int = 64 * 1024
-    open_queries_max: int = 256
-    ignores_events_before_join: bool = True
+    broadcast_timeout_seconds: float
+    leave_told_max: int
+    leave_delay_seconds: float
+    leaving_seconds_max: float
+    reap_interval_seconds: float
+    failed_kept_seconds: float
+    left_kept_seconds: float
+    reconnect_interval_seconds: float
+    intents_kept_seconds: float
+    intents_max: int
+    flap_seconds: float
+    query_timeout_multiplier: int
+    query_bytes_max: int
+    query_response_bytes_max: int
+    event_bytes_max: int
+    recent_times_max: int
+    recent_per_time_max: int
+    recent_bytes_max: int
+    relay_factor_max: int
+    state_events_bytes_max: int
+    open_queries_max: int
+    ignores_events_before_join: bool

@@ -63,7 +63,7 @@ def start_suspicion(settings: SwimSettings, members: int, *, accuser: str, incar
         started_at=now,
         incarnation=incarnation,
         seconds_min=seconds_min,
-        seconds_max=settings.suspicion_max_multiplier * seconds_min,
+        seconds_max=settings.suspicion_multiplier_max * seconds_min,
         expected=accusers_expected(settings, members),
         accusers={accuser},
     )

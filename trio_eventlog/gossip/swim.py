@@ -134,7 +134,7 @@ class Swim:
         lateness = now - self._promised
         self._promised = math.inf
         self._now = now
-        if lateness > self.settings.stall_seconds:
+        if lateness > self.settings.late_tick_seconds:
             self._recover_from_stall(lateness, now)
 
     def tick(self, now: float) -> None:

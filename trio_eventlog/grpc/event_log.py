@@ -89,7 +89,7 @@ class EventLogHandlers:
             caller_of(context),
             receive,
             answer,
-            requests_max=self._settings.stream_requests_max,
+            requests_max=self._settings.produce_stream_requests_max,
             stopping=self._stopping,
         )
         await stream.run()

@@ -19,21 +19,21 @@ class HttpSettings:
     """Limits of one HTTP connection.
 
     Attributes:
-        header_bytes_max: request line and headers together, however they arrive.
-        body_bytes_max: of a request.
+        request_head_bytes_max: request line and headers together, however they arrive.
+        request_body_bytes_max: of a request.
         request_seconds_max: from its first byte to its last.
-        idle_seconds_max: between two requests of a connection.
+        request_idle_seconds_max: between two requests of a connection.
         linger_seconds_max: after an answer that came before its request was read: so long what still comes is thrown away, because
             closing at once would reset the connection and could take the answer with it.
         linger_bytes_max: thrown away at most.
     """
 
-    header_bytes_max: int = 32 * 1024
-    body_bytes_max: int = 16 * 1024 * 1024
-    request_seconds_max: float = 30.0
-    idle_seconds_max: float = 75.0
-    linger_seconds_max: float = 1.0
-    linger_bytes_max: int = 1024 * 1024
+    request_head_bytes_max: int
+    request_body_bytes_max: int
+    request_seconds_max: float
+    request_idle_seconds_max: float
+    linger_seconds_max: float
+    linger_bytes_max: int
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -72,7 +72,7 @@ async def serve_http(
     stream: trio.abc.Stream,
     info: ConnectionInfo,
     handler: HttpHandler,
-    settings: HttpSettings | None = None,
+    settings: HttpSettings,
     *,
     answer_head: HeadHandler | None = None,
     bodies: Allowance | None = None,
@@ -87,7 +87,6 @@ async def serve_http(
         answer_head: asked first. Without, all requests are the handler's.
         bodies: bytes of bodies that all connections may hold together; over it: 503. Without, each has its own limit alone.
     """
-    settings = settings or HttpSettings()
     connection = _Connection(stream, info, settings, answer_head or _answer_none, bodies or Allowance("bodies", 1 << 62))
     began = trio.current_time()
     requests = 0
@@ -201,7 +200,7 @@ class _Connection:
         self._bodies = bodies
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=settings.header_bytes_max)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=settings.request_head_bytes_max)
 
     async def receive_request(self) -> Request | None:
         """The next request, whole; None when the client has gone or idles. Raises _AnsweredEarly and h11.RemoteProtocolError."""
@@ -210,7 +209,7 @@ class _Connection:
         with trio.CancelScope() as scope:
             # The stream begins with bytes of a request (the mux has seen them), later requests may take their time to begin.
             began = bool(self._h11.trailing_data[0])
-            scope.deadline = trio.current_time() + (settings.request_seconds_max if began else settings.idle_seconds_max)
+            scope.deadline = trio.current_time() + (settings.request_seconds_max if began else settings.request_idle_seconds_max)
             while True:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
@@ -231,7 +230,7 @@ class _Connection:
                 elif isinstance(event, h11.EndOfMessage):
                     assert head is not None
                     # Trailers: h11 limits them only while they are not whole.
-                    _check_headers_size(0, event.headers, settings.header_bytes_max)
+                    _check_headers_size(0, event.headers, settings.request_head_bytes_max)
                     return attrs.evolve(head, body=b"".join(self._body))
                 else:  # ConnectionClosed or PAUSED: no further request
                     return None
@@ -242,7 +241,7 @@ class _Connection:
     def _judge(self, event: h11.Request) -> Request:
         """What the head says. Raises _AnsweredEarly when the body is not worth reading."""
         # h11 compares with the limit what is not whole yet: a head that comes in one piece may be as long as a read.
-        _check_headers_size(len(event.method) + len(event.target), event.headers, self._settings.header_bytes_max)
+        _check_headers_size(len(event.method) + len(event.target), event.headers, self._settings.request_head_bytes_max)
         names = {name for name, _ in event.headers}
         if b"content-length" in names and b"transfer-encoding" in names:
             # Two who believe different ones of the two see different requests in the same bytes (RFC 9112, 6.3).
@@ -255,14 +254,14 @@ class _Connection:
             info=self._info,
         )
         length = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
-        if length > self._settings.body_bytes_max:
+        if length > self._settings.request_body_bytes_max:
             raise self._too_large()
         if (length or b"transfer-encoding" in names) and (response := self.answer_head(head)) is not None:
             raise _AnsweredEarly(response)
         return head
 
     def _hold(self, data: bytes) -> None:
-        if self._body_bytes + len(data) > self._settings.body_bytes_max:
+        if self._body_bytes + len(data) > self._settings.request_body_bytes_max:
             raise self._too_large()
         if not self._bodies.take_nowait(len(data)):
             raise _refused(503, "too many large requests at once; try again", headers=(("retry-after", "1"),))
@@ -270,7 +269,7 @@ class _Connection:
         self._body.append(data)
 
     def _too_large(self) -> _AnsweredEarly:
-        return _refused(413, f"a body of more than {self._settings.body_bytes_max} bytes")
+        return _refused(413, f"a body of more than {self._settings.request_body_bytes_max} bytes")
 
     def forget_body(self) -> None:
         """The request is done with: its bytes are free for others."""

@@ -10,7 +10,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX, Hello, RefusedCode
+from trio_eventlog.codec.peer_frame import Hello, RefusedCode
 from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.net.links import CertificateRefused, LinkRefused
@@ -208,11 +208,11 @@ class DiscoverySettings:
         claims_max: of these, addresses that somebody has said in a hello to us and where nobody was met yet; the oldest goes first.
     """
 
-    probe_seconds_min: float = 0.1
-    probe_seconds_max: float = 5.0
-    failed_probes_max: int = 3
-    addresses_max: int = KNOWN_IDS_MAX
-    claims_max: int = 32
+    probe_seconds_min: float
+    probe_seconds_max: float
+    failed_probes_max: int
+    addresses_max: int
+    claims_max: int
 
 
 class HelloDiscovery:

@@ -237,7 +237,7 @@ class InboundLinks:
         if io is not None:
             await self._receive_frames_from_socket(io, stream, inbound)
             return
-        decoder = FrameDecoder(self._settings.body_bytes_max)
+        decoder = FrameDecoder(self._settings.peer_frame_bytes_max)
         while True:
             chunk = await stream.receive_some(self._settings.receive_chunk_bytes)
             if not chunk:
@@ -246,7 +246,7 @@ class InboundLinks:
 
     async def _receive_frames_from_socket(self, io: SocketIo, stream: trio.abc.Stream, inbound: InboundLink) -> None:
         """The same, reading to where the frames stay, and yielding once for `receive_chunk_bytes` and not for every read."""
-        reader = FrameReader(self._settings.body_bytes_max)
+        reader = FrameReader(self._settings.peer_frame_bytes_max)
         bytes_until_yield = self._settings.receive_chunk_bytes
         while True:
             count = io.read_nowait(reader.buffers())

@@ -39,24 +39,27 @@ class JoinSettings:
     """How names are tried.
 
     Attributes:
-        retry_seconds_min, retry_seconds_max: between two tries of a name; doubles from one to the other, each wait is drawn
-            from its upper half.
-        refresh_seconds: between two tries while the node waits for nobody.
-        resolve_seconds_max: for one look-up.
-        places_max: of one name; more are left out.
-        repeat_log_seconds: what is still waited for is said again after this, and at once when it is something else.
+        join_retry_seconds_min, join_retry_seconds_max: seconds between two attempts to look up a name and to reach its addresses,
+            while the node knows no leader. The wait doubles from the first to the second; each is drawn from its upper half. Too
+            small, and nodes that start together load the DNS server; too large, and a name that appears late delays the start.
+        join_refresh_seconds: seconds between two attempts while the node knows a leader. New addresses of a name are found that
+            late.
+        dns_timeout_seconds: seconds after which one look-up has failed. Shorter than a slow DNS server takes, and the name is
+            never found.
+        join_addresses_max: number of addresses of one name that are asked; more are ignored, with a warning.
+        log_repeat_seconds: interval between two log lines about a name that still does not lead to a node.
     """
 
-    retry_seconds_min: float = 0.25
-    retry_seconds_max: float = 5.0
-    refresh_seconds: float = 60.0
-    resolve_seconds_max: float = 5.0
-    places_max: int = 64
-    repeat_log_seconds: float = 60.0
+    join_retry_seconds_min: float
+    join_retry_seconds_max: float
+    join_refresh_seconds: float
+    dns_timeout_seconds: float
+    join_addresses_max: int
+    log_repeat_seconds: float
 
     def __attrs_post_init__(self) -> None:
-        if not 0 < self.retry_seconds_min <= self.retry_seconds_max:
-            raise SettingsError("join setting retry_seconds_min must be above 0 and not above retry_seconds_max")
+        if not 0 < self.join_retry_seconds_min <= self.join_retry_seconds_max:
+            raise SettingsError("join setting join_retry_seconds_min must be above 0 and not above join_retry_seconds_max")
 
 
 class Joiner:
@@ -98,15 +101,15 @@ class Joiner:
                 nursery.start_soon(self._try_for_ever, target)
 
     async def _try_for_ever(self, target: JoinTarget) -> None:
-        longest = self._settings.retry_seconds_min
+        longest = self._settings.join_retry_seconds_min
         tried_at = float("-inf")
         while True:
-            if self._is_waiting() or trio.current_time() - tried_at >= self._settings.refresh_seconds:
+            if self._is_waiting() or trio.current_time() - tried_at >= self._settings.join_refresh_seconds:
                 tried_at = trio.current_time()
                 self._said[target] = await self._try(target)
                 self._tell()
             await trio.sleep(self._rng.uniform(longest / 2, longest))
-            longest = min(longest * 2, self._settings.retry_seconds_max)
+            longest = min(longest * 2, self._settings.join_retry_seconds_max)
 
     async def _try(self, target: JoinTarget) -> str:
         """Ask everybody whom the name stands for; what each said."""
@@ -115,22 +118,22 @@ class Joiner:
         services: Sequence[ServiceHost] = (ServiceHost(target.host, target.port),)
         if target.is_service:
             try:
-                with trio.fail_after(self._settings.resolve_seconds_max):
+                with trio.fail_after(self._settings.dns_timeout_seconds):
                     services = await self._names.services(target.host)
             except (OSError, trio.TooSlowError) as error:
                 return _reason(error)
-        places_max = self._settings.places_max
+        join_addresses_max = self._settings.join_addresses_max
 
         async def try_service(service: ServiceHost) -> None:
             try:
-                with trio.fail_after(self._settings.resolve_seconds_max):
+                with trio.fail_after(self._settings.dns_timeout_seconds):
                     addresses = await self._names.addresses(service.host)
             except (OSError, trio.TooSlowError) as error:
                 unknown[service.host] = _reason(error)
                 return
             for address in addresses:
                 place = Place(join_address(address, service.port), service.host)
-                if place not in said and len(said) < places_max:
+                if place not in said and len(said) < join_addresses_max:
                     said[place] = "nothing yet"
                     nursery.start_soon(try_place, place)
 
@@ -138,7 +141,7 @@ class Joiner:
             said[place] = await self._ask(place)
 
         async with trio.open_nursery() as nursery:
-            for service in services[:places_max]:
+            for service in services[:join_addresses_max]:
                 nursery.start_soon(try_service, service)
         return ", ".join(
             [f"{host}: {text}" for host, text in sorted(unknown.items())]
@@ -160,7 +163,7 @@ class Joiner:
         text = "; ".join(f"{target.text} ({self._said[target]})" for target in self._targets if target in self._said)
         now = trio.current_time()
         is_repeated = text == self._logged
-        if is_repeated and (now - self._logged_at < self._settings.repeat_log_seconds or not self._is_waiting()):
+        if is_repeated and (now - self._logged_at < self._settings.log_repeat_seconds or not self._is_waiting()):
             return
         (self._logged, self._logged_at) = (text, now)
         if self._is_waiting():

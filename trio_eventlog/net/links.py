@@ -68,45 +68,55 @@ class LinkSettings:
     """Limits of peer links.
 
     Attributes:
-        queue_bytes_max: queued and not yet given to the stream, each lane apart. A send over it is taken by an empty lane only.
-        queue_sends_max: the same, counted in calls of `send`.
-        direct_bytes_max: a send up to this, when nothing is queued, is written at once and not by the writer.
-        write_bytes_max: one write takes no more than this, but always at least one send.
-        body_bytes_max: larger frames end the link.
-        receive_chunk_bytes: asked for in one read.
-        connect_seconds_max: dialling, TLS included.
-        hello_seconds_max: from connected to greeted.
-        redial_seconds_min, redial_seconds_max: backoff doubles from one to the other; each wait is drawn from its upper half.
-        ping_interval_seconds: a PING leaves each outbound link this often.
-        silent_intervals_max: a link on which nothing arrives for so many ping intervals is dead.
-        inbound_links_max: peers' links served at once.
+        link_queue_bytes_max: bytes in the queue of each lane of a link; what comes beyond is dropped, unless the lane is empty.
+            Raft repeats what is dropped, so too small costs throughput on slow links, and too large costs memory.
+        link_queue_messages_max: the same limit in messages, that is calls of `send`.
+        direct_bytes_max: a message up to this size is written by its sender when nothing is queued, which spares a task switch.
+        write_bytes_max: bytes given to the stream in one write; one message always goes. Larger writes delay urgent messages.
+        peer_frame_bytes_max: size of the largest frame that is received; a larger one ends the link. It has to be above what
+            the peers send: their `append_bytes_max` and their largest batch.
+        receive_chunk_bytes: bytes asked for in one read.
+        connect_timeout_seconds: seconds for connecting, TLS included.
+        hello_seconds_max: seconds for the exchange of hellos on a new connection.
+        reconnect_backoff_seconds_min, reconnect_backoff_seconds_max: seconds before the next attempt to connect; doubles from the
+            first to the second, each wait is drawn from its upper half.
+        ping_interval_seconds: interval between two PINGs on an outbound link.
+        silent_intervals_max: number of ping intervals without a byte after which a link is closed. Small values close links
+            that are only slow; large ones keep a lost peer on the list of those that are connected.
+        inbound_links_max: number of inbound links served at a time; others are refused.
     """
 
-    queue_bytes_max: int = 16 * 1024 * 1024
-    queue_sends_max: int = 4096
-    direct_bytes_max: int = 64 * 1024
-    write_bytes_max: int = 1024 * 1024
-    body_bytes_max: int = 64 * 1024 * 1024
-    receive_chunk_bytes: int = 256 * 1024
-    connect_seconds_max: float = 2.0
-    hello_seconds_max: float = 2.0
-    redial_seconds_min: float = 0.05
-    redial_seconds_max: float = 2.0
-    ping_interval_seconds: float = 0.5
-    silent_intervals_max: int = 6
-    inbound_links_max: int = 256
+    link_queue_bytes_max: int
+    link_queue_messages_max: int
+    direct_bytes_max: int
+    write_bytes_max: int
+    peer_frame_bytes_max: int
+    receive_chunk_bytes: int
+    connect_timeout_seconds: float
+    hello_seconds_max: float
+    reconnect_backoff_seconds_min: float
+    reconnect_backoff_seconds_max: float
+    ping_interval_seconds: float
+    silent_intervals_max: int
+    inbound_links_max: int
 
     def __attrs_post_init__(self) -> None:
-        for name in ("connect_seconds_max", "hello_seconds_max", "redial_seconds_min", "ping_interval_seconds"):
+        for name in ("connect_timeout_seconds", "hello_seconds_max", "reconnect_backoff_seconds_min", "ping_interval_seconds"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"link setting {name} must be above 0, not {getattr(self, name)}")
-        for name in ("queue_bytes_max", "queue_sends_max", "write_bytes_max", "body_bytes_max", "receive_chunk_bytes"):
+        for name in (
+            "link_queue_bytes_max",
+            "link_queue_messages_max",
+            "write_bytes_max",
+            "peer_frame_bytes_max",
+            "receive_chunk_bytes",
+        ):
             if getattr(self, name) < 1:
                 raise SettingsError(f"link setting {name} must be at least 1, not {getattr(self, name)}")
         if self.silent_intervals_max < 2:
             raise SettingsError("link setting silent_intervals_max must be at least 2: a PONG may arrive just after the check")
-        if self.redial_seconds_max < self.redial_seconds_min:
-            raise SettingsError("link setting redial_seconds_max is below redial_seconds_min")
+        if self.reconnect_backoff_seconds_max < self.reconnect_backoff_seconds_min:
+            raise SettingsError("link setting reconnect_backoff_seconds_max is below reconnect_backoff_seconds_min")
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -254,7 +264,7 @@ async def dial(
     """
     stream: trio.abc.Stream | None = None
     try:
-        with trio.fail_after(settings.connect_seconds_max):
+        with trio.fail_after(settings.connect_timeout_seconds):
             stream = await network.open_stream(address)
             if tls is not None:
                 server_name = tls.peer_name or host or split_address(address)[0]
@@ -424,8 +434,8 @@ class OutboundLink:
         settings = self._settings
         if (
             not self.is_up
-            or len(queue.sends) >= settings.queue_sends_max
-            or (queue.size_bytes + size_bytes > settings.queue_bytes_max and queue.sends)
+            or len(queue.sends) >= settings.link_queue_messages_max
+            or (queue.size_bytes + size_bytes > settings.link_queue_bytes_max and queue.sends)
         ):
             self.dropped_sends += 1
             return False
@@ -521,7 +531,7 @@ class OutboundLink:
                 if self._is_leaving:
                     return
                 # A link that breaks as soon as it is up does not reset the backoff, or both sides would spin.
-                failures = 0 if trio.current_time() - began >= self._settings.redial_seconds_max else failures + 1
+                failures = 0 if trio.current_time() - began >= self._settings.reconnect_backoff_seconds_max else failures + 1
             if not self._poked.is_set():
                 with trio.move_on_after(self._backoff_seconds(failures)):
                     await self._poked.wait()
@@ -531,7 +541,9 @@ class OutboundLink:
     def _backoff_seconds(self, failures: int) -> float:
         settings = self._settings
         # The exponent is bounded so that years of failures do not overflow the float.
-        longest = min(settings.redial_seconds_max, settings.redial_seconds_min * 2.0 ** min(max(failures - 1, 0), 32))
+        longest = min(
+            settings.reconnect_backoff_seconds_max, settings.reconnect_backoff_seconds_min * 2.0 ** min(max(failures - 1, 0), 32)
+        )
         return self._rng.uniform(longest / 2, longest)
 
     async def _serve(self, greeted: Greeted) -> None:

@@ -61,29 +61,29 @@ class MuxSettings:
     """Limits of the port.
 
     Attributes:
-        unidentified_connections_max: connections whose protocol is not known yet. For one more, the oldest of the address that has
+        inbound_unidentified_max: connections whose protocol is not known yet. For one more, the oldest of the address that has
             most of them is closed.
-        clients_max: connections of clients. For one more, the one that deserves its place least is closed.
-        peers_max: the same of peers (links, gossip).
-        probes_max: connections that begin with a probe, beside those of clients. More count as clients.
-        identify_seconds_max: from accept to a known protocol, TLS handshake included.
-        identify_seconds_min: what that falls to as the last half of `unidentified_connections_max` fills up.
+        inbound_clients_max: connections of clients. For one more, the one that deserves its place least is closed.
+        inbound_peers_max: the same of peers (links, gossip).
+        inbound_probes_max: connections that begin with a probe, beside those of clients. More count as clients.
+        peek_timeout_seconds: from accept to a known protocol, TLS handshake included.
+        peek_timeout_seconds_min: what that falls to as the last half of `inbound_unidentified_max` fills up.
         tls_required: plaintext gRPC, HTTP and peer links are refused.
         accept_retry_seconds: pause when the system has no room for one more connection.
         close_seconds_max: for saying goodbye to the other side; then the connection is closed without.
         log_interval_seconds: warnings about connections that were turned away, of one reason, are at least so far apart.
     """
 
-    unidentified_connections_max: int = 256
-    clients_max: int = 4096
-    peers_max: int = 256
-    probes_max: int = 16
-    identify_seconds_max: float = 5.0
-    identify_seconds_min: float = 0.5
-    tls_required: bool = False
-    accept_retry_seconds: float = 0.1
-    close_seconds_max: float = 1.0
-    log_interval_seconds: float = 1.0
+    inbound_unidentified_max: int
+    inbound_clients_max: int
+    inbound_peers_max: int
+    inbound_probes_max: int
+    peek_timeout_seconds: float
+    peek_timeout_seconds_min: float
+    tls_required: bool
+    accept_retry_seconds: float
+    close_seconds_max: float
+    log_interval_seconds: float
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -225,10 +225,10 @@ class Mux:
         self._accepting = trio.CancelScope()
         self._accepted = 0
         self._open = 0
-        self._unidentified = _Places("new connections", "too many unidentified", settings.unidentified_connections_max)
-        self._clients = _Places("connections of clients", "too many clients", settings.clients_max)
-        self._peers = _Places("connections of peers", "too many peers", settings.peers_max)
-        self._probes = _Places("connections of probes", "too many probes", settings.probes_max)
+        self._unidentified = _Places("new connections", "too many unidentified", settings.inbound_unidentified_max)
+        self._clients = _Places("connections of clients", "too many clients", settings.inbound_clients_max)
+        self._peers = _Places("connections of peers", "too many peers", settings.inbound_peers_max)
+        self._probes = _Places("connections of probes", "too many probes", settings.inbound_probes_max)
         self._crashed = 0
         self._identified: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
@@ -309,9 +309,9 @@ class Mux:
     def _identify_seconds(self) -> float:
         """How long a newcomer may take: the less, the fewer places are left."""
         settings = self._settings
-        pressure = max(2 * self._unidentified.count / settings.unidentified_connections_max - 1, 0.0)
-        least = min(settings.identify_seconds_min, settings.identify_seconds_max)
-        return settings.identify_seconds_max - min(pressure, 1.0) * (settings.identify_seconds_max - least)
+        pressure = max(2 * self._unidentified.count / settings.inbound_unidentified_max - 1, 0.0)
+        least = min(settings.peek_timeout_seconds_min, settings.peek_timeout_seconds)
+        return settings.peek_timeout_seconds - min(pressure, 1.0) * (settings.peek_timeout_seconds - least)
 
     async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream]) -> trio.abc.Stream:
         while True:

@@ -33,9 +33,9 @@ class TlsSettings:
 
     certificate: str
     key: str
-    authority: str = ""
-    require_client_certificate: bool = False
-    peer_name: str = ""
+    authority: str
+    require_client_certificate: bool
+    peer_name: str
     """The name that every node's certificate carries; "": it is for the host that the node advertises."""
 
 

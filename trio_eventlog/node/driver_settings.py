@@ -12,7 +12,7 @@ class DriverSettings:
         inbox_bytes_max: bytes of entries among them.
         proposal_bytes_max: proposals queued for the core; producers wait for room.
         proposals_max: the same, counted.
-        under_way_max: proposals given to the core and not yet answered; more wait in the queue.
+        proposals_in_flight_max: proposals given to the core and not yet answered; more wait in the queue.
         append_bytes_max: bytes of one APPEND read back from the disk for a follower that is behind.
         apply_bytes_max: bytes of committed entries read back at once.
         apply_at_once_max: committed entries applied by the driver itself; more are left to a task that lets others run.
@@ -34,19 +34,19 @@ class DriverSettings:
         read_questions_max: questions for the same read that an answer may still come to; the oldest is given up for a new one.
     """
 
-    inbox_messages_max: int = 4096
-    inbox_bytes_max: int = 64 << 20
-    proposal_bytes_max: int = 64 << 20
-    proposals_max: int = 65536
-    under_way_max: int = 65536
-    append_bytes_max: int = 1 << 20
-    apply_bytes_max: int = 4 << 20
-    apply_at_once_max: int = 256
-    sleep_after_ticks: int = 0
-    sleep_unused_after_ticks: int = 1
-    commit_notice_seconds: float = 0.005
-    shortage_retry_seconds: float = 0.5
-    producer_idle_seconds: float = 60.0
-    read_retry_ticks: int = 5
-    read_retry_ticks_max: int = 80
-    read_questions_max: int = 4
+    inbox_messages_max: int
+    inbox_bytes_max: int
+    proposal_bytes_max: int
+    proposals_max: int
+    proposals_in_flight_max: int
+    append_bytes_max: int
+    apply_bytes_max: int
+    apply_at_once_max: int
+    sleep_after_ticks: int
+    sleep_unused_after_ticks: int
+    commit_notice_seconds: float
+    shortage_retry_seconds: float
+    producer_idle_seconds: float
+    read_retry_ticks: int
+    read_retry_ticks_max: int
+    read_questions_max: int

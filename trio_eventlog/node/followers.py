@@ -93,7 +93,7 @@ class Followers:
             behind = self._catch_up[message.to] = deque()
             self._catch_up_wanted[message.to] = trio.Event()
             self._start(self._catch_up_loop, message.to)
-        if len(behind) >= self._core.settings.max_inflight_messages:
+        if len(behind) >= self._core.settings.inflight_messages_max:
             # More than the core has in flight: the follower acknowledges what was never sent to it.
             self.begin_again(message.to)
             return

@@ -223,7 +223,7 @@ def make_gossip_discovery(
     on_gossip_event: Callable[[gossip_events.Event], None] = lambda event: None,
     seeds: Sequence[str] = (),
     keyring: Keyring | None = None,
-    settings: GossipSettings | None = None,
+    settings: GossipSettings,
 ) -> GossipDiscovery:
     """A node's gossip: run it, and give `driver.handle_stream` to the mux.
 
@@ -238,7 +238,7 @@ def make_gossip_discovery(
         name=name,
         address=address,
         tags=node_tags(node_id, address=advertised, cluster_name=cluster_name, version=version),
-        settings=settings or GossipSettings(),
+        settings=settings,
         datagrams=datagrams,
         datagram_network=datagram_network,
         network=network,

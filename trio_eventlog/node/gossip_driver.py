@@ -20,7 +20,6 @@ import trio
 from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.codec.gossip_wire import GossipWire
 from trio_eventlog.codec.memberlist import (
-    DEFAULT_LIMITS,
     StreamDecoder,
     WireLimits,
     WrongLabel,
@@ -66,7 +65,7 @@ from trio_eventlog.gossip.messages import (
     StreamMessage,
 )
 from trio_eventlog.gossip.serf import Serf
-from trio_eventlog.gossip.settings import LAN, SerfSettings, SwimSettings
+from trio_eventlog.gossip.settings import SerfSettings, SwimSettings
 from trio_eventlog.net.datagrams import DatagramNetwork, Datagrams
 from trio_eventlog.net.mux import ConnectionInfo
 from trio_eventlog.net.network import Network, split_address
@@ -90,7 +89,7 @@ class GossipSettings:
         packets_per_round_max: read before time acts; above what a full socket buffer holds, so that whatever has arrived by a
             deadline is read before it, and a flood does not put time off for ever.
         turn_seconds_max: after reading packets for so long, other tasks get their turn.
-        join_retry_seconds_min, join_retry_seconds_max: between two attempts to reach a seed nobody is known at; each is drawn
+        seed_retry_seconds_min, seed_retry_seconds_max: between two attempts to reach a seed nobody is known at; each is drawn
             from the upper half. The maximum is also how often a seed is looked after later.
         hint_attempts_max: so often is an address tried that was only heard of (`try_to_join`).
         leave_seconds_max: a graceful leave is given up after this.
@@ -98,21 +97,21 @@ class GossipSettings:
         log_lines_max: about members that come and go, in one such interval; the rest is left out.
     """
 
-    swim: SwimSettings = LAN
-    serf: SerfSettings = attrs.field(factory=SerfSettings)
-    limits: WireLimits = DEFAULT_LIMITS
-    label: bytes = b""
-    streams_max: int = 128
-    streams_bytes_max: int = 32 * 1024 * 1024
-    requests_max: int = 1024
-    packets_per_round_max: int = 4096
-    turn_seconds_max: float = 0.01
-    join_retry_seconds_min: float = 0.5
-    join_retry_seconds_max: float = 30.0
-    hint_attempts_max: int = 5
-    leave_seconds_max: float = 15.0
-    log_interval_seconds: float = 60.0
-    log_lines_max: int = 200
+    swim: SwimSettings
+    serf: SerfSettings
+    limits: WireLimits
+    label: bytes
+    streams_max: int
+    streams_bytes_max: int
+    requests_max: int
+    packets_per_round_max: int
+    turn_seconds_max: float
+    seed_retry_seconds_min: float
+    seed_retry_seconds_max: float
+    hint_attempts_max: int
+    leave_seconds_max: float
+    log_interval_seconds: float
+    log_lines_max: int
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -599,23 +598,23 @@ class GossipDriver:
     async def _look_after_seed(self, seed: str) -> None:
         """Join through a seed, and again whenever nobody alive is known at its address: a partition heals by that too."""
         settings = self._settings
-        seconds_max = settings.join_retry_seconds_min
+        seconds_max = settings.seed_retry_seconds_min
         last_text = ""
         while True:
             try:
                 if not await self._join_unless_known(seed):
                     return
-                seconds_max = settings.join_retry_seconds_max
+                seconds_max = settings.seed_retry_seconds_max
                 last_text = ""
             except _STREAM_ERRORS as error:
                 if (text := _text(error)) != last_text:
                     logger.info("cannot join through %s yet: %s", seed, text)
                     last_text = text
-                seconds_max = min(2 * seconds_max, settings.join_retry_seconds_max)
+                seconds_max = min(2 * seconds_max, settings.seed_retry_seconds_max)
             await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
 
     async def _follow_hint(self, address: str) -> None:
-        seconds_max = self._settings.join_retry_seconds_min
+        seconds_max = self._settings.seed_retry_seconds_min
         try:
             for _ in range(self._settings.hint_attempts_max):
                 try:

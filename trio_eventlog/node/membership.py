@@ -32,19 +32,19 @@ class MembershipSettings:
     stabilisation_seconds: a learner is promoted, and carries partitions, after it was healthy for so long without a break.
     catch_up_entries_max: a node this close to the end of the leader's log has caught up.
     replica_moves_max: partitions whose replicas move at the same time.
-    members_max: nodes in the catalog's configuration; more are not taken.
-    goodbye_seconds: how long a removed node that is still connected may take to hear of it before the catalog's leader stops
+    nodes_max: nodes in the catalog's configuration; more are not taken.
+    farewell_seconds: how long a removed node that is still connected may take to hear of it before the catalog's leader stops
         sending to it.
     leader_balance_seconds: from one partition that a node hands over to the node that should lead it, to the next; 0: never.
     """
 
-    voters_wanted: int = 5
-    stabilisation_seconds: float = 10.0
-    catch_up_entries_max: int = 250
-    replica_moves_max: int = 8
-    members_max: int = 256
-    goodbye_seconds: float = 10.0
-    leader_balance_seconds: float = 5.0
+    voters_wanted: int
+    stabilisation_seconds: float
+    catch_up_entries_max: int
+    replica_moves_max: int
+    nodes_max: int
+    farewell_seconds: float
+    leader_balance_seconds: float
 
     def __attrs_post_init__(self) -> None:
         if self.voters_wanted < 1 or not self.voters_wanted % 2:
@@ -289,7 +289,7 @@ def _has_gone(view: View, node_id: NodeId, settings: MembershipSettings) -> bool
     member = view.members.get(node_id)
     if member is None or not member.is_connected:
         return True
-    return member.removed_since is not None and view.now - member.removed_since >= settings.goodbye_seconds
+    return member.removed_since is not None and view.now - member.removed_since >= settings.farewell_seconds
 
 
 def _promotion(view: View, settings: MembershipSettings) -> CatalogChange | None:
@@ -305,7 +305,7 @@ def _promotion(view: View, settings: MembershipSettings) -> CatalogChange | None
 
 
 def _arrival(view: View, settings: MembershipSettings) -> CatalogChange | None:
-    if len(view.configuration.nodes) >= settings.members_max:
+    if len(view.configuration.nodes) >= settings.nodes_max:
         return None
     for node_id in sorted(view.members.keys() - view.configuration.nodes - view.leaving):
         if view.members[node_id].is_connected:

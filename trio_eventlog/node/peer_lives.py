@@ -53,10 +53,10 @@ class PeerLivesSettings:
     write_seconds: moments that were only heard of are written down together, this long after the first of them.
     """
 
-    strangers_max: int = 256
-    write_seconds: float = 1.0
-    inform_seconds_max: float = 0.5
-    join_seconds_max: float = 5.0
+    strangers_max: int
+    write_seconds: float
+    inform_seconds_max: float
+    join_seconds_max: float
 
 
 @attrs.frozen(slots=True, kw_only=True)

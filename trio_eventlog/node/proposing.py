@@ -104,8 +104,8 @@ class Proposing:
         first_index = core.last_index + 1
         while (proposal := queue.first()) is not None:
             entry = _proposed(proposal.payload)
-            is_full = len(self._under_way) >= self._settings.under_way_max
-            if is_full or (waiting_bytes and waiting_bytes + entry.size_bytes > core.settings.max_uncommitted_bytes):
+            is_full = len(self._under_way) >= self._settings.proposals_in_flight_max
+            if is_full or (waiting_bytes and waiting_bytes + entry.size_bytes > core.settings.uncommitted_bytes_max):
                 break
             queue.take()
             if self._is_repetition(proposal):

@@ -79,15 +79,15 @@ class NodeReport:
 class ReconcilerSettings:
     """Attributes:
     membership: of the decisions.
-    round_seconds: from the end of one round to the begin of the next.
+    reconcile_seconds: from the end of one round to the begin of the next.
     answer_seconds_max: a node that does not answer for so long is not healthy in this round.
     step_seconds_max: a step not done by then is left to the next round to look at.
     """
 
-    membership: MembershipSettings = attrs.field(factory=MembershipSettings)
-    round_seconds: float = 1.0
-    answer_seconds_max: float = 1.0
-    step_seconds_max: float = 5.0
+    membership: MembershipSettings
+    reconcile_seconds: float
+    answer_seconds_max: float
+    step_seconds_max: float
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -185,7 +185,7 @@ class Reconciler:
     async def run(self) -> None:
         """Round after round, until cancelled."""
         while True:
-            await trio.sleep(self._settings.round_seconds)
+            await trio.sleep(self._settings.reconcile_seconds)
             self._forget_removed()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._reconcile_catalog)

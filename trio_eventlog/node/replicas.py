@@ -64,18 +64,18 @@ class ReplicasSettings:
     """
 
     replica: ReplicaSettings
-    producer_window_batches: int = 5
-    producers_max: int = 10_000
-    early_groups_max: int = 256
-    early_messages_max: int = 16
-    reset_stagger_seconds: float = 0.04
-    partitions_max: int = 100_000
-    opening_max: int = 8
-    made_at_once_max: int = 8
-    making_max: int = 3
-    opening_leader_seconds_max: float = 0.5
-    open_retry_seconds_min: float = 0.5
-    open_retry_seconds_max: float = 30.0
+    producer_window_batches: int
+    producers_max: int
+    early_groups_max: int
+    early_messages_max: int
+    reset_stagger_seconds: float
+    partitions_max: int
+    opening_max: int
+    made_at_once_max: int
+    making_max: int
+    opening_leader_seconds_max: float
+    open_retry_seconds_min: float
+    open_retry_seconds_max: float
 
 
 class Replicas:

@@ -48,10 +48,10 @@ class DropReason(enum.Enum):
     FORWARDING_OFF = "this node does not lead and does not forward"
     REMOVED = "this leader is no longer in the configuration"
     TRANSFERRING = "leadership is being transferred"
-    QUOTA = "max_uncommitted_bytes of proposals wait already"
+    QUOTA = "uncommitted_bytes_max of proposals wait already"
     CONFIGURATION_PENDING = "an earlier configuration change may be unapplied"
     CONFIGURATION_ILLEGAL = "the change is not legal in the current configuration"
-    TOO_MANY_READS = "max_pending_reads reads wait already"
+    TOO_MANY_READS = "pending_reads_max reads wait already"
 
 
 class ProposalDropped(EventLogError):

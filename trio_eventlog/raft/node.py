@@ -131,7 +131,7 @@ class RaftNode:
             # index is only a hint; or fsync lied, and acknowledged entries are lost. The event lets the driver decide.
             self._note(EventKind.ALARM_COMMIT_BEYOND_LOG, index=commit, text=f"the log ends at {log.last_index}")
             commit = log.last_index
-        self._log = RaftLog(log, committed=commit, applied=applied, max_applying_bytes=settings.max_committed_bytes_per_ready)
+        self._log = RaftLog(log, committed=commit, applied=applied, max_applying_bytes=settings.committed_bytes_per_ready_max)
 
         self._role = Role.FOLLOWER
         self._leader = NOBODY
@@ -986,7 +986,7 @@ class RaftNode:
         return Progress(
             match=0,
             next=next_index,
-            inflights=Inflights(settings.max_inflight_messages, settings.max_inflight_bytes),
+            inflights=Inflights(settings.inflight_messages_max, settings.inflight_bytes_max),
             is_learner=is_learner,
             recent_active=recent_active,
         )
@@ -1059,7 +1059,7 @@ class RaftNode:
         # One proposal is taken however large it is, and no-ops and configuration changes always: a leader that cannot commit
         # must still be able to remove the node that keeps it from that.
         waiting = self._uncommitted_bytes
-        if charged_bytes and waiting and waiting + charged_bytes > self.settings.max_uncommitted_bytes:
+        if charged_bytes and waiting and waiting + charged_bytes > self.settings.uncommitted_bytes_max:
             raise ProposalDropped(DropReason.QUOTA, f"{waiting} bytes wait")
         checked: list[ProposedEntry | Entry] = list(entries)
         for position, entry in enumerate(checked):
@@ -1127,7 +1127,7 @@ class RaftNode:
         # Into a full window goes at most an empty APPEND, whose answer frees the window should all the rest be lost.
         last_index = log.last_index
         if previous < last_index and not (state is ProgressState.REPLICATE and progress.inflights.is_full):
-            last, size_bytes = log.fit(previous + 1, last_index, self.settings.max_append_bytes)
+            last, size_bytes = log.fit(previous + 1, last_index, self.settings.append_bytes_max)
         if last == previous and not send_if_empty:
             return False
         commit = log.committed
@@ -1420,7 +1420,7 @@ class RaftNode:
         self._read_states.append(ReadState(message.index, message.context))
 
     def _read_as_leader(self, requester: NodeId, context: bytes) -> None:
-        if len(self._reads) + len(self._postponed_reads) >= self.settings.max_pending_reads:
+        if len(self._reads) + len(self._postponed_reads) >= self.settings.pending_reads_max:
             raise ProposalDropped(DropReason.TOO_MANY_READS)
         if self._log.term(self._log.committed) != self._term:
             # Its commit index may be behind the one that its predecessor has reported to clients (paper, section 8).

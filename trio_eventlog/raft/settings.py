@@ -31,14 +31,14 @@ class RaftSettings:
             campaigns. Also the leader's lease and the bound of a leadership transfer. More than `heartbeat_ticks`; ten times as
             many is usual.
         heartbeat_ticks: the leader's heartbeat interval.
-        max_append_bytes: most bytes of entries in one APPEND. A single larger entry is still sent, alone.
-        max_inflight_messages: most APPENDs with entries under way to one follower.
-        max_inflight_bytes: most bytes of entries under way to one follower; 0: no limit. At least `max_append_bytes`.
-        max_uncommitted_bytes: most bytes of this leader's proposals not applied yet; what exceeds it is refused. One proposal
+        append_bytes_max: most bytes of entries in one APPEND. A single larger entry is still sent, alone.
+        inflight_messages_max: most APPENDs with entries under way to one follower.
+        inflight_bytes_max: most bytes of entries under way to one follower; 0: no limit. At least `append_bytes_max`.
+        uncommitted_bytes_max: most bytes of this leader's proposals not applied yet; what exceeds it is refused. One proposal
             is always taken when none waits.
-        max_committed_bytes_per_ready: most bytes of committed entries handed out and not yet applied. A single larger entry
+        committed_bytes_per_ready_max: most bytes of committed entries handed out and not yet applied. A single larger entry
             is still handed out, alone.
-        max_pending_reads: most linearizable reads waiting for their round of heartbeats.
+        pending_reads_max: most linearizable reads waiting for their round of heartbeats.
         pre_vote: ask before entering a new term, so that a returning node disrupts nobody (thesis, section 9.6).
         check_quorum: a leader that does not hear from a quorum for an election timeout steps down, and voters that hear from
             a leader refuse to vote.
@@ -55,32 +55,32 @@ class RaftSettings:
             `Ready.append` before it applies `Ready.committed`.
     """
 
-    election_timeout_ticks: int = 10
-    heartbeat_ticks: int = 1
-    max_append_bytes: int = 1 << 20
-    max_inflight_messages: int = 256
-    max_inflight_bytes: int = 64 << 20
-    max_uncommitted_bytes: int = 256 << 20
-    max_committed_bytes_per_ready: int = 16 << 20
-    max_pending_reads: int = 1 << 14
-    pre_vote: bool = True
-    check_quorum: bool = True
-    read_mode: ReadMode = ReadMode.SAFE
-    priority: int = 0
-    step_down_on_removal: bool = True
-    step_down_on_stalled_append: bool = True
-    forward_proposals: bool = False
-    validate_configuration_changes: bool = True
-    apply_unstable: bool = False
+    election_timeout_ticks: int
+    heartbeat_ticks: int
+    append_bytes_max: int
+    inflight_messages_max: int
+    inflight_bytes_max: int
+    uncommitted_bytes_max: int
+    committed_bytes_per_ready_max: int
+    pending_reads_max: int
+    pre_vote: bool
+    check_quorum: bool
+    read_mode: ReadMode
+    priority: int
+    step_down_on_removal: bool
+    step_down_on_stalled_append: bool
+    forward_proposals: bool
+    validate_configuration_changes: bool
+    apply_unstable: bool
 
     def __attrs_post_init__(self) -> None:
         for name in (
             "heartbeat_ticks",
-            "max_append_bytes",
-            "max_inflight_messages",
-            "max_uncommitted_bytes",
-            "max_committed_bytes_per_ready",
-            "max_pending_reads",
+            "append_bytes_max",
+            "inflight_messages_max",
+            "uncommitted_bytes_max",
+            "committed_bytes_per_ready_max",
+            "pending_reads_max",
         ):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it has to be at least 1")
@@ -88,11 +88,11 @@ class RaftSettings:
             raise SettingsError(
                 f"election_timeout_ticks {self.election_timeout_ticks} is not more than heartbeat_ticks {self.heartbeat_ticks}"
             )
-        if self.max_inflight_bytes and self.max_inflight_bytes < self.max_append_bytes:
+        if self.inflight_bytes_max and self.inflight_bytes_max < self.append_bytes_max:
             raise SettingsError(
-                f"max_inflight_bytes {self.max_inflight_bytes} has to be 0 or at least max_append_bytes {self.max_append_bytes}"
+                f"inflight_bytes_max {self.inflight_bytes_max} has to be 0 or at least append_bytes_max {self.append_bytes_max}"
             )
-        if self.max_inflight_bytes < 0 or self.priority < 0:
-            raise SettingsError("max_inflight_bytes and priority cannot be negative")
+        if self.inflight_bytes_max < 0 or self.priority < 0:
+            raise SettingsError("inflight_bytes_max and priority cannot be negative")
         if self.read_mode is ReadMode.LEASE and not self.check_quorum:
             raise SettingsError("read_mode lease needs check_quorum: without it voters promise nothing")

@@ -390,7 +390,7 @@ class Channel:
 
 @asynccontextmanager
 async def open_channel(
-    stream: trio.abc.Stream, settings: RpcSettings | None = None, *, authority: str = "localhost", is_secure: bool = False
+    stream: trio.abc.Stream, settings: RpcSettings, *, authority: str = "localhost", is_secure: bool = False
 ) -> AsyncIterator[Channel]:
     """Speaks HTTP/2 as a client on `stream`; closes it at the end, and cancels the calls that are open then.
 
@@ -400,7 +400,7 @@ async def open_channel(
         authority: `host:port` as the server should see it.
         is_secure: the stream is TLS (only the `:scheme` depends on it).
     """
-    channel = Channel(stream, settings or RpcSettings(), authority, is_secure)
+    channel = Channel(stream, settings, authority, is_secure)
     error: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:

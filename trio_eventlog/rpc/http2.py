@@ -65,7 +65,7 @@ class Http2(H2Connection):  # type: ignore[misc]
             client=client_side,
             initial_values={
                 SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.MAX_CONCURRENT_STREAMS: settings.concurrent_calls_max,
+                SettingCodes.MAX_CONCURRENT_STREAMS: settings.streams_per_connection_max,
                 SettingCodes.INITIAL_WINDOW_SIZE: settings.stream_window_bytes,
                 SettingCodes.MAX_FRAME_SIZE: settings.frame_bytes_max,
                 SettingCodes.MAX_HEADER_LIST_SIZE: settings.header_bytes_max,

@@ -370,7 +370,7 @@ class _ServerConnection:
             self.protocol.refuse_call(event.entry, status)
             self._counters.calls_failed += 1
             return None
-        if len(self.calls) >= self._settings.concurrent_calls_max:
+        if len(self.calls) >= self._settings.streams_per_connection_max:
             # Calls that were reset count until their handlers have ended, or resets in quick succession would pile up tasks.
             self.protocol.refuse_call(event.entry, None)
             return None
@@ -470,8 +470,8 @@ _GONE = CallStatus(code=StatusCode.CANCELLED)
 class Server:
     """Serves `services` on any number of connections."""
 
-    def __init__(self, services: Collection[Service], settings: RpcSettings | None = None) -> None:
-        self.settings = settings or RpcSettings()
+    def __init__(self, services: Collection[Service], settings: RpcSettings) -> None:
+        self.settings = settings
         self.services = {service.name: service for service in services}
         self.is_draining = False
         self.counters = _Counters()
@@ -544,7 +544,7 @@ class Server:
 
 
 async def serve_connection(
-    stream: trio.abc.Stream, services: Collection[Service], settings: RpcSettings | None = None, peer: Peer | None = None
+    stream: trio.abc.Stream, services: Collection[Service], settings: RpcSettings, peer: Peer | None = None
 ) -> None:
     """One connection without a `Server` to drain it by."""
     await Server(services, settings).serve(stream, peer)

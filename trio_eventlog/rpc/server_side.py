@@ -32,7 +32,7 @@ class ServerSide:
     """Requests in, responses out."""
 
     def __init__(self, settings: RpcSettings, h2: Http2, budget: ControlBudget, streams: Streams) -> None:
-        self._concurrent_calls_max = settings.concurrent_calls_max
+        self._concurrent_calls_max = settings.streams_per_connection_max
         self._h2 = h2
         self._budget = budget
         self._streams = streams

@@ -1,7 +1,5 @@
 """Every bound of the gRPC engine, in one frozen value."""
 
-import math
-
 import attrs
 
 from trio_eventlog.errors import SettingsError
@@ -22,7 +20,7 @@ class RpcSettings:
         receive_bytes: how much is asked of the socket at once.
         send_buffer_bytes: how much output may be queued before senders wait for the socket.
         call_slot_seconds: how long a client's call waits until the server allows one more at once; then OVERLOADED, unsent.
-        concurrent_calls_max: calls open at once; further ones are refused and may be repeated elsewhere.
+        streams_per_connection_max: calls open at once; further ones are refused and may be repeated elsewhere.
         header_bytes_max: largest header list taken, decoded, as HTTP/2 counts it (32 bytes more per header).
         header_block_bytes_max: largest encoded header block that reaches the HPACK decoder. A call with headers beyond
             `header_bytes_max` is refused alone; a block beyond this ends the connection, as what is not decoded leaves the
@@ -30,9 +28,8 @@ class RpcSettings:
         control_frames_max: frames without payload progress (PING, SETTINGS, RST_STREAM, PRIORITY, empty DATA, ...) a
             peer may send per `control_seconds`; over it the connection ends.
         control_seconds: the period of `control_frames_max`.
-        useless_frames_max: the same of all connections of a server together, per `useless_seconds`; over it those that sent more
-            than an equal part are not read from until the period is over.
-        useless_seconds: the period of `useless_frames_max`.
+        useless_frames_per_second_max: the same of all connections of a server together. When there are more, connections that sent
+            more than an equal part are not read from until the second is over.
         frames_per_pass: frames of one connection looked at before others have their turn.
         control_bytes_max: unsent answers to control frames; over it the connection ends.
         preface_timeout_seconds: how long the peer may take from the first byte to its SETTINGS.
@@ -48,31 +45,30 @@ class RpcSettings:
         bytes_per_checkpoint: ...or this many bytes.
     """
 
-    message_bytes_max: int = 4 * 1024 * 1024
-    stream_window_bytes: int = 1024 * 1024
-    connection_window_bytes: int = 16 * 1024 * 1024
-    overdraft_bytes_max: int = 64 * 1024 * 1024
-    frame_bytes_max: int = 1024 * 1024
-    receive_bytes: int = 256 * 1024
-    send_buffer_bytes: int = 1024 * 1024
-    concurrent_calls_max: int = 1024
-    header_bytes_max: int = 16 * 1024
-    header_block_bytes_max: int = 64 * 1024
-    control_frames_max: int = 10_000
-    control_seconds: float = 10.0
-    useless_frames_max: int = 1000
-    useless_seconds: float = 1.0
-    frames_per_pass: int = 128
-    control_bytes_max: int = 256 * 1024
-    preface_timeout_seconds: float = 10.0
-    idle_timeout_seconds: float = math.inf
-    keepalive_seconds: float = 60.0
-    keepalive_timeout_seconds: float = 20.0
-    call_silence_seconds: float = math.inf
-    call_slot_seconds: float = math.inf
-    goodbye_seconds: float = 1.0
-    messages_per_checkpoint: int = 64
-    bytes_per_checkpoint: int = 256 * 1024
+    message_bytes_max: int
+    stream_window_bytes: int
+    connection_window_bytes: int
+    overdraft_bytes_max: int
+    frame_bytes_max: int
+    receive_bytes: int
+    send_buffer_bytes: int
+    streams_per_connection_max: int
+    header_bytes_max: int
+    header_block_bytes_max: int
+    control_frames_max: int
+    control_seconds: float
+    useless_frames_per_second_max: int
+    frames_per_pass: int
+    control_bytes_max: int
+    preface_timeout_seconds: float
+    idle_timeout_seconds: float
+    keepalive_seconds: float
+    keepalive_timeout_seconds: float
+    call_silence_seconds: float
+    call_slot_seconds: float
+    goodbye_seconds: float
+    messages_per_checkpoint: int
+    bytes_per_checkpoint: int
 
     def __attrs_post_init__(self) -> None:
         """Raises SettingsError for what HTTP/2 does not allow or would make every call hang."""
@@ -95,12 +91,12 @@ _RANGES: dict[str, tuple[int, int]] = {
     "frame_bytes_max": (16_384, 2**24 - 1),
     "receive_bytes": (1024, 2**26),
     "send_buffer_bytes": (1024, 2**31),
-    "concurrent_calls_max": (1, 2**31 - 1),
+    "streams_per_connection_max": (1, 2**31 - 1),
     "header_bytes_max": (1024, 2**24),
     # A frame of other kinds than DATA may be as long as this, and peers may send 16 KiB without asking.
     "header_block_bytes_max": (16_384, 2**24),
     "control_frames_max": (100, 2**62),
-    "useless_frames_max": (1, 2**62),
+    "useless_frames_per_second_max": (1, 2**62),
     "frames_per_pass": (1, 2**31),
     "control_bytes_max": (1024, 2**62),
     "messages_per_checkpoint": (1, 2**31),

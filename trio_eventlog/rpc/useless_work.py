@@ -7,13 +7,14 @@ equal part are not read from until the period is over, and nobody is read from m
 
 from trio_eventlog.rpc.settings import RpcSettings
 
+PERIOD_SECONDS = 1.0
+
 
 class UselessWork:
     """What all connections of a server did for nothing in this period. No clock: `now` is given."""
 
     def __init__(self, settings: RpcSettings) -> None:
-        self._frames_max = settings.useless_frames_max
-        self._period_seconds = settings.useless_seconds
+        self._frames_max = settings.useless_frames_per_second_max
         self._frames_per_pass = settings.frames_per_pass
         self._period_end = float("-inf")
         self._frames = 0
@@ -39,6 +40,6 @@ class UselessWork:
 
     def _begin_period(self, now: float) -> None:
         if now >= self._period_end:
-            self._period_end = now + self._period_seconds
+            self._period_end = now + PERIOD_SECONDS
             self._frames = 0
             self._frames_of.clear()

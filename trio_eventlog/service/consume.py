@@ -199,13 +199,13 @@ class ConsumeService:
                 return start
 
     async def _wait_linearizable(self, replica: Replica) -> None:
-        with trio.move_on_after(self._settings.linearizable_seconds_max):
+        with trio.move_on_after(self._settings.forward_timeout_seconds):
             await replica.wait_linearizable()
             return
         leader_id = replica.leader_id
         known = "this node knows of no leader" if leader_id == NOBODY else f"node {format_id(leader_id)} leads, as far as it knows"
         raise NoQuorum(
-            f"{replica.name}: after {self._settings.linearizable_seconds_max:g} s this node could not be sure of showing everything"
+            f"{replica.name}: after {self._settings.forward_timeout_seconds:g} s this node could not be sure of showing everything"
             f" that is acknowledged: {known}, and {replica.entries_behind} entries of what it has heard of are not applied here."
             " Try again later, or elsewhere, or read what this node has (COMMITTED)"
         )

@@ -40,18 +40,19 @@ class ForwardingSettings:
     """Bounds of forwarded calls.
 
     Attributes:
-        timeout_seconds: for a call whose client set no deadline; then `NoQuorum`, or `OutcomeUnknown`.
-        attempt_timeout_seconds: how long a node that a call was forwarded to may stay silent, answers to PINGs included, before
-            its connection is given up. A call without an answer for as long makes this node ask the group's other nodes whether
-            one of them leads by now. Below the round-trip time nothing can be forwarded.
-        backoff_seconds_min, backoff_seconds_max: between two attempts, doubling, each drawn from its upper half. A leader
-            becoming known ends the wait early.
+        forward_timeout_seconds: seconds that a call without a deadline of its own is tried; then it fails with `NoQuorum`, or with
+            `OutcomeUnknown` when an attempt may have taken effect.
+        forward_attempt_timeout_seconds: seconds without a byte, answers to PINGs included, after which the connection to
+            another node is closed. A call without an answer for as long makes this node ask the group's other nodes whether one
+            of them leads by now. Below the round-trip time nothing can be forwarded.
+        forward_backoff_seconds_min, forward_backoff_seconds_max: seconds between two attempts; doubles from the first to the
+            second, each wait is drawn from its upper half. A leader that becomes known ends the wait.
     """
 
-    timeout_seconds: float = 30.0
-    attempt_timeout_seconds: float = 1.0
-    backoff_seconds_min: float = 0.01
-    backoff_seconds_max: float = 0.5
+    forward_timeout_seconds: float
+    forward_attempt_timeout_seconds: float
+    forward_backoff_seconds_min: float
+    forward_backoff_seconds_max: float
 
 
 class Doubt:
@@ -140,7 +141,7 @@ class Forwarder:
         """Do `local` when this node leads the group, else `remote` at the leader, until one of them is answered.
 
         Both must be safe to repeat. Errors other than TRIED_AGAIN are raised at once; after those, another attempt is made until
-        the caller's deadline, or for `timeout_seconds`. A call that was forwarded here is done here and nowhere else.
+        the caller's deadline, or for `forward_timeout_seconds`. A call that was forwarded here is done here and nowhere else.
 
         Args:
             doubt: of a call that changes something: what earlier attempts have left open, and these add to. None: it only reads.
@@ -170,10 +171,10 @@ class Forwarder:
         doubt: Doubt,
         deadline: float,
     ) -> T:
-        backoff = Backoff(self._rng, self._settings.backoff_seconds_min, self._settings.backoff_seconds_max)
+        backoff = Backoff(self._rng, self._settings.forward_backoff_seconds_min, self._settings.forward_backoff_seconds_max)
         last: EventLogError | None = None
         has_begun = False
-        with trio.move_on_at(min(trio.current_time() + self._settings.timeout_seconds, deadline)):
+        with trio.move_on_at(min(trio.current_time() + self._settings.forward_timeout_seconds, deadline)):
             while True:
                 if isinstance(place, RemoteGroup):
                     place = self._place(place.group_id)  # it may be open here by now
@@ -214,9 +215,9 @@ class Forwarder:
                         last = error
                         place = self._place(place.group_id)
         if has_begun:
-            doubt.add(OutcomeUnknown(f"no answer within {self._settings.timeout_seconds:g} s"))
+            doubt.add(OutcomeUnknown(f"no answer within {self._settings.forward_timeout_seconds:g} s"))
         raise NoQuorum(
-            f"no leader of {place.name} answered within {self._settings.timeout_seconds:g} s: fewer than a majority of its"
+            f"no leader of {place.name} answered within {self._settings.forward_timeout_seconds:g} s: fewer than a majority of its"
             " voters can be reached; nothing was changed, try again later"
         ) from last
 
@@ -268,15 +269,15 @@ class Forwarder:
 
     async def _keep_watching(self, group: RemoteGroup) -> None:
         try:
-            while await group.wait_sought(self._settings.attempt_timeout_seconds):
+            while await group.wait_sought(self._settings.forward_attempt_timeout_seconds):
                 await self._look_for_leader(group)
         finally:
             self._watched.discard(group)
 
     async def _look_for_leader(self, group: RemoteGroup) -> None:
         """Ask the nodes of the group whether they lead: each again and again while no leader is known, otherwise once."""
-        interval_seconds = self._settings.attempt_timeout_seconds / LOOKS_PER_ATTEMPT
-        with trio.move_on_after(self._settings.attempt_timeout_seconds) as scope:
+        interval_seconds = self._settings.forward_attempt_timeout_seconds / LOOKS_PER_ATTEMPT
+        with trio.move_on_after(self._settings.forward_attempt_timeout_seconds) as scope:
             async with trio.open_nursery() as nursery:
                 for node_id in group.nodes():
                     if node_id != group.known_leader_id:
@@ -284,14 +285,14 @@ class Forwarder:
                 was_sought = group.is_sought
                 while group.is_sought:
                     # For as long as it takes; one node that does not answer holds up none of the others.
-                    scope.deadline = trio.current_time() + self._settings.attempt_timeout_seconds
+                    scope.deadline = trio.current_time() + self._settings.forward_attempt_timeout_seconds
                     await trio.sleep(interval_seconds)
                 if was_sought:
                     nursery.cancel_scope.cancel()
 
     async def _ask_whether_it_leads(self, group: RemoteGroup, node_id: NodeId, interval_seconds: float) -> None:
         while True:
-            with trio.move_on_after(self._settings.attempt_timeout_seconds):
+            with trio.move_on_after(self._settings.forward_attempt_timeout_seconds):
                 if await self._leads(node_id, group.group_id):
                     group.found(node_id)
                     return

@@ -69,7 +69,7 @@ class NodePartitions:
         self._stopping = stopping
         self._fetch_bytes = fetch_bytes
         self._caller = caller
-        self.refresh_seconds = settings.refresh_seconds
+        self.join_refresh_seconds = settings.join_refresh_seconds
 
     async def know_topic(self, topic: str) -> KnownTopic:
         return await self._queues.know_topic(topic)

@@ -273,7 +273,7 @@ def outdated(error: TopicRecreated) -> Unavailable:
     return Unavailable(f"this node had not heard of it yet: {error}. Ask again")
 
 
-def check_batch(batch: Batch, max_unpacked_bytes: int, records_max: int, record_bytes_max: int) -> None:
+def check_batch(batch: Batch, unpacked_bytes_max: int, records_max: int, record_bytes_max: int) -> None:
     """Refuse what no consumer could be given.
 
     The count is looked at because offsets are dense: a batch that announces more records than it has would leave a hole for ever.
@@ -283,7 +283,7 @@ def check_batch(batch: Batch, max_unpacked_bytes: int, records_max: int, record_
         BatchTooLarge: more than `records_max` records, or one that an answer with `record_bytes_max` of records cannot carry.
     """
     try:
-        message, unpacked_bytes = unpack_message(batch, max_unpacked_bytes, records_max)
+        message, unpacked_bytes = unpack_message(batch, unpacked_bytes_max, records_max)
         # Only what is large as a whole can hold one that is too large: ordinary batches are not looked through.
         if unpacked_bytes + OFFSET_BYTES_MAX > record_bytes_max:
             largest_bytes = largest_record_bytes(message) + RECORD_OVERHEAD_BYTES + OFFSET_BYTES_MAX
@@ -294,6 +294,6 @@ def check_batch(batch: Batch, max_unpacked_bytes: int, records_max: int, record_
                     limit_bytes=record_bytes_max,
                 )
     except TooManyRecords as error:
-        raise BatchTooLarge(f"{error}: send smaller batches", limit_bytes=max_unpacked_bytes) from error
+        raise BatchTooLarge(f"{error}: send smaller batches", limit_bytes=unpacked_bytes_max) from error
     except CodecError as error:
         raise CorruptBatch(f"{error}; nothing was appended: build the batch again") from error

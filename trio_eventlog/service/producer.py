@@ -385,7 +385,7 @@ class Producer:
             size_bytes = len(encode_records([record], now_ns=self._now_ns()).payload)
         if size_bytes > self._max_batch_bytes:
             raise BatchTooLarge(
-                f"the record has {size_bytes} bytes, the limit of a batch is {self._max_batch_bytes} (max_batch_bytes)",
+                f"the record has {size_bytes} bytes, the limit of a batch is {self._max_batch_bytes} (batch_bytes_max)",
                 limit_bytes=self._max_batch_bytes,
             )
         partition = self._partition_for(b"" if isinstance(record, bytes) else record.key, partition)

@@ -47,16 +47,16 @@ class ConsumedBatch:
         """One past the last record's offset."""
         return self.batch.base_offset + self.batch.record_count
 
-    def records(self, max_unpacked_bytes: int) -> list[Record]:
+    def records(self, unpacked_bytes_max: int) -> list[Record]:
         """Those that are wanted. Raises CorruptBatch."""
         with self._corruption_placed():
-            records = decode_records(self.batch, max_unpacked_bytes, self.topic, self.partition)
+            records = decode_records(self.batch, unpacked_bytes_max, self.topic, self.partition)
         return records[self._first_wanted(record.timestamp_ns for record in records) :]
 
-    def values(self, max_unpacked_bytes: int) -> list[bytes]:
+    def values(self, unpacked_bytes_max: int) -> list[bytes]:
         """Of the records that are wanted, at a fraction of the cost of `records`: no object for each. Raises CorruptBatch."""
         with self._corruption_placed():
-            records = decode_message(self.batch, max_unpacked_bytes).records
+            records = decode_message(self.batch, unpacked_bytes_max).records
         values = [record.value for record in records]
         if self.from_ns or self.first_offset > self.batch.base_offset:
             times = (record.timestamp.seconds * NANOSECONDS + record.timestamp.nanos for record in records)
@@ -109,10 +109,10 @@ class PartitionSource(Protocol):
     """What consuming asks of its client or node, for one caller.
 
     Attributes:
-        refresh_seconds: the interval between two looks for partitions that are new.
+        join_refresh_seconds: the interval between two looks for partitions that are new.
     """
 
-    refresh_seconds: float
+    join_refresh_seconds: float
 
     async def know_topic(self, topic: str) -> KnownTopic:
         """Raises TopicNotFound, Unavailable, NoQuorum."""
@@ -166,9 +166,9 @@ class RecordReceiver(trio.abc.ReceiveChannel[Record]):
         end_offset: one past the last record of the last batch.
     """
 
-    def __init__(self, batches: BatchReceiver, max_unpacked_bytes: int) -> None:
+    def __init__(self, batches: BatchReceiver, unpacked_bytes_max: int) -> None:
         self._batches = batches
-        self._max_unpacked_bytes = max_unpacked_bytes
+        self._max_unpacked_bytes = unpacked_bytes_max
         self._records: list[Record] = []
         self._next = 0
         self.partition = 0
@@ -253,7 +253,7 @@ async def _read_new_partitions(
     named = start if isinstance(start, Mapping) else {}
     async with items:
         while True:
-            await trio.sleep(source.refresh_seconds)
+            await trio.sleep(source.join_refresh_seconds)
             newest = await source.newest(known.name)
             if newest is None or not newest.is_same(known):
                 # Its partitions are no more: their readers are told so by the nodes.

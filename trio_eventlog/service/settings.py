@@ -18,29 +18,29 @@ class ServiceSettings:
         slow_consumer_seconds: a consumer that holds fetched bytes longer, while others wait for some, is sent away.
         response_bytes_max: of the records in one answer, unpacked: what gRPC lets through.
         fetch_wait_seconds_max: how long a Consume may wait.
-        linearizable_seconds_max: how long a linearizable read may look for a leader that has a quorum.
-        stream_requests_max: produce requests of one stream not yet answered.
+        forward_timeout_seconds: how long a linearizable read may look for a leader that has a quorum.
+        produce_stream_requests_max: produce requests of one stream not yet answered.
         forwarded_streams_max: streams of consumers, all together, that this node reads from another node and passes on. Each may
             hold one answer here and a stream's window on the connection between the nodes. Further ones get `OVERLOADED`.
         idle_sequences_max: producer ids of this node kept for each partition (see `own_sequences`).
         creates_topics: a topic is made when it is first produced to.
     """
 
-    batch_bytes_max: int = 1 << 20
-    unpacked_bytes_max: int = 16 << 20
-    batch_records_max: int = 250_000
-    fetch_bytes_max: int = 1 << 20
-    fetch_records_max: int = 100_000
-    response_bytes_max: int = 4032 << 10
-    fetched_bytes_max: int = 256 << 20
-    fetched_bytes_per_connection_max: int = 32 << 20
-    slow_consumer_seconds: float = 10.0
-    fetch_wait_seconds_max: float = 60.0
-    linearizable_seconds_max: float = 30.0
-    stream_requests_max: int = 32
-    forwarded_streams_max: int = 64
-    idle_sequences_max: int = 1024
-    creates_topics: bool = False
+    batch_bytes_max: int
+    unpacked_bytes_max: int
+    batch_records_max: int
+    fetch_bytes_max: int
+    fetch_records_max: int
+    response_bytes_max: int
+    fetched_bytes_max: int
+    fetched_bytes_per_connection_max: int
+    slow_consumer_seconds: float
+    fetch_wait_seconds_max: float
+    forward_timeout_seconds: float
+    produce_stream_requests_max: int
+    forwarded_streams_max: int
+    idle_sequences_max: int
+    creates_topics: bool
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class ApplicationSettings:
         unpacked_bytes_max: of one batch.
         retry_seconds: how long a consumer that hears nothing tries again.
         backoff_seconds_min, backoff_seconds_max: between two attempts of a consumer.
-        refresh_seconds: the interval between two looks for new partitions of a topic that is consumed as a whole.
+        join_refresh_seconds: the interval between two looks for new partitions of a topic that is consumed as a whole.
         membership_changes_max: changes of the membership that wait for a slow reader.
     """
 
@@ -72,5 +72,5 @@ class ApplicationSettings:
     retry_seconds: float
     backoff_seconds_min: float
     backoff_seconds_max: float
-    refresh_seconds: float
+    join_refresh_seconds: float
     membership_changes_max: int

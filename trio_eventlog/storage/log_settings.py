@@ -19,12 +19,12 @@ class LogSettings:
         open_segments_max: sealed segments whose file and sparse index are kept open.
     """
 
-    segment_bytes: int = 64 * 1024 * 1024
-    preallocate_bytes: int = 16 * 1024 * 1024
-    index_interval_bytes: int = 16 * 1024
-    index_entries_max: int = 16 * 1024
-    tail_cache_bytes: int = 16 * 1024 * 1024
-    open_segments_max: int = 16
+    segment_bytes: int
+    preallocate_bytes: int
+    index_interval_bytes: int
+    index_entries_max: int
+    tail_cache_bytes: int
+    open_segments_max: int
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(type(self)):

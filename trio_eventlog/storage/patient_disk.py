@@ -24,14 +24,14 @@ class PatienceSettings:
     """Limits of trying again.
 
     Attributes:
-        seconds_max: how long one operation is tried before its caller gets ResourceShortage. 0: not at all.
-        retry_seconds_min: pause before the second attempt; doubles each time.
-        retry_seconds_max: longest such pause.
+        shortage_patience_seconds: how long one operation is tried before its caller gets ResourceShortage. 0: not at all.
+        shortage_retry_seconds_min: pause before the second attempt; doubles each time.
+        shortage_retry_seconds_max: longest such pause.
     """
 
-    seconds_max: float = 10.0
-    retry_seconds_min: float = 0.005
-    retry_seconds_max: float = 0.5
+    shortage_patience_seconds: float
+    shortage_retry_seconds_min: float
+    shortage_retry_seconds_max: float
 
 
 class PatientDisk:
@@ -86,14 +86,14 @@ class PatientDisk:
             return await attempt()
         except ResourceShortage as error:
             self.shortages += 1
-            logger.warning("%s; trying again for %g s", error, self._settings.seconds_max)
-        give_up_at = trio.current_time() + self._settings.seconds_max
-        pause = self._settings.retry_seconds_min
+            logger.warning("%s; trying again for %g s", error, self._settings.shortage_patience_seconds)
+        give_up_at = trio.current_time() + self._settings.shortage_patience_seconds
+        pause = self._settings.shortage_retry_seconds_min
         while True:
             if self.relieve is not None:
                 self.relieve()
             await trio.sleep(pause)
-            pause = min(2 * pause, self._settings.retry_seconds_max)
+            pause = min(2 * pause, self._settings.shortage_retry_seconds_max)
             try:
                 return await attempt()
             except ResourceShortage:

@@ -206,14 +206,14 @@ class SegmentedLog:
 
 
 @asynccontextmanager
-async def open_segmented_log(disk: Disk, directory: str, settings: LogSettings | None = None) -> AsyncIterator[SegmentedLog]:
+async def open_segmented_log(disk: Disk, directory: str, settings: LogSettings) -> AsyncIterator[SegmentedLog]:
     """Open the log in `directory` (made when missing), recovered.
 
     Raises:
         DamagedData: an entry that was acknowledged is damaged, or a segment is missing or was changed. Nothing is cut.
         StorageFailed, DiskFull.
     """
-    log = await recover_segmented_log(disk, disk, directory, settings or LogSettings())
+    log = await recover_segmented_log(disk, disk, directory, settings)
     try:
         yield log
     finally:

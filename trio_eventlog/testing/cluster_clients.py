@@ -10,6 +10,7 @@ from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.net.network import Network
 from trio_eventlog.rpc import Channel, RpcSettings, open_channel
 from trio_eventlog.testing.application import STEP_MAX, AppFault, AppRun, draw_app_faults, faults_text
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.lives import AppLife, Host, life_of_task
 from trio_eventlog.testing.machines import Machines
@@ -141,7 +142,7 @@ class ClusterClients:
     async def channel(self, target: str, *, name: str = "", settings: RpcSettings | None = None) -> AsyncIterator[Channel]:
         """A plain gRPC connection to one node: no retries, no routing."""
         stream = await self._network.host(name or self._next_client_name()).open_stream(self._machines.address(target))
-        async with open_channel(stream, settings, authority=self._machines.address(target)) as channel:
+        async with open_channel(stream, settings or default(RpcSettings), authority=self._machines.address(target)) as channel:
             yield channel
 
     def _next_client_name(self) -> str:

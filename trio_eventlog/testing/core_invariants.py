@@ -291,18 +291,18 @@ class CoreInvariants:
         for node, progress in status.progress.items():
             if node == core.node_id:
                 continue
-            if progress.inflight_messages > settings.max_inflight_messages:
+            if progress.inflight_messages > settings.inflight_messages_max:
                 self.sim.fail(f"leader {core.node_id} has {progress.inflight_messages} messages under way to {node}")
             # The message that fills the window may exceed it, and is as large as an APPEND or an entry may be.
-            largest = max(settings.max_append_bytes, ENTRY_BYTES_MAX)
-            if settings.max_inflight_bytes and progress.inflight_bytes >= settings.max_inflight_bytes + largest:
+            largest = max(settings.append_bytes_max, ENTRY_BYTES_MAX)
+            if settings.inflight_bytes_max and progress.inflight_bytes >= settings.inflight_bytes_max + largest:
                 self.sim.fail(f"leader {core.node_id} has {progress.inflight_bytes} bytes under way to {node}")
             before = replica.following.get(node)
             if before is not None and before.state != progress.state:
                 self.sim.counts[f"{before.state} to {progress.state}"] += 1
-            if progress.inflight_messages == settings.max_inflight_messages:
+            if progress.inflight_messages == settings.inflight_messages_max:
                 self.sim.counts["window full"] += 1
-        if status.uncommitted_bytes > max(settings.max_uncommitted_bytes, ENTRIES_MAX * ENTRY_BYTES_MAX):
+        if status.uncommitted_bytes > max(settings.uncommitted_bytes_max, ENTRIES_MAX * ENTRY_BYTES_MAX):
             self.sim.fail(f"leader {core.node_id} has taken {status.uncommitted_bytes} bytes that wait")
         replica.following = status.progress
 

@@ -22,6 +22,7 @@ from trio_eventlog.raft import (
     StorageAppend,
 )
 from trio_eventlog.testing.core_trace import TICK
+from trio_eventlog.testing.defaults import default
 
 ENTRY_BYTES_MAX = 300
 ENTRIES_MAX = 4
@@ -106,22 +107,23 @@ class Parameters:
         check_quorum = rng.random() < 0.8
         lease = check_quorum and rng.random() < 0.4
         election_timeout_ticks = rng.choice((5, 10))
-        max_append_bytes = rng.choice((100, 1000, 1 << 20))
+        append_bytes_max = rng.choice((100, 1000, 1 << 20))
         reorder = rng.random() < 0.5
         return cls(
             voters=rng.choice((1, 2, 3, 3, 3, 4, 5, 5)),
             spares=rng.choice((0, 1, 2)),
-            settings=RaftSettings(
+            settings=default(
+                RaftSettings,
                 election_timeout_ticks=election_timeout_ticks,
                 heartbeat_ticks=rng.choice((1, 1, 2)),
-                max_append_bytes=max_append_bytes,
+                append_bytes_max=append_bytes_max,
                 # Where messages overtake each other, what comes too early is refused, and refusals and acknowledgements in turn
                 # send the window again each time: large ones would multiply without end.
-                max_inflight_messages=rng.choice((1, 2, 16) if reorder else (1, 2, 16, 256)),
-                max_inflight_bytes=rng.choice((0, max_append_bytes, 8 << 20)) if max_append_bytes < 1 << 20 else 0,
-                max_uncommitted_bytes=rng.choice((300, 5000, 1 << 20)),
-                max_committed_bytes_per_ready=rng.choice((1, 200, 1 << 20)),
-                max_pending_reads=rng.choice((2, 1 << 14, 1 << 14)),
+                inflight_messages_max=rng.choice((1, 2, 16) if reorder else (1, 2, 16, 256)),
+                inflight_bytes_max=rng.choice((0, append_bytes_max, 8 << 20)) if append_bytes_max < 1 << 20 else 0,
+                uncommitted_bytes_max=rng.choice((300, 5000, 1 << 20)),
+                committed_bytes_per_ready_max=rng.choice((1, 200, 1 << 20)),
+                pending_reads_max=rng.choice((2, 1 << 14, 1 << 14)),
                 pre_vote=rng.random() < 0.8,
                 check_quorum=check_quorum,
                 read_mode=ReadMode.LEASE if lease else ReadMode.SAFE,
