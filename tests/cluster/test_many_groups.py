@@ -65,7 +65,8 @@ async def test_all_groups_elect_their_first_leaders_when_all_nodes_start() -> No
 
 
 async def test_without_the_first_leader_another_one_stands() -> None:
-    """Within two and a half election timeouts, and a round trip."""
+    """Within two and a half election timeouts, and one more round of two where both others stand at the same tick and split the
+    votes, as some of so many do."""
     async with Cluster(3, seed=6, leader_balance_seconds=0) as cluster:
         await cluster.wait_ready()
         async with cluster.client(settings=QUICK) as client:
@@ -77,4 +78,4 @@ async def test_without_the_first_leader_another_one_stands() -> None:
             for name in cluster.names[1:]:
                 nursery.start_soon(cluster.start, name)
         await cluster.wait_ready()
-        await cluster.wait_until(lambda: None not in leaders(cluster), "every partition has a leader", 3 * ELECTION_TIMEOUT_SECONDS)
+        await cluster.wait_until(lambda: None not in leaders(cluster), "every partition has a leader", 5 * ELECTION_TIMEOUT_SECONDS)
