@@ -46,10 +46,11 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unauthenticated,
     Unavailable,
+    UnknownBatchFormat,
     WrongExpectedVersion,
     WrongRun,
 )
-from trio_eventlog.records import Acks, Batch, Compression, Header, Record
+from trio_eventlog.records import Acks, Batch, BatchFormat, Compression, Header, Record
 
 if TYPE_CHECKING:
     from trio_eventlog.agent import Node, Surroundings, open_node
@@ -93,6 +94,7 @@ __all__ = [
     "END",
     "Acks",
     "Batch",
+    "BatchFormat",
     "BatchReceiver",
     "BatchTooLarge",
     "BudgetInfo",
@@ -158,6 +160,7 @@ __all__ = [
     "TopicRecreated",
     "Unauthenticated",
     "Unavailable",
+    "UnknownBatchFormat",
     "WrongExpectedVersion",
     "WrongRun",
     "build_client_context",

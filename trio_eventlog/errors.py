@@ -280,3 +280,9 @@ class NewerRelease(CodecError):
     """Bytes of a form that only a newer release can know. A replica must neither skip nor refuse them: others take them."""
 
     code = "NEWER_RELEASE"
+
+
+class UnknownBatchFormat(NewerRelease):
+    """A batch's payload is in a form that this release does not know: it is not taken from producers, nor given to consumers."""
+
+    code = "UNKNOWN_BATCH_FORMAT"

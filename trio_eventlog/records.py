@@ -14,6 +14,13 @@ class Compression(enum.IntEnum):
     GZIP = 2
 
 
+class BatchFormat(enum.IntEnum):
+    """What a batch's payload is, once unpacked. The numbers are those of the wire and of the disk."""
+
+    RECORD_BATCH = 0
+    """An encoded protobuf `RecordBatch`."""
+
+
 class Acks(enum.IntEnum):
     """When a produce call returns. The numbers are those of the wire."""
 
@@ -38,16 +45,17 @@ class Record:
     """One user message.
 
     Attributes:
-        value: the message.
-        key: chooses the partition when not empty (FNV-1a, 32 bits, modulo the number of partitions).
+        value: the message. None (null) is kept apart from an empty one.
+        key: chooses the partition when neither None nor empty (FNV-1a, 32 bits, modulo the number of partitions). None (null) is
+            kept apart from an empty one.
         headers: named values, in order. A tuple when consumed; a list will do to produce.
         timestamp_ns: nanoseconds since 1970 UTC; 0 means "stamp it when it is produced". Up to 2262 when produced; a consumed
             record has what its producer has put in, which may be before 1970, or in no calendar.
         topic, partition, offset: where the record is. Set when it is consumed, ignored when it is produced.
     """
 
-    value: bytes
-    key: bytes = b""
+    value: bytes | None
+    key: bytes | None = None
     headers: Sequence[Header] = ()
     timestamp_ns: int = 0
     offset: int = 0
@@ -59,12 +67,13 @@ class Record:
 class Batch:
     """Records produced together: the unit of checksum, compression, replication and disk.
 
-    `payload` is an encoded `RecordBatch`, packed by `compression`; `crc32c` covers the payload as it stands, so damage anywhere
-    between producer and consumer is found. The log never looks inside.
+    `payload` holds the records in the form `format`, packed by `compression`; `crc32c` covers the payload as it stands, so damage
+    anywhere between producer and consumer is found. The log never looks inside.
 
     Attributes:
         base_offset: offset of the first record; known once the batch is in the log.
         record_count: number of records in the payload, at least 1.
+        format: what `payload` is, once unpacked.
         producer_id: 0 when the producer is not idempotent.
         producer_epoch: raised by a producer that takes over an id; older ones are fenced.
         base_sequence: the producer's own number of the batch's first record in this partition.
@@ -75,6 +84,7 @@ class Batch:
     payload: bytes | memoryview
     crc32c: int
     compression: Compression = Compression.NONE
+    format: BatchFormat = BatchFormat.RECORD_BATCH
     producer_id: int = 0
     producer_epoch: int = 0
     base_sequence: int = 0

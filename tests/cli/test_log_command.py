@@ -117,6 +117,29 @@ async def test_a_batch_that_is_not_what_its_producer_made(home: Path, capsys: py
     assert "the checksum that its producer gave it" in capsys.readouterr().out
 
 
+async def test_a_batch_of_a_newer_release_is_no_damage(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Verify passes over it, and dump says what it is and goes on."""
+    group = home / "groups" / "0000000000000001"
+    frame = batch_entry(encode_records([Record(value=b"x")], now_ns=5), term=3, index=ENTRIES + 1, base_offset=0)
+    payload = bytearray(frame.payload)
+    payload[1] = 1
+    settings = default(LogSettings, segment_bytes=600, preallocate_bytes=4096)
+    async with open_segmented_log(RealDisk(), str(group / "log"), settings) as log:
+        for index in (ENTRIES + 1, ENTRIES + 2):
+            await log.append(
+                [
+                    encode_entry(
+                        EntryKind.DATA, term=3, index=index, base_offset=log.log_end_offset, record_count=1, payload=bytes(payload)
+                    )
+                ]
+            )
+    assert await run("log", "verify", str(home)) == 0
+    capsys.readouterr()
+    assert await run("log", "dump", str(home), "--records") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("its batch has format 1, which a newer release has stored") == 2
+
+
 @pytest.mark.parametrize("lost", ["first", "middle", "last", "all", "directory", "hard state"])
 async def test_missing_files(home: Path, capsys: pytest.CaptureFixture[str], lost: str) -> None:
     """Whatever is gone, it is missed: by the entries before and behind it, or by what is known to be committed."""

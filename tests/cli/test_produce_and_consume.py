@@ -110,14 +110,14 @@ async def test_files(
 
 
 async def test_keys_in_lines(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Before the separator; a line without one has none; and --partition comes before the key."""
+    """Before the separator; a line without one has none, one that begins with it an empty one. --partition comes before the key."""
     (tmp_path / "file").write_bytes(b"k\tv\nplain\n\tempty\n")
     async with opened() as client:
         await client.create_topic("t", partitions=3)
         flags = ("--key-separator", r"\t", "--partition", "2", "--file", str(tmp_path / "file"))
         await run(client, capfd, "produce", "t", *flags)
         found = await records_of(client, "t", 3, 2)
-    assert [(record.key, record.value) for record in found] == [(b"k", b"v"), (b"", b"plain"), (b"", b"empty")]
+    assert [(record.key, record.value) for record in found] == [(b"k", b"v"), (None, b"plain"), (b"", b"empty")]
 
 
 @pytest.mark.parametrize(

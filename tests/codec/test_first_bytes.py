@@ -44,7 +44,16 @@ from trio_eventlog.codec.first_bytes import (
         (b"\xe1vlg\xff", FirstBytes.PEER),
         (b"\xe1vlx", FirstBytes.UNKNOWN),
         (b"\xe1x", FirstBytes.UNKNOWN),
-        (b"\x00", FirstBytes.GOSSIP),
+        (b"\x00", FirstBytes.NEED_MORE),
+        (b"\x00\x7f", FirstBytes.UNKNOWN),
+        (b"\x00\x80", FirstBytes.GOSSIP),
+        (b"\x00\x85\xa4Node", FirstBytes.GOSSIP),
+        (b"\x00\x8f", FirstBytes.GOSSIP),
+        (b"\x00\x90", FirstBytes.UNKNOWN),
+        (b"\x00\x01", FirstBytes.UNKNOWN),
+        (b"\x00\x00", FirstBytes.KAFKA),
+        (bytes.fromhex("00 00 00 24 00 12 00 03"), FirstBytes.KAFKA),
+        (bytes.fromhex("00 00 00 11 00 12 00 02"), FirstBytes.KAFKA),
         (b"\x06", FirstBytes.GOSSIP),
         (b"\x08", FirstBytes.GOSSIP),
         (b"\x09", FirstBytes.GOSSIP),
@@ -64,7 +73,7 @@ def test_the_magic_is_what_links_were_built_with() -> None:
     assert bytes.fromhex("e1 76 6c 67 01") == PEER_PREFACE
 
 
-likely = st.sampled_from([HTTP2_PREFACE, PEER_MAGIC, b"", b"POST", b"\x16\x03"])
+likely = st.sampled_from([HTTP2_PREFACE, PEER_MAGIC, b"", b"POST", b"\x16\x03", b"\x00\x00", b"\x00\x85"])
 
 
 @given(likely, st.integers(0, 20), st.binary(max_size=40))

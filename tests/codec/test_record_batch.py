@@ -10,23 +10,24 @@ from hypothesis import strategies as st
 from trio_eventlog.codec.batch import decode_records, encode_records, pack, stamp, unpack
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.entry import EntryKind, decode_entry, encode_entry
-from trio_eventlog.codec.stored_batch import HEAD, batch_entry, entry_batch
-from trio_eventlog.errors import CodecError, InvalidArgument
-from trio_eventlog.records import Batch, Compression, Header, Record
+from trio_eventlog.codec.stored_batch import HEAD, batch_entry, batch_producer, entry_batch
+from trio_eventlog.errors import CodecError, InvalidArgument, UnknownBatchFormat
+from trio_eventlog.records import Batch, BatchFormat, Compression, Header, Record
+from trio_eventlog.v1 import records_pb2
 
 GOLDEN = Path(__file__).parent / "golden"
 LIMIT = 1 << 20
 
 RECORDS = [
     Record(value=b"first", key=b"k", headers=(Header(key="a", value=b"1"), Header(key="a", value=b"\xff")), timestamp_ns=5),
-    Record(value=b"", timestamp_ns=1_700_000_000_123_456_789, offset=1),
+    Record(value=None, timestamp_ns=1_700_000_000_123_456_789, offset=1),
     Record(value=b"\x00" * 100, timestamp_ns=3, offset=2),
 ]
 
 records = st.builds(
     Record,
-    value=st.binary(max_size=50),
-    key=st.binary(max_size=10),
+    value=st.none() | st.binary(max_size=50),
+    key=st.none() | st.binary(max_size=10),
     headers=st.lists(st.builds(Header, key=st.text(max_size=5), value=st.binary(max_size=5)), max_size=3).map(tuple),
     timestamp_ns=st.integers(1, 4_000_000_000_000_000_000),
 )
@@ -130,7 +131,7 @@ def test_malformed_heads_are_refused() -> None:
     """Unknown compression, reserved fields, another kind, no records, too short."""
     head = HEAD.pack(0, 0, 0, 0, 0, 0, 0, 0)
     entry_batch(encode_entry(EntryKind.DATA, term=1, index=1, base_offset=0, record_count=1, payload=head))
-    for position in (0, 1, 2, 28):
+    for position in (0, 2, 28):
         damaged = bytearray(head)
         damaged[position] = 9
         frame = encode_entry(EntryKind.DATA, term=1, index=1, base_offset=0, record_count=1, payload=bytes(damaged))
@@ -156,7 +157,39 @@ def test_values_alone_are_encoded_as_protobuf_does(values: list[bytes], now_ns: 
 def test_values_beside_records() -> None:
     """Bytes stand for a record with that value, and a time that cannot be stored is refused for them too."""
     batch = encode_records([b"a", Record(value=b"b", key=b"k")], now_ns=5)
-    assert [(record.value, record.key) for record in decode_records(batch, 100)] == [(b"a", b""), (b"b", b"k")]
+    assert [(record.value, record.key) for record in decode_records(batch, 100)] == [(b"a", None), (b"b", b"k")]
     for now_ns in (-1, 1 << 63, 1 << 99):
         with pytest.raises(InvalidArgument, match="between 1970 and 2262"):
             encode_records([b"a"], now_ns=now_ns)
+
+
+def test_a_format_that_only_a_newer_release_knows_is_neither_read_nor_damage() -> None:
+    """Its number is in the head, so that other forms of batches can be stored as they are."""
+    frame = batch_entry(encode_records(RECORDS), term=1, index=5, base_offset=0)
+    assert bytes(frame.payload)[1] == BatchFormat.RECORD_BATCH == 0
+    assert entry_batch(frame).format is BatchFormat.RECORD_BATCH
+    head = bytearray(frame.payload[: HEAD.size])
+    for number in (1, 255):
+        head[1] = number
+        payload = bytes(head) + bytes(frame.payload[HEAD.size :])
+        newer = encode_entry(EntryKind.DATA, term=1, index=5, base_offset=0, record_count=2, payload=payload)
+        with pytest.raises(UnknownBatchFormat, match=f"entry 5: its batch has format {number}, which a newer release has stored"):
+            entry_batch(newer)
+        assert batch_producer(newer) == batch_producer(frame)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"x"])
+@pytest.mark.parametrize("key", [None, b"", b"k"])
+def test_null_is_told_apart_from_empty(value: bytes | None, key: bytes | None) -> None:
+    """In values, and on the wire, where null is absent."""
+    batch = encode_records([Record(value=value, key=key, timestamp_ns=1)])
+    (record,) = decode_records(batch, LIMIT)
+    assert (record.value, record.key) == (value, key)
+    (message,) = records_pb2.RecordBatch.FromString(batch.payload).records
+    assert (message.HasField("value"), message.HasField("key")) == (value is not None, key is not None)
+
+
+def test_plain_values_are_never_null() -> None:
+    """They are encoded by a way of their own."""
+    assert [record.value for record in decode_records(encode_records([b"", b"a", b""], now_ns=7), LIMIT)] == [b"", b"a", b""]
+    assert encode_records([b"", b"a"], now_ns=7) == encode_records([Record(value=b""), Record(value=b"a")], now_ns=7)

@@ -1,5 +1,6 @@
 """Messages to values and back."""
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,12 @@ U64 = st.integers(0, 2**64 - 1)
 U32 = st.integers(0, 2**32 - 1)
 NS = st.integers(0, 2**63 - 1)
 
+
+def with_ordered_timestamps(batch: Batch) -> Batch:
+    first, last = sorted((batch.first_timestamp_ns, batch.last_timestamp_ns))
+    return attrs.evolve(batch, first_timestamp_ns=first, last_timestamp_ns=last)
+
+
 batches = st.builds(
     Batch,
     record_count=st.integers(1, 2**32 - 1),
@@ -25,7 +32,7 @@ batches = st.builds(
     base_sequence=st.integers(0, SEQUENCE_END_MAX - (1 << 32)),
     first_timestamp_ns=NS,
     last_timestamp_ns=NS,
-)
+).map(with_ordered_timestamps)
 
 
 def joined(encoded: Encoded) -> bytes:

@@ -100,6 +100,8 @@ async def test_a_preface_byte_by_byte(autojump_clock: trio.testing.MockClock) ->
         (b"\x01\x02\x03 garbage", "unknown bytes", "01 02 03 20 67"),
         (b"\xe1nope", "unknown bytes", "e1 6e 6f 70 65"),
         (b"\x06\x85\xa3", "gossip", "no gossip here"),
+        (b"\x00\x85\xa3", "gossip", "no gossip here"),
+        (bytes.fromhex("00000024001200030000"), "kafka", "use the gRPC or the HTTP interface"),
         (b"\x16\x03\x01\x02\x00", "tls not configured", "no certificate"),
     ],
 )

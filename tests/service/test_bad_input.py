@@ -16,6 +16,7 @@ from trio_eventlog.errors import (
     InvalidArgument,
     OffsetOutOfRange,
     TopicNotFound,
+    UnknownBatchFormat,
 )
 from trio_eventlog.grpc.batches import batch_message
 from trio_eventlog.grpc.callers import FORWARDED
@@ -95,6 +96,15 @@ BAD_PRODUCES = {
     "payload without records": (given(empty_payload), CorruptBatch),
     "payload that is no RecordBatch": (given(not_records), CorruptBatch),
     "unknown compression": (given(set_fields(compression=9)), InvalidArgument),
+    "unknown format": (given(set_fields(format=1)), UnknownBatchFormat),
+    "format far beyond": (given(set_fields(format=2**31 - 1)), UnknownBatchFormat),
+    "first timestamp after the last": (
+        given(lambda batch: batch.last_timestamp.FromSeconds(1)),
+        InvalidArgument,
+    ),
+    "first timestamp without a last": (given(lambda batch: batch.ClearField("last_timestamp")), InvalidArgument),
+    "nanoseconds beyond a second": (given(lambda batch: setattr(batch.last_timestamp, "nanos", 10**9)), InvalidArgument),
+    "negative nanoseconds": (given(lambda batch: setattr(batch.last_timestamp, "nanos", -1)), InvalidArgument),
     "compression that the payload does not have": (given(set_fields(compression=1)), CorruptBatch),
     "first timestamp beyond what can be stored": (
         given(lambda batch: batch.first_timestamp.FromSeconds(2**34)),

@@ -83,7 +83,7 @@ async def _run(client: Client, cluster: LocalCluster, records: int, story: Story
         async def consume() -> None:
             while len(progress.consumed) < records:
                 for record in await receiver.receive_batch():
-                    progress.consumed[record.offset] = record.value
+                    progress.consumed[record.offset] = record.value or b""
 
         for number in range(records // 2):
             await _produce(client, progress, number)

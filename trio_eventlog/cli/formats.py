@@ -22,10 +22,10 @@ FIELDS: dict[str, tuple[str, Getter]] = {
     "t": ("topic", lambda record, topic, partition: topic.encode()),
     "p": ("partition", lambda record, topic, partition: partition),
     "o": ("offset", lambda record, topic, partition: record.offset),
-    "k": ("key", lambda record, topic, partition: record.key),
-    "K": ("length of the key", lambda record, topic, partition: len(record.key)),
-    "v": ("value", lambda record, topic, partition: record.value),
-    "V": ("length of the value", lambda record, topic, partition: len(record.value)),
+    "k": ("key", lambda record, topic, partition: record.key or b""),
+    "K": ("length of the key, -1 when it is null", lambda record, topic, partition: _length(record.key)),
+    "v": ("value", lambda record, topic, partition: record.value or b""),
+    "V": ("length of the value, -1 when it is null", lambda record, topic, partition: _length(record.value)),
     "h": ("headers, as name=value,...", lambda record, topic, partition: _headers(record)),
     "T": ("milliseconds since 1970", lambda record, topic, partition: record.timestamp_ns // 1_000_000),
     "d": ("time as 2026-11-02T12:00:00.000000000Z", lambda record, topic, partition: time_or_seconds(record).encode()),
@@ -80,7 +80,8 @@ def write_values(values: Sequence[bytes]) -> bytes:
 def write_text(records: Sequence[Record], topic: str, partition: int) -> bytes:
     """Partition, offset, time, key and value, between tabs."""
     return b"".join(
-        b"%d:%d\t%s\t%s\t%s\n" % (partition, record.offset, time_or_seconds(record).encode(), record.key, record.value)
+        b"%d:%d\t%s\t%s\t%s\n"
+        % (partition, record.offset, time_or_seconds(record).encode(), record.key or b"", record.value or b"")
         for record in records
     )
 
@@ -101,7 +102,7 @@ def _lines(records: Sequence[Record], topic: str, partition: int, values: str) -
         fields: dict[str, object] = {"topic": topic, "partition": partition, "offset": record.offset, "timestamp": time or ""}
         if time is None:
             fields["timestamp_ns"] = record.timestamp_ns
-        if record.key:
+        if record.key is not None:
             fields.update(_readable("key", record.key, values))
         fields.update(_readable("value", record.value, values))
         if record.headers:
@@ -109,8 +110,10 @@ def _lines(records: Sequence[Record], topic: str, partition: int, values: str) -
         yield json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def _readable(name: str, data: bytes, values: str) -> dict[str, str]:
-    """Text as it is; base64 under a name that says so."""
+def _readable(name: str, data: bytes | None, values: str) -> dict[str, str | None]:
+    """Text as it is; base64 under a name that says so; null as it is."""
+    if data is None:
+        return {name: None}
     if values != "base64":
         try:
             return {name: data.decode()}
@@ -118,6 +121,10 @@ def _readable(name: str, data: bytes, values: str) -> dict[str, str]:
             if values == "text":
                 return {name: data.decode(errors="backslashreplace")}
     return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def _length(data: bytes | None) -> int:
+    return -1 if data is None else len(data)
 
 
 def _headers(record: Record) -> bytes:

@@ -20,8 +20,9 @@ from trio_eventlog.codec.batch import decode_records
 from trio_eventlog.codec.entry import EntryFrame, EntryKind
 from trio_eventlog.codec.lives import decode_lives_file
 from trio_eventlog.codec.stored_batch import entry_batch
-from trio_eventlog.errors import CodecError, DataDirectoryError
+from trio_eventlog.errors import CodecError, DataDirectoryError, UnknownBatchFormat
 from trio_eventlog.ids import GroupId
+from trio_eventlog.records import Batch
 from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FILE, LOCK_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.lives import LIVES_FILE
 from trio_eventlog.storage.real_disk import RealDisk
@@ -216,14 +217,19 @@ def _print_entry(group: str, frame: EntryFrame, arguments: argparse.Namespace) -
         "size_bytes": frame.size_bytes,
     }
     values: list[str] = []
+    batch: Batch | None = None
     if frame.kind is EntryKind.DATA:
-        batch = entry_batch(frame)
+        try:
+            batch = entry_batch(frame)
+        except UnknownBatchFormat as error:
+            fields["unreadable"] = str(error)
+    if batch is not None:
         fields["compression"] = batch.compression.name.lower()
         if batch.producer_id:
             fields["producer"] = f"{batch.producer_id:016x}/{batch.producer_epoch}/{batch.base_sequence}"
         if arguments.records:
             values = [
-                record.value.decode(errors="backslashreplace")
+                "null" if record.value is None else record.value.decode(errors="backslashreplace")
                 for record in decode_records(attrs.evolve(batch, base_offset=frame.base_offset), UNPACKED_BYTES_MAX)
             ]
     if arguments.json:

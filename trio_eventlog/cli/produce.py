@@ -74,14 +74,14 @@ def add_parser(commands: Commands) -> None:
 class Shape:
     """What becomes of a line. `key` is of every record, unless `separator` finds one in the line."""
 
-    key: bytes = b""
+    key: bytes | None = None
     separator: bytes | None = None
     headers: tuple[Header, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """A record is its line."""
-        return not (self.key or self.headers or self.separator)
+        return self.key is None and not (self.headers or self.separator)
 
     def records(self, lines: Sequence[bytes]) -> Iterator[Record]:
         for line in lines:
@@ -105,7 +105,9 @@ def shape_of(arguments: argparse.Namespace) -> Shape:
         if not equals or not name:
             raise InvalidArgument(f"--header {text}: write NAME=VALUE")
         headers.append(Header(key=name, value=value.encode()))
-    return Shape(key=(arguments.key or "").encode(), separator=arguments.key_separator, headers=tuple(headers))
+    return Shape(
+        key=arguments.key.encode() if arguments.key is not None else None, separator=arguments.key_separator, headers=tuple(headers)
+    )
 
 
 class Sender:

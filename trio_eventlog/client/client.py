@@ -104,7 +104,7 @@ class Client:
         if partition is not None:
             check_whole("partition", partition)
         batch = made("a record", lambda: encode_records(values, _COMPRESSIONS[self.settings.compression], self._now_ns()))
-        return await self._produce(topic, partition, values[0].key, batch, acks, caller)
+        return await self._produce(topic, partition, values[0].key or b"", batch, acks, caller)
 
     async def produce_batch(
         self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM, caller: Caller = NOBODY_IN_PARTICULAR

@@ -104,7 +104,7 @@ def _encode_values(values: Sequence[bytes], timestamp_ns: int) -> bytes:
 
     def between(size: int) -> bytes:
         """The end of a record, and the beginning of the next one, whose value has this size."""
-        field = _VALUE_TAG + encode_varint(size) if size else b""
+        field = _VALUE_TAG + encode_varint(size)
         return tail + _RECORDS_TAG + encode_varint(len(field) + size + len(tail)) + field
 
     sizes = list(map(len, values))
@@ -234,8 +234,9 @@ def decode_records(batch: Batch, max_bytes: int, topic: str = "", partition: int
     message = decode_message(batch, max_bytes)
     return [
         Record(
-            value=item.value,
-            key=item.key,
+            # Absent is null. Only what is empty needs to be asked.
+            value=item.value or (b"" if item.HasField("value") else None),
+            key=item.key or (b"" if item.HasField("key") else None),
             headers=tuple(Header(key=header.key, value=header.value) for header in item.headers),
             timestamp_ns=item.timestamp.seconds * NANOSECONDS + item.timestamp.nanos,
             offset=offset,

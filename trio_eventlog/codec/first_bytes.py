@@ -6,7 +6,8 @@
 | `A`-`Z` otherwise | HTTP (an HTTP/1.1 method) |
 | `0x16` | TLS (a handshake record, RFC 8446, section 5.1) |
 | `0xE1` + `b"vlg"` | PEER; the fifth byte is the version, which the peer handler judges, so that it can answer |
-| `00 06 08 09 0a f4` (any one of them) | GOSSIP (memberlist's stream message types) |
+| `00 00` | KAFKA: a request of Kafka's protocol begins with its length, which is below 16 MiB |
+| `00 80` to `00 8f`, `06 08 09 0a f4` (any one of them) | GOSSIP (memberlist's stream message types; a ping, 0, and a map) |
 | anything else | UNKNOWN |
 
 0xE1 is no ASCII, no TLS record type and no memberlist message type, and 0xE1 0x76 is no valid UTF-8 either, so text sent to
@@ -22,7 +23,10 @@ PEER_PREFACE = PEER_MAGIC + bytes([PEER_VERSION])
 """The first five bytes of every peer link, under TLS too."""
 
 TLS_HANDSHAKE = 0x16
-GOSSIP_FIRST_BYTES = frozenset((0x00, 0x06, 0x08, 0x09, 0x0A, 0xF4))
+GOSSIP_FIRST_BYTES = frozenset((0x06, 0x08, 0x09, 0x0A, 0xF4))
+GOSSIP_PING = 0x00
+SMALL_MAPS = range(0x80, 0x90)
+"""First bytes of a MessagePack map with up to 15 fields."""
 FIRST_BYTES_MAX = len(HTTP2_PREFACE)
 """So many bytes are always enough to decide."""
 
@@ -38,6 +42,7 @@ class FirstBytes(enum.Enum):
     TLS = "tls"
     PEER = "peer"
     GOSSIP = "gossip"
+    KAFKA = "kafka"
     UNKNOWN = "unknown"
     NEED_MORE = "need more"
 
@@ -45,8 +50,8 @@ class FirstBytes(enum.Enum):
 def classify_first_bytes(received: bytes | bytearray | memoryview) -> FirstBytes:
     """The protocol that begins with `received`, the bytes so far. Total: never raises.
 
-    NEED_MORE only while `received` is a proper prefix of the HTTP/2 preface or of the peer magic; more bytes never
-    change any other answer.
+    NEED_MORE only while `received` is a proper prefix of the HTTP/2 preface, of the peer magic, or of a gossip ping; more bytes
+    never change any other answer.
     """
     head = bytes(received[:FIRST_BYTES_MAX])
     if not head:
@@ -67,6 +72,12 @@ def classify_first_bytes(received: bytes | bytearray | memoryview) -> FirstBytes
         return FirstBytes.NEED_MORE if PEER_MAGIC.startswith(magic) else FirstBytes.UNKNOWN
     if first in GOSSIP_FIRST_BYTES:
         return FirstBytes.GOSSIP
+    if first == GOSSIP_PING:
+        if len(head) == 1:
+            return FirstBytes.NEED_MORE
+        if head[1] in SMALL_MAPS:
+            return FirstBytes.GOSSIP
+        return FirstBytes.UNKNOWN if head[1] else FirstBytes.KAFKA
     return FirstBytes.UNKNOWN
 
 

@@ -2,7 +2,7 @@
 
 ```
  0  u8   compression
- 1  u8   0
+ 1  u8   format of the payload: 0, a protobuf RecordBatch; others are for later releases
  2  u16  0
  4  u32  producer epoch
  8  u64  producer id
@@ -18,17 +18,20 @@ Record count and timestamps stand in the entry frame's header.
 import struct
 
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
-from trio_eventlog.errors import CodecError
+from trio_eventlog.errors import CodecError, UnknownBatchFormat
 from trio_eventlog.raft.messages import EntryKind
-from trio_eventlog.records import Batch, Compression
+from trio_eventlog.records import Batch, BatchFormat, Compression
 
 HEAD = struct.Struct("<BBHIQQII")
 _COMPRESSIONS = {int(compression): compression for compression in Compression}
+_FORMATS = {int(batch_format): batch_format for batch_format in BatchFormat}
 
 
 def batch_entry(batch: Batch, *, term: int, index: int, base_offset: int) -> EntryFrame:
     """The DATA entry that carries `batch`."""
-    head = HEAD.pack(batch.compression, 0, 0, batch.producer_epoch, batch.producer_id, batch.base_sequence, batch.crc32c, 0)
+    head = HEAD.pack(
+        batch.compression, batch.format, 0, batch.producer_epoch, batch.producer_id, batch.base_sequence, batch.crc32c, 0
+    )
     return encode_entry(
         EntryKind.DATA,
         term=term,
@@ -43,18 +46,29 @@ def batch_entry(batch: Batch, *, term: int, index: int, base_offset: int) -> Ent
 
 
 def entry_batch(frame: EntryFrame) -> Batch:
-    """The batch in a DATA entry; its payload is a view of the frame. Raises CodecError when the head is malformed."""
+    """The batch in a DATA entry; its payload is a view of the frame.
+
+    Raises:
+        UnknownBatchFormat: a newer release has stored it.
+        CodecError: the head is malformed.
+    """
     payload = frame.payload
     if frame.kind is not EntryKind.DATA or len(payload) < HEAD.size:
         raise CodecError(f"entry {frame.index}: no batch in it")
-    compression, zero, zero_too, epoch, producer_id, base_sequence, checksum, zero_again = HEAD.unpack_from(payload)
-    if compression not in _COMPRESSIONS or zero or zero_too or zero_again or not frame.record_count:
+    compression, format_number, zero, epoch, producer_id, base_sequence, checksum, zero_too = HEAD.unpack_from(payload)
+    batch_format = _FORMATS.get(format_number)
+    if batch_format is None:
+        raise UnknownBatchFormat(
+            f"entry {frame.index}: its batch has format {format_number}, which a newer release has stored: read it by that release"
+        )
+    if compression not in _COMPRESSIONS or zero or zero_too or not frame.record_count:
         raise CodecError(f"entry {frame.index}: the head of its batch is malformed")
     return Batch(
         record_count=frame.record_count,
         payload=payload[HEAD.size :],
         crc32c=checksum,
         compression=_COMPRESSIONS[compression],
+        format=batch_format,
         producer_id=producer_id,
         producer_epoch=epoch,
         base_sequence=base_sequence,

@@ -7,12 +7,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trio_eventlog.bounds import SEQUENCE_END_MAX
 from trio_eventlog.codec.batch import NANOSECONDS, TIMESTAMP_NS_END, encode_varint
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.errors import BatchTooLarge, CorruptBatch, InvalidArgument
-from trio_eventlog.records import Acks, Batch, Compression
+from trio_eventlog.errors import BatchTooLarge, CorruptBatch, InvalidArgument, UnknownBatchFormat
+from trio_eventlog.records import Acks, Batch, BatchFormat, Compression
 from trio_eventlog.rpc import Encoded
 from trio_eventlog.v1 import event_log_pb2, records_pb2
 
 _COMPRESSIONS = {int(compression): compression for compression in Compression}
+_FORMATS = {int(batch_format): batch_format for batch_format in BatchFormat}
 _ACKS = {int(acks): acks for acks in Acks}
 
 
@@ -32,6 +33,7 @@ def requested_batch(request: event_log_pb2.ProduceRequest, *, max_bytes: int, ma
     Raises:
         InvalidArgument: neither records nor a batch, or both.
         BatchTooLarge: more than `max_records` records that are no batch yet; `max_bytes` is only told.
+        UnknownBatchFormat: the payload is in a form that this release does not know.
     """
     if request.HasField("batch"):
         if request.records:
@@ -50,25 +52,39 @@ def _given_batch(message: records_pb2.Batch) -> Batch:
     compression = _COMPRESSIONS.get(message.compression)
     if compression is None:
         raise InvalidArgument(f"compression {message.compression} is none of NONE, ZSTD, GZIP")
+    batch_format = _FORMATS.get(message.format)
+    if batch_format is None:
+        raise UnknownBatchFormat(
+            f"the batch has format {message.format}, and this release takes only 0 (RECORD_BATCH): send that, or ask a newer node"
+        )
     if not message.record_count:
         raise InvalidArgument("the batch announces no records: record_count is at least 1")
     if message.base_sequence + message.record_count > SEQUENCE_END_MAX:
         raise InvalidArgument(f"the batch begins at sequence {message.base_sequence}: there are not so many numbers after it")
+    first_timestamp_ns, last_timestamp_ns = _nanoseconds(message.first_timestamp), _nanoseconds(message.last_timestamp)
+    if first_timestamp_ns > last_timestamp_ns:
+        raise InvalidArgument(
+            f"first_timestamp {first_timestamp_ns} ns is after last_timestamp {last_timestamp_ns} ns: they are the smallest and the"
+            " largest timestamp of the records"
+        )
     return Batch(
         record_count=message.record_count,
         payload=message.payload,
         crc32c=message.crc32c,
         compression=compression,
+        format=batch_format,
         producer_id=message.producer_id,
         producer_epoch=message.producer_epoch,
         base_sequence=message.base_sequence,
-        first_timestamp_ns=_nanoseconds(message.first_timestamp),
-        last_timestamp_ns=_nanoseconds(message.last_timestamp),
+        first_timestamp_ns=first_timestamp_ns,
+        last_timestamp_ns=last_timestamp_ns,
     )
 
 
 def _nanoseconds(timestamp: Timestamp) -> int:
     """Since 1970. Raises InvalidArgument for what the log has no place for."""
+    if not 0 <= timestamp.nanos < NANOSECONDS:
+        raise InvalidArgument(f"timestamp with {timestamp.nanos} nanos: they are from 0 to 999,999,999, the rest is seconds")
     nanoseconds: int = timestamp.seconds * NANOSECONDS + timestamp.nanos
     if not 0 <= nanoseconds < TIMESTAMP_NS_END:
         raise InvalidArgument(f"timestamp {timestamp.seconds} s: between 1970 and 2262 is what can be stored")
@@ -97,7 +113,12 @@ def _batch_of_records(records: Iterable[records_pb2.Record], now_ns: int) -> Bat
 
 
 def consumed_batch(message: records_pb2.Batch) -> Batch:
-    """A batch of an answer. Raises CorruptBatch for a compression that this version does not know."""
+    """A batch of an answer. Raises UnknownBatchFormat and CorruptBatch, for a format and a compression that this release lacks."""
+    batch_format = _FORMATS.get(message.format)
+    if batch_format is None:
+        raise UnknownBatchFormat(
+            f"batch at offset {message.base_offset}: its format {message.format} is that of a newer release; update the client"
+        )
     compression = _COMPRESSIONS.get(message.compression)
     if compression is None:
         raise CorruptBatch(f"batch at offset {message.base_offset}: unknown compression {message.compression}; update the client")
@@ -106,6 +127,7 @@ def consumed_batch(message: records_pb2.Batch) -> Batch:
         payload=message.payload,
         crc32c=message.crc32c,
         compression=compression,
+        format=batch_format,
         producer_id=message.producer_id,
         producer_epoch=message.producer_epoch,
         base_sequence=message.base_sequence,
@@ -133,6 +155,7 @@ def numbered_batch_message(batch: Batch, producer_id: int, producer_epoch: int, 
         producer_id=producer_id,
         producer_epoch=producer_epoch,
         base_sequence=base_sequence,
+        format=int(batch.format),  # type: ignore[arg-type]
     )
     for field, timestamp_ns in (
         (message.first_timestamp, batch.first_timestamp_ns),

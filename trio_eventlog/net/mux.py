@@ -379,6 +379,8 @@ class Mux:
                     raise _TurnedAway("unknown bytes", f"TLS within TLS: {inner.peeked[:FIRST_BYTES_MAX].hex(' ')}")
             elif self._settings.tls_required and protocol is not FirstBytes.GOSSIP:
                 raise _TurnedAway("tls required", f"{protocol.value} in plaintext")
+            if protocol is FirstBytes.KAFKA:
+                raise _TurnedAway("kafka", "Kafka's protocol is not spoken here: use the gRPC or the HTTP interface of this port")
             if protocol not in self._handlers:
                 raise _TurnedAway(protocol.value, "no gossip here")
             return protocol, stream, info

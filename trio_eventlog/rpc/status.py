@@ -117,6 +117,7 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.WrongRun: _Row(StatusCode.FAILED_PRECONDITION),
     errors.CodecError: _Row(StatusCode.INVALID_ARGUMENT),
     errors.NewerRelease: _Row(StatusCode.FAILED_PRECONDITION),
+    errors.UnknownBatchFormat: _Row(StatusCode.INVALID_ARGUMENT),
 }
 
 _BY_CODE = {cls.code: (cls, row) for cls, row in STATUS_TABLE.items()}

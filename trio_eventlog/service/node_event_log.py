@@ -109,7 +109,9 @@ class NodeEventLog:
         if partition is not None:
             check_whole("partition", partition)
         batch = made("a record", lambda: encode_records(values, self._settings.compression, self._now_ns()))
-        request = ProduceRequest(topic=topic, batch=batch, acks=acks, partition=partition, key=values[0].key, is_checked=True)
+        request = ProduceRequest(
+            topic=topic, batch=batch, acks=acks, partition=partition, key=values[0].key or b"", is_checked=True
+        )
         return await self._produce(request, caller)
 
     async def produce_batch(

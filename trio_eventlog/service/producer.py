@@ -32,7 +32,7 @@ def encoded_bytes_max(record: Record | bytes) -> int:
     """What the record takes in a batch at most, before it is packed. Little more than it does take: batches are filled by it."""
     if isinstance(record, bytes):
         return len(record) + (RECORD_OVERHEAD_BYTES if len(record) < LARGE_RECORD_BYTES else LARGE_RECORD_OVERHEAD_BYTES)
-    size_bytes = len(record.value) + len(record.key)
+    size_bytes = len(record.value or b"") + len(record.key or b"")
     size_bytes += RECORD_OVERHEAD_BYTES if size_bytes < LARGE_RECORD_BYTES else LARGE_RECORD_OVERHEAD_BYTES
     for header in record.headers:
         # A key that is no text is refused when its batch is encoded, with words.
@@ -223,7 +223,7 @@ class Producer:
         self._is_closed = False
 
     async def send(
-        self, value: bytes | Record, *, key: bytes = b"", headers: Sequence[Header] = (), partition: int | None = None
+        self, value: bytes | Record, *, key: bytes | None = None, headers: Sequence[Header] = (), partition: int | None = None
     ) -> Delivery:
         """Hand in one record; waits while the partition's buffer is full.
 
@@ -231,6 +231,7 @@ class Producer:
 
         Args:
             value: the message, or a whole Record (the other arguments are not given then).
+            key: see `Record.key`.
             partition: where to put it, whatever its key.
 
         Raises:
@@ -239,7 +240,7 @@ class Producer:
             Unavailable: the producer is closed; or no node answers that knows the topic.
         """
         if isinstance(value, Record):
-            if key or headers:
+            if key is not None or headers:
                 raise InvalidArgument("key and headers stand in the Record already: give one or the other")
             record = value
         else:
@@ -388,7 +389,7 @@ class Producer:
                 f"the record has {size_bytes} bytes, the limit of a batch is {self._max_batch_bytes} (batch_bytes_max)",
                 limit_bytes=self._max_batch_bytes,
             )
-        partition = self._partition_for(b"" if isinstance(record, bytes) else record.key, partition)
+        partition = self._partition_for(None if isinstance(record, bytes) else record.key, partition)
         full: list[OpenBatch] = []
         batch = self._open.get(partition)
         if batch is not None and batch.size_bytes + size_bytes > self._max_batch_bytes:
@@ -435,7 +436,7 @@ class Producer:
         if self._is_closed:
             raise Unavailable("the producer is closed: its block has ended")
 
-    def _partition_for(self, key: bytes, partition: int | None) -> int:
+    def _partition_for(self, key: bytes | None, partition: int | None) -> int:
         if partition is None:
             return partition_of(key, self._topic.partitions) if key else self._sticky
         if not 0 <= partition < self._topic.partitions:

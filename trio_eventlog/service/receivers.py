@@ -54,7 +54,8 @@ class ConsumedBatch:
         return records[self._first_wanted(record.timestamp_ns for record in records) :]
 
     def values(self, unpacked_bytes_max: int) -> list[bytes]:
-        """Of the records that are wanted, at a fraction of the cost of `records`: no object for each. Raises CorruptBatch."""
+        """Of the records that are wanted, at a fraction of the cost of `records`: no object for each. A null value is given as an
+        empty one. Raises CorruptBatch."""
         with self._corruption_placed():
             records = decode_message(self.batch, unpacked_bytes_max).records
         values = [record.value for record in records]

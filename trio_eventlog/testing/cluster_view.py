@@ -195,7 +195,8 @@ class ClusterView:
             for topic in sorted({topic for name in awake for topic in inside.groups(self._machines.node(name)).topics}):
                 for number, records in sorted((await self._read_everywhere(awake, topic)).items()):
                     last = ", ".join(
-                        f"{record.offset}: {record.value[:VALUE_BYTES_SHOWN]!r}" for record in records[-RECORDS_SHOWN:]
+                        f"{record.offset}: {record.value and record.value[:VALUE_BYTES_SHOWN]!r}"
+                        for record in records[-RECORDS_SHOWN:]
                     )
                     lines.append(f"{topic}/{number} holds {len(records)} records" + (f", the last: {last}" if records else ""))
         return lines

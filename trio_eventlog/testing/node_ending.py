@@ -66,7 +66,7 @@ class RunEnding:
                 records = await cluster.read(name, TOPIC, partition)
                 if [record.offset for record in records] != list(range(len(records))):
                     raise InvariantBroken(f"{name}: offsets are not dense")
-                logs[name] = [record.value for record in records]
+                logs[name] = [record.value or b"" for record in records]
                 await self._check_lookups(partition, name, records)
             first = logs[names[0]]
             for name, log in logs.items():

@@ -44,7 +44,7 @@ class SeenKeys:
         if record.offset != expected:
             raise InvariantBroken(f"{name} was given offset {record.offset} of {KEYED}/{partition}, and expected {expected}")
         self.next_offsets[partition] = expected + 1
-        self.keys.add(record.key)
+        self.keys.add(record.key or b"")
 
 
 @attrs.define(slots=True, eq=False)
@@ -133,7 +133,7 @@ class KeyedClients:
                         async with client.consume(KEYED) as records:
                             async for record in records:
                                 seen.take(name, records.partition, record)
-                                self._check_key(record.key, records.partition, f"{name} was given")
+                                self._check_key(record.key or b"", records.partition, f"{name} was given")
                                 self._run.counts["keyed record consumed"] += 1
             except OffsetOutOfRange as error:
                 raise InvariantBroken(f"{name}: what was committed once is out of range: {error}") from error
@@ -171,9 +171,10 @@ class KeyedClients:
         for partition in range(self._run.parameters.keyed_partitions):
             for name in await self._run.ending.wait_equal(partition, KEYED):
                 for record in await self._run.cluster.read(name, KEYED, partition):
-                    self._check_key(record.key, partition, f"{name} holds")
-                    if found.setdefault(record.key, (partition, record.offset)) != (partition, record.offset):
-                        raise InvariantBroken(f"{name} holds {record.key!r} at {record.offset}; it is at {found[record.key]} too")
+                    key = record.key or b""
+                    self._check_key(key, partition, f"{name} holds")
+                    if found.setdefault(key, (partition, record.offset)) != (partition, record.offset):
+                        raise InvariantBroken(f"{name} holds {key!r} at {record.offset}; it is at {found[key]} too")
         for key, place in self.records.acknowledged.items():
             if found.get(key) != place:
                 raise InvariantBroken(f"{key!r} was acknowledged at {place}, and is at {found.get(key)}")

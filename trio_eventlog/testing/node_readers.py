@@ -113,7 +113,7 @@ class SimulatedReaders:
                 try:
                     async with client.consume(TOPIC, start=offset, partition=partition) as records:
                         async for record in records:
-                            history.consume(f"{name}/{partition}", record.offset, record.value)
+                            history.consume(f"{name}/{partition}", record.offset, record.value or b"")
                             offset = record.offset + 1
                             self._run.counts["consumed by client"] += 1
                             self.consumed[name, partition] = offset

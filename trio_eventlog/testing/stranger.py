@@ -496,7 +496,7 @@ class Witness:
         if first < end:
             async with self.client.consume(TOPIC, start=BEGINNING, partition=0) as records:
                 while len(found) < end - first:
-                    found.append((await records.receive()).value)
+                    found.append((await records.receive()).value or b"")
         return found
 
     async def run(self) -> None:

@@ -25,21 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrio_eventlog/v1/records.proto\x12\x10trio_eventlog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x8e\x01\n\x06Record\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12)\n\x07headers\x18\x04 \x03(\x0b\x32\x18.trio_eventlog.v1.Header\x12-\n\ttimestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x0bRecordBatch\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.trio_eventlog.v1.Record\"\xb4\x02\n\x05\x42\x61tch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x04\x12\x14\n\x0crecord_count\x18\x02 \x01(\r\x12\x32\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x1d.trio_eventlog.v1.Compression\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x05 \x01(\x07\x12\x13\n\x0bproducer_id\x18\x06 \x01(\x04\x12\x16\n\x0eproducer_epoch\x18\x07 \x01(\r\x12\x15\n\rbase_sequence\x18\x08 \x01(\x04\x12\x33\n\x0f\x66irst_timestamp\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_timestamp\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*+\n\x0b\x43ompression\x12\x08\n\x04NONE\x10\x00\x12\x08\n\x04ZSTD\x10\x01\x12\x08\n\x04GZIP\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrio_eventlog/v1/records.proto\x12\x10trio_eventlog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\xaa\x01\n\x06Record\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x10\n\x03key\x18\x03 \x01(\x0cH\x01\x88\x01\x01\x12)\n\x07headers\x18\x04 \x03(\x0b\x32\x18.trio_eventlog.v1.Header\x12-\n\ttimestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_valueB\x06\n\x04_key\"8\n\x0bRecordBatch\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.trio_eventlog.v1.Record\"\xe3\x02\n\x05\x42\x61tch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x04\x12\x14\n\x0crecord_count\x18\x02 \x01(\r\x12\x32\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x1d.trio_eventlog.v1.Compression\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x05 \x01(\x07\x12\x13\n\x0bproducer_id\x18\x06 \x01(\x04\x12\x16\n\x0eproducer_epoch\x18\x07 \x01(\r\x12\x15\n\rbase_sequence\x18\x08 \x01(\x04\x12\x33\n\x0f\x66irst_timestamp\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_timestamp\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06\x66ormat\x18\x0b \x01(\x0e\x32\x1d.trio_eventlog.v1.BatchFormat*+\n\x0b\x43ompression\x12\x08\n\x04NONE\x10\x00\x12\x08\n\x04ZSTD\x10\x01\x12\x08\n\x04GZIP\x10\x02*\x1f\n\x0b\x42\x61tchFormat\x12\x10\n\x0cRECORD_BATCH\x10\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trio_eventlog.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMPRESSION']._serialized_start=637
-  _globals['_COMPRESSION']._serialized_end=680
+  _globals['_COMPRESSION']._serialized_start=712
+  _globals['_COMPRESSION']._serialized_end=755
+  _globals['_BATCHFORMAT']._serialized_start=757
+  _globals['_BATCHFORMAT']._serialized_end=788
   _globals['_HEADER']._serialized_start=85
   _globals['_HEADER']._serialized_end=121
   _globals['_RECORD']._serialized_start=124
-  _globals['_RECORD']._serialized_end=266
-  _globals['_RECORDBATCH']._serialized_start=268
-  _globals['_RECORDBATCH']._serialized_end=324
-  _globals['_BATCH']._serialized_start=327
-  _globals['_BATCH']._serialized_end=635
+  _globals['_RECORD']._serialized_end=294
+  _globals['_RECORDBATCH']._serialized_start=296
+  _globals['_RECORDBATCH']._serialized_end=352
+  _globals['_BATCH']._serialized_start=355
+  _globals['_BATCH']._serialized_end=710
 # @@protoc_insertion_point(module_scope)

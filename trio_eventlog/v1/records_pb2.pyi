@@ -15,9 +15,14 @@ class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NONE: _ClassVar[Compression]
     ZSTD: _ClassVar[Compression]
     GZIP: _ClassVar[Compression]
+
+class BatchFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RECORD_BATCH: _ClassVar[BatchFormat]
 NONE: Compression
 ZSTD: Compression
 GZIP: Compression
+RECORD_BATCH: BatchFormat
 
 class Header(_message.Message):
     __slots__ = ("key", "value")
@@ -48,7 +53,7 @@ class RecordBatch(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("base_offset", "record_count", "compression", "payload", "crc32c", "producer_id", "producer_epoch", "base_sequence", "first_timestamp", "last_timestamp")
+    __slots__ = ("base_offset", "record_count", "compression", "payload", "crc32c", "producer_id", "producer_epoch", "base_sequence", "first_timestamp", "last_timestamp", "format")
     BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +64,7 @@ class Batch(_message.Message):
     BASE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     FIRST_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     LAST_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
     base_offset: int
     record_count: int
     compression: Compression
@@ -69,4 +75,5 @@ class Batch(_message.Message):
     base_sequence: int
     first_timestamp: _timestamp_pb2.Timestamp
     last_timestamp: _timestamp_pb2.Timestamp
-    def __init__(self, base_offset: _Optional[int] = ..., record_count: _Optional[int] = ..., compression: _Optional[_Union[Compression, str]] = ..., payload: _Optional[bytes] = ..., crc32c: _Optional[int] = ..., producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ..., base_sequence: _Optional[int] = ..., first_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    format: BatchFormat
+    def __init__(self, base_offset: _Optional[int] = ..., record_count: _Optional[int] = ..., compression: _Optional[_Union[Compression, str]] = ..., payload: _Optional[bytes] = ..., crc32c: _Optional[int] = ..., producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ..., base_sequence: _Optional[int] = ..., first_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., format: _Optional[_Union[BatchFormat, str]] = ...) -> None: ...
