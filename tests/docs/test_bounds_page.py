@@ -8,11 +8,13 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "b
 
 
 def test_every_bound_is_on_the_page() -> None:
-    """As a power of two, with one taken off where it is inclusive of all ones."""
+    """As a power of two, with one taken off where it is inclusive of all ones; or in full when it is none."""
     text = PAGE.read_text()
     for name, value in vars(bounds).items():
         if isinstance(value, int):
-            power = value.bit_length() - (0 if value & (value + 1) == 0 else 1)
-            shown = f"2^{power} - 1" if value & (value + 1) == 0 else f"2^{power}"
+            if value & (value + 1) == 0:
+                shown = f"2^{value.bit_length()} - 1"
+            else:
+                shown = f"2^{value.bit_length() - 1}" if value & (value - 1) == 0 else f"{value:,}"
             assert f"`{name}`" in text, name
             assert shown in text[text.index(f"`{name}`") :].split("|")[0], (name, shown)
