@@ -256,7 +256,7 @@ async def test_an_offset_beyond_the_end_is_said_to_be_there() -> None:
     async with Cluster(1, seed=69) as cluster, cluster.client() as client:
         await client.produce("orders", b"one")
         options = make_parser().parse_args(["consume", "orders", "--from", "99", "--partition", "0"])
-        with pytest.raises(OffsetOutOfRange, match="beyond the end"):
+        with pytest.RaisesGroup(pytest.RaisesExc(OffsetOutOfRange, match="beyond the end")):
             await cli_consume.consume(client, options)
 
 

@@ -10,7 +10,7 @@ from trio_eventlog.codec.gossip_crypto import encode_key
 from trio_eventlog.gossip.events import GossipStatus
 from trio_eventlog.gossip.messages import KeyOperation
 from trio_eventlog.grpc.answers import member_info
-from trio_eventlog.ids import format_id
+from trio_eventlog.ids import NO_CLUSTER, format_id
 from trio_eventlog.node.gossip_driver import GossipDriver
 from trio_eventlog.records import Record
 from trio_eventlog.service.values import MemberInfo
@@ -67,7 +67,12 @@ async def test_three_nodes_begin_when_only_one_of_them_is_named(named: str) -> N
             await cluster.start(name, join=(cluster.address(named),) if name != named else (), bootstrap_expect=3)
         await cluster.wait_leader()
         await cluster.wait_voters(None, *cluster.names)
-        assert len({cluster.node(name).parts.directory.cluster_id for name in cluster.names}) == 1
+
+        def cluster_ids() -> set[int]:
+            return {cluster.node(name).parts.directory.cluster_id for name in cluster.names}
+
+        await cluster.wait_until(lambda: NO_CLUSTER not in cluster_ids(), "all belong to a cluster")
+        assert len(cluster_ids()) == 1
         await wait_gossip(cluster)
 
 

@@ -128,7 +128,7 @@ async def test_who_has_the_addresses_of_all_others_removes_nobody(secret_file: P
             await nursery.start(partial(stranger.listen, answer, address=f"{name}:8400"))
         await trio.sleep(60)
         assert cluster.is_running("n1")
-        assert cluster.node("n1").status().warnings == []
+        assert cluster.node("n1").status().warnings == ()
         nursery.cancel_scope.cancel()
 
 

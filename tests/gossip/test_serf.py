@@ -372,6 +372,17 @@ def test_prune_forgets_at_once_what_is_gone() -> None:
     assert [event.member.name for event in events(serf, MemberReaped)] == ["m1"]
 
 
+def test_an_older_intent_that_still_spreads_does_not_replace_a_prune() -> None:
+    """It comes back from others after the member is forgotten here; then the others would never hear of the prune."""
+    serf = new_serf(members=3)
+    die(serf, 1)
+    serf.force_leave("m1", 1.0)
+    (older,) = intents(serf)
+    serf.force_leave("m1", 1.0, prune=True)
+    hear(serf, older)
+    assert [intent.prune for intent in intents(serf)] == [True]
+
+
 @pytest.mark.parametrize("comes_back", [False, True])
 def test_prune_of_the_living_waits(comes_back: bool) -> None:
     """Time to leave, or to say that it lives."""

@@ -363,7 +363,7 @@ async def test_stream_ping() -> None:
 
 
 NONSENSE = [
-    b"\x00\xc1",
+    b"\x00\x81\xc1",
     b"\x06\x90",
     b"\x09\x80",
     b"\x0a\x00\x00\x00\x01x",

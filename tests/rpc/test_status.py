@@ -19,8 +19,9 @@ from trio_eventlog.rpc.status import (
 CLASSES = [
     cls
     for cls in vars(errors).values()
-    if isinstance(cls, type) and issubclass(cls, errors.EventLogError) and cls is not errors.EventLogError
+    if isinstance(cls, type) and issubclass(cls, errors.EventLogError) and cls not in (errors.EventLogError, errors.CallUnsent)
 ]
+"""Those that a node answers with. That a call was never sent is known on the side that made it alone."""
 
 EXAMPLES = {
     errors.NotLeader: {"leader_id": 2**64 - 1, "leader_address": "[::1]:8400"},

@@ -12,8 +12,10 @@ from trio_eventlog.raft import HardState
 from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY, DataDirectory
 from trio_eventlog.storage.disk import Disk, join_path
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.segmented_log import open_segmented_log
+from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Fault, Operation, SimDisk
 
 GROUPS = tuple(map(GroupId, (1, 2, 3)))
@@ -31,7 +33,7 @@ async def check_new(disk: Disk, path: str, groups: tuple[GroupId, ...] = GROUPS)
             group = await directory.group_directory(group_id)
             async with (
                 await HardStateFile.open(disk, join_path(group, HARD_STATE_FILE)) as hard_state,
-                open_segmented_log(disk, join_path(group, LOG_DIRECTORY)) as log,
+                open_segmented_log(disk, join_path(group, LOG_DIRECTORY), default(LogSettings)) as log,
             ):
                 assert hard_state.state == HardState()
                 assert log.last_index == 0

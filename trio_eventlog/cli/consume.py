@@ -172,7 +172,7 @@ class Plan:
 
 
 async def make_plan(client: Client, arguments: argparse.Namespace) -> Plan:
-    """Raises TopicNotFound, OffsetOutOfRange, InvalidArgument."""
+    """Raises TopicNotFound, OffsetOutOfRange, InvalidArgument; those of asking the partitions in a group."""
     begin: From = arguments.start
     if isinstance(begin, Ago):
         begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=begin.seconds)

@@ -230,6 +230,9 @@ class MemberList:
             self._actions.events.append(MemberLeft(self.snapshot(record)))
         if intent.prune and record.status is GossipStatus.LEFT and record is not self.own:
             self._erase(record)
+            # An older intent is still being spread. Without a memory of this one it would be news here, and its rumor would replace
+            # this one's. It is remembered as a join intent: a node of this name that joins later is not leaving.
+            self._remember_intent(intent.name, is_leave=False, time=intent.time, now=now)
         return True
 
     def _remember_intent(self, name: str, *, is_leave: bool, time: int, now: float) -> bool:

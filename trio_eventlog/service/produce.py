@@ -201,7 +201,12 @@ class PendingProduce:
 
     async def append_there(self, node: RemoteNode) -> Appended:
         """One attempt at another node."""
-        return await node.produce(self.topic, self.partition, self.place.group_id, self.batch, self.request.acks, self.caller)
+        try:
+            return await node.produce(self.topic, self.partition, self.place.group_id, self.batch, self.request.acks, self.caller)
+        except CorruptBatch as error:
+            # It was sound when it was checked here, so that it was damaged on the way: nothing was appended, and the next attempt
+            # sends the sound one.
+            raise Unavailable(f"the batch was damaged on its way to the leader: {error}") from error
 
     def _taken(self, appended: Appended, doubt: Doubt) -> ProduceResult:
         sequence = self.sequence
