@@ -20,7 +20,7 @@ from trio_eventlog.codec.snapshot import PartKind, SnapshotPart, decode_snapshot
 from trio_eventlog.errors import CodecError, NewerRelease
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import CatalogNode, CatalogSnapshot, Partition, Topic
-from trio_eventlog.machine.partition import PartitionSnapshot
+from trio_eventlog.machine.partition import LogStart, PartitionSnapshot
 from trio_eventlog.machine.producers import ProducerSnapshot, ProducersSnapshot, Remembered
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -33,10 +33,11 @@ PRODUCERS = ProducersSnapshot(
         ProducerSnapshot(producer_id=1, epoch=0, recorded=9, recent=(Remembered((1 << 64) - 1, 10, 80),)),
     ),
 )
-PARTITION = PartitionSnapshot(applied_index=17, high_watermark=90, producers=PRODUCERS)
+PARTITION = PartitionSnapshot(applied_index=17, high_watermark=90, log_start=LogStart(5, 30), producers=PRODUCERS)
 NODES = (NodeId(1), NodeId(2), NodeId(0xFEDCBA9876543210))
 CATALOG = CatalogSnapshot(
     applied_index=12,
+    command_index=11,
     feature_level=1,
     next_group_id=GroupId(7),
     topics=(
@@ -62,8 +63,10 @@ CATALOG = CatalogSnapshot(
     removed=(CatalogNode(node_id=NODES[0], name="n1"),),
 )
 
-EMPTY_CATALOG = CatalogSnapshot(applied_index=0, feature_level=1, next_group_id=GroupId(1), topics=(), nodes=(), removed=())
-EMPTY_PARTITION = PartitionSnapshot(applied_index=0, high_watermark=0, producers=ProducersSnapshot())
+EMPTY_CATALOG = CatalogSnapshot(
+    applied_index=0, command_index=0, feature_level=1, next_group_id=GroupId(1), topics=(), nodes=(), removed=()
+)
+EMPTY_PARTITION = PartitionSnapshot(applied_index=0, high_watermark=0, log_start=LogStart(), producers=ProducersSnapshot())
 
 Codec = tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]
 WRITTEN: dict[str, Codec] = {

@@ -3,7 +3,7 @@
 The part CATALOG is one JSON object, as catalog commands are (`codec.catalog`), with sorted keys and no blanks:
 
 ```
-{"feature_level": 1, "next_group": 3,
+{"command_index": 12, "feature_level": 1, "next_group": 3,
  "topics": [{"name": "orders", "replica_count": 0, "retention_bytes": 0, "retention_seconds": 0,
              "partitions": [{"group": 1, "first_voters": [1, 2], "replicas": [1, 2], "wanted": [1, 2]}, ...]}, ...],
  "nodes": [{"node": 1, "name": "n1", "draining": false}, ...],
@@ -118,6 +118,9 @@ def _plain(value: object) -> object:
 def _check(snapshot: CatalogSnapshot) -> None:
     """Raises InvalidArgument or CodecError when no commands lead to this state."""
     RaiseFeatureLevel(level=snapshot.feature_level)
+    command_index = snapshot.command_index
+    if type(command_index) is not int or not 0 <= command_index <= snapshot.applied_index:
+        raise CodecError(f"snapshot of a catalog: entry {command_index!r} is no command up to entry {snapshot.applied_index}")
     next_group_id = snapshot.next_group_id
     if type(next_group_id) is not int or not 1 <= next_group_id <= ID_MAX + 1:
         raise CodecError(f"snapshot of a catalog: {next_group_id!r} is no group id")

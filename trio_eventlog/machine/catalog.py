@@ -214,6 +214,7 @@ class CatalogSnapshot:
     """A `CatalogMachine` as a value. Attributes: as of the machine; topics and nodes in its order."""
 
     applied_index: int
+    command_index: int
     feature_level: int
     next_group_id: GroupId
     topics: tuple[Topic, ...]
@@ -231,6 +232,7 @@ class CatalogMachine:
 
     Attributes:
         applied_index: index of the last applied entry.
+        command_index: index of the last command, refused ones included; 0 before the first.
         topics: by name, in the order of creation.
         place_of: by group, the partition that it is. Follows from `topics`.
         next_group_id: id of the next partition's group; never reused.
@@ -241,6 +243,7 @@ class CatalogMachine:
 
     def __init__(self) -> None:
         self.applied_index = 0
+        self.command_index = 0
         self.topics: dict[str, Topic] = {}
         self.place_of: dict[GroupId, Place] = {}
         self.next_group_id = GroupId(1)
@@ -251,6 +254,7 @@ class CatalogMachine:
     def apply(self, index: int, command: Command) -> Outcome:
         """The result, or the error that the proposer is to see. Never raises for what a client may send."""
         self.skip(index)
+        self.command_index = index
         try:
             match command:
                 case CreateTopic():
@@ -279,6 +283,7 @@ class CatalogMachine:
     def snapshot(self) -> CatalogSnapshot:
         return CatalogSnapshot(
             applied_index=self.applied_index,
+            command_index=self.command_index,
             feature_level=self.feature_level,
             next_group_id=self.next_group_id,
             topics=tuple(self.topics.values()),
@@ -289,6 +294,7 @@ class CatalogMachine:
     def restore(self, snapshot: CatalogSnapshot) -> None:
         """Take the state of `snapshot`, whatever was applied before."""
         self.applied_index = snapshot.applied_index
+        self.command_index = snapshot.command_index
         self.feature_level = snapshot.feature_level
         self.next_group_id = snapshot.next_group_id
         self.nodes = {node.node_id: node for node in snapshot.nodes}

@@ -20,12 +20,26 @@ class AppliedBatch:
     base_sequence: int
 
 
+@attrs.frozen(slots=True)
+class LogStart:
+    """Where the log of a partition begins for its readers.
+
+    Attributes:
+        index: of the last entry before it.
+        offset: the smallest that is readable.
+    """
+
+    index: int = 0
+    offset: int = 0
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class PartitionSnapshot:
     """A `PartitionMachine` as a value."""
 
     applied_index: int
     high_watermark: int
+    log_start: LogStart
     producers: ProducersSnapshot
 
 
@@ -35,12 +49,14 @@ class PartitionMachine:
     Attributes:
         high_watermark: one past the offset of the last applied record; never goes back.
         applied_index: index of the last applied entry; never goes back.
+        log_start: where the log begins for readers; never goes back. Files may hold more than that.
         producers: what is known of idempotent producers.
     """
 
     def __init__(self, window_batches: int, producers_max: int) -> None:
         self.high_watermark = 0
         self.applied_index = 0
+        self.log_start = LogStart()
         self.producers = ProducerTable(window_batches, producers_max)
 
     def apply(self, index: int, batch: AppliedBatch) -> None:
@@ -63,11 +79,15 @@ class PartitionMachine:
 
     def snapshot(self) -> PartitionSnapshot:
         return PartitionSnapshot(
-            applied_index=self.applied_index, high_watermark=self.high_watermark, producers=self.producers.snapshot()
+            applied_index=self.applied_index,
+            high_watermark=self.high_watermark,
+            log_start=self.log_start,
+            producers=self.producers.snapshot(),
         )
 
     def restore(self, snapshot: PartitionSnapshot) -> None:
         """Take the state of `snapshot`, whatever was applied before. The limits of the parts stay those of this machine."""
         self.applied_index = snapshot.applied_index
         self.high_watermark = snapshot.high_watermark
+        self.log_start = snapshot.log_start
         self.producers.restore(snapshot.producers)

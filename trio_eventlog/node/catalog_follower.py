@@ -61,7 +61,6 @@ class CatalogFollower:
         self._catalog_changed = trio.Event()
         self._changes_seen = 0
         self._changes_done = 0
-        self._command_index = 0
         self._index = 0
         self._at_start: list[Group] = []
         """Groups that were there when this node started, and are not open yet."""
@@ -84,7 +83,7 @@ class CatalogFollower:
     @property
     def applied_command_index(self) -> int:
         """Index of the last command that the catalog has applied. What it changes may not be carried out here yet."""
-        return self._command_index
+        return self._machine.command_index
 
     def opening_at_start(self) -> int:
         """Number of partitions that were there when this node started, and have not been opened or found degraded yet."""
@@ -139,7 +138,6 @@ class CatalogFollower:
     def on_applied(self, command: Command, outcome: Outcome) -> None:
         """The catalog has applied a command."""
         self._changes_seen += 1
-        self._command_index = self._machine.applied_index
         self._catalog_changed.set()
 
     async def run(self, catalog: Replica) -> None:
@@ -155,7 +153,7 @@ class CatalogFollower:
         while True:
             self._catalog_changed = trio.Event()
             seen = self._changes_seen
-            command_index = self._command_index
+            command_index = self._machine.command_index
             await self._follow(list(self._machine.topics.values()), self._machine.next_group_id)
             if not self._changes_done:
                 self._at_start = self._opener.groups()
