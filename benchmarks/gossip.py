@@ -122,9 +122,7 @@ def profile(process_id: int, seconds: float) -> None:
             (stack, _, samples) = line.rpartition(" ")
             if "get_events" in stack.rpartition(";")[2]:
                 continue  # waits, and py-spy does not always see that
-            part = (
-                "gossip" if "gossip_driver" in stack else "raft" if "raft_driver" in stack or "net/links" in stack else "the rest"
-            )
+            part = "gossip" if "node/gossip_" in stack else "raft" if "raft_driver" in stack or "net/links" in stack else "the rest"
             shares[part] += int(samples)
         total = max(1, shares.total())
         print(

@@ -19,7 +19,7 @@ from trio_eventlog.net.mux import MuxSettings
 from trio_eventlog.net.network import join_address
 from trio_eventlog.net.tls import TlsSettings
 from trio_eventlog.node.driver_settings import DriverSettings
-from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
 from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler import ReconcilerSettings

@@ -22,7 +22,8 @@ from trio_eventlog.net.network import split_address
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.node.gossip_discovery import node_tags
-from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.node.gossip_driver import GossipDriver
+from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.testing.defaults import default
 
 
@@ -55,7 +56,7 @@ async def main(arguments: argparse.Namespace) -> None:
         seeds=arguments.join,
         keyring=Keyring([bytes.fromhex(arguments.key)], rng) if arguments.key else None,
     )
-    mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
+    mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.streams.handle)
     async with trio.open_nursery() as nursery:
         await nursery.start(mux.serve, bound.listener)
         await nursery.start(driver.run)

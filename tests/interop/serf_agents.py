@@ -25,7 +25,8 @@ from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.node.gossip_discovery import node_tags
-from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.node.gossip_driver import GossipDriver
+from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.testing.defaults import default
 
 SERF = shutil.which("serf")
@@ -170,7 +171,7 @@ class Place:
             seeds=seeds,
             keyring=node.keyring,
         )
-        mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=node.driver.handle_stream)
+        mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=node.driver.streams.handle)
 
         async def live(*, task_status: trio.TaskStatus[None]) -> None:
             with node.scope:

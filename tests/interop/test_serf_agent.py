@@ -24,7 +24,7 @@ from trio_eventlog.gossip.events import (
 )
 from trio_eventlog.gossip.messages import KeyOperation, NameFilter, TagFilter
 from trio_eventlog.gossip.settings import LAN, LOCAL
-from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.testing.defaults import default
 
 pytestmark = [

@@ -9,7 +9,7 @@ from serf_agents import SERF, Agent, OurNode, opened, until
 
 from trio_eventlog.gossip.events import GossipStatus, MemberFailed, MemberLeft, MemberSuspected, OnlyStreamsWork
 from trio_eventlog.gossip.settings import LAN
-from trio_eventlog.node.gossip_driver import GossipSettings
+from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.testing.defaults import default
 
 pytestmark = [

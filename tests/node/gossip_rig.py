@@ -11,7 +11,8 @@ import trio
 from trio_eventlog.codec.gossip_crypto import Keyring
 from trio_eventlog.gossip.events import Event, GossipStatus, Member
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
-from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.node.gossip_driver import GossipDriver
+from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork, SimNetworkSettings
 from trio_eventlog.testing.weather import Weather
@@ -74,7 +75,7 @@ class Rig:
             keyring=keyring,
             **arguments,  # type: ignore[arg-type]
         )
-        mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.handle_stream)
+        mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=driver.streams.handle)
         scope = trio.CancelScope()
         node = Node(name, driver, scope, events, keyring)
         self.nodes[name] = node

@@ -38,7 +38,8 @@ from trio_eventlog.node.gossip_discovery import (
     member_of,
     node_tags,
 )
-from trio_eventlog.node.gossip_driver import GossipRefused, GossipSettings
+from trio_eventlog.node.gossip_settings import GossipSettings
+from trio_eventlog.node.gossip_streams import GossipRefused
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.weather import Weather
 
@@ -213,7 +214,7 @@ async def test_errors_of_the_socket_are_lost_packets() -> None:
     """Also when they come on receiving."""
     async with rig() as cluster:
         (n1, *_) = await three(cluster)
-        receive = n1.driver._datagrams.receive_nowait
+        receive = n1.driver._packets._datagrams.receive_nowait
         errors = [OSError("reset"), OSError("reset")]
 
         def broken() -> object:
@@ -221,7 +222,7 @@ async def test_errors_of_the_socket_are_lost_packets() -> None:
                 raise errors.pop()
             return receive()
 
-        n1.driver._datagrams.receive_nowait = broken  # type: ignore[method-assign, assignment]
+        n1.driver._packets._datagrams.receive_nowait = broken  # type: ignore[method-assign, assignment]
         await trio.sleep(10)
         assert n1.driver.statistics()["receive errors"] == 2
         await cluster.agree()
@@ -336,7 +337,7 @@ async def test_an_address_only_heard_of_is_given_up() -> None:
         n1.driver.try_to_join("n2:8400")
         await cluster.agree("n1", "n2")
         await trio.sleep(1)
-        assert n1.driver._hints == set()
+        assert n1.driver._seeds._hints == set()
 
 
 # --- Streams from strangers. ---
@@ -438,7 +439,7 @@ async def test_a_failure_to_send_is_a_lost_packet() -> None:
         def unreachable(data: bytes, destination: Address) -> None:
             raise OSError(101, "network is unreachable")
 
-        n3.driver._datagrams.send_nowait = unreachable  # type: ignore[method-assign]
+        n3.driver._packets._datagrams.send_nowait = unreachable  # type: ignore[method-assign]
         cluster.network.host("n3").open_stream = refuse  # type: ignore[method-assign]
         await trio.sleep(5)
         assert n3.driver.statistics()["send errors"] > 3
@@ -485,7 +486,7 @@ async def start_discovery(cluster: Rig, number: int, *seeds: str, keys: tuple[by
         keyring=Keyring(keys, rng) if keys else None,
         settings=default(GossipSettings),
     )
-    mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.handle_stream)
+    mux = Mux(default(MuxSettings), grpc=no_handler, http=no_handler, peer=no_handler, gossip=found.driver.streams.handle)
     scope = trio.CancelScope()
 
     async def live(*, task_status: trio.TaskStatus[None]) -> None:

@@ -41,6 +41,6 @@ def make_mux(parts: NodeParts, edge: Edge) -> Mux:
         grpc=edge.serve_grpc,
         http=edge.serve_http,
         peer=parts.transport.handle_inbound,
-        gossip=None if parts.gossip is None else parts.gossip.driver.handle_stream,
+        gossip=None if parts.gossip is None else parts.gossip.driver.streams.handle,
         tls=parts.credentials.tls,
     )

@@ -10,6 +10,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from trio_eventlog.backoff import jittered
 from trio_eventlog.codec.peer_frame import Hello, RefusedCode
 from trio_eventlog.ids import NO_CLUSTER, NOBODY, ClusterId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget
@@ -426,7 +427,7 @@ class HelloDiscovery:
                     seconds_max = settings.probe_seconds_min
             if not self._is_wanted(address):
                 return
-            await trio.sleep(self._rng.uniform(seconds_max / 2, seconds_max))
+            await trio.sleep(jittered(self._rng, seconds_max))
 
     def _is_forming(self) -> bool:
         return self._identity().cluster_id == NO_CLUSTER

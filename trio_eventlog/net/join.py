@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 import trio
 
+from trio_eventlog.backoff import Backoff
 from trio_eventlog.codec.peer_frame import Hello, RefusedCode
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.net.links import LinkRefused
@@ -101,15 +102,14 @@ class Joiner:
                 nursery.start_soon(self._try_for_ever, target)
 
     async def _try_for_ever(self, target: JoinTarget) -> None:
-        longest = self._settings.join_retry_seconds_min
+        backoff = Backoff(self._rng, self._settings.join_retry_seconds_min, self._settings.join_retry_seconds_max)
         tried_at = float("-inf")
         while True:
             if self._is_waiting() or trio.current_time() - tried_at >= self._settings.join_refresh_seconds:
                 tried_at = trio.current_time()
                 self._said[target] = await self._try(target)
                 self._tell()
-            await trio.sleep(self._rng.uniform(longest / 2, longest))
-            longest = min(longest * 2, self._settings.join_retry_seconds_max)
+            await trio.sleep(backoff.next_seconds())
 
     async def _try(self, target: JoinTarget) -> str:
         """Ask everybody whom the name stands for; what each said."""

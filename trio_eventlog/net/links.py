@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_eventlog.backoff import Backoff
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
 from trio_eventlog.codec.peer_frame import (
     NONCE_BYTES,
@@ -491,7 +492,7 @@ class OutboundLink:
 
     async def run(self) -> None:
         """Dial, greet, serve, and again, until cancelled or left."""
-        failures = 0
+        backoff = Backoff(self._rng, self._settings.reconnect_backoff_seconds_min, self._settings.reconnect_backoff_seconds_max)
         last_refused: Refused | None = None
         last_text = ""
         while True:
@@ -512,13 +513,11 @@ class OutboundLink:
                     recognize=self._recognize,
                 )
             except OSError as error:
-                failures += 1
                 is_news = isinstance(error, CertificateRefused) and error.strerror != last_text
                 last_text = error.strerror or ""
                 level = logging.WARNING if is_news else logging.DEBUG
                 logger.log(level, "link to %s at %s: %s", format_id(self.node_id), self.address, error.strerror or error)
             except LinkRefused as error:
-                failures += 1
                 if error.refused != last_refused:
                     # Said once, not at every attempt.
                     last_refused = error.refused
@@ -531,20 +530,13 @@ class OutboundLink:
                 if self._is_leaving:
                     return
                 # A link that breaks as soon as it is up does not reset the backoff, or both sides would spin.
-                failures = 0 if trio.current_time() - began >= self._settings.reconnect_backoff_seconds_max else failures + 1
+                if trio.current_time() - began >= self._settings.reconnect_backoff_seconds_max:
+                    backoff.reset()
             if not self._poked.is_set():
-                with trio.move_on_after(self._backoff_seconds(failures)):
+                with trio.move_on_after(backoff.next_seconds()):
                     await self._poked.wait()
             if self._poked.is_set():
-                failures = 0
-
-    def _backoff_seconds(self, failures: int) -> float:
-        settings = self._settings
-        # The exponent is bounded so that years of failures do not overflow the float.
-        longest = min(
-            settings.reconnect_backoff_seconds_max, settings.reconnect_backoff_seconds_min * 2.0 ** min(max(failures - 1, 0), 32)
-        )
-        return self._rng.uniform(longest / 2, longest)
+                backoff.reset()
 
     async def _serve(self, greeted: Greeted) -> None:
         """One session, from up to lost. Closes the stream."""

@@ -24,7 +24,8 @@ from trio_eventlog.net.discovery import (
     MemberLeft,
 )
 from trio_eventlog.net.network import Network, join_address, split_address
-from trio_eventlog.node.gossip_driver import GossipDriver, GossipSettings
+from trio_eventlog.node.gossip_driver import GossipDriver
+from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.texts import shown
 
 ROLE = "eventlog"
@@ -171,7 +172,7 @@ class GossipDiscovery:
                 self._is_gone(member.name, MemberLeft)
                 self._ids.pop(member.name, None)
             case gossip_events.NameConflict():
-                self._warn(self.driver.conflict_text(event))
+                self._warn(self.driver.log.conflict_text(event))
             case _:
                 pass
         self._on_gossip_event(event)
@@ -186,7 +187,7 @@ class GossipDiscovery:
                 f"{gossip_member.name!r} was node {format_id(former_id)} and is {now}: another data directory, or another machine"
                 " of the same name. If the former node does not come back, remove it by its id: trio-eventlog node remove"
             )
-            self.driver.warn(f"another {gossip_member.name}", "%s", text)
+            self.driver.log.warn(f"another {gossip_member.name}", "%s", text)
             self._warn(text)
             self._is_gone(gossip_member.name, MemberFailed)
         if member is None or member.node_id == self._node_id:
@@ -225,7 +226,7 @@ def make_gossip_discovery(
     keyring: Keyring | None = None,
     settings: GossipSettings,
 ) -> GossipDiscovery:
-    """A node's gossip: run it, and give `driver.handle_stream` to the mux.
+    """A node's gossip: run it, and give `driver.streams.handle` to the mux.
 
     Arguments:
         advertised: the "host:port" that other nodes shall dial.

@@ -201,7 +201,7 @@ class GroupOpener:
 
     async def _keep_open(self, group: Group) -> None:
         """The task of a group. It begins with a place among those that are being opened."""
-        wait_seconds = self._shortages.wait_seconds_min
+        backoff = self._shortages.backoff()
         with group.scope:
             while True:
                 async with AsyncExitStack() as stack:
@@ -213,7 +213,7 @@ class GroupOpener:
                         self._opening.release_on_behalf_of(group)
                     if replica is not None:
                         await trio.sleep_forever()
-                wait_seconds = await self._shortages.back_off(wait_seconds)
+                await trio.sleep(backoff.next_seconds())
                 await self._opening.acquire_on_behalf_of(group)
         group.closed.set()
 

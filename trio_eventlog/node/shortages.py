@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import trio
 
+from trio_eventlog.backoff import Backoff
 from trio_eventlog.errors import EventLogError
 from trio_eventlog.storage.disk import is_shortage
 
@@ -28,7 +29,7 @@ class Shortages:
     """
 
     def __init__(self, wait_seconds_min: float, wait_seconds_max: float, rng: random.Random, count: Callable[[], int]) -> None:
-        self.wait_seconds_min = wait_seconds_min
+        self._wait_seconds_min = wait_seconds_min
         self._wait_seconds_max = wait_seconds_max
         self._rng = rng
         self._count = count
@@ -36,7 +37,7 @@ class Shortages:
 
     async def when_possible(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
         """The result of `work`, which may be done again, once nothing is short that it needs."""
-        wait_seconds = self.wait_seconds_min
+        backoff = self.backoff()
         while True:
             try:
                 return await work()
@@ -44,12 +45,11 @@ class Shortages:
                 if not is_shortage(error):
                     raise
                 self.log(what, str(error))
-            wait_seconds = await self.back_off(wait_seconds)
+            await trio.sleep(backoff.next_seconds())
 
-    async def back_off(self, wait_seconds: float) -> float:
-        """Wait, and return how long to wait the next time."""
-        await trio.sleep(self._rng.uniform(wait_seconds / 2, wait_seconds))
-        return min(2 * wait_seconds, self._wait_seconds_max)
+    def backoff(self) -> Backoff:
+        """Waits between attempts of one task."""
+        return Backoff(self._rng, self._wait_seconds_min, self._wait_seconds_max)
 
     def log(self, what: str, why: str) -> None:
         now = trio.current_time()
