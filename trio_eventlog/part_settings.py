@@ -25,6 +25,7 @@ from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
+from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.raft import RaftSettings, ReadMode
 from trio_eventlog.records import Compression
 from trio_eventlog.rpc import RpcSettings
@@ -120,6 +121,16 @@ def links(settings: NodeSettings) -> LinkSettings:
         ping_interval_seconds=0.5,
         silent_intervals_max=6,
         inbound_links_max=256,
+    )
+
+
+def transfers(settings: NodeSettings) -> TransferSettings:
+    return TransferSettings(
+        transfers_served_max=settings.transfers_served_max,
+        transfers_received_max=settings.transfers_received_max,
+        transfer_bytes_per_second=settings.transfer_bytes_per_second,
+        piece_bytes_max=256 * KIB,
+        transfer_silence_seconds=10.0,
     )
 
 

@@ -556,6 +556,31 @@ class NodeSettings:
         minimum=64 * KIB,
         maximum=1 * GIB,
     )
+    transfers_served_max: int = setting(
+        COUNT,
+        4,
+        "Other nodes that this one serves whole files of its logs to at the same time. More wait, or ask another node.",
+        group="Connections",
+        minimum=1,
+        maximum=1000,
+    )
+    transfers_received_max: int = setting(
+        COUNT,
+        2,
+        "Partitions for which this node fetches whole files from other nodes at the same time. Others wait.",
+        group="Connections",
+        minimum=1,
+        maximum=1000,
+    )
+    transfer_bytes_per_second: int = setting(
+        SIZE,
+        0,
+        "Bytes of files per second that this node serves to all other nodes together. 0: as fast as it can. Too small, and a new"
+        " node takes long until it has its data; too large, and clients wait longer while files are served.",
+        group="Connections",
+        minimum=0,
+        maximum=1024 * GIB,
+    )
     connect_timeout_seconds: float = setting(
         DURATION, 2.0, "How long connecting to a peer may take, TLS included.", group="Connections", minimum=0.001, maximum=3600
     )

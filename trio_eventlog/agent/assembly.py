@@ -34,6 +34,7 @@ from trio_eventlog.node.peer_lives import PeerLives
 from trio_eventlog.node.reconciler import Reconciler, ReconcilerSurroundings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.sleeping import Peers
+from trio_eventlog.node.transfer_server import TransferServer, files_of_replicas
 from trio_eventlog.release import VERSION
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.membership_changes import MembershipChanges
@@ -91,6 +92,9 @@ def _reach_others(parts: NodeParts, peers: NodePeers, lives: NodeLives, traffic:
         on_news=lives.announce,
         settings=part_settings.peer_lives(settings),
     )
+    parts.transfer_server = TransferServer(
+        files_of_replicas(lambda group_id: parts.replicas.find(group_id), parts.directory), part_settings.transfers(settings)
+    )
     parts.transport = Transport(
         identity=peers.hello,
         network=surroundings.network,
@@ -103,6 +107,7 @@ def _reach_others(parts: NodeParts, peers: NodePeers, lives: NodeLives, traffic:
         trusts=peers.trusts,
         secrets=parts.credentials.peer_secrets,
         recognize=parts.peer_lives.recognize,
+        serve_side=parts.transfer_server.serve,
     )
     looks_up = surroundings.names is not None or isinstance(surroundings.network, RealNetwork)
     fixed, named = part_settings.addresses_to_join(settings, looks_up)

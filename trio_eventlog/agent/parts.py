@@ -23,6 +23,7 @@ from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.peer_lives import PeerLives
 from trio_eventlog.node.reconciler import Reconciler
 from trio_eventlog.node.replicas import Replicas
+from trio_eventlog.node.transfer_server import TransferServer
 from trio_eventlog.rpc import Server
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.forwarding import Forwarder
@@ -100,8 +101,9 @@ class NodeParts:
     forming: Forming
     """Why a node that has no cluster yet has none."""
 
-    # Other nodes: which processes they are, links to them, where they are, whether they answer.
+    # Other nodes: which processes they are, files for them, links to them, where they are, whether they answer.
     peer_lives: PeerLives
+    transfer_server: TransferServer
     transport: Transport
     discovery: HelloDiscovery
     joiner: Joiner

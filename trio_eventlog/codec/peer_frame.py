@@ -79,6 +79,12 @@ class FrameKind(enum.IntEnum):
     """What the sender knows of the life of a node, itself or another (`codec/lives.py: Claim`); the group id is 0."""
     SLEEP = 20
     """A HEARTBEAT of a leader, encoded as in RAFT, that is the last one for a while: who holds what it names may sleep."""
+    FETCH = 21
+    """On a side connection, dialler: send a range of a file (`codec/transfer.py`, as the next two)."""
+    PIECE = 22
+    """On a side connection, listener: a part of that range; pieces follow each other without a gap."""
+    FETCH_REFUSED = 23
+    """On a side connection, listener: why nothing more of that range comes."""
 
 
 class HelloTag(enum.IntEnum):
@@ -88,6 +94,9 @@ class HelloTag(enum.IntEnum):
     """The chain of the sender's starts (codec/lives.py)."""
     CHALLENGE = 2
     """`Challenge`."""
+    SIDE = 3
+    """Empty. The connection is a side connection, on which files are fetched; in a reply: the listener serves them on it. The hello
+    is that of a probe as well, so that releases before this one answer and end the connection, and take it for no link."""
 
 
 class RefusedCode(enum.IntEnum):
@@ -149,6 +158,7 @@ class Hello:
         bootstrap_expect: voters the sender waits for before it bootstraps; 0: never bootstraps.
         has_data: the sender's log is not empty.
         is_probe: the link ends after this exchange and carries no Raft.
+        is_side: see `HelloTag.SIDE`; `is_probe` is set, too.
         known_ids: bootstrap candidates the sender has heard of, itself included, sorted.
         expected_id: the node the dialler means to reach; 0: whoever is there. In a reply: 0.
         lives: the chain of the sender's starts; None: the sender is of a release that has none.
@@ -163,6 +173,7 @@ class Hello:
     bootstrap_expect: int = 0
     has_data: bool = False
     is_probe: bool = False
+    is_side: bool = False
     known_ids: tuple[NodeId, ...] = ()
     expected_id: NodeId = NOBODY
     protocol_version: int = PROTOCOL_VERSION
@@ -401,6 +412,8 @@ def encode_hello(hello: Hello) -> bytes:
         parts += _encode_field(HelloTag.LIVES, encode_lives(hello.lives))
     if hello.challenge is not None:
         parts += _encode_field(HelloTag.CHALLENGE, _encode_challenge(hello.challenge))
+    if hello.is_side:
+        parts += _encode_field(HelloTag.SIDE, b"")
     return b"".join(parts)
 
 
@@ -448,6 +461,7 @@ def decode_hello(body: Buffer) -> Hello:
         bootstrap_expect=bootstrap_expect,
         has_data=bool(flags & _HAS_DATA),
         is_probe=bool(flags & _IS_PROBE),
+        is_side=HelloTag.SIDE in fields,
         expected_id=expected_id,
         known_ids=known_ids,
         oldest_protocol_version=oldest_version,

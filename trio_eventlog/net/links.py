@@ -336,7 +336,7 @@ async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: Pee
         proof = await next_frame()
         if proof.kind != FrameKind.PROOF or not secrets.accepts(bytes(proof.body), Side.LISTENER, own_body, body):
             refused = Refused(RefusedCode.SECRET, "the node there has another peer secret than this one")
-        elif not own.is_probe and other.address not in ("", address):
+        elif (own.is_side or not own.is_probe) and other.address not in ("", address):
             # Whoever sits between the two nodes can carry both proofs; he cannot change what address the node says it has.
             refused = Refused(RefusedCode.WRONG_NODE, f"node {format_id(other.node_id)} says that it is at {other.address}")
     if refused is not None:

@@ -65,6 +65,7 @@ class ListenerGreeting:
         admit: Admit | None,
         secrets: Callable[[], PeerSecrets],
         recognize: RecognizeProcess | None,
+        serves_side: bool,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -74,6 +75,7 @@ class ListenerGreeting:
         self._admit = admit
         self._secrets = secrets
         self._recognize = recognize
+        self._serves_side = serves_side
 
     async def greet(self, stream: trio.abc.Stream, info: ConnectionInfo) -> tuple[Hello, bool] | None:
         """The hello of the dialler, answered, and whether it is proved. None: it ended the connection, or said nothing in time.
@@ -98,7 +100,8 @@ class ListenerGreeting:
                 refused = await self.recognize_process(hello, False)
             if refused is not None and challenge is None:
                 raise LinkRefusedHere(refused, hello)
-            reply = attrs.evolve(self._identity(), is_probe=hello.is_probe, expected_id=NOBODY)
+            is_side = hello.is_side and self._serves_side
+            reply = attrs.evolve(self._identity(), is_probe=hello.is_probe, is_side=is_side, expected_id=NOBODY)
             if challenge is not None:
                 reply = attrs.evolve(reply, challenge=new_challenge(secrets, self._rng, refuses=refused is not None))
             reply_body = encode_hello(reply)

@@ -7,20 +7,22 @@ and one owner (docs/design/wire.md). Losing frames is allowed; delaying the call
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
 
-from trio_eventlog.budgets import Activity
+from trio_eventlog.budgets import Activity, Standing
 from trio_eventlog.codec.lives import Life
 from trio_eventlog.codec.peer_frame import Buffer, Hello, Refused
 from trio_eventlog.codec.peer_secret import PeerSecrets
+from trio_eventlog.codec.transfer import FETCH_BODY_BYTES_MAX, PIECE_BODY_BYTES_MAX
 from trio_eventlog.ids import NOBODY, NodeId, format_id
 from trio_eventlog.net.epochs import Epochs
 from trio_eventlog.net.inbound_links import Inbound, InboundLinks, Receive, Trust, is_other_life
 from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.net.links import (
+    Greeted,
     Lane,
     LinkOwner,
     LinkRefused,
@@ -33,6 +35,7 @@ from trio_eventlog.net.links import (
 from trio_eventlog.net.listener_greeting import Admit, LinkRefusedHere, ListenerGreeting, RecognizeProcess, encode_refusal
 from trio_eventlog.net.mux import ConnectionInfo
 from trio_eventlog.net.network import Network
+from trio_eventlog.net.side_connection import SideConnection
 from trio_eventlog.net.tls import TlsSource
 
 __all__ = [
@@ -97,6 +100,9 @@ class PeerIntroduced:
 
 LinkEvent = PeerConnected | PeerReset | PeerRefused | PeerIntroduced
 
+ServeSide = Callable[[NodeId, bool, SideConnection, Standing], Awaitable[None]]
+"""Serves a side connection that a node has opened, until it returns. The bool: whether the node is trusted, as `Trust` says."""
+
 
 class Transport:
     """All links of one node.
@@ -112,6 +118,7 @@ class Transport:
         trusts: see `Trust`: what comes on a link that is not trusted (yet) is dropped.
         secrets: what nodes prove themselves with, asked for at each exchange.
         recognize: see `RecognizeProcess`; the last word on everybody who dials us or answers us.
+        serve_side: see `ServeSide`; called for each side connection. None: there are none here.
 
     One loss, one PeerReset: see `Epochs`.
     """
@@ -130,6 +137,7 @@ class Transport:
         trusts: Trust = lambda inbound: True,
         secrets: Callable[[], PeerSecrets] = PeerSecrets,
         recognize: RecognizeProcess | None = None,
+        serve_side: ServeSide | None = None,
     ) -> None:
         self._identity = identity
         self._network = network
@@ -138,6 +146,7 @@ class Transport:
         self._on_event = on_event
         self._tls = tls
         self._secrets = secrets
+        self._serve_side = serve_side
         self._said: OrderedDict[tuple[int, NodeId, str], float] = OrderedDict()
         """When it was last logged that a node at an address is refused for a reason."""
         self._lines = LineBudget(logger, "links that others have dialled")
@@ -162,6 +171,7 @@ class Transport:
             admit=admit,
             secrets=secrets,
             recognize=recognize,
+            serves_side=serve_side is not None,
         )
         self._nursery: trio.Nursery | None = None
         self._owner = LinkOwner(on_up=self._on_up, on_lost=self._on_lost, on_refused=self._on_refused)
@@ -264,11 +274,31 @@ class Transport:
             OSError: nobody answers in time (TimeoutError), or not as a peer.
             LinkRefused: a node answers, but not to us.
         """
+        greeted = await self._dial(address, self._own_probe(), host)
+        await trio.aclose_forcefully(greeted.stream)
+        return greeted.hello
+
+    async def open_side(self, node_id: NodeId) -> SideConnection:
+        """A side connection to a peer, where our link to it dials. The caller closes it.
+
+        Raises:
+            OSError: the peer is not known, does not answer in time (TimeoutError), or is of a release without side connections.
+            LinkRefused: it is not taken.
+        """
+        link = self._links.get(node_id)
+        if link is None:
+            raise OSError(f"no address of node {format_id(node_id)} is known")
+        greeted = await self._dial(link.address, attrs.evolve(self._own_probe(), is_side=True, expected_id=node_id))
+        if not greeted.hello.is_side or greeted.decoder.buffered_bytes:
+            await trio.aclose_forcefully(greeted.stream)
+            raise OSError(f"node {format_id(node_id)} is of a release that serves no files to other nodes")
+        return SideConnection(greeted.stream, PIECE_BODY_BYTES_MAX)
+
+    async def _dial(self, address: str, own: Hello, host: str = "") -> Greeted:
         secrets = self._secrets()
-        own = attrs.evolve(self._own_probe(), challenge=new_challenge(secrets, self._rng))
-        greeted = await dial(
+        return await dial(
             address,
-            own,
+            attrs.evolve(own, challenge=new_challenge(secrets, self._rng)),
             network=self._network,
             settings=self._settings,
             tls=self._tls,
@@ -276,8 +306,6 @@ class Transport:
             recognize=self._recognize_answer,
             host=host,
         )
-        await trio.aclose_forcefully(greeted.stream)
-        return greeted.hello
 
     def _own_probe(self) -> Hello:
         return attrs.evolve(self._identity(), is_probe=True, expected_id=NOBODY)
@@ -309,6 +337,10 @@ class Transport:
         if greeted is None:
             return
         (hello, is_proved) = greeted
+        if hello.is_side and self._serve_side is not None:
+            is_trusted = self._inbound.is_trusted(hello, is_proved)
+            await self._serve_side(hello.node_id, is_trusted, SideConnection(stream, FETCH_BODY_BYTES_MAX), info.standing)
+            return
         self._on_event(PeerIntroduced(hello=hello))
         if not hello.is_probe:
             began = trio.current_time()

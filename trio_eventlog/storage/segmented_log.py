@@ -86,6 +86,18 @@ class SegmentedLog:
         """Number of sparse indexes made anew since opening, because their file was missing or did not fit."""
         return self._files.rebuilt_indexes
 
+    def sealed_segment_path(self, base_index: int, frames_bytes: int, frames_checksum: int) -> str | None:
+        """The file of the sealed segment with exactly these frames; None when there is none."""
+        contents = self._contents
+        if not contents.first_index <= base_index <= contents.last_index:
+            return None
+        segment = contents.segment_of_index(base_index)
+        found = segment.contents
+        wanted = (base_index, frames_bytes, frames_checksum)
+        if not segment.is_sealed or (found.base_index, found.frames_bytes, found.frames_checksum) != wanted:
+            return None
+        return segment.path
+
     def term(self, index: int) -> int:
         """Term of the durable entry at `index`; for `first_index - 1` the base term (0 at the beginning of the log).
 

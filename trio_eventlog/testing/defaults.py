@@ -21,6 +21,7 @@ from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
+from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.raft import RaftSettings
 from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.service.forwarding import ForwardingSettings
@@ -77,4 +78,5 @@ _MAKERS: Mapping[type, Callable[[], object]] = {
     SerfSettings: lambda: part_settings.serf(NodeSettings()),
     ServiceSettings: lambda: part_settings.service(NodeSettings()),
     TlsSettings: _tls,
+    TransferSettings: lambda: part_settings.transfers(NodeSettings()),
 }
