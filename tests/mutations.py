@@ -484,7 +484,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a restart between two rounds is no break",
-        "trio_eventlog/node/reconciler.py",
+        "trio_eventlog/node/observer.py",
         "        self._healthy_since.pop(node_id, None)\n",
         "",
     ),
@@ -526,13 +526,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a node is healthy in whatever term it is",
-        "trio_eventlog/node/reconciler.py",
+        "trio_eventlog/node/observer.py",
         "of_catalog.term == term and ",
         "",
     ),
     Mutation(
         "a node is healthy however far it is behind",
-        "trio_eventlog/node/reconciler.py",
+        "trio_eventlog/node/observer.py",
         " and of_catalog.applied_index >= asked_index - lag_entries_max",
         "",
     ),

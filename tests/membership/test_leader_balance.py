@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import CatalogMachine, CreateTopic, Topic
 from trio_eventlog.machine.placement import spread_leaders
-from trio_eventlog.node.membership import MembershipSettings, Misled, due_hand_over, preferred_leaders
+from trio_eventlog.node.membership import MembershipSettings, MisplacedLeader, due_hand_over, preferred_leaders
 from trio_eventlog.testing.defaults import default
 
 A, B, C, D = (NodeId(number) for number in (0xA, 0xB, 0xC, 0xD))
@@ -75,17 +75,17 @@ SETTINGS = default(MembershipSettings, stabilisation_seconds=10, leader_balance_
 ONE, TWO = GroupId(1), GroupId(2)
 
 
-def misled(since: float) -> Misled:
-    return Misled(preferred=A, since=since)
+def misplaced(since: float) -> MisplacedLeader:
+    return MisplacedLeader(preferred=A, since=since)
 
 
 DUE = {
-    "nothing is misled": ({}, 100.0, 0.0, None),
-    "not for long enough": ({ONE: misled(91)}, 100.0, 0.0, None),
-    "just long enough": ({ONE: misled(90)}, 100.0, 0.0, ONE),
-    "too soon after the last one": ({ONE: misled(0)}, 100.0, 95.1, None),
-    "the longest first": ({ONE: misled(50), TWO: misled(40)}, 100.0, 95.0, TWO),
-    "in order": ({TWO: misled(40), ONE: misled(40)}, 100.0, 0.0, ONE),
+    "nothing is misplaced": ({}, 100.0, 0.0, None),
+    "not for long enough": ({ONE: misplaced(91)}, 100.0, 0.0, None),
+    "just long enough": ({ONE: misplaced(90)}, 100.0, 0.0, ONE),
+    "too soon after the last one": ({ONE: misplaced(0)}, 100.0, 95.1, None),
+    "the longest first": ({ONE: misplaced(50), TWO: misplaced(40)}, 100.0, 95.0, TWO),
+    "in order": ({TWO: misplaced(40), ONE: misplaced(40)}, 100.0, 0.0, ONE),
 }
 
 
@@ -98,4 +98,4 @@ def test_due(case: str) -> None:
 
 def test_it_can_be_turned_off() -> None:
     never = default(MembershipSettings, leader_balance_seconds=0)
-    assert due_hand_over({ONE: misled(0)}, 1e9, 0.0, never) is None
+    assert due_hand_over({ONE: misplaced(0)}, 1e9, 0.0, never) is None

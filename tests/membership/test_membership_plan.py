@@ -22,15 +22,15 @@ from trio_eventlog.machine.catalog import (
 )
 from trio_eventlog.node.membership import (
     AddLearner,
-    Bury,
+    AddTombstone,
     Demote,
-    Expel,
     GroupView,
     HandOver,
     MembershipSettings,
     MemberView,
     Promote,
     Register,
+    RemoveMember,
     View,
     plan,
     plan_group,
@@ -157,10 +157,10 @@ TABLE = {
     "not when the rest would have no healthy majority": (view(draining=(3,), silent=(2,)), []),
     "a drained leader hands over at once": (view(draining=(1,)), [HandOver(NodeId(2))]),
     "to a healthy one": (view(draining=(1,), silent=(2,)), [HandOver(NodeId(3))]),
-    "a drained node without vote and replicas is removed": (view((1, 2), (3,), draining=(3,)), [Bury(NodeId(3))]),
+    "a drained node without vote and replicas is removed": (view((1, 2), (3,), draining=(3,)), [AddTombstone(NodeId(3))]),
     "a removed one leaves the configuration once it is gone": (
         view((1, 2), (3,), removed=(3,), silent=(3,)),
-        [Expel(NodeId(3))],
+        [RemoveMember(NodeId(3))],
     ),
     "it is given time to hear of it": (
         view((1, 2), (3,), removed=(3,), members={NodeId(2): seen(2), NodeId(3): attrs.evolve(seen(3), removed_since=NOW - 9)}),
@@ -168,9 +168,9 @@ TABLE = {
     ),
     "but not for ever": (
         view((1, 2), (3,), removed=(3,), members={NodeId(2): seen(2), NodeId(3): attrs.evolve(seen(3), removed_since=NOW - 10)}),
-        [Expel(NodeId(3))],
+        [RemoveMember(NodeId(3))],
     ),
-    "a removed voter leaves as well": (view(removed=(3,), silent=(3,)), [Expel(NodeId(3))]),
+    "a removed voter leaves as well": (view(removed=(3,), silent=(3,)), [RemoveMember(NodeId(3))]),
     "a removed node is never taken in again": (view(outside=(4,), removed=(4,)), []),
     "a topic of every voter follows the voters": (
         view((1, 2, 3), topics=(topic(1, 2),)),
@@ -484,14 +484,14 @@ class Churn:
         match step:
             case AddLearner(node_id) | Promote(node_id) | Demote(node_id):
                 self.change(NodeChange(kinds[type(step)], node_id))
-            case Expel(node_id):
+            case RemoveMember(node_id):
                 self.change(NodeChange(ChangeKind.REMOVE, node_id))
             case HandOver(node_id):
                 assert node_id in self.configuration.voters
                 self.leader = node_id
             case Register(node_id, name):
                 self.command(RegisterNode(node_id=node_id, name=name))
-            case Bury(node_id):
+            case AddTombstone(node_id):
                 for item in self.groups.values():
                     assert node_id not in item.voters, "removed while it is needed"
                 self.command(RemoveNode(node_id=node_id))

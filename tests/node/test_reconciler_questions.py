@@ -18,7 +18,9 @@ from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import CatalogMachine
 from trio_eventlog.net.discovery import Member
 from trio_eventlog.node.membership import View
-from trio_eventlog.node.reconciler import GroupReport, NodeReport, Reconciler, ReconcilerSettings, ReconcilerSurroundings
+from trio_eventlog.node.node_reports import GroupReport, NodeReport
+from trio_eventlog.node.reconciler import Reconciler
+from trio_eventlog.node.reconciler_settings import PeerAccess, ReconcilerSettings
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.raft import Configuration, HardState, MemoryLog, RaftNode, RaftSettings, Role, Status
 from trio_eventlog.testing.defaults import default
@@ -137,7 +139,7 @@ class Kit:
             "one",
             "one:1",
             cast("Replicas", self.replicas),
-            ReconcilerSurroundings(
+            PeerAccess(
                 members=lambda: {node: Member(node_id=node, name=f"n{node}", address=f"n{node}:1") for node in (TWO, THREE)},
                 is_connected=lambda node_id: node_id in self.connected,
                 ask=self._ask,
@@ -158,8 +160,8 @@ class Kit:
 
     async def look(self) -> View:
         """One round of questions, and the view that decisions are made from."""
-        await self.reconciler._ask_all(with_partitions=True)
-        return self.reconciler._view()
+        await self.reconciler.observer.ask_all(with_partitions=True)
+        return self.reconciler.observer.view()
 
 
 CASES: dict[str, tuple[Answer, bool]] = {
@@ -259,7 +261,7 @@ async def test_only_unknown_nodes_are_met(autojump_clock: trio.testing.MockClock
     four, five = NodeId(4), NodeId(5)
     kit.machine.removed[five] = cast("Any", None)
     kit.answers[TWO] = answers(catalog(), peers={ME: "x:1", NOBODY: "x:2", TWO: "x:3", four: "x:4", five: "x:5"})
-    await kit.reconciler._ask_all(with_partitions=False)
+    await kit.reconciler.observer.ask_all(with_partitions=False)
     assert kit.met == [(four, "x:4")]
 
 

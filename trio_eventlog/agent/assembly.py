@@ -31,7 +31,8 @@ from trio_eventlog.node.bootstrap import Forming
 from trio_eventlog.node.gossip_discovery import make_gossip_discovery
 from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.peer_lives import PeerLives
-from trio_eventlog.node.reconciler import Reconciler, ReconcilerSurroundings
+from trio_eventlog.node.reconciler import Reconciler
+from trio_eventlog.node.reconciler_settings import PeerAccess
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.transfer_server import TransferServer, files_of_replicas
@@ -179,7 +180,7 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         parts.identity.name,
         parts.identity.address,
         parts.replicas,
-        ReconcilerSurroundings(
+        PeerAccess(
             members=parts.discovery.members,
             is_connected=parts.transport.is_connected,
             ask=peers.ask,

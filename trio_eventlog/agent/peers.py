@@ -23,7 +23,7 @@ from trio_eventlog.net.transport import Inbound, LinkEvent, PeerConnected, PeerI
 from trio_eventlog.node.catalog_follower import REMOVED_TEXT
 from trio_eventlog.node.gossip_discovery import Seen
 from trio_eventlog.node.membership import quorum
-from trio_eventlog.node.reconciler import NodeReport
+from trio_eventlog.node.node_reports import NodeReport
 from trio_eventlog.node.removal import RemovalVerdict
 from trio_eventlog.service.cluster import ask_node
 

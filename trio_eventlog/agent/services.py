@@ -42,7 +42,7 @@ def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) ->
         consuming=ConsumeService(parts.broker, topics, parts.forwarder, settings, stopping=milestones.stopping),
         cluster=ClusterAdministration(
             parts.broker,
-            parts.reconciler,
+            parts.reconciler.requests,
             parts.forwarder,
             seen=peers.seen,
             status=answers.status,

@@ -1,16 +1,17 @@
-"""Which node should be what: the decisions about membership, as pure functions of what is seen.
+"""Decisions about membership, as pure functions of what a leader observes.
 
-Two deciders, each on a leader, each from the state that is applied there and nothing else, so that a decision lost half-way is
-simply taken again by whoever leads then:
+There are two, each taken on a leader, from the state applied there and nothing else. If a decision is lost half-way, the next
+leader takes it again:
 
-- `plan`, for the leader of the catalog: who becomes a learner or a voter of the catalog, where partitions live, who goes;
+- `plan`, for the leader of the catalog: which nodes become learners or voters of the catalog, which nodes leave, and where
+  partitions are placed;
 - `plan_group`, for the leader of a partition: the next change of its group towards the replicas that the catalog wants.
 
-What both keep to (docs/design/membership.md):
+Both follow three rules (docs/design/membership.md):
 
-- slow and safe: one change at a time, never while an earlier one is unapplied;
-- nobody is removed for being silent. Only an operator removes, by name;
-- no change leaves a group without a majority of healthy voters, before it or after it.
+- one change at a time, never while an earlier one is unapplied;
+- no node is removed because it is silent. Only an operator removes a node, by name;
+- no change leaves a group without a majority of healthy voters, neither of the voters before it nor of those after it.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -26,16 +27,23 @@ from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, N
 
 @attrs.frozen(slots=True, kw_only=True)
 class MembershipSettings:
-    """Attributes:
-    voters_wanted: learners are promoted up to so many voters of the catalog; odd, since an even number tolerates no more
-        failures than the odd one below it. Never below the number that the cluster began with.
-    stabilisation_seconds: a learner is promoted, and carries partitions, after it was healthy for so long without a break.
-    catch_up_entries_max: a node this close to the end of the leader's log has caught up.
-    replica_moves_max: partitions whose replicas move at the same time.
-    nodes_max: nodes in the catalog's configuration; more are not taken.
-    farewell_seconds: how long a removed node that is still connected may take to hear of it before the catalog's leader stops
-        sending to it.
-    leader_balance_seconds: from one partition that a node hands over to the node that should lead it, to the next; 0: never.
+    """What the decisions go by.
+
+    Attributes:
+        voters_wanted: number of voters of the catalog up to which learners are promoted. Odd: an even number tolerates no more
+            failures than the odd one below it. Never below the number that the cluster began with. Each voter more adds an
+            answer that every change of the catalog may wait for.
+        stabilisation_seconds: seconds for which a node has to be healthy without a break before it becomes a voter, carries
+            partitions, or gets leaderships back. Small values move data and votes to nodes that keep failing; large ones delay
+            the use of a new node.
+        catch_up_entries_max: number of entries that a node may be behind the leader's log and still counts as caught up. Too
+            small, and a busy group never sees a follower as caught up; too large, and a new voter delays commits.
+        replica_moves_max: number of partitions whose replicas move at the same time. Each move copies the partition's data.
+        nodes_max: number of nodes in the catalog's configuration; a further node is not added.
+        farewell_seconds: seconds for which the catalog's leader keeps sending to a removed node that is still connected, so that
+            the node learns of its removal and ends. If it is too small, the node ends only when other nodes refuse its links.
+        leader_balance_seconds: interval between two transfers of leadership from this node to a partition's preferred leader.
+            0 disables them. Small values interrupt many partitions for a moment each in short succession.
     """
 
     voters_wanted: int
@@ -57,10 +65,10 @@ class MemberView:
 
     Attributes:
         name: for people.
-        is_connected: the link to it is up, so it has shown its id and that it is of this cluster, or of none yet.
-        healthy_since: since when it answers, in the leader's term and close to the end of its log, without a break; None: it
-            does not now. For a node outside the configuration always None.
-        removed_since: when this leader has first seen its tombstone; None without one.
+        is_connected: the link to it is up, so it has proved its id, and that it belongs to this cluster or to none yet.
+        healthy_since: since when, without a break, it has answered in the leader's term and close to the end of the leader's
+            log; None: it is not healthy now. Always None for a node outside the configuration.
+        removed_since: when this leader first saw the node's tombstone; None without one.
     """
 
     name: str = ""
@@ -71,7 +79,7 @@ class MemberView:
 
 @attrs.frozen(slots=True, kw_only=True)
 class GroupView:
-    """A partition's group as its leader tells it: what it has applied."""
+    """A partition's group as its leader reports it: the configuration that the leader has applied."""
 
     voters: frozenset[NodeId]
     learners: frozenset[NodeId] = frozenset()
@@ -86,11 +94,11 @@ class View:
         now: seconds, of the clock of `MemberView`.
         own: the leader of the catalog.
         configuration: of the catalog.
-        is_settled: everything in the catalog's log is applied, and no change is under way.
-        first_voters: how many voters the cluster began with.
-        members: all that are known from anywhere, ourselves too.
+        is_settled: everything in the catalog's log is applied, and no transfer of leadership is in progress.
+        first_voters: number of voters that the cluster began with.
+        members: all nodes known to discovery or to the configuration, this one included.
         nodes, removed, topics: of the catalog.
-        groups: of partitions that move, as far as their leaders answered.
+        groups: partitions, as far as their leaders reported them.
     """
 
     now: float
@@ -113,90 +121,90 @@ class View:
         return node_id == self.own or (member is not None and member.healthy_since is not None)
 
     def healthy(self, nodes: Iterable[NodeId]) -> int:
-        """How many of them are."""
+        """The number of healthy nodes among them."""
         return sum(map(self.is_healthy, nodes))
 
 
 def leaving(nodes: Iterable[CatalogNode], removed: Iterable[NodeId]) -> frozenset[NodeId]:
-    """Drained or removed, and still there."""
+    """Nodes that are being drained, or that have a tombstone."""
     return frozenset(node.node_id for node in nodes if node.is_draining) | frozenset(removed)
 
 
 @attrs.frozen(slots=True)
 class AddLearner:
-    """Let the node have the catalog's log."""
+    """Add the node to the catalog's configuration as a learner."""
 
     node_id: NodeId
 
 
 @attrs.frozen(slots=True)
 class Promote:
-    """A learner becomes a voter of the catalog."""
+    """Make a learner of the catalog a voter."""
 
     node_id: NodeId
 
 
 @attrs.frozen(slots=True)
 class Demote:
-    """A voter that is being drained becomes a learner: it still hears what is decided."""
+    """Make a voter that is being drained a learner: as one it still receives the catalog's entries, its tombstone among them."""
 
     node_id: NodeId
 
 
 @attrs.frozen(slots=True)
-class Expel:
-    """A node that has a tombstone leaves the catalog's configuration."""
+class RemoveMember:
+    """Take a node that has a tombstone out of the catalog's configuration."""
 
     node_id: NodeId
 
 
 @attrs.frozen(slots=True)
 class HandOver:
-    """Leadership moves to the node."""
+    """Transfer leadership to the node."""
 
     node_id: NodeId
 
 
 @attrs.frozen(slots=True)
 class Register:
-    """The catalog is told the node's name, and that it may carry partitions."""
+    """Register the node in the catalog, with its name: from then on it may carry partitions."""
 
     node_id: NodeId
     name: str
 
 
 @attrs.frozen(slots=True)
-class Bury:
-    """A drained node gets its tombstone."""
+class AddTombstone:
+    """Give a drained node its tombstone: it is removed for ever."""
 
     node_id: NodeId
 
 
-CatalogChange = AddLearner | Promote | Demote | Expel | HandOver
-Step = CatalogChange | Register | Bury | SetReplicas
+CatalogChange = AddLearner | Promote | Demote | RemoveMember | HandOver
+Step = CatalogChange | Register | AddTombstone | SetReplicas
 
 
 def quorum(voters: Collection[NodeId]) -> int:
-    """How many of them decide."""
+    """The size of a majority of them."""
     return len(voters) // 2 + 1
 
 
 def plan(view: View, settings: MembershipSettings) -> list[Step]:
     """What the catalog's leader should do now: commands to the catalog, and at most one `CatalogChange`, which comes last.
 
-    Nothing while something is under way: what is seen might be about to change.
+    Empty while a change is in progress: the next view may look different.
     """
     if not view.is_settled or view.configuration.is_joint:
         return []
     promotion = _promotion(view, settings)
     moves = _moves(view, settings, voters_are_settled=promotion is None)
-    steps: list[Step] = [*_registrations(view, settings), *moves, *_burials(view)]
+    steps: list[Step] = [*_registrations(view, settings), *moves, *_tombstones(view)]
     change = _departure(view, settings) or promotion or _arrival(view, settings)
     return [*steps, change] if change is not None else steps
 
 
 def is_stable(view: View, node_id: NodeId, settings: MembershipSettings) -> bool:
-    """Healthy for long enough, without a break."""
+    """Whether the node has been healthy for `stabilisation_seconds` without a break."""
     since = view.members[node_id].healthy_since if node_id in view.members else None
     return since is not None and view.now - since >= settings.stabilisation_seconds
 
@@ -215,10 +223,10 @@ def _registrations(view: View, settings: MembershipSettings) -> list[Step]:
 
 
 def _moves(view: View, settings: MembershipSettings, *, voters_are_settled: bool) -> list[Step]:
-    """Replicas move to where `place` wants them, a few partitions at a time.
+    """Moves of replicas to the nodes that `place` chooses, at most `replica_moves_max` partitions at a time.
 
-    Topics that follow the voters wait for one that is about to be promoted: they would move twice, and when it takes the place
-    of a drained one, have a copy less in between.
+    Topics whose replicas follow the voters wait while a learner is about to be promoted. Otherwise they would move twice, and if
+    the new voter replaces a drained one, they would have one replica less in between.
     """
     voters = view.configuration.voters - view.leaving
     carriers = (voters | (view.nodes.keys() & view.configuration.learners)) - view.leaving
@@ -234,7 +242,7 @@ def _moves(view: View, settings: MembershipSettings, *, voters_are_settled: bool
             if not wanted:
                 continue
             if wanted != partition.wanted:
-                # A move under way takes its new direction at once; another one waits for its turn.
+                # A partition that is moving already gets its new destination at once; others wait for a free place.
                 if not partition.is_moving:
                     if moving >= settings.replica_moves_max:
                         continue
@@ -257,10 +265,10 @@ def carries_partitions(node_id: NodeId, topics: Iterable[Topic]) -> bool:
     return any(node_id in partition.replicas for topic in topics for partition in topic.partitions)
 
 
-def _burials(view: View) -> list[Step]:
-    """A drained node is removed once it carries nothing and votes nowhere."""
+def _tombstones(view: View) -> list[Step]:
+    """Tombstones for drained nodes that carry no partition and have no vote any more."""
     return [
-        Bury(node.node_id)
+        AddTombstone(node.node_id)
         for node in sorted(view.nodes.values(), key=lambda node: node.node_id)
         if node.is_draining and node.node_id not in view.configuration.voters and not carries_partitions(node.node_id, view.topics)
     ]
@@ -269,7 +277,7 @@ def _burials(view: View) -> list[Step]:
 def _departure(view: View, settings: MembershipSettings) -> CatalogChange | None:
     voters = view.configuration.voters
     if view.own in view.leaving:
-        # Somebody else has to see it through.
+        # This node leaves, so another one has to lead the change.
         to = min((node_id for node_id in voters - view.leaving if view.is_healthy(node_id)), default=None)
         return HandOver(to) if to is not None else None
     for node_id in sorted(view.leaving & view.configuration.nodes):
@@ -278,14 +286,14 @@ def _departure(view: View, settings: MembershipSettings) -> CatalogChange | None
             continue
         if node_id in view.removed:
             if _has_gone(view, node_id, settings):
-                return Expel(node_id)
+                return RemoveMember(node_id)
         elif node_id in voters and not carries_partitions(node_id, view.topics):
             return Demote(node_id)
     return None
 
 
 def _has_gone(view: View, node_id: NodeId, settings: MembershipSettings) -> bool:
-    """Whether the removed node has heard of it, as far as can be waited for: it ends when it has."""
+    """Whether the removed node is disconnected (it ends once it knows of its removal), or has had `farewell_seconds` for that."""
     member = view.members.get(node_id)
     if member is None or not member.is_connected:
         return True
@@ -338,8 +346,9 @@ def refuse_removal(view: View, node_id: NodeId) -> str:
             group = view.groups.get(partition.group_id)
             moves_there = partition.is_moving and node_id in partition.wanted and view.is_healthy(node_id)
             if moves_there or (group is not None and group.is_joint):
-                # Its leader may be about to count on the node, or counts on two sets of voters: what holds now may not hold then.
-                return f"the replicas of {topic.name}/{number} are just moving: try again when they have arrived, or drain it"
+                # Its leader may be about to make the node a voter, or counts two sets of voters: the check below could be
+                # wrong by the time of the removal.
+                return f"the replicas of {topic.name}/{number} are moving: try again when they have arrived, or drain it"
             if group is not None:
                 groups[f"{topic.name}/{number}"] = group.voters
             elif node_id in partition.replicas:
@@ -357,7 +366,7 @@ def refuse_removal(view: View, node_id: NodeId) -> str:
 def _refuse_departure(view: View, node_id: NodeId) -> str:
     others = sorted((view.leaving & (view.configuration.nodes | _carriers(view.topics))) - {node_id})
     if others:
-        return f"one at a time: node {format_id(others[0])} is still on its way out"
+        return f"one at a time: node {format_id(others[0])} is still leaving"
     return ""
 
 
@@ -377,14 +386,14 @@ def plan_group(
 ) -> ConfigurationChange | HandOver | None:
     """The next step of a partition's leader towards `wanted` as the group's only voters; None: it is there, or has to wait.
 
-    Those that come are learners first; when all of them have caught up, one joint change makes them voters and takes the others
-    away. As long as some have not, others that have take the places of voters that are to go and do not answer: who is waited for
-    may never come, and the group is short of voters meanwhile. A leader that is not wanted stays a voter until it has handed over,
-    so that nobody waits for an election timeout.
+    New nodes are learners first. When all of them have caught up, one joint change makes them voters and removes the others.
+    While some have not, those that have replace voters that are to leave and do not answer: a node that is waited for may never
+    come, and until then the group would be short of voters. A leader that is not wanted stays a voter until it has transferred
+    leadership, so that no election timeout has to pass.
 
     Args:
         healthy: nodes that are connected and have caught up, `own` among them.
-        preferred: who should lead; taken when somebody else has to.
+        preferred: the node that should lead. It gets leadership if this node has to give it up.
     """
     target = frozenset(wanted)
     if configuration.is_joint or not target:
@@ -413,7 +422,7 @@ def plan_group(
 
 
 def _with_substitutes(configuration: Configuration, target: frozenset[NodeId], healthy: frozenset[NodeId]) -> frozenset[NodeId]:
-    """As many voters as now: learners that have caught up instead of those that do not answer and are not wanted."""
+    """The voters, with learners that have caught up in the places of voters that do not answer and are not wanted."""
     voters = configuration.voters
     pairs = list(zip(sorted(configuration.learners & healthy), sorted(voters - target - healthy), strict=False))
     return voters - {lost for _, lost in pairs} | {substitute for substitute, _ in pairs}
@@ -427,11 +436,11 @@ def _has_majority(voters: frozenset[NodeId], healthy: Collection[NodeId]) -> boo
 
 
 @attrs.frozen(slots=True, kw_only=True)
-class Misled:
-    """A partition that this node leads although another should, which could take over.
+class MisplacedLeader:
+    """A partition that this node leads although another node, which is able to take over, is its preferred leader.
 
     Attributes:
-        preferred: who should lead it.
+        preferred: the preferred leader.
         since: since when that has been so without a break, by the clock of `due_hand_over`.
     """
 
@@ -440,23 +449,28 @@ class Misled:
 
 
 def preferred_leaders(topic: Topic, leaving: Container[NodeId]) -> dict[GroupId, NodeId]:
-    """Who should lead each partition of the topic: one of the nodes that shall carry it, and none that is on its way out.
+    """The preferred leader of each partition of the topic: one of the nodes that should carry it and are not leaving.
 
-    Follows from the catalog alone, and for each topic by itself: all nodes come to the same answer, and it does not change when
-    others lead, fail or return, nor with other topics.
+    It depends on the topic's entry in the catalog and on `leaving` alone. So all nodes get the same result, and it does not change
+    when leaders change, when nodes fail or return, or with other topics.
     """
     return spread_leaders(
         (partition.group_id, [node_id for node_id in partition.wanted if node_id not in leaving]) for partition in topic.partitions
     )
 
 
-def due_hand_over(misled: Mapping[GroupId, Misled], now: float, balanced_at: float, settings: MembershipSettings) -> GroupId | None:
-    """Which partition this node should hand over now, if any: the one that has waited longest, for long enough.
+def due_hand_over(
+    misplaced: Mapping[GroupId, MisplacedLeader], now: float, balanced_at: float, settings: MembershipSettings
+) -> GroupId | None:
+    """The partition whose leadership this node should transfer now, or None.
+
+    It is the one that has waited longest, at least `stabilisation_seconds`, unless the last transfer was less than
+    `leader_balance_seconds` ago.
 
     Args:
-        balanced_at: when it has last handed one over, or tried.
+        balanced_at: time of the last transfer or attempt.
     """
     if not settings.leader_balance_seconds or now - balanced_at < settings.leader_balance_seconds:
         return None
-    due = [(item.since, group_id) for group_id, item in misled.items() if now - item.since >= settings.stabilisation_seconds]
+    due = [(item.since, group_id) for group_id, item in misplaced.items() if now - item.since >= settings.stabilisation_seconds]
     return min(due)[1] if due else None

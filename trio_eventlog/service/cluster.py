@@ -7,7 +7,8 @@ from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id, parse_id
 from trio_eventlog.node.gossip_discovery import Seen
 from trio_eventlog.node.group_opener import Unopened
-from trio_eventlog.node.reconciler import GroupReport, MemberStatus, NodeReport, Reconciler
+from trio_eventlog.node.membership_requests import MembershipRequests, MemberStatus
+from trio_eventlog.node.node_reports import GroupReport, NodeReport
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.raft import Role
@@ -41,7 +42,7 @@ class ClusterAdministration:
     def __init__(
         self,
         broker: Broker,
-        reconciler: Reconciler,
+        membership: MembershipRequests,
         forwarder: Forwarder,
         *,
         seen: Callable[[], Sequence[Seen]],
@@ -50,7 +51,7 @@ class ClusterAdministration:
         transfer_seconds_max: float,
     ) -> None:
         self._broker = broker
-        self._reconciler = reconciler
+        self._membership = membership
         self._forwarder = forwarder
         self._seen = seen
         self.status = status
@@ -69,7 +70,7 @@ class ClusterAdministration:
             for topic in self._broker.topics()
             for number, partition in enumerate(topic.partitions)
         }
-        members = await self._reconciler.members()
+        members = await self._membership.members()
         seen = self._seen()
         by_id = {one.node_id: one for one in seen}
         listed = {member.node_id for member in members}
@@ -79,11 +80,11 @@ class ClusterAdministration:
 
     async def drain_node(self, node_id: NodeId, caller: Caller) -> None:
         """Raises InvalidArgument, MembershipRefused, NoQuorum, OutcomeUnknown."""
-        await self._change(partial(self._reconciler.drain, node_id), partial(_drain_there, node_id, caller), caller)
+        await self._change(partial(self._membership.drain, node_id), partial(_drain_there, node_id, caller), caller)
 
     async def remove_node(self, node_id: NodeId, caller: Caller) -> None:
         """Raises as `drain_node`."""
-        await self._change(partial(self._reconciler.remove, node_id), partial(_remove_there, node_id, caller), caller)
+        await self._change(partial(self._membership.remove, node_id), partial(_remove_there, node_id, caller), caller)
 
     async def _change(
         self, here: Callable[[], Awaitable[None]], there: Callable[[RemoteNode], Awaitable[None]], caller: Caller

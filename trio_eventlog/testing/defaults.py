@@ -18,7 +18,7 @@ from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
 from trio_eventlog.node.peer_lives import PeerLivesSettings
-from trio_eventlog.node.reconciler import ReconcilerSettings
+from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
 from trio_eventlog.node.transfer_settings import TransferSettings
