@@ -11,10 +11,10 @@ import trio.testing
 
 from trio_eventlog.cli import make_parser
 from trio_eventlog.cli.cluster import members, problems_of, status
-from trio_eventlog.cli.topics import TopicDescriber, delete_topic, list_topics
+from trio_eventlog.cli.topics import TopicDescriber, alter_topic, delete_topic, list_topics
 from trio_eventlog.cli.watch import NotConfirmed, watched
 from trio_eventlog.client import ClientSettings, GroupInfo, NodeStatus, Placement, ServerInfo
-from trio_eventlog.errors import TopicNotFound, Unavailable
+from trio_eventlog.errors import InvalidArgument, TopicNotFound, Unavailable
 from trio_eventlog.testing import Cluster
 
 QUICK = ClientSettings(attempt_timeout_seconds=1.0, request_timeout_seconds=5.0)
@@ -132,6 +132,27 @@ async def test_tables(autojump_clock: trio.testing.MockClock, capfd: pytest.Capt
             assert "\x1b[1m" in capfd.readouterr().out
             assert await watched(act)(client, parsed(*words)) == 0
             assert "\x1b" not in capfd.readouterr().out
+
+
+async def test_a_topic_is_altered(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """As the flags say, and what they do not say stays; `none` and 0 are no limit."""
+    async with Cluster(1, seed=6) as cluster, cluster.client() as client:
+        await cluster.wait_ready()
+        await client.create_topic("t", retention_bytes=1 << 30)
+        for flags, words in (
+            (("--retention-time", "7d"), "altered t: retention bytes 1 GiB, retention time 7 d\n"),
+            (("--retention-bytes", "none"), "altered t: retention bytes none, retention time 7 d\n"),
+            (("--retention-time", "0", "--retention-bytes", "2MB"), "altered t: retention bytes 1.907 MiB, retention time none\n"),
+        ):
+            assert await alter_topic(client, parsed("topics", "alter", "t", *flags)) == 0
+            assert capfd.readouterr().out == words
+        assert await alter_topic(client, parsed("topics", "alter", "t", "--retention-time", "none", "--json")) == 0
+        assert json.loads(capfd.readouterr().out)["retention_seconds"] == 0
+        with pytest.raises(InvalidArgument, match="nothing is said"):
+            await alter_topic(client, parsed("topics", "alter", "t"))
+    with pytest.raises(SystemExit):
+        parsed("topics", "alter", "t", "--partitions", "4")
+    assert "argument --partitions: the number of a topic's partitions cannot change" in capfd.readouterr().err
 
 
 async def test_nothing_is_deleted_unasked(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:

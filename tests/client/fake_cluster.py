@@ -105,6 +105,7 @@ class FakeNode:
                 admin,
                 {
                     "CreateTopic": self.create_topic,
+                    "AlterTopic": self.alter_topic,
                     "DeleteTopic": self.delete_topic,
                     "ListTopics": self.list_topics,
                     "DescribeTopic": self.describe_topic,
@@ -283,6 +284,22 @@ class FakeNode:
             raise Unavailable("lost")
         return admin_pb2.CreateTopicResponse(topic=self.topic(request.name), catalog_index=self.catalog_index)
 
+    async def alter_topic(self, request: admin_pb2.AlterTopicRequest, context: Context) -> admin_pb2.AlterTopicResponse:
+        self.calls.append("AlterTopic")
+        self.check_leads(self.cluster.catalog_leader)
+        if request.name not in self.cluster.topics:
+            raise TopicNotFound(f"no topic {request.name}")
+        if self.cluster.topics[request.name][0].group_id != request.group_id:
+            raise TopicRecreated(f"another topic {request.name}")
+        self.cluster.altered.append(request)
+        if self.cluster.lose_next_admin_answer:
+            self.cluster.lose_next_admin_answer = False
+            raise Unavailable("lost")
+        topic = self.topic(request.name)
+        topic.retention.bytes = request.retention_bytes
+        topic.retention.time.CopyFrom(request.retention_time)
+        return admin_pb2.AlterTopicResponse(topic=topic, catalog_index=self.catalog_index)
+
     async def delete_topic(self, request: admin_pb2.DeleteTopicRequest, context: Context) -> admin_pb2.DeleteTopicResponse:
         self.calls.append("DeleteTopic")
         self.check_leads(self.cluster.catalog_leader)
@@ -360,6 +377,7 @@ class FakeCluster:
         self.history = {1: dict(self.topics)}  # Catalog index -> the topics there were then.
         self.next_group_id = 1
         self.catalog_leader = names[0]
+        self.altered: list[admin_pb2.AlterTopicRequest] = []
         self.auto_create = False
         self.gives_hints = True
         self.forwards = False

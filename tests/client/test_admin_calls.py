@@ -9,7 +9,7 @@ import trustme
 from fake_cluster import FakeCluster, open_fake
 
 from trio_eventlog.client import ClientSettings, open_client
-from trio_eventlog.errors import OutcomeUnknown, Overloaded, TopicExists, TopicNotFound, Unavailable
+from trio_eventlog.errors import OutcomeUnknown, Overloaded, TopicExists, TopicNotFound, TopicRecreated, Unavailable
 from trio_eventlog.net.tls import build_client_context
 
 
@@ -30,6 +30,25 @@ async def test_topics(autojump_clock: trio.testing.MockClock) -> None:
             await client.delete_topic("new")
         with pytest.raises(TopicNotFound, match="there is no topic 'new'"):
             await client.partitions("new")
+
+
+async def test_a_topic_is_altered(autojump_clock: trio.testing.MockClock) -> None:
+    """What is not said is not sent; a repetition means the topic that was there at first."""
+    async with open_fake() as (cluster, client):
+        first = (await client.create_topic("new")).group_ids[0]
+        altered = await client.alter_topic("new", retention_bytes=5)
+        assert (altered.retention_bytes, altered.retention_seconds) == (5, 0.0)
+        cluster.lose_next_admin_answer = True
+        assert (await client.alter_topic("new", retention_seconds=0.0, group_id=first)).name == "new"
+        asked = [(request.group_id, *(field.name for field, _ in request.ListFields()[2:])) for request in cluster.altered]
+        assert asked == [(first, "retention_bytes"), (first, "retention_time"), (first, "retention_time")]
+        await client.delete_topic("new")
+        with pytest.raises(TopicNotFound):
+            await client.alter_topic("new", retention_bytes=5)
+        await client.create_topic("new")
+        with pytest.raises(TopicRecreated):
+            await client.alter_topic("new", retention_bytes=5, group_id=first)
+        assert len(cluster.altered) == 3
 
 
 async def test_lost_answers_are_no_errors(autojump_clock: trio.testing.MockClock) -> None:

@@ -59,6 +59,16 @@ def calls(client: Client) -> dict[str, tuple[Callable[[Any], Awaitable[object]],
             lambda value: client.create_topic("n", retention_seconds=value),
             (*NO_SECONDS, 0.5, 1e-10, 1.5, 1e300, 1 << 63, 1 << 62),
         ),
+        "alter_topic, name": (lambda value: client.alter_topic(value, retention_bytes=1), NO_TOPIC),
+        "alter_topic, retention_bytes": (
+            lambda value: client.alter_topic("t", retention_bytes=value),
+            (-1, 1 << 64, 1.5, None, "", False),
+        ),
+        "alter_topic, retention_seconds": (
+            lambda value: client.alter_topic("t", retention_seconds=value),
+            (*NO_SECONDS, 0.5, 1e300, 1 << 63, 1 << 62, None),
+        ),
+        "alter_topic, group_id": (lambda value: client.alter_topic("t", retention_bytes=1, group_id=value), (-1, 1 << 64, 1.5)),
         "delete_topic, name": (lambda value: client.delete_topic(value), (*NO_TOPIC, "a/b")),
         "describe_topic, name": (lambda value: client.describe_topic(value), NO_TOPIC),
     }

@@ -44,6 +44,7 @@ CALLS: dict[str, Callable[[Client], Awaitable[Any]]] = {
     "offset_at": lambda client: client.offset_at("t", datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)),
     "partitions": lambda client: client.partitions("t"),
     "create_topic": lambda client: client.create_topic("u"),
+    "alter_topic": lambda client: client.alter_topic("t", retention_bytes=1),
     "delete_topic": lambda client: client.delete_topic("v"),
     "list_topics": lambda client: client.list_topics(),
     "describe_topic": lambda client: client.describe_topic("t"),

@@ -81,6 +81,32 @@ async def test_a_deleted_topic_is_gone_everywhere_and_its_name_can_be_used_again
             assert len(cluster.node(name).parts.replicas.all()) == 2
 
 
+async def test_every_node_knows_what_a_topic_is_to_keep() -> None:
+    """Whichever node is asked to change it, one that was down at that time too, and all of them after a restart."""
+    async with Cluster(3, seed=60) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders", partitions=2, retention_bytes=5)
+        await client.create_topic("payments")
+
+        def shown(name: str) -> list[tuple[int, int]]:
+            return [(topic.retention_bytes, topic.retention_seconds) for topic in cluster.node(name).broker.topics()]
+
+        for seconds, name in enumerate(cluster.names, 1):
+            async with cluster.channel(name) as channel:
+                request = admin_pb2.AlterTopicRequest(name="orders", retention_time={"seconds": seconds})
+                answer = await channel.unary(ADMIN["AlterTopic"], request)
+                assert (answer.topic.retention.bytes, answer.topic.retention.time.seconds) == (5, seconds)
+                assert shown(name) == [(5, seconds), (0, 0)]
+        cluster.crash("n2")
+        await client.alter_topic("orders", retention_bytes=7)
+        await cluster.start("n2")
+        for name in cluster.names:
+            await cluster.wait_until(lambda name=name: shown(name) == [(7, 3), (0, 0)], f"{name} knows")  # type: ignore[misc]
+        for name in cluster.names:
+            await cluster.restart(name)
+        await cluster.wait_topic("orders")
+        assert [shown(name) for name in cluster.names] == [[(7, 3), (0, 0)]] * 3
+
+
 async def test_a_node_that_was_down_when_a_topic_was_deleted_removes_it_when_it_returns() -> None:
     """Deletion is an entry of the catalog's log, so it cannot be missed."""
     async with Cluster(3, seed=55) as cluster, cluster.client(settings=QUICK) as client:

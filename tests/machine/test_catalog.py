@@ -12,12 +12,21 @@ from hypothesis import strategies as st
 import trio_eventlog
 from trio_eventlog.codec.catalog import COMMANDS, decode_command, encode_command
 from trio_eventlog.codec.entry import EntryKind, encode_entry
-from trio_eventlog.errors import CodecError, EventLogError, InvalidArgument, NewerRelease, TopicExists, TopicNotFound
+from trio_eventlog.errors import (
+    CodecError,
+    EventLogError,
+    InvalidArgument,
+    NewerRelease,
+    TopicExists,
+    TopicNotFound,
+    TopicRecreated,
+)
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import (
     FEATURE_LEVEL_MAX,
     NODES_MAX,
     PARTITIONS_MAX,
+    AlterTopic,
     CatalogMachine,
     CatalogNode,
     Command,
@@ -60,6 +69,39 @@ def test_a_refused_command_changes_nothing() -> None:
     assert isinstance(machine.apply(2, create()), TopicExists)
     assert isinstance(machine.apply(3, DeleteTopic(name="nothing")), TopicNotFound)
     assert (machine.topics, machine.applied_index, machine.next_group_id) == (before, 3, 3)
+
+
+def test_an_altered_topic_keeps_what_is_not_said() -> None:
+    """Each limit by itself, 0 for none; places and everything else stay."""
+    machine = CatalogMachine()
+    made = machine.apply(1, create())
+    assert isinstance(made, Topic)
+    first = made.partitions[0].group_id
+    steps = (
+        (AlterTopic(name="orders", group_id=first, retention_bytes=5), (5, 0)),
+        (AlterTopic(name="orders", group_id=first, retention_seconds=7), (5, 7)),
+        (AlterTopic(name="orders", group_id=first), (5, 7)),
+        (AlterTopic(name="orders", group_id=first, retention_bytes=0), (0, 7)),
+    )
+    for index, (command, (retention_bytes, retention_seconds)) in enumerate(steps, 2):
+        altered = machine.apply(index, command)
+        assert altered == attrs.evolve(made, retention_bytes=retention_bytes, retention_seconds=retention_seconds)
+        assert machine.topics["orders"] is altered
+
+
+def test_only_the_topic_that_was_meant_is_altered() -> None:
+    """Not one of the same name that was made later, nor one by the group of another partition; and of none it is said."""
+    machine = CatalogMachine()
+    machine.apply(1, create())
+    machine.apply(2, DeleteTopic(name="orders"))
+    assert type(machine.apply(3, AlterTopic(name="orders", group_id=GroupId(1), retention_bytes=5))) is TopicNotFound
+    machine.apply(4, create())
+    before = dict(machine.topics)
+    for index, group_id in enumerate((1, 4, 5), 5):
+        outcome = machine.apply(index, AlterTopic(name="orders", group_id=GroupId(group_id), retention_bytes=5))
+        assert isinstance(outcome, TopicRecreated)
+        assert outcome.catalog_index == index
+    assert machine.topics == before
 
 
 @pytest.mark.parametrize("name", ["", "a" * 201, "a b", "a/b", "..", ".", "ü"])
@@ -163,6 +205,7 @@ EVERY_COMMAND: tuple[Command, ...] = (
     DrainNode(node_id=NodeId(2)),
     RemoveNode(node_id=NodeId(3)),
     RaiseFeatureLevel(level=1),
+    AlterTopic(name="orders", group_id=GroupId(1), retention_bytes=0, retention_seconds=60),
 )
 
 
@@ -186,7 +229,13 @@ def test_golden_bytes() -> None:
     assert encode_command(EVERY_COMMAND[4]) == b'{"command":"drain_node","node":2}'
     assert encode_command(EVERY_COMMAND[5]) == b'{"command":"remove_node","node":3}'
     assert encode_command(EVERY_COMMAND[6]) == b'{"command":"raise_feature_level","level":1}'
-    assert len(EVERY_COMMAND) == len(COMMANDS) == 7
+    assert encode_command(EVERY_COMMAND[7]) == (
+        b'{"command":"alter_topic","group":1,"name":"orders","retention_bytes":0,"retention_seconds":60}'
+    )
+    assert encode_command(AlterTopic(name="orders", group_id=GroupId(1), retention_bytes=7)) == (
+        b'{"command":"alter_topic","group":1,"name":"orders","retention_bytes":7}'
+    )
+    assert len(EVERY_COMMAND) == len(COMMANDS) == 8
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: repr(v).encode()))

@@ -13,6 +13,7 @@ from trio_eventlog.codec.catalog_snapshot import decode_catalog, encode_catalog
 from trio_eventlog.codec.partition_snapshot import decode_partition, encode_partition
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import (
+    AlterTopic,
     CatalogMachine,
     CatalogSnapshot,
     Command,
@@ -116,6 +117,13 @@ def catalog_logs(draw: st.DrawFn) -> list[Entry]:
             replica_count=st.integers(0, 3),
             retention_bytes=st.sampled_from((0, (1 << 64) - 1)),
             retention_seconds=st.sampled_from((0, (1 << 63) - 1)),
+        ),
+        st.builds(
+            AlterTopic,
+            name=names,
+            group_id=groups,
+            retention_bytes=st.sampled_from((None, 0, (1 << 64) - 1)),
+            retention_seconds=st.sampled_from((None, 0, (1 << 63) - 1)),
         ),
         st.builds(DeleteTopic, name=names),
         st.builds(

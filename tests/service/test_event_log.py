@@ -184,6 +184,32 @@ async def test_topics(which: str) -> None:
 
 
 @pytest.mark.parametrize("which", WHICH)
+async def test_a_topic_is_altered(which: str) -> None:
+    """The answer and the next look, at whichever node, show it; another topic of that name is not touched."""
+    async with opened(which) as (_, log):
+        await log.create_topic("new", retention_bytes=1 << 30)
+        altered = await log.alter_topic("new", retention_seconds=60)
+        assert (altered.retention_bytes, altered.retention_seconds) == (1 << 30, 60)
+        assert (await log.describe_topic("new")).topic == altered
+        assert (await log.alter_topic("new", retention_bytes=0, group_id=altered.group_ids[0])).retention_bytes == 0
+        for call in (
+            log.alter_topic("new"),
+            log.alter_topic("new", retention_bytes=-1),
+            log.alter_topic("new", retention_bytes=1 << 64),
+            log.alter_topic("new", retention_seconds=0.5),
+        ):
+            with pytest.raises(InvalidArgument):
+                await call
+        with pytest.raises(TopicNotFound):
+            await log.alter_topic("nowhere", retention_bytes=1)
+        await log.delete_topic("new")
+        await log.create_topic("new")
+        with pytest.raises(TopicRecreated):
+            await log.alter_topic("new", retention_bytes=1, group_id=altered.group_ids[0])
+        assert (await log.describe_topic("new")).topic.retention_bytes == 0
+
+
+@pytest.mark.parametrize("which", WHICH)
 async def test_the_cluster(which: str) -> None:
     """Nodes, leaders, members, status; leadership is handed over, and what cannot be is refused."""
     async with opened(which) as (_, log):

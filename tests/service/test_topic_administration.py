@@ -7,19 +7,21 @@ import pytest
 
 from trio_eventlog.errors import (
     EventLogError,
+    InvalidArgument,
     NoQuorum,
     NotLeader,
     OutcomeUnknown,
     ShuttingDown,
     TopicExists,
     TopicNotFound,
+    TopicRecreated,
     Unavailable,
 )
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import Partition, Topic
 from trio_eventlog.service.forwarding import Doubt
 from trio_eventlog.service.topics import TopicAdministration
-from trio_eventlog.service.values import Caller, NewTopic
+from trio_eventlog.service.values import Caller, NewTopic, TopicChange
 
 VIRTUAL_TIME = True
 
@@ -32,16 +34,28 @@ class Broker:
     def __init__(self, *ends: EventLogError) -> None:
         self._ends = list(ends)
         self.created: list[dict[str, Any]] = []
+        self.altered: list[tuple[int, dict[str, Any]]] = []
 
     async def create_topic(self, name: str, partitions: int, **fields: Any) -> None:
         self.created.append(fields)
         raise self._ends.pop(0)
+
+    async def alter_topic(self, name: str, group_id: int, **fields: Any) -> None:
+        self.altered.append((group_id, fields))
+        if self._ends:
+            raise self._ends.pop(0)
 
     async def delete_topic(self, name: str) -> None:
         raise self._ends.pop(0)
 
     async def wait_topic(self, name: str, *, present: bool) -> None:
         pass
+
+    async def wait_current(self) -> None:
+        pass
+
+    def find_topic(self, name: str) -> Topic:
+        return self.topic(name)
 
     async def wait_settled(self, name: str) -> None:
         pass
@@ -54,7 +68,7 @@ class Broker:
     def unopened(self, topic: Topic) -> dict[int, str]:
         return {}
 
-    applied_command_index = 1
+    applied_command_index = catalog_index = 1
 
 
 class Forwarder:
@@ -95,3 +109,22 @@ async def test_an_attempt_that_may_have_been_taken_does(first: EventLogError) ->
     created = await administration(first, *NOT_DONE, TopicExists("it is there")).create(NewTopic(name="t"), Caller())
     assert created.value.name == "t"
     await administration(first, *NOT_DONE, TopicNotFound("none")).delete("t", Caller())
+
+
+@pytest.mark.parametrize("first", NOT_DONE + DOUBTFUL, ids=repr)
+async def test_every_attempt_to_alter_means_the_same_topic(first: EventLogError) -> None:
+    """The one that was there when the call came, whatever is made under its name meanwhile."""
+    broker = Broker(first)
+    topics = TopicAdministration(cast("Any", broker), cast("Any", Forwarder()), visible_seconds_max=1.0)
+    await topics.alter(TopicChange(name="t", retention_bytes=5), Caller())
+    assert broker.altered == [(1, {"retention_bytes": 5, "retention_seconds": None})] * 2
+    with pytest.raises(TopicRecreated):
+        await administration(first, TopicRecreated("another one")).alter(TopicChange(name="t", retention_bytes=5), Caller())
+
+
+async def test_an_alteration_of_nothing_is_refused() -> None:
+    """Somebody has forgotten what to say."""
+    with pytest.raises(InvalidArgument, match="nothing is said that shall change"):
+        await administration().alter(TopicChange(name="t"), Caller())
+    with pytest.raises(TopicRecreated):
+        await administration().alter(TopicChange(name="t", group_id=2, retention_bytes=5), Caller())

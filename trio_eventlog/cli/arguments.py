@@ -27,6 +27,7 @@ WATCH_SECONDS_MIN = 0.1
 KNOCK_INTERVAL_SECONDS = 0.2
 """Between two tries to connect to one address."""
 
+NO_LIMIT = "none"
 MILLISECONDS_MAX = 86_400_000
 
 
@@ -120,6 +121,16 @@ def size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def limited_size(text: str) -> int:
+    """argparse type: bytes; 0 for "none"."""
+    return 0 if text == NO_LIMIT else size(text)
+
+
+def limited_duration(text: str) -> float:
+    """argparse type: seconds; 0 for "none"."""
+    return 0.0 if text == NO_LIMIT else duration(text)
 
 
 def count(text: str) -> int:

@@ -1,7 +1,8 @@
-"""`topics`: list, create, describe, delete."""
+"""`topics`: list, create, describe, alter, delete."""
 
 import argparse
 import sys
+from typing import NoReturn
 
 import trio
 
@@ -9,10 +10,10 @@ from trio_eventlog.cli.arguments import (
     add_client_flags,
     add_look_flags,
     count,
-    duration,
+    limited_duration,
+    limited_size,
     natural,
     run_with_client,
-    size,
 )
 from trio_eventlog.cli.output import duration_text, print_json, print_table, size_text
 from trio_eventlog.cli.parser import Commands, add_command
@@ -39,8 +40,7 @@ def add_parser(commands: Commands) -> None:
     create.add_argument("name")
     create.add_argument("--partitions", type=count, default=1, metavar="N", help="default: 1")
     create.add_argument("--replicas", type=natural, default=0, metavar="N", help="default: one on every voter")
-    create.add_argument("--retention-bytes", type=size, default=0, metavar="SIZE", help="of each partition. Default: no limit")
-    create.add_argument("--retention-time", type=duration, default=0.0, metavar="DURATION", help="such as 7d. Default: no limit")
+    _add_retention_flags(create, "Default: no limit", retention_bytes=0, retention_time=0.0)
     add_client_flags(create)
     create.set_defaults(run=lambda arguments: run_with_client(arguments, create_topic))
 
@@ -50,11 +50,36 @@ def add_parser(commands: Commands) -> None:
     add_client_flags(describe)
     describe.set_defaults(run=lambda arguments: run_with_client(arguments, watched(TopicDescriber())))
 
+    alter = add_command(actions, "alter", "change what a topic keeps")
+    alter.add_argument("name")
+    _add_retention_flags(alter, "0 or none: no limit", retention_bytes=None, retention_time=None)
+    alter.add_argument(
+        "--partitions", type=_refuse_partitions, metavar="N", help="is refused: a topic keeps its number of partitions"
+    )
+    add_client_flags(alter)
+    alter.set_defaults(run=lambda arguments: run_with_client(arguments, alter_topic))
+
     delete = add_command(actions, "delete", "delete a topic and its records; asks first")
     delete.add_argument("name")
     delete.add_argument("--yes", action="store_true", help="do not ask. Without it, and without a terminal, nothing is deleted")
     add_client_flags(delete)
     delete.set_defaults(run=lambda arguments: run_with_client(arguments, delete_topic))
+
+
+def _add_retention_flags(parser: argparse.ArgumentParser, otherwise: str, **defaults: float | None) -> None:
+    parser.add_argument(
+        "--retention-bytes", type=limited_size, metavar="SIZE", help=f"of each partition, such as 10GB. {otherwise}"
+    )
+    parser.add_argument("--retention-time", type=limited_duration, metavar="DURATION", help=f"such as 7d. {otherwise}")
+    parser.set_defaults(**defaults)
+
+
+def _refuse_partitions(text: str) -> NoReturn:
+    """argparse type of a flag that people try, to say why there is none."""
+    raise argparse.ArgumentTypeError(
+        "the number of a topic's partitions cannot change. It decides where each key goes: the new records of a key would be parted"
+        " from its old ones. Create another topic with as many partitions as it needs"
+    )
 
 
 async def list_topics(client: Client, arguments: argparse.Namespace) -> int:
@@ -142,6 +167,18 @@ class TopicDescriber:
             item.partition: max(round((item.high_watermark - before[1].get(item.partition, 0)) / (now - before[0])), 0)
             for item in described.partitions
         }
+
+
+async def alter_topic(client: Client, arguments: argparse.Namespace) -> int:
+    topic = await client.alter_topic(
+        arguments.name, retention_bytes=arguments.retention_bytes, retention_seconds=arguments.retention_time
+    )
+    if arguments.json:
+        print_json(topic)
+    else:
+        bytes_text, time_text = size_text(topic.retention_bytes), duration_text(topic.retention_seconds)
+        print(f"altered {topic.name}: retention bytes {bytes_text}, retention time {time_text}")
+    return 0
 
 
 async def delete_topic(client: Client, arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from trio_eventlog.client.calls import Calls
 from trio_eventlog.errors import TopicExists, TopicNotFound
 from trio_eventlog.grpc.answers import member_info, node_status, topic_description, topic_info
 from trio_eventlog.grpc.methods import (
+    ALTER_TOPIC,
     CREATE_TOPIC,
     DELETE_TOPIC,
     DESCRIBE_TOPIC,
@@ -19,7 +20,7 @@ from trio_eventlog.grpc.methods import (
     REMOVE_NODE,
     TRANSFER_LEADERSHIP,
 )
-from trio_eventlog.grpc.requests import create_topic_request
+from trio_eventlog.grpc.requests import alter_topic_request, create_topic_request
 from trio_eventlog.ids import CATALOG_GROUP
 from trio_eventlog.rpc import Method
 from trio_eventlog.service.arguments import group_of
@@ -31,6 +32,7 @@ from trio_eventlog.service.values import (
     NodeStatus,
     Placement,
     ServerInfo,
+    TopicChange,
     TopicDescription,
     TopicInfo,
 )
@@ -64,6 +66,16 @@ class AdminCalls:
             self._routing.learn(KnownTopic(name=topic.name, group_ids=info.group_ids), (), response.catalog_index)
         await self._calls.refresh_if_possible(newer_than=trio.current_time())
         return attrs.evolve(info, unopened_partitions=response.unopened_partitions)
+
+    async def alter_topic(self, change: TopicChange, caller: Caller) -> TopicInfo:
+        if not change.group_id:
+            # Looked up once: an attempt that is repeated must not change a topic that was made meanwhile.
+            described = await self.describe_topic(change.name, caller)
+            change = attrs.evolve(change, group_id=described.partitions[0].group_id)
+        response = await self._calls.call(
+            ALTER_TOPIC, alter_topic_request(change), self._routing.for_catalog, on_uncertain=lambda: None, caller=caller
+        )
+        return topic_info(response.topic)
 
     async def delete_topic(self, name: str, caller: Caller) -> None:
         is_uncertain = Flag()

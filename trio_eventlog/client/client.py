@@ -36,6 +36,7 @@ from trio_eventlog.service.arguments import (
     made,
     new_topic,
     records_of,
+    topic_change,
 )
 from trio_eventlog.service.background import background
 from trio_eventlog.service.producer import Delivery, OpenBatch, Producer, ProducerSettings, open_producer
@@ -257,6 +258,18 @@ class Client:
         """See `EventLog.create_topic`."""
         topic = new_topic(name, partitions, replicas, retention_bytes, retention_seconds)
         return await self._admin.create_topic(topic, caller)
+
+    async def alter_topic(
+        self,
+        name: str,
+        *,
+        retention_bytes: int | None = None,
+        retention_seconds: float | None = None,
+        group_id: int = 0,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> TopicInfo:
+        """See `EventLog.alter_topic`."""
+        return await self._admin.alter_topic(topic_change(name, group_id, retention_bytes, retention_seconds), caller)
 
     async def delete_topic(self, name: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> None:
         """See `EventLog.delete_topic`."""

@@ -2,6 +2,9 @@
 
 A command is declared once, in `machine/catalog.py`: its fields are the fields of the object, and its constructor is what checks
 them, here as everywhere. This file adds only what the commands and some of their fields are called in the log.
+
+A field that is None by default is left out while it is None. So a later release may add such a field to a command: it reads what is
+in the log already, and older releases stop at a command that has the field (`NewerRelease`).
 """
 
 import json
@@ -11,6 +14,7 @@ import attrs
 
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
 from trio_eventlog.machine.catalog import (
+    AlterTopic,
     Command,
     CreateTopic,
     DeleteTopic,
@@ -23,6 +27,7 @@ from trio_eventlog.machine.catalog import (
 
 COMMANDS: dict[str, type[Command]] = {
     "create_topic": CreateTopic,
+    "alter_topic": AlterTopic,
     "delete_topic": DeleteTopic,
     "set_replicas": SetReplicas,
     "register_node": RegisterNode,
@@ -30,7 +35,7 @@ COMMANDS: dict[str, type[Command]] = {
     "remove_node": RemoveNode,
     "raise_feature_level": RaiseFeatureLevel,
 }
-LEVELS: dict[type[Command], int] = dict.fromkeys(COMMANDS.values(), 1)
+LEVELS: dict[type[Command], int] = dict.fromkeys(COMMANDS.values(), 1) | {AlterTopic: 2}
 """The feature level from which on each may be proposed."""
 _KEYS = {"partition_count": "partitions", "group_id": "group", "node_id": "node"}
 """Fields that are called differently in the log."""
@@ -42,8 +47,10 @@ def encode_command(command: Command) -> bytes:
     Raises:
         InvalidArgument: the bytes would not be decoded to the same command, on any replica.
     """
-    fields = {"command": _NAMES[type(command)]}
-    fields |= {key: getattr(command, attribute) for attribute, key in _FIELDS[type(command)].items()}
+    fields: dict[str, Any] = {"command": _NAMES[type(command)]}
+    for attribute, key in _FIELDS[type(command)].items():
+        if (value := getattr(command, attribute)) is not None:
+            fields[key] = value
     try:
         payload = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
         is_same = decode_command(payload) == command
@@ -73,6 +80,8 @@ def decode_command(payload: bytes | memoryview) -> Command:
     values: dict[str, Any] = {}
     for attribute, key in _FIELDS[command_type].items():
         if key not in fields:
+            if attribute in _OPTIONAL[command_type]:
+                continue
             raise CodecError(f"catalog command: {name} without {key!r}")
         value = fields.pop(key)
         values[attribute] = tuple(value) if isinstance(value, list) else value
@@ -87,5 +96,9 @@ def decode_command(payload: bytes | memoryview) -> Command:
 _NAMES = {command_type: name for name, command_type in COMMANDS.items()}
 _FIELDS = {
     command_type: {field.name: _KEYS.get(field.name, field.name) for field in attrs.fields(command_type)}
+    for command_type in COMMANDS.values()
+}
+_OPTIONAL = {
+    command_type: {field.name for field in attrs.fields(command_type) if field.default is None}
     for command_type in COMMANDS.values()
 }

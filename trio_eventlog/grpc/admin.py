@@ -8,7 +8,7 @@ from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.grpc.answers import description_message, members_message, status_message, topic_message
 from trio_eventlog.grpc.callers import caller_of
 from trio_eventlog.grpc.event_log import when_ready
-from trio_eventlog.grpc.requests import requested_topic
+from trio_eventlog.grpc.requests import requested_change, requested_topic
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.rpc import Context, Service
 from trio_eventlog.service.cluster import ClusterAdministration, parsed_node_id
@@ -35,6 +35,7 @@ class AdminHandlers:
     def service(self) -> Service:
         handlers: dict[str, Any] = {
             "CreateTopic": self.create_topic,
+            "AlterTopic": self.alter_topic,
             "DeleteTopic": self.delete_topic,
             "ListTopics": self.list_topics,
             "DescribeTopic": self.describe_topic,
@@ -53,6 +54,10 @@ class AdminHandlers:
             unopened_partitions=created.value.unopened_partitions,
             catalog_index=created.catalog_index,
         )
+
+    async def alter_topic(self, request: messages.AlterTopicRequest, context: Context) -> messages.AlterTopicResponse:
+        altered = await self._topics.alter(requested_change(request), caller_of(context))
+        return messages.AlterTopicResponse(topic=topic_message(altered.value), catalog_index=altered.catalog_index)
 
     async def delete_topic(self, request: messages.DeleteTopicRequest, context: Context) -> messages.DeleteTopicResponse:
         deleted = await self._topics.delete(request.name, caller_of(context))

@@ -11,6 +11,7 @@ from trio_eventlog.grpc.answers import member_info, node_status
 from trio_eventlog.grpc.batches import batch_message, consumed_batch, encode_produce_request, produce_head
 from trio_eventlog.grpc.callers import forwarded_metadata
 from trio_eventlog.grpc.methods import (
+    ALTER_TOPIC,
     CONSUME,
     CONSUME_STREAM,
     CREATE_TOPIC,
@@ -22,13 +23,13 @@ from trio_eventlog.grpc.methods import (
     REMOVE_NODE,
     TRANSFER_LEADERSHIP,
 )
-from trio_eventlog.grpc.requests import create_topic_request, forwarded_consume_request
+from trio_eventlog.grpc.requests import alter_topic_request, create_topic_request, forwarded_consume_request
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.rpc import Call, Channel, RpcSettings, open_channel
 from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer
-from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus
+from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 ANSWER_HEAD_BYTES_MAX = 22
@@ -93,6 +94,9 @@ class GrpcNode:
         response = await self._channel.unary(CREATE_TOPIC, request, metadata=forwarded_metadata(caller))
         name: str = response.topic.name
         return name
+
+    async def alter_topic(self, change: TopicChange, caller: Caller) -> None:
+        await self._channel.unary(ALTER_TOPIC, alter_topic_request(change), metadata=forwarded_metadata(caller))
 
     async def delete_topic(self, name: str, caller: Caller) -> None:
         request = admin_pb2.DeleteTopicRequest(name=name)

@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from trio_eventlog.codec.batch import NANOSECONDS
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.service.requests import ConsumeRequest, Timestamp
-from trio_eventlog.service.values import NewTopic, PartitionStart, Position, timestamp_ns
+from trio_eventlog.service.values import NewTopic, PartitionStart, Position, TopicChange, timestamp_ns
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 DURATION_SECONDS_MAX = 315_576_000_000
@@ -34,6 +34,23 @@ def requested_topic(request: admin_pb2.CreateTopicRequest) -> NewTopic:
         replicas=request.replicas,
         retention_bytes=request.retention.bytes,
         retention_seconds=_whole_seconds(request.retention.time),
+    )
+
+
+def alter_topic_request(change: TopicChange) -> admin_pb2.AlterTopicRequest:
+    request = admin_pb2.AlterTopicRequest(name=change.name, group_id=change.group_id, retention_bytes=change.retention_bytes)
+    if change.retention_seconds is not None:
+        request.retention_time.seconds = change.retention_seconds
+    return request
+
+
+def requested_change(request: admin_pb2.AlterTopicRequest) -> TopicChange:
+    """Raises InvalidArgument for what a retention cannot be."""
+    return TopicChange(
+        name=request.name,
+        group_id=request.group_id,
+        retention_bytes=request.retention_bytes if request.HasField("retention_bytes") else None,
+        retention_seconds=_whole_seconds(request.retention_time) if request.HasField("retention_time") else None,
     )
 
 

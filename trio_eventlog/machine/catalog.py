@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from attrs.validators import optional
 
-from trio_eventlog.errors import EventLogError, InvalidArgument, TopicExists, TopicNotFound
+from trio_eventlog.errors import EventLogError, InvalidArgument, TopicExists, TopicNotFound, TopicRecreated
 from trio_eventlog.ids import GroupId, NodeId, format_id
 from trio_eventlog.machine.placement import place
 
@@ -29,7 +30,7 @@ RETENTION_SECONDS_MAX = (1 << 63) - 1
 NODE_NAME_BYTES_MAX = 4096
 """In UTF-8. Hellos carry less; this is what bounds a single node, which sends none."""
 
-FEATURE_LEVEL = 1
+FEATURE_LEVEL = 2
 """The highest level that this release speaks. A release that adds a kind of command, or of entry, takes the next one for it."""
 FEATURE_LEVEL_MAX = (1 << 16) - 1
 
@@ -129,6 +130,28 @@ class CreateTopic:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class AlterTopic:
+    """Change settings of a topic. What is None stays as it is, and is not written to the log: another setting can be added later.
+
+    The number of partitions is none of them: a record's partition follows from its key and that number, so another number would
+    part a key's new records from its old ones.
+
+    Attributes:
+        group_id: of partition 0: the topic that is meant, and not another one of that name.
+        retention_bytes, retention_seconds: 0 means no limit.
+    """
+
+    name: str = attrs.field(validator=_is_topic_name)
+    group_id: GroupId = attrs.field(validator=_whole(1, ID_MAX))
+    retention_bytes: int | None = attrs.field(default=None, validator=optional(_whole(0, RETENTION_BYTES_MAX)))
+    retention_seconds: int | None = attrs.field(default=None, validator=optional(_whole(0, RETENTION_SECONDS_MAX)))
+
+
+ALTERED = ("retention_bytes", "retention_seconds")
+"""Fields of a `Topic` that AlterTopic may change."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class DeleteTopic:
     """Delete a topic and its records."""
 
@@ -222,7 +245,7 @@ class CatalogSnapshot:
     removed: tuple[CatalogNode, ...]
 
 
-Command = CreateTopic | DeleteTopic | SetReplicas | RegisterNode | DrainNode | RemoveNode | RaiseFeatureLevel
+Command = CreateTopic | AlterTopic | DeleteTopic | SetReplicas | RegisterNode | DrainNode | RemoveNode | RaiseFeatureLevel
 Result = Topic | CatalogNode | FeatureLevel
 Outcome = Result | EventLogError
 
@@ -259,6 +282,8 @@ class CatalogMachine:
             match command:
                 case CreateTopic():
                     return self._create(command)
+                case AlterTopic():
+                    return self._alter(command)
                 case DeleteTopic():
                     return self._delete(command)
                 case SetReplicas():
@@ -332,6 +357,19 @@ class CatalogMachine:
     def _new_partition(self, group_id: GroupId, command: CreateTopic) -> Partition:
         replicas = place(group_id, command.replicas, command.replica_count)
         return Partition(group_id=group_id, first_voters=replicas, replicas=replicas, wanted=replicas)
+
+    def _alter(self, command: AlterTopic) -> Topic:
+        topic = self.topics.get(command.name)
+        if topic is None:
+            raise TopicNotFound(f"there is no topic {command.name!r} to alter", self.applied_index)
+        if topic.partitions[0].group_id != command.group_id:
+            raise TopicRecreated(
+                f"topic {command.name!r} was deleted and created again: what was to change belonged to the old one",
+                self.applied_index,
+            )
+        changes = {name: value for name in ALTERED if (value := getattr(command, name)) is not None}
+        self.topics[topic.name] = topic = attrs.evolve(topic, **changes)
+        return topic
 
     def _delete(self, command: DeleteTopic) -> Topic:
         topic = self.topics.pop(command.name, None)

@@ -120,6 +120,11 @@ class CatalogFollower:
         while (name in self._topics) is not present:
             await self._topics_changed.wait()
 
+    async def wait_level_of(self, command_type: type[Command]) -> None:
+        """Until the cluster speaks the feature level at which such commands may be proposed."""
+        while self._machine.feature_level < LEVELS[command_type]:
+            await self._topics_changed.wait()
+
     async def wait_settled(self, name: str) -> None:
         """Until every partition of the topic that lives here is open, or could not be opened at the first attempt."""
         topic = self._topics.get(name)

@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 from trio_eventlog.errors import InvalidArgument, TopicNotFound
 from trio_eventlog.records import Record
-from trio_eventlog.service.values import NewTopic, Start, TopicDescription
+from trio_eventlog.service.values import NewTopic, Start, TopicChange, TopicDescription
 
 U32_MAX = (1 << 32) - 1
 U64_MAX = (1 << 64) - 1
@@ -71,9 +71,7 @@ def new_topic(name: str, partitions: int, replicas: int, retention_bytes: int, r
     check_text("name", name)
     check_whole("partitions", partitions, lowest=1)
     check_whole("replicas", replicas)
-    check_whole("retention_bytes", retention_bytes, U64_MAX)
-    check_whole_seconds("retention_seconds", retention_seconds)
-    check_whole("retention_seconds", int(retention_seconds), U64_MAX >> 1)
+    check_retention(retention_bytes, retention_seconds)
     return NewTopic(
         name=name,
         partitions=partitions,
@@ -81,6 +79,26 @@ def new_topic(name: str, partitions: int, replicas: int, retention_bytes: int, r
         retention_bytes=retention_bytes,
         retention_seconds=int(retention_seconds),
     )
+
+
+def topic_change(name: str, group_id: int, retention_bytes: int | None, retention_seconds: float | None) -> TopicChange:
+    """Raises InvalidArgument for what no topic can have, and when nothing is to change."""
+    check_text("name", name)
+    check_whole("group_id", group_id, U64_MAX)
+    check_retention(0 if retention_bytes is None else retention_bytes, 0 if retention_seconds is None else retention_seconds)
+    return TopicChange(
+        name=name,
+        group_id=group_id,
+        retention_bytes=retention_bytes,
+        retention_seconds=None if retention_seconds is None else int(retention_seconds),
+    )
+
+
+def check_retention(retention_bytes: int, retention_seconds: float) -> None:
+    """Raises InvalidArgument for limits that no topic can have."""
+    check_whole("retention_bytes", retention_bytes, U64_MAX)
+    check_whole_seconds("retention_seconds", retention_seconds)
+    check_whole("retention_seconds", int(retention_seconds), U64_MAX >> 1)
 
 
 def check_start(start: Start, partitions: int) -> None:

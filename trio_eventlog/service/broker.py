@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 
+import trio
+
 from trio_eventlog.codec.stored_batch import entry_batch
 from trio_eventlog.errors import EventLogError, InvalidArgument, NotLeader, OffsetOutOfRange, TopicNotFound
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
-from trio_eventlog.machine.catalog import CreateTopic, DeleteTopic, Topic
+from trio_eventlog.machine.catalog import AlterTopic, CreateTopic, DeleteTopic, Topic
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.records import Batch
 from trio_eventlog.service.requests import ConsumeRequest, Fetched
+
+LEVEL_SECONDS_MAX = 2.0
+"""Seconds that a command waits for a cluster that does not speak it yet: a new one rises to its level in its first rounds. When it
+is over, the command is refused: some node is of an older release."""
 
 
 class Broker:
@@ -192,11 +198,25 @@ class Broker:
         with self._replicas.room.held_for(command):
             return await self._command(command)
 
+    async def alter_topic(
+        self, name: str, group_id: GroupId, *, retention_bytes: int | None, retention_seconds: int | None
+    ) -> Topic:
+        """Change the topic whose partition 0 has this group; None: it stays as it is.
+
+        The nodes of a new cluster need a moment until each has said what it speaks; it is waited for.
+
+        Raises TopicNotFound, TopicRecreated, InvalidArgument, NotLeader, OutcomeUnknown.
+        """
+        with trio.move_on_after(LEVEL_SECONDS_MAX):
+            await self._replicas.catalog_follower.wait_level_of(AlterTopic)
+        command = AlterTopic(name=name, group_id=group_id, retention_bytes=retention_bytes, retention_seconds=retention_seconds)
+        return await self._command(command)
+
     async def delete_topic(self, name: str) -> Topic:
         """Raises TopicNotFound, InvalidArgument, NotLeader, OutcomeUnknown."""
         return await self._command(DeleteTopic(name=name))
 
-    async def _command(self, command: CreateTopic | DeleteTopic) -> Topic:
+    async def _command(self, command: CreateTopic | AlterTopic | DeleteTopic) -> Topic:
         topic = await self._replicas.command(command)
         assert isinstance(topic, Topic)
         return topic

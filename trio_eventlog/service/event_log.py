@@ -179,6 +179,29 @@ class EventLog(Protocol):
             TooManyPartitions: the nodes have no room for so many.
         """
 
+    async def alter_topic(
+        self,
+        name: str,
+        *,
+        retention_bytes: int | None = None,
+        retention_seconds: float | None = None,
+        group_id: int = 0,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> TopicInfo:
+        """Change what a topic keeps; returns it as it is then. None: it stays as it is; 0: no limit; else whole seconds.
+
+        The number of partitions cannot change: a record's partition follows from its key and that number.
+
+        Args:
+            group_id: of partition 0 (`TopicInfo.group_ids`): that very topic is meant. 0: the one that has the name now.
+
+        Raises:
+            InvalidArgument: a limit that no topic can have, or nothing to change; or a node of the cluster is of a release that
+                cannot do it.
+            TopicNotFound: there is no such topic.
+            TopicRecreated: the topic with that group was deleted, and another one has its name.
+        """
+
     async def delete_topic(self, name: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> None:
         """Delete a topic and its records. Raises TopicNotFound."""
 

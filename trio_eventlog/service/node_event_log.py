@@ -24,6 +24,7 @@ from trio_eventlog.service.arguments import (
     made,
     new_topic,
     records_of,
+    topic_change,
 )
 from trio_eventlog.service.cluster import ClusterAdministration, parsed_node_id
 from trio_eventlog.service.consume import ConsumeService
@@ -262,6 +263,19 @@ class NodeEventLog:
         """See `EventLog.create_topic`."""
         topic = new_topic(name, partitions, replicas, retention_bytes, retention_seconds)
         return (await self._in_time(self._services.topics.create(topic, caller), caller, _late_change())).value
+
+    async def alter_topic(
+        self,
+        name: str,
+        *,
+        retention_bytes: int | None = None,
+        retention_seconds: float | None = None,
+        group_id: int = 0,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> TopicInfo:
+        """See `EventLog.alter_topic`."""
+        change = topic_change(name, group_id, retention_bytes, retention_seconds)
+        return (await self._in_time(self._services.topics.alter(change, caller), caller, _late_change())).value
 
     async def delete_topic(self, name: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> None:
         """See `EventLog.delete_topic`."""

@@ -8,7 +8,7 @@ from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer
-from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus
+from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange
 
 
 class RemoteNode(Protocol):
@@ -31,6 +31,8 @@ class RemoteNode(Protocol):
 
     async def create_topic(self, topic: NewTopic, caller: Caller) -> str:
         """Returns its name."""
+
+    async def alter_topic(self, change: TopicChange, caller: Caller) -> None: ...
 
     async def delete_topic(self, name: str, caller: Caller) -> None: ...
 

@@ -5,8 +5,8 @@ from functools import partial
 import attrs
 import trio
 
-from trio_eventlog.errors import NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound, TopicRecreated
-from trio_eventlog.ids import NodeId, format_id
+from trio_eventlog.errors import InvalidArgument, NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound, TopicRecreated
+from trio_eventlog.ids import GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.service.broker import Broker
@@ -18,6 +18,7 @@ from trio_eventlog.service.values import (
     Caller,
     NewTopic,
     PartitionInfo,
+    TopicChange,
     TopicDescription,
     TopicInfo,
 )
@@ -71,6 +72,42 @@ class TopicAdministration:
             retention_seconds=new.retention_seconds,
         )
         return topic.name
+
+    async def alter(self, change: TopicChange, caller: Caller) -> AsOf[TopicInfo]:
+        """Change a topic; returns it as it is then.
+
+        Raises TopicNotFound, TopicRecreated, InvalidArgument, NoQuorum, OutcomeUnknown; NotLeader when the call was forwarded here
+        in vain.
+        """
+        if change.retention_bytes is None and change.retention_seconds is None:
+            raise InvalidArgument(f"topic {change.name!r} is to be altered, and nothing is said that shall change")
+        topic = await self.find(change.name, group_id=change.group_id, caller=caller)
+        # Named from here on: an attempt that is repeated must not change a topic that was made meanwhile.
+        change = attrs.evolve(change, group_id=topic.partitions[0].group_id)
+        try:
+            await self._forwarder.at_leader(
+                self._broker.catalog,
+                partial(self._alter_here, change),
+                partial(_alter_there, change, caller),
+                Doubt(),
+                caller=caller,
+            )
+        except OutcomeUnknown as error:
+            if isinstance(error.__cause__, TopicNotFound):
+                # Whether or not an attempt whose answer was lost has changed it: it is gone.
+                raise error.__cause__ from error
+            raise
+        await self.wait_current(f"of the change of topic {change.name!r}, which was made")
+        topic = await self.find(change.name, group_id=change.group_id, caller=caller)
+        return AsOf(topic_info(topic), self._broker.catalog_index)
+
+    async def _alter_here(self, change: TopicChange) -> None:
+        await self._broker.alter_topic(
+            change.name,
+            GroupId(change.group_id),
+            retention_bytes=change.retention_bytes,
+            retention_seconds=change.retention_seconds,
+        )
 
     async def delete(self, name: str, caller: Caller) -> AsOf[None]:
         """Raises TopicNotFound, InvalidArgument, NoQuorum, OutcomeUnknown; NotLeader when the call was forwarded here in vain."""
@@ -217,6 +254,10 @@ def id_text(node_id: NodeId) -> str:
 
 async def _create_there(new: NewTopic, caller: Caller, node: RemoteNode) -> str:
     return await node.create_topic(new, caller)
+
+
+async def _alter_there(change: TopicChange, caller: Caller, node: RemoteNode) -> None:
+    await node.alter_topic(change, caller)
 
 
 async def _delete_there(name: str, caller: Caller, node: RemoteNode) -> None:

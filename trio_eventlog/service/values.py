@@ -177,6 +177,21 @@ class NewTopic:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class TopicChange:
+    """What is to be changed of a topic; None: it stays as it is.
+
+    Attributes:
+        group_id: of partition 0: that very topic, and none that was made under its name later. 0: whichever has the name now.
+        retention_bytes, retention_seconds: 0 means no limit.
+    """
+
+    name: str
+    group_id: int = 0
+    retention_bytes: int | None = None
+    retention_seconds: int | None = None
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class TopicInfo:
     """A topic. `retention_bytes` and `retention_seconds` are 0 when there is no limit.
 

@@ -53,6 +53,26 @@ class CreateTopicResponse(_message.Message):
     catalog_index: int
     def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., unopened_partitions: _Optional[int] = ..., catalog_index: _Optional[int] = ...) -> None: ...
 
+class AlterTopicRequest(_message.Message):
+    __slots__ = ("name", "group_id", "retention_bytes", "retention_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    group_id: int
+    retention_bytes: int
+    retention_time: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., group_id: _Optional[int] = ..., retention_bytes: _Optional[int] = ..., retention_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class AlterTopicResponse(_message.Message):
+    __slots__ = ("topic", "catalog_index")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    topic: Topic
+    catalog_index: int
+    def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., catalog_index: _Optional[int] = ...) -> None: ...
+
 class DeleteTopicRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
