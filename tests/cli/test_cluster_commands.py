@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_eventlog.cli import make_parser
-from trio_eventlog.cli.cluster import members, problems_of, status
+from trio_eventlog.cli.cluster import drain, members, problems_of, remove, status
 from trio_eventlog.cli.topics import TopicDescriber, alter_topic, delete_topic, list_topics
 from trio_eventlog.cli.watch import NotConfirmed, watched
 from trio_eventlog.client import ClientSettings, GroupInfo, NodeStatus, Placement, ServerInfo
@@ -119,7 +119,10 @@ async def test_watch(autojump_clock: trio.testing.MockClock, capfd: pytest.Captu
         assert out.count("PARTITION  LEADER") == 2
         first, second = out.split("PARTITION")[2::2]
         assert "RECORDS/S" not in first
-        assert second.splitlines()[1].split()[-4:] == ["0", "500", "500", "100"]
+        heading, row = (line.split() for line in second.splitlines()[:2])
+        assert heading[-3:] == ["RECORDS", "SIZE", "RECORDS/S"]
+        assert row[-6:-3] == ["0", "500", "500"]
+        assert row[-1] == "100"
 
 
 async def test_tables(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +135,47 @@ async def test_tables(autojump_clock: trio.testing.MockClock, capfd: pytest.Capt
             assert "\x1b[1m" in capfd.readouterr().out
             assert await watched(act)(client, parsed(*words)) == 0
             assert "\x1b" not in capfd.readouterr().out
+
+
+async def test_sizes_of_partitions_wherever_they_live(
+    autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The node that is asked carries some of them; the leaders of the others say theirs."""
+    async with Cluster(3, seed=7, auto_create_topics=False) as cluster, cluster.client() as client:
+        await cluster.wait_ready()
+        await client.create_topic("t", partitions=6, replicas=1)
+        await cluster.wait_topic("t")
+        for number in range(6):
+            await client.produce("t", b"x" * 2000, *[b"y"] * number, partition=number)
+        asked = await client.describe_topic("t")
+        assert 0 < sum(item.size_bytes is None for item in asked.partitions) < 6
+        await watched(TopicDescriber())(client, parsed("topics", "describe", "t", "--json"))
+        partitions = json.loads(capfd.readouterr().out)["partitions"]
+        assert [(item["log_start_offset"], item["high_watermark"]) for item in partitions] == [(0, end) for end in range(1, 7)]
+        for number, item in enumerate(partitions):
+            replica = cluster.replica(cluster.leader("t", number) or "", "t", number)
+            assert replica is not None
+            assert item["size_bytes"] == replica.log.size_bytes > 2000
+        await watched(TopicDescriber())(client, parsed("topics", "describe", "t"))
+        assert capfd.readouterr().out.count(" KiB") == 6
+        with pytest.raises(NotConfirmed, match="about 21 records"):
+            await delete_topic(client, parsed("topics", "delete", "t"))
+
+
+async def test_no_node_is_taken_out_unasked(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """The question says which node it is; with --yes it is done, and refused for what it is."""
+    async with Cluster(3, seed=8) as cluster, cluster.client() as client:
+        await cluster.wait_registered()
+        await client.create_topic("t")
+        await cluster.wait_topic("t")
+        for act, question in ((drain, r"Move everything off node n2 \("), (remove, r"Remove node n2 \(")):
+            name = act.__name__
+            with pytest.raises(NotConfirmed, match=question + r".*which is alive and carries 1 replicas\b.*say --yes"):
+                await act(client, parsed("node", name, "n2"))
+            assert {member.status for member in await client.members()} == {"alive"}
+        assert await drain(client, parsed("node", "drain", "n2", "--yes")) == 0
+        assert {member.status for member in await client.members() if member.name == "n2"} == {"removed"}
+        assert "is drained and removed" in capfd.readouterr().out
 
 
 async def test_a_topic_is_altered(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:

@@ -224,6 +224,9 @@ async def test_a_term_that_no_elections_led_to_is_set_back(home: Path, capsys: p
     printed = capsys.readouterr().out
     assert f"term {term} would be set back" in printed
     assert "--every-node-is-stopped" in printed
+    assert await run("log", "repair", str(home), "--json") == 1
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert (group["needs_repair"], group["repaired"], group["term"], group["refusal"]) == (True, False, term, "")
     assert path.read_bytes() == before
     assert await run("log", "repair", str(home), "--every-node-is-stopped") == 0
     assert f"term {term} was set back to {TERM_REPAIRED}" in capsys.readouterr().out
@@ -231,6 +234,12 @@ async def test_a_term_that_no_elections_led_to_is_set_back(home: Path, capsys: p
         assert (hard_state.state.term, hard_state.state.vote) == (TERM_REPAIRED, NOBODY)
     assert await run("log", "verify", str(home)) == 0
     assert await run("log", "repair", str(home)) == 0
+    capsys.readouterr()
+    await set_term(home, term)
+    for repaired in (True, False):
+        assert await run("log", "repair", str(home), "--every-node-is-stopped", "--json") == 0
+        (group,) = json.loads(capsys.readouterr().out)["groups"]
+        assert (group["needs_repair"], group["repaired"]) == (repaired, repaired)
 
 
 async def test_a_term_that_elections_led_to_stays(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,3 +281,6 @@ async def test_terms_are_not_set_back_beside_damage(home: Path, capsys: pytest.C
     segment.write_bytes(damaged)
     assert await run("log", "repair", str(home), "--every-node-is-stopped") == 1
     assert "its log is damaged" in capsys.readouterr().out
+    assert await run("log", "repair", str(home), "--every-node-is-stopped", "--json") == 1
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert (group["repaired"], "its log is damaged" in group["refusal"]) == (False, True)

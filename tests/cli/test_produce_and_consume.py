@@ -260,6 +260,9 @@ async def test_what_cannot_be_consumed(autojump_clock: trio.testing.MockClock) -
             (("b", "--from", "2"), OffsetOutOfRange),
             (("b", "--partitions", "1"), TopicNotFound),
             (("c",), TopicNotFound),
+            (("a", "--from", "2:0"), InvalidArgument),
+            (("a", "--from", "0:0", "--partitions", "1"), InvalidArgument),
+            (("a", "--from", "1:6"), OffsetOutOfRange),
         ):
             with pytest.raises((error, ExceptionGroup)) as caught:
                 await consume(client, parsed("consume", *flags))
@@ -279,4 +282,19 @@ async def test_interrupted_consumer_says_where_it_was(
             os.kill(os.getpid(), signal.SIGTERM)
 
         assert await consume(client, parsed("consume", "a", "--follow")) == 143
-    assert capfd.readouterr().err == "trio-eventlog: interrupted after 10 records; next offsets: a/0: 5, a/1: 5\n"
+    words = "trio-eventlog: interrupted after 10 records; next offsets: a/0: 5, a/1: 5; go on with --from 0:5,1:5\n"
+    assert capfd.readouterr().err == words
+
+
+async def test_offsets_of_partitions(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """As an interrupted consumer has said them: up to the end, and on and on; also how many before the end."""
+    async with opened() as client:
+        await filled(client)
+        assert sorted((await run(client, capfd, "consume", "a", "--from", "0:3,1:5")).split()) == ["a6", "a8"]
+        assert sorted((await run(client, capfd, "consume", "a", "--from", "1:4")).split()) == ["a0", "a2", "a4", "a6", "a8", "a9"]
+        text = await run(client, capfd, "consume", "a", "--follow", "-n", "3", "--from", "0:3,1:4")
+        assert sorted(text.split()) == ["a6", "a8", "a9"]
+        text = await run(client, capfd, "consume", "a", "--follow", "-n", "4", "--from", "-2")
+        assert sorted(text.split()) == ["a6", "a7", "a8", "a9"]
+        text = await run(client, capfd, "consume", "a", "b", "--follow", "-n", "3", "--from", "-1")
+        assert sorted(text.split()) == ["a8", "a9", "b0"]

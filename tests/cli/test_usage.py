@@ -218,6 +218,8 @@ def test_client_settings() -> None:
         ("17", 17),
         ("-10", Last(10)),
         ("-10m", Ago(600.0)),
+        ("0:12", {0: 12}),
+        ("0:12,2:7", {0: 12, 2: 7}),
         ("2026-11-02T12:00:00Z", datetime.datetime(2026, 11, 2, 12, tzinfo=datetime.UTC)),
         ("2026-11-02T12:00:00+02:00", datetime.datetime(2026, 11, 2, 10, tzinfo=datetime.UTC)),
     ],
@@ -225,6 +227,13 @@ def test_client_settings() -> None:
 def test_start(text: str, value: object) -> None:
     """Words, offsets and times."""
     assert start(text) == value
+
+
+@pytest.mark.parametrize("text", ["0:12,0:7", "0:12,", ":12", "0:-1", "0:x", "12,7"])
+def test_no_start(text: str) -> None:
+    """Offsets of partitions are read as they stand, or refused."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        start(text)
 
 
 def test_start_without_a_zone_is_local() -> None:

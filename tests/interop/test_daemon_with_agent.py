@@ -45,7 +45,7 @@ async def test_an_agent_is_shown_as_what_it_is(tmp_path: Path) -> None:
             assert members["s1"]["address"] == agent.address
             assert "s1" in (await command(tmp_path, node, "members")).stdout
             assert "s1" not in (await command(tmp_path, node, "status")).stdout
-            refused = await command(tmp_path, node, "node", "remove", "s1")
+            refused = await command(tmp_path, node, "node", "remove", "s1", "--yes")
             assert refused.returncode == 1
             assert "s1: no node of this name" in refused.stderr
             await agent.command("leave")

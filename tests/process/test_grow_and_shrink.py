@@ -73,7 +73,7 @@ def test_three_daemons_grow_to_five_and_shrink_to_three(
     wait_until(lambda: sum(member["role"] in ("leader", "voter") for member in members(rest)) == 5 or None, "five voters", 60.0)
     note_gaps("grown to five")
     for number, node in enumerate(cluster.nodes[:2]):
-        drained = command("node", "drain", f"n{number}", target=rest)
+        drained = command("node", "drain", f"n{number}", "--yes", target=rest)
         assert b"drained and removed" in drained.stdout
         assert node.wait_exit() == 0
         assert "removed from its cluster" in node.log()
@@ -102,12 +102,12 @@ def test_commands_say_why_they_refuse(make_cluster: Callable[..., DaemonCluster]
         lambda: any(member["name"] == "n0" and member["status"] == "failed" for member in members(target)) or None,
         "n0 is seen to have failed",
     )
-    refused = command("node", "remove", "n1", target=target, check=False)
+    refused = command("node", "remove", "n1", "--yes", target=target, check=False)
     assert refused.returncode == 1
     assert b"MEMBERSHIP_REFUSED" in refused.stderr
-    unknown = command("node", "drain", "n9", target=target, check=False)
+    unknown = command("node", "drain", "n9", "--yes", target=target, check=False)
     assert unknown.returncode == 1
     assert b"n1 (" in unknown.stderr
-    removed = command("node", "remove", "n0", target=target)
+    removed = command("node", "remove", "n0", "--yes", target=target)
     assert b"is removed for ever" in removed.stdout
     assert sorted(str(member["name"]) for member in members(target)) == ["n1", "n2"]

@@ -15,7 +15,7 @@ from trio_eventlog.cli.arguments import (
 )
 from trio_eventlog.cli.output import RED, YELLOW, duration_text, painted, print_json, print_table
 from trio_eventlog.cli.parser import Commands, add_command
-from trio_eventlog.cli.watch import watched
+from trio_eventlog.cli.watch import confirm, watched
 from trio_eventlog.client import Client, GroupInfo, MemberInfo, NodeStatus, Placement, ServerInfo
 from trio_eventlog.errors import EventLogError, InvalidArgument, NoQuorum, OutcomeUnknown, Unavailable
 
@@ -61,13 +61,13 @@ def add_parser(commands: Commands) -> None:
     _add_departure(
         actions,
         "drain",
-        "move everything off a node, then remove it and let it stop",
+        "move everything off a node, then remove it and let it stop; asks first",
         lambda arguments: run_with_client(arguments, drain),
     )
     _add_departure(
         actions,
         "remove",
-        "remove a node that does not come back, for ever; refused when the others could not go on",
+        "remove a node that does not come back, for ever; asks first. Refused when the others could not go on",
         lambda arguments: run_with_client(arguments, remove),
     )
 
@@ -80,6 +80,7 @@ def _add_departure(
 ) -> None:
     parser = add_command(actions, name, help)
     parser.add_argument("node", metavar="NODE", help="name or id")
+    parser.add_argument("--yes", action="store_true", help="do not ask. Without it, and without a terminal, nothing is done")
     parser.add_argument("--no-wait", action="store_true", help="return when it is decided, not when it is done")
     parser.add_argument("--wait", type=duration, default=WAIT_SECONDS, metavar="DURATION", help="for how long. Default: 10min")
     add_client_flags(parser)
@@ -135,17 +136,27 @@ async def _members_or_servers(client: Client) -> list[MemberInfo]:
 
 
 async def drain(client: Client, arguments: argparse.Namespace) -> int:
-    return await _take_out(client, arguments, client.drain_node, "is drained and removed", "is being drained")
+    question = "Move everything off node {}, then remove it, for ever?"
+    return await _take_out(client, arguments, question, client.drain_node, "is drained and removed", "is being drained")
 
 
 async def remove(client: Client, arguments: argparse.Namespace) -> int:
-    return await _take_out(client, arguments, client.remove_node, "is removed for ever", "is being removed")
+    question = "Remove node {}, for ever?"
+    return await _take_out(client, arguments, question, client.remove_node, "is removed for ever", "is being removed")
 
 
 async def _take_out(
-    client: Client, arguments: argparse.Namespace, act: Callable[[str], Awaitable[None]], done: str, under_way: str
+    client: Client,
+    arguments: argparse.Namespace,
+    question: str,
+    act: Callable[[str], Awaitable[None]],
+    done: str,
+    under_way: str,
 ) -> int:
     member = _find(await client.members(), arguments.node)
+    if not arguments.yes:
+        known = f"{member.name} ({member.id}), which is {member.status} and carries {len(member.groups)} replicas"
+        await confirm(question.format(known))
     await act(member.id)
     told = ""
     with trio.move_on_after(0 if arguments.no_wait else arguments.wait):

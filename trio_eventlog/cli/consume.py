@@ -5,7 +5,7 @@ import datetime
 import functools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 import trio
@@ -22,7 +22,7 @@ from trio_eventlog.cli.interruption import interruptible
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import Rate, progress
 from trio_eventlog.client import BEGINNING, END, Client, ConsumedBatch, Start
-from trio_eventlog.errors import OffsetOutOfRange
+from trio_eventlog.errors import InvalidArgument, OffsetOutOfRange
 from trio_eventlog.records import Record
 from trio_eventlog.service.background import background
 
@@ -74,9 +74,9 @@ def add_parser(commands: Commands) -> None:
         dest="start",
         type=start,
         default=BEGINNING,
-        metavar="beginning|end|OFFSET|-N|TIMESTAMP|-DURATION",
+        metavar="beginning|end|OFFSET|-N|TIMESTAMP|-DURATION|PARTITION:OFFSET,...",
         help="where to begin, in each partition: -10 with the last ten records; TIMESTAMP as 2026-11-02T12:00:00Z; -10m ten"
-        " minutes ago. Default: beginning",
+        " minutes ago; 0:12,2:7 at these offsets, and at the beginning of the other partitions. Default: beginning",
     )
     parser.add_argument(
         "--partitions",
@@ -112,6 +112,7 @@ def add_parser(commands: Commands) -> None:
 
 
 _LAST = re.compile(r"-([0-9]{1,18})")
+_OFFSETS = re.compile(r"[0-9]{1,5}:[0-9]{1,18}(,[0-9]{1,5}:[0-9]{1,18})*")
 
 
 def start(text: str) -> From:
@@ -125,6 +126,12 @@ def start(text: str) -> From:
         return int(word)
     if found := _LAST.fullmatch(word):
         return Last(int(found[1]))
+    if _OFFSETS.fullmatch(word):
+        pairs = [pair.split(":") for pair in word.split(",")]
+        offsets = {int(partition): int(offset) for partition, offset in pairs}
+        if len(offsets) < len(pairs):
+            raise argparse.ArgumentTypeError(f"{text!r} names a partition twice")
+        return offsets
     if word.startswith("-"):
         return Ago(duration(word[1:]))
     try:
@@ -132,7 +139,8 @@ def start(text: str) -> From:
         return when if when.tzinfo is not None else when.astimezone()
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not beginning, end, an offset, -N, a time such as 2026-11-02T12:00:00Z, or one such as -10m"
+            f"{text!r} is not beginning, end, an offset, -N, a time such as 2026-11-02T12:00:00Z, one such as -10m, or offsets"
+            " such as 0:12,2:7"
         ) from None
 
 
@@ -178,6 +186,8 @@ async def make_plan(client: Client, arguments: argparse.Namespace) -> Plan:
         begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=begin.seconds)
     follows = arguments.follow or (begin is END and not arguments.until_end)
     topics = dict.fromkeys(arguments.topics)
+    if isinstance(begin, Mapping):
+        await _check_named(client, topics, begin, arguments.partitions)
     if follows and arguments.partitions is None and not isinstance(begin, int | Last):
         return Plan([Source(topic=topic, partition=None, start=begin) for topic in topics], None)
     places = [
@@ -195,6 +205,19 @@ async def make_plan(client: Client, arguments: argparse.Namespace) -> Plan:
     async with trio.open_nursery() as nursery:
         for place in places:
             nursery.start_soon(ask, place)
+    if follows and arguments.partitions is None:
+        # Offsets that belong to one partition each; one receiver of each topic reads them all.
+        return Plan(
+            [
+                Source(
+                    topic=topic,
+                    partition=None,
+                    start={number: offset for (of, number), (_, offset, _) in bounds.items() if of == topic},
+                )
+                for topic in topics
+            ],
+            None,
+        )
     if follows:
         return Plan([Source(topic=place[0], partition=place[1], start=bounds[place][0]) for place in places], None)
     sources: list[Source] = []
@@ -209,10 +232,21 @@ async def make_plan(client: Client, arguments: argparse.Namespace) -> Plan:
     return Plan(sources, ends, records)
 
 
+async def _check_named(client: Client, topics: Iterable[str], offsets: Mapping[int, int], partitions: Sequence[int] | None) -> None:
+    """Raises InvalidArgument for a partition that is not read: it would be waited for in vain."""
+    for topic in topics:
+        read = range(await client.partitions(topic)) if partitions is None else partitions
+        for number in offsets:
+            if number not in read:
+                raise InvalidArgument(f"--from names partition {number}, which is not among those of {topic!r} that are read")
+
+
 async def _bounds(client: Client, place: Place, begin: Start | Last) -> tuple[Start, int, int]:
     """Where a consumer has to start, the offset that this is about, and the partition's end."""
     topic, number = place
     start_offset, end_offset = await client.offsets(topic, number)
+    if isinstance(begin, Mapping):
+        begin = begin.get(number, BEGINNING)
     if isinstance(begin, Last):
         offset = max(start_offset, end_offset - begin.records)
         return offset, offset, end_offset
@@ -238,7 +272,8 @@ async def consume(client: Client, arguments: argparse.Namespace) -> int:
         with interruption.scope:
             await _consume(client, plan, writer_of(arguments, client.settings.unpacked_bytes_max), written)
     if interruption.signal_number:
-        print(f"trio-eventlog: interrupted after {written.records} records{written.places_text()}", file=sys.stderr)
+        text = f"interrupted after {written.records} records{written.places_text()}{_resume_text(arguments, written)}"
+        print(f"trio-eventlog: {text}", file=sys.stderr)
     return interruption.exit_code
 
 
@@ -263,6 +298,17 @@ class Written:
         shown = ", ".join(f"{topic}/{number}: {offset}" for (topic, number), offset in places[:PLACES_SHOWN_MAX])
         more = f" and {len(places) - PLACES_SHOWN_MAX} more" if len(places) > PLACES_SHOWN_MAX else ""
         return f"; next offsets: {shown}{more}"
+
+
+def _resume_text(arguments: argparse.Namespace, written: Written) -> str:
+    """How to go on, where the next offsets say all: partitions without one are read from their beginning."""
+    begin = arguments.start
+    if not written.next_offsets or len(set(arguments.topics)) > 1 or not (begin is BEGINNING or isinstance(begin, Mapping)):
+        return ""
+    offsets = (dict(begin) if isinstance(begin, Mapping) else {}) | {
+        number: offset for (_, number), offset in written.next_offsets.items()
+    }
+    return f"; go on with --from {','.join(f'{number}:{offset}' for number, offset in sorted(offsets.items()))}"
 
 
 async def _consume(client: Client, plan: Plan, write: Writer, written: Written) -> None:

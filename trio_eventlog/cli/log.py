@@ -47,6 +47,7 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="say so: a node that runs, or that is not repaired too, could give its vote twice. Without it nothing is changed",
     )
+    repair.add_argument("--json", action="store_true", help="answer in JSON")
     repair.set_defaults(run=run_repair)
     dump = add_command(actions, "dump", "write the entries of the logs, one a line")
     dump.add_argument("directory")
@@ -155,14 +156,23 @@ def run_repair(arguments: argparse.Namespace) -> int:
     is_agreed: bool = arguments.every_node_is_stopped
     with _locked(home):
         repairs = trio.run(_repair, _groups(home), is_agreed)
+    is_refused = any(repair is not None and repair.refusal for repair in repairs.values())
+    is_left = any(repairs.values()) and not is_agreed
+    if arguments.json:
+        print_json({"groups": [_repair_as_json(group, repair, is_agreed) for group, repair in repairs.items()]})
+        return FAILED if is_refused or is_left else 0
     for group, repair in repairs.items():
         print(f"group {group}: {_repaired(repair, is_agreed)}")
-    if any(repair is not None and repair.refusal for repair in repairs.values()):
-        return FAILED
-    if any(repairs.values()) and not is_agreed:
+    if is_left and not is_refused:
         print("nothing was changed: stop every node of the cluster, then run this with --every-node-is-stopped for each of them")
-        return FAILED
-    return 0
+    return FAILED if is_refused or is_left else 0
+
+
+def _repair_as_json(group: str, repair: TermRepair | None, is_agreed: bool) -> dict[str, object]:
+    if repair is None:
+        return {"group": group, "needs_repair": False, "repaired": False, "term": None, "refusal": ""}
+    is_repaired = is_agreed and not repair.refusal
+    return {"group": group, "needs_repair": True, "repaired": is_repaired, "term": repair.term, "refusal": repair.refusal}
 
 
 async def _repair(groups: list[Path], is_agreed: bool) -> dict[str, TermRepair | None]:

@@ -195,8 +195,11 @@ def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], look: 
 
 def size_text(size_bytes: int) -> str:
     """`none` for 0, as in retention."""
-    if not size_bytes:
-        return "none"
+    return byte_text(size_bytes) if size_bytes else "none"
+
+
+def byte_text(size_bytes: int) -> str:
+    """In the largest unit of which there is at least one."""
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.4g} {unit}"

@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
+import attrs
 import trio
 
 from trio_eventlog.cli.arguments import (
@@ -15,11 +17,12 @@ from trio_eventlog.cli.arguments import (
     natural,
     run_with_client,
 )
-from trio_eventlog.cli.output import duration_text, print_json, print_table, size_text
+from trio_eventlog.cli.cluster import NOT_OPEN, ask_all
+from trio_eventlog.cli.output import byte_text, duration_text, print_json, print_table, size_text
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import progress
 from trio_eventlog.cli.watch import confirm, watched
-from trio_eventlog.client import Client, TopicDescription, TopicInfo
+from trio_eventlog.client import Client, GroupInfo, NodeStatus, ServerInfo, TopicDescription, TopicInfo
 from trio_eventlog.errors import EventLogError
 from trio_eventlog.service.background import background
 
@@ -128,15 +131,16 @@ class TopicDescriber:
         self._before: tuple[float, dict[int, int]] | None = None
 
     async def __call__(self, client: Client, arguments: argparse.Namespace) -> int:
-        described = await client.describe_topic(arguments.name)
+        servers = await client.servers()
+        described = await _described(client, arguments.name, servers)
         if arguments.json:
             print_json(described)
             return 0
-        names = {server.id: server.name for server in await client.servers()}
+        names = {server.id: server.name for server in servers}
         rates = self._rates(described)
         _show([described.topic], arguments)
         print()
-        headings = ["PARTITION", "LEADER", "REPLICAS", "LOG START", "HIGH WATERMARK", "RECORDS"]
+        headings = ["PARTITION", "LEADER", "REPLICAS", "LOG START", "HIGH WATERMARK", "RECORDS", "SIZE"]
         rows: list[list[object]] = [
             [
                 item.partition,
@@ -145,6 +149,7 @@ class TopicDescriber:
                 item.log_start_offset,
                 item.high_watermark,
                 item.high_watermark - item.log_start_offset,
+                None if item.size_bytes is None else byte_text(item.size_bytes),
                 *([rates[item.partition]] if rates is not None else []),
             ]
             for item in described.partitions
@@ -169,6 +174,32 @@ class TopicDescriber:
         }
 
 
+async def _described(client: Client, name: str, servers: Sequence[ServerInfo]) -> TopicDescription:
+    """A topic; what the answering node does not know of partitions that it does not carry, the nodes that carry them are asked."""
+    described = await client.describe_topic(name)
+    elsewhere = [item for item in described.partitions if item.size_bytes is None]
+    nodes = {node_id for item in elsewhere for node_id in ((item.leader_id,) if item.leader_id else item.replica_ids)}
+    answers = await ask_all(client, [server for server in servers if server.id in nodes])
+    known: dict[int, GroupInfo] = {}
+    for answer in answers.values():
+        for group in answer.groups if isinstance(answer, NodeStatus) else ():
+            if group.role not in NOT_OPEN and (group.role == "leader" or group.group_id not in known):
+                known[group.group_id] = group
+    partitions = tuple(
+        attrs.evolve(
+            item,
+            leader_id=found.leader_id,
+            log_start_offset=found.log_start_offset,
+            high_watermark=found.high_watermark,
+            size_bytes=found.size_bytes,
+        )
+        if item.size_bytes is None and (found := known.get(item.group_id)) is not None
+        else item
+        for item in described.partitions
+    )
+    return attrs.evolve(described, partitions=partitions)
+
+
 async def alter_topic(client: Client, arguments: argparse.Namespace) -> int:
     topic = await client.alter_topic(
         arguments.name, retention_bytes=arguments.retention_bytes, retention_seconds=arguments.retention_time
@@ -183,7 +214,7 @@ async def alter_topic(client: Client, arguments: argparse.Namespace) -> int:
 
 async def delete_topic(client: Client, arguments: argparse.Namespace) -> int:
     if not arguments.yes:
-        described = await client.describe_topic(arguments.name)
+        described = await _described(client, arguments.name, await client.servers())
         records = sum(item.high_watermark - item.log_start_offset for item in described.partitions)
         await confirm(
             f"Delete topic {arguments.name}, its {described.topic.partitions} partitions and about {records} records, for ever?"

@@ -57,6 +57,7 @@ def description_message(described: AsOf[TopicDescription]) -> admin_pb2.Describe
                 log_start_offset=item.log_start_offset,
                 high_watermark=item.high_watermark,
                 problem=item.problem,
+                size_bytes=item.size_bytes,
             )
             for item in described.value.partitions
         ],
@@ -76,6 +77,7 @@ def topic_description(message: admin_pb2.DescribeTopicResponse) -> TopicDescript
                 log_start_offset=item.log_start_offset,
                 high_watermark=item.high_watermark,
                 problem=item.problem,
+                size_bytes=item.size_bytes if item.HasField("size_bytes") else None,
             )
             for item in message.partitions
         ),
@@ -175,6 +177,8 @@ def status_message(status: NodeStatus) -> admin_pb2.GetStatusResponse:
                 is_joint=item.is_joint,
                 outgoing_voter_ids=item.outgoing_voter_ids,
                 problem=item.problem,
+                log_start_offset=item.log_start_offset,
+                size_bytes=item.size_bytes,
             )
             for item in status.groups
         ],
@@ -215,6 +219,8 @@ def node_status(message: admin_pb2.GetStatusResponse) -> NodeStatus:
                 is_joint=item.is_joint,
                 outgoing_voter_ids=tuple(item.outgoing_voter_ids),
                 problem=item.problem,
+                log_start_offset=item.log_start_offset,
+                size_bytes=item.size_bytes,
             )
             for item in message.groups
         ),

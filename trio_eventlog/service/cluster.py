@@ -168,6 +168,8 @@ def group_info(replica: Replica, topic: str, partition: int) -> GroupInfo:
         learner_ids=_id_texts(status.configuration.learners),
         is_joint=status.configuration.is_joint,
         outgoing_voter_ids=_id_texts(status.configuration.voters_outgoing),
+        log_start_offset=replica.log.log_start_offset,
+        size_bytes=replica.log.size_bytes,
     )
 
 

@@ -133,16 +133,17 @@ class TopicAdministration:
         partitions = []
         for number, partition in enumerate(topic.partitions):
             place = self._broker.group(partition.group_id)
-            is_open = isinstance(place, Replica)
+            replica = place if isinstance(place, Replica) else None
             partitions.append(
                 PartitionInfo(
                     partition=number,
                     group_id=partition.group_id,
                     leader_id=id_text(self._broker.leader_of(topic, number)),
                     replica_ids=tuple(map(format_id, partition.wanted)),
-                    log_start_offset=place.log.log_start_offset if isinstance(place, Replica) else 0,
-                    high_watermark=place.watermark.value if isinstance(place, Replica) else 0,
-                    problem=(unopened[number] or "being opened") if not is_open and number in unopened else "",
+                    log_start_offset=replica.log.log_start_offset if replica is not None else 0,
+                    high_watermark=replica.watermark.value if replica is not None else 0,
+                    problem=(unopened[number] or "being opened") if replica is None and number in unopened else "",
+                    size_bytes=replica.log.size_bytes if replica is not None else None,
                 )
             )
         described = TopicDescription(topic=topic_info(topic), partitions=tuple(partitions))

@@ -210,7 +210,12 @@ class TopicInfo:
 
 @attrs.frozen(slots=True, kw_only=True)
 class PartitionInfo:
-    """A partition as the answering node knows it; `leader_id` is "" while nobody leads, `problem` when it is open there."""
+    """A partition as the answering node knows it; `leader_id` is "" while nobody leads, `problem` when it is open there.
+
+    Attributes:
+        size_bytes: of the log's entries in the node's files. None: no replica is open there, and the two offsets are 0. The status
+            of a node that carries it (`GroupInfo`) has them.
+    """
 
     partition: int
     group_id: int
@@ -219,6 +224,7 @@ class PartitionInfo:
     log_start_offset: int
     high_watermark: int
     problem: str = ""
+    size_bytes: int | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -233,7 +239,8 @@ class TopicDescription:
 class GroupInfo:
     """A Raft group as one of its nodes sees it. `topic` is "" for the catalog; `problem` says why it is degraded there.
 
-    `outgoing_voter_ids` are those of the configuration that is being left, while it is joint (`is_joint`).
+    `outgoing_voter_ids` are those of the configuration that is being left, while it is joint (`is_joint`). `size_bytes` counts the
+    log's entries in its files.
     """
 
     group_id: int
@@ -252,6 +259,8 @@ class GroupInfo:
     problem: str = ""
     is_joint: bool = False
     outgoing_voter_ids: tuple[str, ...] = ()
+    log_start_offset: int = 0
+    size_bytes: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)

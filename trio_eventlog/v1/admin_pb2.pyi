@@ -106,7 +106,7 @@ class DescribeTopicRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., create: bool = ...) -> None: ...
 
 class PartitionDescription(_message.Message):
-    __slots__ = ("partition", "group_id", "leader_id", "replica_ids", "log_start_offset", "high_watermark", "problem")
+    __slots__ = ("partition", "group_id", "leader_id", "replica_ids", "log_start_offset", "high_watermark", "problem", "size_bytes")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +114,7 @@ class PartitionDescription(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     HIGH_WATERMARK_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     partition: int
     group_id: int
     leader_id: str
@@ -121,7 +122,8 @@ class PartitionDescription(_message.Message):
     log_start_offset: int
     high_watermark: int
     problem: str
-    def __init__(self, partition: _Optional[int] = ..., group_id: _Optional[int] = ..., leader_id: _Optional[str] = ..., replica_ids: _Optional[_Iterable[str]] = ..., log_start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    size_bytes: int
+    def __init__(self, partition: _Optional[int] = ..., group_id: _Optional[int] = ..., leader_id: _Optional[str] = ..., replica_ids: _Optional[_Iterable[str]] = ..., log_start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., problem: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class DescribeTopicResponse(_message.Message):
     __slots__ = ("topic", "partitions", "catalog_index")
@@ -140,7 +142,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, catalog_only: bool = ...) -> None: ...
 
 class GroupStatus(_message.Message):
-    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids", "is_joint", "outgoing_voter_ids", "problem")
+    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids", "is_joint", "outgoing_voter_ids", "problem", "log_start_offset", "size_bytes")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +159,8 @@ class GroupStatus(_message.Message):
     IS_JOINT_FIELD_NUMBER: _ClassVar[int]
     OUTGOING_VOTER_IDS_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    LOG_START_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     topic: str
     partition: int
@@ -173,7 +177,9 @@ class GroupStatus(_message.Message):
     is_joint: bool
     outgoing_voter_ids: _containers.RepeatedScalarFieldContainer[str]
     problem: str
-    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ..., is_joint: bool = ..., outgoing_voter_ids: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
+    log_start_offset: int
+    size_bytes: int
+    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ..., is_joint: bool = ..., outgoing_voter_ids: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ..., log_start_offset: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("id", "address")
