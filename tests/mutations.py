@@ -67,7 +67,7 @@ MUTATIONS = (
         "                write.responses = ()\n"
         "                for message in append.responses:\n"
         "                    if message.to == self._core.node_id:\n"
-        "                        self._requests.append(lambda message=message: self._core.step(message))\n"
+        "                        self.requests.add(lambda message=message: self._core.step(message))\n"
         "                    else:\n"
         "                        self.followers.send_message(message)\n"
         "                self._inbox.wake()\n",
@@ -665,8 +665,8 @@ MUTATIONS = (
     Mutation(
         "a read does not wake a sleeping group",
         "trio_eventlog/node/raft_driver.py",
-        "        if self._requests or self.reads.are_new or self.proposing.queued_count:\n",
-        "        if self._requests or self.proposing.queued_count:\n",
+        "        if self.requests or self.reads.are_new or self.proposing.queued_count:\n",
+        "        if self.requests or self.proposing.queued_count:\n",
     ),
     Mutation(
         "a leader of a release that does not speak of itself is slept under",

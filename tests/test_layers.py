@@ -99,9 +99,69 @@ def test_nobody_reaches_past_a_replica() -> None:
 
 def test_the_parts_of_a_driver_know_each_other_in_one_direction() -> None:
     """docs/design/node.md: none of them imports the driver, and there is no circle among them."""
-    parts = ("leadership", "reads", "proposing", "applying", "entry_frames", "disk_writer", "followers", "returning", "sleeping")
+    parts = (
+        "leadership",
+        "reads",
+        "proposing",
+        "applying",
+        "entry_frames",
+        "disk_writer",
+        "followers",
+        "returning",
+        "sleeping",
+        "core_requests",
+    )
     before: set[str] = {"driver_settings"}
     for part in parts:
         used = {name.removeprefix("trio_eventlog.node.") for name in imports(PACKAGE / "node" / f"{part}.py")}
         assert used & {*parts, "raft_driver", "replica", "replicas"} <= before, part
         before.add(part)
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(("trio_eventlog", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """For each module of the package, those it imports, also where only the type checker looks."""
+    names = {path: _module_name(path) for path in modules()}
+    return {name: (imports(path) & set(names.values())) - {name} for path, name in names.items()}
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Some circle of the graph, or nothing."""
+    done: set[str] = set()
+    way: list[str] = []
+
+    def visit(name: str) -> list[str]:
+        if name in way:
+            return way[way.index(name) :]
+        if name not in done:
+            way.append(name)
+            for other in sorted(graph[name]):
+                if circle := visit(other):
+                    return circle
+            way.pop()
+            done.add(name)
+        return []
+
+    for name in sorted(graph):
+        if circle := visit(name):
+            return circle
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not even under TYPE_CHECKING. In the test kit, the parts of a simulation refer to the run that holds them."""
+    graph = {name: used for name, used in imported_modules().items() if not name.startswith("trio_eventlog.testing")}
+    assert len(graph) > 200
+    # A package imports what it publishes, and its modules import each other by their own names.
+    packages = {name for name in graph if any(other.startswith(f"{name}.") for other in graph)}
+    edges = {name: used - packages for name, used in graph.items() if name not in packages}
+    assert find_circle(edges) == []
+
+
+def test_a_circle_is_found() -> None:
+    """Of any length, from wherever the search begins."""
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []

@@ -528,3 +528,48 @@ def test_the_test_kit_looks_inside_of_the_product_in_one_place() -> None:
             if node.attr not in own and path.name != "inside.py"
         ]
     assert not found, "\n".join(found)
+
+
+# How large things may be
+
+CLASS_LINES_MAX = 400
+CLASS_METHODS_MAX = 30
+FUNCTION_LINES_MAX = 80
+
+LARGE: dict[str, str] = {
+    "raft/node.py: RaftNode": "all transitions of the protocol are in one place, to be read beside the paper",
+    "settings.py: NodeSettings": "one field for each setting, with its help; hardly any behaviour",
+}
+
+
+def too_large(path: str, tree: ast.Module) -> Iterator[str]:
+    """Classes and functions over the bounds, by their names."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        lines = (node.end_lineno or 0) - node.lineno + 1
+        methods = sum(isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) for item in node.body)
+        if isinstance(node, ast.ClassDef):
+            is_too_large = lines > CLASS_LINES_MAX or methods > CLASS_METHODS_MAX
+        else:
+            is_too_large = lines > FUNCTION_LINES_MAX
+        if is_too_large:
+            yield f"{path}: {node.name}"
+
+
+def test_classes_and_functions_are_of_a_size_to_be_read() -> None:
+    """A class that outgrows the bounds is cut into parts that own their state (docs/design/node.md shows how)."""
+    assert {name for path, tree in MODULES.items() for name in too_large(path, tree)} == LARGE.keys()
+
+
+def test_what_is_too_large_is_found() -> None:
+    """At the bound it is not, one line or method above it is."""
+    function = "def f():\n" + "    x = 1\n" * (FUNCTION_LINES_MAX - 1)
+    assert not list(too_large("a.py", ast.parse(function)))
+    assert list(too_large("a.py", ast.parse(function + "    x = 1\n"))) == ["a.py: f"]
+    methods = "class A:\n" + "".join(f"    def f{number}(self): ...\n" for number in range(CLASS_METHODS_MAX))
+    assert not list(too_large("a.py", ast.parse(methods)))
+    assert list(too_large("a.py", ast.parse(methods + "    def g(self): ...\n"))) == ["a.py: A"]
+    fields = "class A:\n" + "    x = 1\n" * (CLASS_LINES_MAX - 1)
+    assert not list(too_large("a.py", ast.parse(fields)))
+    assert list(too_large("a.py", ast.parse(fields + "    x = 1\n"))) == ["a.py: A"]

@@ -90,7 +90,7 @@ async def test_ticks_of_different_length() -> None:
         await cluster.wait_converged()
         leader = await cluster.wait_leader()
         if leader != "n1":
-            cluster.node(leader).parts.replicas.catalog.driver.transfer_leadership(cluster.node_id("n1"))
+            cluster.node(leader).parts.replicas.catalog.driver.requests.transfer_leadership(cluster.node_id("n1"))
         await cluster.wait_until(lambda: cluster.leader() == "n1", "the slow one leads")
         replica = cluster.replica("n1")
         assert replica is not None

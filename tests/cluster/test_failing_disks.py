@@ -37,7 +37,7 @@ async def test_a_node_whose_disk_fails_stops_and_says_so(operation: Operation, f
             # Terms are written when they change.
             leader = await cluster.wait_leader()
             driver = cluster.node(leader).parts.replicas.catalog.driver
-            driver.transfer_leadership(cluster.node_id("n3" if leader == "n2" else "n2"))
+            driver.requests.transfer_leadership(cluster.node_id("n3" if leader == "n2" else "n2"))
             if not cluster.is_running("n1"):
                 break
             await trio.sleep(0.5)

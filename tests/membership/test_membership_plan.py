@@ -282,7 +282,7 @@ REFUSALS = {
         view(topics=(topic(1, 2, 3, wanted=(1, 3)),), groups={GroupId(1): GroupView(voters=ids(1, 2))}),
         3,
         "",
-        "just moving",
+        "are moving",
     ),
     "on a silent one nobody counts": (
         view(silent=(3,), topics=(topic(1, 2, 3, wanted=(1, 3)),), groups={GroupId(1): GroupView(voters=ids(1, 2))}),
@@ -294,7 +294,7 @@ REFUSALS = {
         view(topics=(topic(1, 2, 3),), groups={GroupId(1): GroupView(voters=ids(1, 2), is_joint=True)}),
         3,
         "",
-        "just moving",
+        "are moving",
     ),
     "other partitions do not matter": (view(topics=(topic(1, 2),)), 3, "", ""),
 }

@@ -141,7 +141,7 @@ class Rig:
 
     async def lead(self) -> None:
         """Win an election by the vote of node 2, and have the entry that opens the term committed."""
-        self.replica.driver.campaign()
+        self.replica.driver.requests.campaign()
         await self.settle()
         self.give_response(MessageType.PRE_VOTE_RESPONSE, TWO, term=self.term + 1)
         await self.settle()

@@ -144,7 +144,7 @@ async def test_what_waits_for_a_follower_that_is_probed_is_not_sent(how: str) ->
             refusal = Message(type=MessageType.APPEND_RESPONSE, to=ME, sender=THREE, term=rig.term, index=60, reject=True)
             rig.give(attrs.evolve(refusal, reject_hint=1, log_term=1))
         else:
-            rig.replica.driver.report_unreachable(THREE)
+            rig.replica.driver.requests.report_unreachable(THREE)
         await rig.settle()
         assert rig.replica.status().progress[THREE].state == ProgressState.PROBE.value
         await trio.sleep(30)

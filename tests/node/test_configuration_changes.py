@@ -56,7 +56,7 @@ async def group_of_one(disk: SimDisk) -> AsyncIterator[Replica]:
 
 
 async def lead(replica: Replica) -> None:
-    replica.driver.campaign()
+    replica.driver.requests.campaign()
     await replica.wait_leader_other_than(NodeId(0))
 
 

@@ -34,7 +34,7 @@ async def left_behind(disk: SimDisk, voters: tuple[int, ...]) -> Departed:
     """A replica that has led, and has gone; what it left."""
     async with Rig(disk, voters=voters).open() as rig:
         if voters == (ME,):
-            rig.replica.driver.campaign()
+            rig.replica.driver.requests.campaign()
             await rig.settle()
         else:
             await rig.lead()
@@ -50,7 +50,7 @@ async def test_the_only_first_voter_does_not_elect_itself_when_it_comes_back() -
     await depart(disk, "g", left)
     assert not await has_log(disk, "g")
     async with Rig(disk, voters=(ME,)).open() as rig:
-        rig.replica.driver.campaign()
+        rig.replica.driver.requests.campaign()
         await rig.tick(50)
         assert not rig.replica.is_leader
         assert rig.replica.status().last_index == 0

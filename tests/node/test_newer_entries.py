@@ -34,7 +34,7 @@ async def test_a_follower_stops_there_stores_on_and_votes(kind: str) -> None:
         assert [item.index for item, _ in rig.take_sent(MessageType.APPEND_RESPONSE)] == [4, 5]
         assert "entry 3 is of a newer release" in rig.replica.stopped_because
         assert (rig.machine.applied_index, rig.replica.watermark.value, rig.replica.log.last_index) == (2, 1, 5)
-        rig.replica.driver.campaign()
+        rig.replica.driver.requests.campaign()
         await rig.tick(80)
         assert rig.take_sent(MessageType.PRE_VOTE) == []
     async with Rig(first.disk).open() as rig:
@@ -47,7 +47,7 @@ async def test_a_follower_stops_there_stores_on_and_votes(kind: str) -> None:
         with pytest.raises(NotLeader, match="upgrade this node"):
             await replica.wait_applied(3)
         rig.take_sent()
-        replica.driver.campaign()
+        replica.driver.requests.campaign()
         await rig.tick(80)
         assert rig.take_sent(MessageType.PRE_VOTE) == []
         assert replica.status().role is Role.FOLLOWER

@@ -201,7 +201,7 @@ async def test_proposals_wait_while_leadership_is_handed_over() -> None:
     """They are neither appended, which would put the hand-over off, nor refused; when it has failed they go on here."""
     async with Rig().open() as rig:
         await rig.lead()
-        rig.replica.driver.transfer_leadership(THREE)
+        rig.replica.driver.requests.transfer_leadership(THREE)
         await rig.settle()
         proposal = await rig.replica.propose_batch(batch_of(b"x"), Acks.QUORUM)
         await rig.settle()

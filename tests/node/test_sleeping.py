@@ -133,19 +133,19 @@ async def test_a_sleeping_leader_wakes_for_a_member_that_is_back_and_when_too_ma
         rig.reach[THREE] = Reach.GONE
         await rig.tick(2 * SLEEP_AFTER_TICKS)
         assert rig.is_asleep
-        rig.replica.driver.peers_changed()
+        rig.replica.driver.requests.peers_changed()
         await rig.settle()
         assert rig.is_asleep
         rig.reach[THREE] = Reach.ALIVE
-        rig.replica.driver.peers_changed()
+        rig.replica.driver.requests.peers_changed()
         await rig.settle()
         assert not rig.is_asleep
         await rig.tick(2 * SLEEP_AFTER_TICKS)
         assert rig.is_asleep
         for node_id in (TWO, THREE):
             rig.reach[node_id] = Reach.GONE
-            rig.replica.driver.report_unreachable(node_id)
-            rig.replica.driver.peers_changed()
+            rig.replica.driver.requests.report_unreachable(node_id)
+            rig.replica.driver.requests.peers_changed()
             await rig.settle()
             assert rig.is_asleep is (node_id == TWO)
 
@@ -271,8 +271,8 @@ async def test_a_follower_that_has_lost_its_leader_wakes_and_may_stand_for_elect
         await rig.settle()
         assert rig.is_asleep
         rig.take_sent()
-        rig.replica.driver.peer_reset(TWO)
-        rig.replica.driver.campaign_if_leader_lost(TWO)
+        rig.replica.driver.requests.peer_reset(TWO)
+        rig.replica.driver.requests.campaign_if_leader_lost(TWO)
         await rig.settle()
         assert not rig.is_asleep
         assert rig.take_sent(MessageType.PRE_VOTE)

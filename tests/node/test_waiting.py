@@ -106,7 +106,7 @@ async def failed(rig: Rig) -> None:
     def fail() -> None:
         raise StorageFailed("the disk is gone")
 
-    rig.replica.driver._request(fail)
+    rig.replica.driver.requests.add(fail)
     await trio.sleep(1)
 
 

@@ -271,11 +271,11 @@ class _Run:
                 operation = rng.choice((Operation.SYNC, Operation.SYNC, Operation.WRITE, Operation.READ))
                 node.disk.latency_seconds[operation] = rng.uniform(0, shape.slow_seconds)
             elif fault == "campaign" and node.replica is not None:
-                node.replica.driver.campaign()
+                node.replica.driver.requests.campaign()
             elif fault == "usurp":
                 await self.usurp()
             elif fault == "transfer" and (leader := self.leader()) is not None:
-                leader.driver.transfer_leadership(node.node_id)
+                leader.driver.requests.transfer_leadership(node.node_id)
             elif fault == "cut":
                 node.is_cut_off = True
             elif fault == "crash" and node.life is not None:
@@ -306,10 +306,10 @@ class _Run:
             for node in others:
                 assert node.replica is not None
                 node.is_cut_off = False
-                node.replica.driver.peer_reset(leader.node_id)
+                node.replica.driver.requests.peer_reset(leader.node_id)
             for node in others[:1]:
                 assert node.replica is not None
-                node.replica.driver.campaign_if_leader_lost(leader.node_id)
+                node.replica.driver.requests.campaign_if_leader_lost(leader.node_id)
             await trio.sleep(rng.uniform(0, 6 * self.shape.way_seconds + 3 * self.shape.sync_seconds + 0.1))
             self.nodes[leader.node_id].is_cut_off = rng.random() < 0.3
 

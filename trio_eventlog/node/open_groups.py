@@ -80,7 +80,7 @@ class OpenGroups:
         """The group stands for election, if it is (still) open."""
         replica = self._open.get(group_id)
         if replica is not None:
-            replica.driver.campaign()
+            replica.driver.requests.campaign()
 
     def on_sleep(self, group_id: GroupId, is_asleep: bool) -> None:
         """A group has fallen asleep, or has woken."""
@@ -100,7 +100,7 @@ class OpenGroups:
         """Our link to the peer is gone, and what was on its way with it."""
         for replica in self._open.values():
             if replica.is_leader or not replica.driver.sleeping.is_asleep:
-                replica.driver.report_unreachable(node_id)
+                replica.driver.requests.report_unreachable(node_id)
             self._notify_sleeping_leader(replica)
 
     def peer_reset(self, node_id: NodeId) -> None:
@@ -129,11 +129,11 @@ class OpenGroups:
     def _notify_sleeping_leader(self, replica: Replica) -> None:
         # Sleeping followers have nothing to think about, and there may be thousands.
         if replica.driver.sleeping.is_asleep and replica.is_leader:
-            replica.driver.peers_changed()
+            replica.driver.requests.peers_changed()
 
     def _lose_leader(self, replica: Replica, node_id: NodeId) -> None:
         if self._nursery is not None:
-            replica.driver.peer_reset(node_id)
+            replica.driver.requests.peer_reset(node_id)
             self._nursery.start_soon(self._campaign_in_turn, replica, node_id)
 
     async def _campaign_in_turn(self, replica: Replica, node_id: NodeId) -> None:
@@ -145,4 +145,4 @@ class OpenGroups:
         # Turned by the term, so that it is not always the same node; the term is the same for all that followed the leader.
         turn = (others.index(self._node_id) + status.hard_state.term) % len(others)
         await trio.sleep(turn * self._reset_stagger_seconds * self._rng.uniform(1.0, 1.25))
-        replica.driver.campaign_if_leader_lost(node_id)
+        replica.driver.requests.campaign_if_leader_lost(node_id)

@@ -18,7 +18,7 @@ The turn is here. What it is made of is in parts that this task owns, each with 
 """
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -28,11 +28,12 @@ import trio
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
-from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.ids import NOBODY, GroupId, format_id
 from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.applying import Applying
 from trio_eventlog.node.configuration_changes import PendingChanges
+from trio_eventlog.node.core_requests import CoreRequests
 from trio_eventlog.node.departed import NEVER, Departed
 from trio_eventlog.node.disk_writer import DiskWriter, Write
 from trio_eventlog.node.driver_settings import DriverSettings
@@ -93,8 +94,8 @@ class RaftDriver:
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
 
     Attributes:
-        leadership, reads, proposing, applying, followers, disk_writer, returning, sleeping: its parts. Each says what of it is for
-            other tasks.
+        leadership, reads, proposing, applying, followers, disk_writer, returning, sleeping, requests: its parts. Each says which of
+            its methods are for other tasks.
     """
 
     def __init__(
@@ -126,9 +127,11 @@ class RaftDriver:
         self.proposing = Proposing(core, applier, self.leadership, self.reads, settings, name, wake)
         self._entry_frames = EntryFrames(core, log, self.proposing, name, self._start, self.receive)
         self.disk_writer = DiskWriter(
-            log, hard_state, name, settings.shortage_retry_seconds, wake, lambda: self._request(self.proposing.hand_over)
+            log, hard_state, name, settings.shortage_retry_seconds, wake, lambda: self.requests.add(self.proposing.hand_over)
         )
-        self.followers = Followers(group_id, core, log, settings, send, self._start, self.report_unreachable)
+        self.followers = Followers(
+            group_id, core, log, settings, send, self._start, lambda node_id: self.requests.report_unreachable(node_id)
+        )
         self.applying = Applying(
             core,
             log,
@@ -154,12 +157,10 @@ class RaftDriver:
             self._is_quiet,
         )
         self._changes = PendingChanges()
-        self._requests: deque[Callable[[], object]] = deque()
-        self._quiet_requests: deque[Callable[[], object]] = deque()
-        """As `_requests`, but they wake no sleeping group by themselves."""
+        self.requests = CoreRequests(core, self.followers, self.returning, self.sleeping, name, wake)
         self._ticks_due = 0
         self._announced_commit_index = 0
-        """The highest that a leader has sent, which its entries may be far from reaching here."""
+        """Highest commit index announced by any leader. May be ahead of the entries held here."""
         self.state_changes = 0
         """Number of changes of the role, the leader or the configuration since this was opened."""
         self._closed_by: EventLogError | None = None
@@ -218,7 +219,7 @@ class RaftDriver:
             except (NotLeader, ProposalDropped, ConfigurationError) as error:
                 self._changes.refused(pending, error)
 
-        self._request(propose)
+        self.requests.add(propose)
         return await pending.outcome()
 
     def receive(self, received: Received) -> None:
@@ -232,51 +233,11 @@ class RaftDriver:
         self._ticks_due += 1
         self._inbox.wake()
 
-    def report_unreachable(self, node_id: NodeId) -> None:
-        """What was sent to the peer did not arrive."""
-        requests = self._quiet_requests if self.sleeping.is_asleep else self._requests
-        requests.append(lambda: self.followers.begin_again(node_id))
-        self._inbox.wake()
-
-    def peer_reset(self, node_id: NodeId) -> None:
-        """The peer's process is gone, or silent. When it led, `campaign_if_leader_lost` should follow after a little time."""
-
-        def wake_and_reset() -> None:
-            self.sleeping.rouse("lost leader")
-            self._core.peer_reset(node_id)
-
-        self._quiet_requests.append(wake_and_reset)
-        self._inbox.wake()
-
-    def peers_changed(self) -> None:
-        """A node is gone, or back. A sleeping leader wakes when it has to: for one that it has slept without, and when those that
-        are left are no quorum."""
-        self._quiet_requests.append(self.sleeping.wake_for_peers)
-        self._inbox.wake()
-
-    def campaign_if_leader_lost(self, node_id: NodeId) -> None:
-        """Stand for election, unless somebody has been heard to lead since `peer_reset`."""
-        if not self.returning.is_returning:
-            self._request(lambda: self._core.campaign_if_leader_lost(node_id))
-
-    def campaign(self) -> None:
-        """Stand for election now."""
-        if not self.returning.is_returning:
-            self._request(self._core.campaign)
-
-    def transfer_leadership(self, to: NodeId) -> None:
-        """Hand over, if this node leads and `to` is a voter that keeps up."""
-        self._request(lambda: self._core.transfer_leader(to))
-
     def close(self, error: EventLogError) -> None:
-        """Whoever waits gets `error` when `run` ends, which is about to be cancelled. Otherwise it is ShuttingDown."""
+        """Set the error that all waiters get when `run` is cancelled (default ShuttingDown). Call it before cancelling."""
         self._closed_by = self._closed_by or error
         for part in (self.leadership, self.reads, self.applying):
             part.close(self._closed_by)
-
-    def _request(self, call: Callable[[], object]) -> None:
-        self._requests.append(call)
-        self._inbox.wake()
 
     # The loop
 
@@ -338,18 +299,12 @@ class RaftDriver:
             self._step(received)
             if received.asks_to_sleep:
                 self.sleeping.ask(received.message)
-        while self._quiet_requests:
-            self._quiet_requests.popleft()()
-        if self._requests or self.reads.are_new or self.proposing.queued_count:
+        self.requests.carry_out_quiet()
+        if self.requests or self.reads.are_new or self.proposing.queued_count:
             self.sleeping.rouse("work")
             if self.reads.are_new or self.proposing.queued_count:
                 self.sleeping.used()
-        while self._requests:
-            try:
-                self._requests.popleft()()
-            except (NotLeader, ProposalDropped, ConfigurationError) as error:
-                # Who asked waits for the effect, not for this call, and asks again or gives up by itself.
-                logger.debug("%s: %s", self.name, error)
+        self.requests.carry_out()
         if self.reads.are_new:
             self.reads.ask()
         self._take_ready()
@@ -396,7 +351,7 @@ class RaftDriver:
             and self.disk_writer.is_idle
             and not self.applying.has_notices
             and self.reads.is_idle
-            and not self._requests
+            and not self.requests
             and self.followers.is_idle
             and self.proposing.is_idle
         )
@@ -488,4 +443,4 @@ class RaftDriver:
             self._core.confine(why)
             self.proposing.abandon_above(self.applying.index, "this node cannot apply what it has committed")
 
-        self._request(confine)
+        self.requests.add(confine)

@@ -215,7 +215,7 @@ class Replica:
             raise InvalidArgument(f"node {format_id(to)} is no voter of {self.name}")
         if to == self.node_id:
             return to
-        self.driver.transfer_leadership(to)
+        self.driver.requests.transfer_leadership(to)
         with trio.move_on_after(seconds_max):
             leader_id = self.node_id
             while leader_id in (self.node_id, NOBODY):

@@ -26,7 +26,8 @@ from trio_eventlog.rpc.http2 import ConnectionFailure, ControlBudget, Http2
 from trio_eventlog.rpc.methods import Metadata, Pairs
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CallStatus, decode_status_text
-from trio_eventlog.rpc.streams import StreamEntry, Streams
+from trio_eventlog.rpc.stream_entry import StreamEntry
+from trio_eventlog.rpc.streams import Streams
 
 # gRPC over HTTP/2, "HTTP2 Status Code Mapping".
 _HTTP_STATUS = {

@@ -10,7 +10,8 @@ from trio_eventlog.rpc._purerpc import ErrorCodes, FlowControlError, MessageRece
 from trio_eventlog.rpc.http2 import END_STREAM, PADDED, ConnectionFailure, ControlBudget, Http2
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CODE_TRAILER, CallStatus, status_of
-from trio_eventlog.rpc.streams import StreamEntry, Streams
+from trio_eventlog.rpc.stream_entry import StreamEntry
+from trio_eventlog.rpc.streams import Streams
 
 _MESSAGE_HEADER = struct.Struct(">BL")
 """Is the message compressed; its length."""

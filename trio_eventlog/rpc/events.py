@@ -1,22 +1,18 @@
 """What a connection gives to its user: purerpc's events (`MessageReceived`, `RequestEnded`, `ResponseReceived`, `ResponseEnded`,
 `WindowUpdated`) and those that it lacks."""
 
-from typing import TYPE_CHECKING
-
 import attrs
 
 from trio_eventlog.rpc._purerpc import RequestReceived
 from trio_eventlog.rpc.headers import RequestHead
 from trio_eventlog.rpc.status import CallStatus
-
-if TYPE_CHECKING:
-    from trio_eventlog.rpc.streams import StreamEntry
+from trio_eventlog.rpc.stream_entry import StreamEntry
 
 
 class CallReceived(RequestReceived):  # type: ignore[misc]
     """purerpc's event of a new request, with its head as we read it."""
 
-    def __init__(self, stream_id: int, head: RequestHead, entry: "StreamEntry") -> None:
+    def __init__(self, stream_id: int, head: RequestHead, entry: StreamEntry) -> None:
         super().__init__(stream_id, head.scheme, head.service, head.method, head.content_type)
         self.head = head
         self.entry = entry

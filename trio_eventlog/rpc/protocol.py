@@ -58,7 +58,8 @@ from trio_eventlog.rpc.methods import Pairs
 from trio_eventlog.rpc.server_side import ServerSide
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CallStatus
-from trio_eventlog.rpc.streams import StreamEntry, Streams
+from trio_eventlog.rpc.stream_entry import StreamEntry
+from trio_eventlog.rpc.streams import Streams
 
 
 class RpcConnection:

@@ -17,7 +17,8 @@ from trio_eventlog.rpc.http2 import RST_STREAM, ConnectionFailure, ControlBudget
 from trio_eventlog.rpc.methods import Pairs
 from trio_eventlog.rpc.settings import RpcSettings
 from trio_eventlog.rpc.status import CODE_TRAILER, CallStatus, encode_status_text
-from trio_eventlog.rpc.streams import StreamEntry, Streams
+from trio_eventlog.rpc.stream_entry import StreamEntry
+from trio_eventlog.rpc.streams import Streams
 
 _RESPONSE_HEADERS = [
     (b":status", b"200"),

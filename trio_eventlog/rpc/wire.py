@@ -20,7 +20,7 @@ from trio_eventlog.rpc.http2 import Buffer
 from trio_eventlog.rpc.methods import Encoded
 from trio_eventlog.rpc.protocol import RpcConnection
 from trio_eventlog.rpc.settings import RpcSettings
-from trio_eventlog.rpc.streams import StreamEntry
+from trio_eventlog.rpc.stream_entry import StreamEntry
 from trio_eventlog.rpc.useless_work import UselessWork
 
 _MESSAGE_HEADER = Struct(">BL")

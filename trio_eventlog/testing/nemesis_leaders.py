@@ -84,7 +84,7 @@ class LeaderFaults:
         if replica is not None and replica.is_leader:
             candidates = sorted(set(replica.voters()) - {cluster.node_id(name), replica.node_id})
             if candidates:
-                replica.driver.transfer_leadership(rng.choice(candidates))
+                replica.driver.requests.transfer_leadership(rng.choice(candidates))
         await trio.sleep(rng.uniform(0, 0.5))
         if cluster.is_paused(name):
             self._ledger.until.pop(name, None)
@@ -113,7 +113,7 @@ class LeaderFaults:
             for replica in inside.groups(self._cluster.node(name)).all():
                 if replica.is_leader and self._rng.random() < 0.5:
                     self._ledger.count("hand over")
-                    replica.driver.transfer_leadership(self._rng.choice(sorted(replica.voters())))
+                    replica.driver.requests.transfer_leadership(self._rng.choice(sorted(replica.voters())))
 
     def _cut_from_nodes(self, name: str) -> None:
         """Clients still reach it."""
