@@ -18,6 +18,7 @@ from trio_eventlog.net.links import LinkSettings
 from trio_eventlog.net.mux import MuxSettings
 from trio_eventlog.net.network import join_address
 from trio_eventlog.net.tls import TlsSettings
+from trio_eventlog.node.disk_space import DiskSpaceSettings
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
@@ -193,6 +194,15 @@ def log(settings: NodeSettings) -> LogSettings:
         index_entries_max=16 * 1024,
         tail_cache_bytes=settings.tail_cache_bytes,
         open_segments_max=16,
+    )
+
+
+def disk_space(settings: NodeSettings) -> DiskSpaceSettings:
+    return DiskSpaceSettings(
+        disk_reserve_bytes=settings.disk_reserve_bytes,
+        disk_free_bytes_min=settings.disk_free_bytes_min,
+        disk_check_seconds=settings.disk_check_seconds,
+        election_timeout_ticks=settings.election_timeout_ticks,
     )
 
 

@@ -317,10 +317,38 @@ class NodeSettings:
     preallocate_bytes: int = setting(
         SIZE,
         16 * MIB,
-        "Step in which the active segment is made larger ahead of the writes. 0: never.",
+        "Step in which the active segment is made larger ahead of the writes. 0: never; then an append that finds the disk full"
+        " ends the node.",
         group="Storage",
         minimum=0,
         maximum=4 * GIB,
+    )
+    disk_reserve_bytes: int = setting(
+        SIZE,
+        64 * MIB,
+        "Size of a file that holds room on the disk, and is removed when the disk is full: so that removing segments, deleting"
+        " topics and stopping in good order work all the same. 0: none, and they may fail.",
+        group="Storage",
+        minimum=0,
+        maximum=64 * GIB,
+    )
+    disk_free_bytes_min: int = setting(
+        SIZE,
+        128 * MIB,
+        "The node takes no new records (DISK_FULL) while less is free on the disk of `data_dir`, beside the reserve, and hands"
+        " the partitions that it leads to nodes with room. It takes them again when a quarter more is free. 0: never refused early;"
+        " an append that finds the disk full waits.",
+        group="Storage",
+        minimum=0,
+        maximum=1024 * GIB,
+    )
+    disk_check_seconds: float = setting(
+        DURATION,
+        1.0,
+        "Interval between two questions to the disk how much is free. What is written within one has to fit `disk_free_bytes_min`.",
+        group="Storage",
+        minimum=0.01,
+        maximum=3600,
     )
     index_interval_bytes: int = setting(
         SIZE,

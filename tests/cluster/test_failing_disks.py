@@ -1,11 +1,11 @@
-"""Disks that fail, fill up, lie or are lost: the node concerned stops and says why, the others go on, and nothing wrong is told."""
+"""Disks that fail, lie or are lost: the node concerned stops and says why, the others go on, and nothing wrong is told."""
 
 import pytest
 import trio
 
 from tests.cluster.helpers import QUICK, values_on
 from trio_eventlog.client.client import Client
-from trio_eventlog.errors import DamagedData, DiskFull, StorageFailed
+from trio_eventlog.errors import DamagedData, StorageFailed
 from trio_eventlog.ids import format_id
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import Fault, Operation
@@ -15,7 +15,7 @@ VALUES = [b"%d" % number + bytes(500) for number in range(40)]
 
 
 def is_of_the_disk(name: str, error: BaseException) -> bool:
-    return name == "n1" and isinstance(error, StorageFailed | DiskFull | DamagedData)
+    return name == "n1" and isinstance(error, StorageFailed | DamagedData)
 
 
 async def fill_topic(client: Client) -> None:
@@ -63,22 +63,6 @@ async def test_a_disk_that_fails_before_there_is_a_leader_is_named_too() -> None
         cluster.disk("n1").faults.append(Fault(operation=Operation.WRITE, path_part="hard_state", times=1))
         await cluster.start("n2")
         assert "hard_state: write failed" in await cluster.wait_failure("n1")
-
-
-async def test_a_full_disk_stops_one_node_and_not_the_others() -> None:
-    """It comes back when there is room again, with everything it had."""
-    async with Cluster(3, seed=7, may_fail=is_of_the_disk, **SMALL_SEGMENTS) as cluster, cluster.client(settings=QUICK) as client:
-        await client.create_topic("orders")
-        await cluster.wait_topic("orders")
-        cluster.disk("n1").fill(free_bytes=2000)
-        for value in VALUES:
-            await client.produce("orders", value)
-        reason = await cluster.wait_failure("n1")
-        assert "no room" in reason or "no space" in reason
-        cluster.disk("n1").make_room()
-        await cluster.start("n1")
-        await cluster.wait_converged("orders")
-        assert await values_on(cluster, "n1", "orders") == VALUES
 
 
 async def test_flipped_bits_in_sealed_data_are_never_served() -> None:

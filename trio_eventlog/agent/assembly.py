@@ -173,6 +173,7 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         noted=parts.own_lives.extents,
         accepts_loss=parts.settings.accept_loss,
         is_alone=lambda: not parts.peer_lives.has_known,
+        space=parts.disk_space,
     )
     parts.broker = Broker(parts.replicas)
     parts.reconciler = Reconciler(

@@ -79,6 +79,7 @@ class NodeLife:
                 trio.open_nursery() as nursery,
             ):
                 await nursery.start(parts.transport.run)
+                nursery.start_soon(parts.disk_space.run)
                 nursery.start_soon(parts.peer_lives.run)
                 nursery.start_soon(self._lives.hear_claims)
                 nursery.start_soon(self._lives.count_moments)
@@ -126,15 +127,19 @@ class NodeLife:
     async def _tick(self) -> None:
         parts = self._parts
         frame = encode_frame_head(FrameKind.HEARTBEATS, 0, HEARTBEATS_BODY.pack(parts.surroundings.rng.getrandbits(64)))
+        short_frame = encode_frame_head(FrameKind.SHORT_OF_SPACE, 0, b"")
         ticks = 0
         while True:
             await trio.sleep(parts.settings.tick_seconds)
             parts.replicas.tick()
             parts.liveness.tick()
+            parts.disk_space.tick()
             ticks += 1
             if ticks % parts.settings.heartbeat_ticks == 0:
                 for node_id in parts.transport.connected():
                     parts.transport.send(node_id, frame, Lane.URGENT)
+                    if parts.disk_space.is_scarce:
+                        parts.transport.send(node_id, short_frame, Lane.URGENT)
             self._readiness.report(parts.health)
 
     async def stop(self, seconds_max: float) -> None:

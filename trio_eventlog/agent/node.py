@@ -16,6 +16,7 @@ from trio_eventlog.budgets import BudgetUse
 from trio_eventlog.errors import DataDirectoryError
 from trio_eventlog.ids import NO_CLUSTER, new_node_id
 from trio_eventlog.net.port import open_port
+from trio_eventlog.node.disk_space import DiskSpace
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.own_run import OwnRun, belongs_to_run, check_is_in_trio
 from trio_eventlog.records import Acks, Record
@@ -149,6 +150,8 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
         now_seconds=lambda: surroundings.now_ns() / 1e9,
     ) as directory:
         _check_cluster_name(directory, settings)
+        disk_space = DiskSpace(disk, settings.data_dir, part_settings.disk_space(settings))
+        await disk_space.begin()
         keys = await KeyFile.open(disk, settings.gossip_key_file, surroundings.rng) if settings.gossip_key_file else None
         gossips = keys is not None or not settings.has_tls
         if not gossips:
@@ -160,7 +163,15 @@ async def open_node(settings: NodeSettings, surroundings: Surroundings | None = 
                 gossip = GossipSocket(datagrams=port.datagrams, address=address, keys=keys)
             lives = await begin_life(directory, surroundings.rng.getrandbits(64))
             assembled = assemble(
-                Opened(settings=settings, surroundings=surroundings, directory=directory, port=port, gossip=gossip, lives=lives)
+                Opened(
+                    settings=settings,
+                    surroundings=surroundings,
+                    directory=directory,
+                    port=port,
+                    gossip=gossip,
+                    lives=lives,
+                    disk_space=disk_space,
+                )
             )
             node, life = Node(assembled), assembled.life
             disk.relieve = node.relieve

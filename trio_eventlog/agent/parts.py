@@ -17,6 +17,7 @@ from trio_eventlog.net.mux import Mux
 from trio_eventlog.net.port import Port
 from trio_eventlog.net.transport import Transport
 from trio_eventlog.node.bootstrap import Forming
+from trio_eventlog.node.disk_space import DiskSpace
 from trio_eventlog.node.gossip_discovery import GossipDiscovery
 from trio_eventlog.node.gossip_keys import KeyFile
 from trio_eventlog.node.liveness import PeerLiveness
@@ -62,6 +63,7 @@ class Opened:
     port: Port
     gossip: GossipSocket | None
     lives: OwnLives
+    disk_space: DiskSpace
 
 
 class Milestones:
@@ -92,6 +94,7 @@ class NodeParts:
     port: Port
     gossip_socket: GossipSocket | None
     own_lives: OwnLives
+    disk_space: DiskSpace
 
     # Who the node is and what it may use.
     identity: Identity
@@ -133,3 +136,4 @@ class NodeParts:
         self.port = opened.port
         self.gossip_socket = opened.gossip
         self.own_lives = opened.lives
+        self.disk_space = opened.disk_space

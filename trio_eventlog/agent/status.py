@@ -78,6 +78,7 @@ class StatusAnswers:
                 f"{len(degraded)} of the partitions that live on {parts.identity.name} cannot be opened there for now,"
                 f" {degraded[0].name} for one: {degraded[0].trouble}"
             )
+        found += [parts.disk_space.problem] if parts.disk_space.problem else []
         found += [warning for warning in (parts.credentials.exposure(), self._peers.removal_warning()) if warning]
         found += [f"{replica.name}: {replica.problem}" for replica in parts.replicas.awake() if replica.problem]
         if (not_heard := self._peers.not_heard()) is not None:

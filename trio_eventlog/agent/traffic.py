@@ -43,6 +43,9 @@ class PeerTraffic:
         if kind == FrameKind.HEARTBEATS and len(body) == HEARTBEATS_BODY.size:
             self._parts.liveness.heard(node_id, *HEARTBEATS_BODY.unpack(body))
             return
+        if kind == FrameKind.SHORT_OF_SPACE:
+            self._parts.disk_space.peer_is_short(node_id)
+            return
         if kind not in (FrameKind.RAFT, FrameKind.APPEND, FrameKind.SLEEP):
             return
         try:

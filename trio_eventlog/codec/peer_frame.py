@@ -85,6 +85,9 @@ class FrameKind(enum.IntEnum):
     """On a side connection, listener: a part of that range; pieces follow each other without a gap."""
     FETCH_REFUSED = 23
     """On a side connection, listener: why nothing more of that range comes."""
+    SHORT_OF_SPACE = 24
+    """The node takes no new records, for lack of room on its disk. Repeated with each HEARTBEATS while that is so. Body empty, the
+    group id is 0."""
 
 
 class HelloTag(enum.IntEnum):

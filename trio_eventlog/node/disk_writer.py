@@ -3,8 +3,9 @@
 Whatever waits becomes one write: the hard state, then the entries, then one notice to the driver. What arrives during one fsync is
 the next write: group commit needs no timer.
 
-A shortage of descriptors or threads says nothing about the disk, and nothing has changed when one is met (the roll of a segment
-needs a descriptor): the writer waits and appends again, for as long as it takes (docs/decisions/0031). A failed write or fsync
+A shortage of descriptors, threads or room says nothing about the disk, and nothing has changed when one is met (the roll of a
+segment needs a descriptor, preallocating room): the writer waits and appends again, for as long as it takes (docs/decisions/0031,
+0044). A failed write or fsync
 leaves `run`, and ends the node.
 """
 
@@ -16,7 +17,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.errors import ResourceShortage
+from trio_eventlog.errors import DiskFull, ResourceShortage
 from trio_eventlog.raft import AppendToken, EntryKind, HardState, Message, StorageAppend
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.segmented_log import SegmentedLog
@@ -50,6 +51,7 @@ class DiskWriter:
         retry_seconds: see `DriverSettings.shortage_retry_seconds`.
         wake: has the driver take a turn.
         on_shortage: called after each attempt to append that met a shortage.
+        on_disk_full: called when that was one of room.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class DiskWriter:
         retry_seconds: float,
         wake: Callable[[], None],
         on_shortage: Callable[[], None],
+        on_disk_full: Callable[[], None],
     ) -> None:
         self._log = log
         self._hard_state = hard_state
@@ -67,6 +70,7 @@ class DiskWriter:
         self._retry_seconds = retry_seconds
         self._wake = wake
         self._on_shortage = on_shortage
+        self._on_disk_full = on_disk_full
         self._waiting: deque[Write] = deque()
         self._unfinished = 0
         """Number of writes that wait, or are at the disk."""
@@ -169,7 +173,7 @@ class DiskWriter:
             try:
                 await self._log.append(frames)
                 break
-            except ResourceShortage as error:
+            except (DiskFull, ResourceShortage) as error:
                 # Before anything else runs: the driver stages what comes next on top of what is staged.
                 frames = self._stage_again(frames, behind)
                 if not self.shortage:
@@ -180,6 +184,8 @@ class DiskWriter:
                         error,
                     )
                 self.shortage = str(error)
+                if isinstance(error, DiskFull):
+                    self._on_disk_full()
             self._on_shortage()
             await trio.sleep(self._retry_seconds)
         if self.shortage:

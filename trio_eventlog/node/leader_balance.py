@@ -21,7 +21,7 @@ class LeaderBalance:
     """For the reconciler's task: remembers since when each partition could have been handed over, and when one was.
 
     Args:
-        healthy_followers: nodes that are connected and have caught up in the group that this node leads.
+        possible_leaders: nodes that could take over the group that this node leads: connected, caught up, and with room.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class LeaderBalance:
         survey: GroupSurvey,
         settings: ReconcilerSettings,
         names: NodeNames,
-        healthy_followers: Callable[[Replica], Collection[NodeId]],
+        possible_leaders: Callable[[Replica], Collection[NodeId]],
     ) -> None:
         self._survey = survey
         self._settings = settings
         self._names = names
-        self._healthy_followers = healthy_followers
+        self._possible_leaders = possible_leaders
         self._misplaced: dict[GroupId, MisplacedLeader] = {}
         self._handed_over_at = -math.inf
 
@@ -45,11 +45,11 @@ class LeaderBalance:
     async def hand_over_one(self) -> None:
         """Transfer leadership of one partition to the node that should lead it, if `due_hand_over` finds one."""
         now = trio.current_time()
-        # A preferred leader that is not connected, or is behind, could not take over.
+        # A preferred leader that is not connected, is behind or has no room could not take over.
         replicas = {
             replica.group_id: (replica, preferred)
             for replica, preferred in self._survey.get().misplaced
-            if preferred in self._healthy_followers(replica)
+            if preferred in self._possible_leaders(replica)
         }
         self._misplaced = {
             group_id: MisplacedLeader(preferred=preferred, since=former.since if former and former.preferred == preferred else now)

@@ -1,6 +1,6 @@
 """Who leads a group, for the tasks that wait to hear it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -42,12 +42,19 @@ class CoreView(Protocol):
     def status(self) -> Status: ...
 
 
-def best_successor(status: Status, node_id: NodeId) -> NodeId:
-    """The voter that is closest behind the leader `node_id` and keeps up; NOBODY when there is none."""
+def best_successor(status: Status, node_id: NodeId, without: Collection[NodeId] = ()) -> NodeId:
+    """The voter that is closest behind the leader `node_id` and keeps up; NOBODY when there is none.
+
+    Args:
+        without: nodes that should not lead now.
+    """
     matches = [
         (progress.match, other)
         for other, progress in status.progress.items()
-        if other != node_id and other in status.configuration.voters and progress.state == ProgressState.REPLICATE.value
+        if other != node_id
+        and other not in without
+        and other in status.configuration.voters
+        and progress.state == ProgressState.REPLICATE.value
     ]
     return max(matches)[1] if matches else NOBODY
 

@@ -1,7 +1,7 @@
 """What clients ask of a group's log, from the queue before the core to the answer."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
@@ -176,6 +176,23 @@ class ProposalQueue:
         if self._waiting:
             self._admit()
         return proposal
+
+    def queued(self) -> Iterable[Proposal]:
+        """The oldest first; those that wait for room are not among them."""
+        return self._queue
+
+    def fail_batches(self, error: EventLogError) -> None:
+        """Batches that are queued, and those that wait for room. Commands stay, in their order."""
+        kept: list[Proposal] = []
+        while self._queue:
+            proposal = self.take()
+            if isinstance(proposal.payload, Batch):
+                proposal.fail(error)
+            else:
+                kept.append(proposal)
+        for proposal in kept:
+            self._queued_bytes += proposal.size_bytes
+            self._queue.append(proposal)
 
     def fail_all(self, error: EventLogError) -> None:
         """Everything that is queued, and everybody who waits for room."""

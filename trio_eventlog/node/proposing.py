@@ -7,8 +7,9 @@ from trio_eventlog.bounds import OFFSET_MAX
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame
 from trio_eventlog.codec.stored_batch import HEAD
 from trio_eventlog.errors import DiskFull, EventLogError, NotLeader
-from trio_eventlog.ids import NOBODY
+from trio_eventlog.ids import NOBODY, NodeId
 from trio_eventlog.node.appliers import Applier
+from trio_eventlog.node.disk_space import AMPLE, SpaceView
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.leadership import Leadership, best_successor
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
@@ -25,6 +26,7 @@ class Proposing:
 
     Args:
         wake: has the driver take a turn.
+        space: room on the disk.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Proposing:
         settings: DriverSettings,
         name: str,
         wake: Callable[[], None],
+        space: SpaceView = AMPLE,
     ) -> None:
         self._core = core
         self._applier = applier
@@ -43,6 +46,7 @@ class Proposing:
         self._reads = reads
         self._settings = settings
         self._name = name
+        self._space = space
         self._queue = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, wake)
         self._settled_batches = SettledCount(settings.producer_idle_seconds)
         self._under_way = ProposalsUnderWay(self._settled_batches.value)
@@ -55,10 +59,13 @@ class Proposing:
 
         Raises:
             NotLeader: this node does not lead. (Once queued, the proposal itself carries every error.)
+            DiskFull: a batch, there is no room for it here, and no other voter has some.
             BatchTooLarge, ShuttingDown.
         """
         if not self._core.is_leader:
             raise self._leadership.refusal()
+        if self._space.is_scarce and isinstance(payload, Batch) and self._successor() == NOBODY:
+            raise self._space.refusal(self._name)
         proposal = Proposal(payload, acks, len(payload.payload) if isinstance(payload, Batch) else len(payload))
         await self._queue.put(proposal)
         return proposal
@@ -97,6 +104,8 @@ class Proposing:
             return
         if core.lead_transferee != NOBODY:
             # It is over within an election timeout, with this leader or another.
+            return
+        if self._space.is_scarce and not self._make_way():
             return
         accepted: list[Proposal] = []
         entries: list[ProposedEntry] = []
@@ -196,12 +205,32 @@ class Proposing:
             self._queue.fail_all(self._leadership.refusal())
 
     def hand_over(self) -> None:
-        """This node can append nothing for now. A leader lets the voter lead that is closest behind it, if there is one."""
+        """This node can append nothing for now. A leader lets the voter lead that is closest behind it, of those that have room."""
         core = self._core
         if core.is_leader and core.lead_transferee == NOBODY:
-            successor = best_successor(core.status(), core.node_id)
+            successor = self._successor()
             if successor != NOBODY:
                 core.transfer_leader(successor)
+
+    def _successor(self) -> NodeId:
+        return best_successor(self._core.status(), self._core.node_id, self._space.short_peers())
+
+    def _make_way(self) -> bool:
+        """There is no room for records here. Hand over to a voter that has some: what is queued waits for that. False: it does.
+
+        Without one, queued batches are refused, and everything else (retention, configuration) may go on.
+        """
+        if any(isinstance(proposal.payload, Batch) for proposal in self._queue.queued()):
+            self.hand_over()
+            if self._core.lead_transferee != NOBODY:
+                return False
+            self._queue.fail_batches(self._space.refusal(self._name))
+        return True
+
+    def refuse_for_lack_of_room(self) -> None:
+        """An append waits for what it needs. When that is room, and nobody else has any, do not let those who queue wait for it."""
+        if self._space.is_scarce and self._core.is_leader and self._core.lead_transferee == NOBODY:
+            self._make_way()
 
     def abandon_above(self, index: int, why: str) -> None:
         """What becomes of the entries above `index` is not known here."""

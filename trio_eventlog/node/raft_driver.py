@@ -35,6 +35,7 @@ from trio_eventlog.node.applying import Applying
 from trio_eventlog.node.configuration_changes import PendingChanges
 from trio_eventlog.node.core_requests import CoreRequests
 from trio_eventlog.node.departed import NEVER, Departed
+from trio_eventlog.node.disk_space import AMPLE, SpaceView
 from trio_eventlog.node.disk_writer import DiskWriter, Write
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.entry_frames import EntryFrames
@@ -91,6 +92,7 @@ class RaftDriver:
         departed: how far the log went that was here before, if one was (`departed`).
         on_caught_up: writes down that a replica which had lost entries has caught up.
         peers: None: the group never sleeps.
+        space: room on the disk.
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
 
     Attributes:
@@ -113,6 +115,7 @@ class RaftDriver:
         departed: Departed = NEVER,
         on_caught_up: Callable[[Departed], Awaitable[None]] | None = None,
         peers: Peers | None = None,
+        space: SpaceView = AMPLE,
     ) -> None:
         self.group_id = group_id
         self.name = name
@@ -124,10 +127,17 @@ class RaftDriver:
         wake = self._inbox.wake
         self.leadership = Leadership(core, name)
         self.reads = Reads(core, self.leadership, settings, name, read_nonce, wake)
-        self.proposing = Proposing(core, applier, self.leadership, self.reads, settings, name, wake)
+        self.proposing = Proposing(core, applier, self.leadership, self.reads, settings, name, wake, space)
+        self._space = space
         self._entry_frames = EntryFrames(core, log, self.proposing, name, self._start, self.receive)
         self.disk_writer = DiskWriter(
-            log, hard_state, name, settings.shortage_retry_seconds, wake, lambda: self.requests.add(self.proposing.hand_over)
+            log,
+            hard_state,
+            name,
+            settings.shortage_retry_seconds,
+            wake,
+            on_shortage=lambda: self.requests.add(self.proposing.hand_over),
+            on_disk_full=space.look_soon,
         )
         self.followers = Followers(
             group_id, core, log, settings, send, self._start, lambda node_id: self.requests.report_unreachable(node_id)
@@ -308,8 +318,10 @@ class RaftDriver:
         if self.reads.are_new:
             self.reads.ask()
         self._take_ready()
-        if self.proposing.queued_count and not (core.is_leader and self.disk_writer.shortage):
-            # (A leader that can append nothing for now would only fill its memory with what the followers may commit.)
+        if core.is_leader and self.disk_writer.shortage:
+            # It can append nothing for now, and would only fill its memory with what the followers may commit.
+            self.proposing.refuse_for_lack_of_room()
+        elif self.proposing.queued_count:
             self.proposing.take(self.applying.index, self._entry_frames.end_offset)
             self._take_ready()
         self.sleeping.end_turn(has_ticked)
@@ -321,8 +333,10 @@ class RaftDriver:
             if received.frames:
                 position = self._core.find_news(message)
                 news = received.frames[position:] if position else received.frames
-                if news and not self._entry_frames.continues_offsets(received, news[0]):
-                    # Who leads, and where the logs agree, is heard at once.
+                is_refused = self._space.is_exhausted and any(frame.record_count for frame in news)
+                if news and (is_refused or not self._entry_frames.continues_offsets(received, news[0])):
+                    # Who leads, and where the logs agree, is heard at once. Records that there is no room for come again, as if
+                    # they were lost on the way.
                     message, news = attrs.evolve(message, entries=(), last_index=message.index), ()
             elif message.type is MessageType.SNAPSHOT:
                 raise ProtocolError("a snapshot, which this release cannot install")

@@ -75,7 +75,7 @@ class Reconciler:
         self._introductions = Introductions(node_id, replicas, self._survey, peers, settings.answer_seconds_max)
         self.observer = Observer(node_id, name, replicas, peers, self._introductions, settings, first_voters)
         self.requests = MembershipRequests(node_id, address, replicas, peers, self.observer, self._names)
-        self._balance = LeaderBalance(self._survey, settings, self._names, self._healthy_followers)
+        self._balance = LeaderBalance(self._survey, settings, self._names, self._possible_leaders)
 
     async def run(self) -> None:
         """Round after round, until cancelled."""
@@ -170,6 +170,10 @@ class Reconciler:
                     await replica.change_configuration(step)
             except EventLogError as error:
                 logger.info("%s: not now: %s", replica.name, error)
+
+    def _possible_leaders(self, replica: Replica) -> set[NodeId]:
+        """Healthy followers that would not hand the group back for lack of room."""
+        return self._healthy_followers(replica) - frozenset(self._replicas.space.short_peers())
 
     def _healthy_followers(self, replica: Replica) -> set[NodeId]:
         """Followers that are connected and have caught up."""

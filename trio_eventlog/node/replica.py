@@ -10,10 +10,20 @@ import attrs
 import trio
 
 from trio_eventlog.codec.lives import Extent
-from trio_eventlog.errors import DamagedData, EventLogError, InvalidArgument, NoQuorum, NotLeader, OutcomeUnknown, ShuttingDown
+from trio_eventlog.errors import (
+    DamagedData,
+    EventLogError,
+    InvalidArgument,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    ShuttingDown,
+    Unavailable,
+)
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.departed import Departed, load_departed, save_departed
+from trio_eventlog.node.disk_space import AMPLE, SpaceView
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.followers import Send
 from trio_eventlog.node.leadership import CoreView, best_successor
@@ -73,7 +83,14 @@ class Replica:
     """
 
     def __init__(
-        self, node_id: NodeId, core: CoreView, driver: RaftDriver, log: SegmentedLog, watermark: Watermark, departed: Departed
+        self,
+        node_id: NodeId,
+        core: CoreView,
+        driver: RaftDriver,
+        log: SegmentedLog,
+        watermark: Watermark,
+        departed: Departed,
+        space: SpaceView = AMPLE,
     ) -> None:
         self.node_id = node_id
         self.group_id = driver.group_id
@@ -82,6 +99,7 @@ class Replica:
         self.log = log
         self.watermark = watermark
         self.departed = departed
+        self._space = space
         self._core = core
         self._leadership = driver.leadership
         self._reads = driver.reads
@@ -188,7 +206,15 @@ class Replica:
         await self._applying.wait_applied(await self._reads.linearizable_index())
 
     async def wait_readable(self, offset: int) -> None:
-        """Until there is a record at `offset` to read."""
+        """Until there is a record at `offset` to read.
+
+        Raises:
+            Unavailable: no records come here for lack of room on the disk: read at another node.
+        """
+        if self._space.is_exhausted and not self.is_leader and offset >= self.watermark.value:
+            raise Unavailable(
+                f"{self.name}: the disk of this node is full, and newer records do not come to it: read at another one"
+            )
         await self.watermark.wait_above(offset)
 
     async def offset_at_timestamp(self, timestamp_ns: int) -> int:
@@ -244,6 +270,7 @@ async def open_replica(
     is_alone: bool = False,
     is_made: bool = False,
     first_leader: NodeId = NOBODY,
+    space: SpaceView = AMPLE,
 ) -> AsyncIterator[Replica]:
     """Open a group's files, in one operation of the disk, and run its driver for the length of the block.
 
@@ -257,6 +284,7 @@ async def open_replica(
         is_alone: no other node has ever been in the cluster: what is lost here is lost.
         is_made: this process has made the group's files (`DataDirectory.make_groups`), and they are durable.
         first_leader: who should lead when nobody does; NOBODY: it does not matter.
+        space: room on the disk.
 
     Raises:
         DamagedData: files are damaged; or something is lost, and there is no other node that could have it.
@@ -290,12 +318,13 @@ async def open_replica(
             read_nonce=rng.getrandbits(64),
             departed=departed,
             peers=peers,
+            space=space,
             on_caught_up=partial(save_departed, disk, directory),
         )
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(driver.run)
-                yield Replica(node_id, core, driver, log, watermark, departed)
+                yield Replica(node_id, core, driver, log, watermark, departed, space)
                 nursery.cancel_scope.cancel()
         finally:
             watermark.close(ShuttingDown("this node is stopping: go to another one"))

@@ -22,6 +22,7 @@ from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, Command
 from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.appliers import Applier, CatalogApplier, PartitionApplier
 from trio_eventlog.node.catalog_follower import CatalogFollower, propose_command
+from trio_eventlog.node.disk_space import AMPLE, SpaceView
 from trio_eventlog.node.early_messages import EarlyMessages
 from trio_eventlog.node.followers import Send
 from trio_eventlog.node.group_opener import Group, GroupOpener, OpeningSettings, Unopened
@@ -91,6 +92,7 @@ class Replicas:
         noted: how far each group went when the node last wrote that down, in an earlier life.
         accepts_loss: the operator wants to go on with what is left when files show that something is lost.
         is_alone: whether no other node has ever been in the cluster.
+        space: room on the disk.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Replicas:
         noted: Mapping[GroupId, Extent] | None = None,
         accepts_loss: bool = False,
         is_alone: Callable[[], bool] = lambda: False,
+        space: SpaceView = AMPLE,
     ) -> None:
         self.machine = CatalogMachine()
         self.feature_level = feature_level
@@ -119,6 +122,7 @@ class Replicas:
         self._noted = noted or {}
         self._accepts_loss = accepts_loss
         self._is_alone = is_alone
+        self.space = space
         self.room = PartitionRoom(node_id, self.machine, settings.partitions_max)
         self._open = OpenGroups(node_id, settings.reset_stagger_seconds, rng)
         self._peers = None if peers is None else attrs.evolve(peers, on_sleep=self._open.on_sleep)
@@ -322,6 +326,7 @@ class Replicas:
             accepts_loss=self._accepts_loss,
             is_alone=group.voters == (self._node_id,) and self._is_alone(),
             is_made=group.is_made,
+            space=self.space,
             # The catalog is one group, and everything else waits for it.
             first_leader=NOBODY if group.group_id == CATALOG_GROUP else group.first_leader,
         )

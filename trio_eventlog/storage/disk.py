@@ -126,13 +126,15 @@ class Disk(Protocol):
 async def write_atomically(disk: Disk, path: str, data: Buffer, *, mode: int = FILE_MODE) -> None:
     """Put a small file in place so that a crash leaves the old content or the new, never a mixture.
 
-    Written beside as `<path>.new`, synced, renamed over `path`, directory synced. Durable when this returns.
+    Written beside as `<path>.new`, synced, renamed over `path`, directory synced. Durable when this returns. Raises DiskFull,
+    StorageFailed.
     """
     beside = path + TEMPORARY_SUFFIX
     if await disk.exists(beside):
         await disk.remove(beside)  # left by a crash in the middle of an earlier call
     file = await disk.open(beside, create=True, mode=mode)
     try:
+        await file.preallocate(len(data))  # so that a full disk shows before anything is written
         await file.write_and_sync(0, [data])
     finally:
         await file.close()

@@ -140,7 +140,11 @@ class LogAppender:
     async def _preallocate(self, file: File, needed_bytes: int) -> None:
         step_bytes = min(self._settings.preallocate_bytes, max(file.size_bytes, _PREALLOCATE_BYTES_MIN))
         if step_bytes and needed_bytes > file.size_bytes:
-            await file.preallocate((needed_bytes + step_bytes - 1) // step_bytes * step_bytes)
+            try:
+                await file.preallocate((needed_bytes + step_bytes - 1) // step_bytes * step_bytes)
+            except DiskFull:
+                # What is left may do for this write all the same.
+                await file.preallocate(needed_bytes)
 
     async def _create_segment(self, frame: EntryFrame) -> OpenSegment:
         path = join_path(self._files.directory, segment_name(frame.index))

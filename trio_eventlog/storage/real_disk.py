@@ -411,8 +411,9 @@ def _lock(path: str) -> RealLock:
     except OSError:
         os.close(descriptor)
         raise
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)  # only for the text of the error above
+    with suppress(OSError):  # only for the text of the error above; a full disk has no room for it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return RealLock(descriptor)
 
 

@@ -14,6 +14,7 @@ from trio_eventlog.net.join import JoinSettings
 from trio_eventlog.net.links import LinkSettings
 from trio_eventlog.net.mux import MuxSettings
 from trio_eventlog.net.tls import TlsSettings
+from trio_eventlog.node.disk_space import DiskSpaceSettings
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
@@ -59,6 +60,7 @@ def _tls() -> object:
 
 _MAKERS: Mapping[type, Callable[[], object]] = {
     DiscoverySettings: lambda: part_settings.discovery(NodeSettings()),
+    DiskSpaceSettings: lambda: part_settings.disk_space(NodeSettings()),
     DriverSettings: lambda: part_settings.driver(NodeSettings()),
     ForwardingSettings: lambda: part_settings.forwarding(NodeSettings()),
     GossipSettings: lambda: part_settings.gossip(NodeSettings()),

@@ -20,6 +20,7 @@ from trio_eventlog.machine.producers import ProducerTable
 from trio_eventlog.net.transport import Transport
 from trio_eventlog.node.applying import Applying
 from trio_eventlog.node.departed import Departed
+from trio_eventlog.node.disk_space import DiskSpace
 from trio_eventlog.node.disk_writer import DiskWriter
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
@@ -43,6 +44,11 @@ def groups(node: Node) -> Replicas:
 def transport(node: Node) -> Transport:
     """The node's links."""
     return node.parts.transport
+
+
+def disk_space(node: Node) -> DiskSpace:
+    """What the node knows of the room on its disk."""
+    return node.parts.disk_space
 
 
 def lives(node: Node) -> OwnLives:

@@ -14,7 +14,7 @@ from trio_eventlog.errors import StorageFailed
 from trio_eventlog.ids import NodeId, format_id
 from trio_eventlog.machine.catalog import FEATURE_LEVEL
 from trio_eventlog.net.names import Names
-from trio_eventlog.settings import NodeSettings
+from trio_eventlog.settings import KIB, NodeSettings
 from trio_eventlog.storage.segment import INDEX_SUFFIX
 from trio_eventlog.testing.determinism import Freezer, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
@@ -160,6 +160,9 @@ class Machines:
             "join": tuple(self.address(other) for other in self.names if other != name),
             "bootstrap_expect": len(self.founders) if name in self.founders else None,
             "auto_create_topics": True,
+            # Simulated disks are in memory.
+            "disk_reserve_bytes": 16 * KIB,
+            "disk_free_bytes_min": 64 * KIB,
         }
         return NodeSettings(**(values | dict(self._overrides) | self.settings_of[name] | overrides))
 

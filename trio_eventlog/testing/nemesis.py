@@ -22,7 +22,7 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | slow disk | one kind of its calls |
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
 | unreadable | one to three of its next reads fail |
-| full disk | for a while |
+| full disk | for a while: records are refused, and at the end the reserve is given up |
 | no descriptors | nothing can be opened, sometimes for longer than the disk tries; it goes on |
 | index | the sparse indexes of a node, which are caches: flipped bits, a lost sector or a lost file in each; it restarts |
 | flip, lost disk | spends the node |
@@ -41,6 +41,7 @@ import attrs
 import trio
 
 from trio_eventlog.ids import NodeId
+from trio_eventlog.testing import inside
 from trio_eventlog.testing.cluster import DEFAULT_SYNC_SECONDS, Cluster
 from trio_eventlog.testing.disk import CrashMode, Operation
 from trio_eventlog.testing.machines import NEXT_RELEASE, THIS_RELEASE
@@ -343,6 +344,8 @@ class Nemesis:
         for name, until in list(self._ledger.until.items()):
             if now >= until:
                 del self._ledger.until[name]
+                if cluster.is_running(name) and inside.disk_space(cluster.node(name)).is_exhausted:
+                    self._ledger.count("room ran out")
                 cluster.disk(name).make_room()
                 if cluster.is_paused(name):
                     cluster.resume(name)

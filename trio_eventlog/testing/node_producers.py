@@ -8,6 +8,7 @@ import trio
 from trio_eventlog.client.client import Client
 from trio_eventlog.codec.batch import encode_records, stamp
 from trio_eventlog.errors import (
+    DiskFull,
     DuplicateOutOfWindow,
     EventLogError,
     NotLeader,
@@ -90,7 +91,7 @@ class SimulatedProducers:
                         async with self._run.cluster.channel(target, name=name) as channel:
                             response = await channel.unary(EVENT_LOG["Produce"], request)
                             break
-                except (trio.TooSlowError, OSError, NotLeader, Unavailable, OutcomeUnknown):
+                except (trio.TooSlowError, OSError, NotLeader, Unavailable, OutcomeUnknown, DiskFull):
                     pass
                 except DuplicateOutOfWindow as error:
                     raise InvariantBroken(f"{name}: the last batch of a producer is always remembered: {error}") from error

@@ -20,7 +20,6 @@ import trio
 
 from trio_eventlog.errors import (
     DamagedData,
-    DiskFull,
     NodeRemoved,
     StorageFailed,
 )
@@ -73,7 +72,8 @@ MARKS = (
     "replaced",
     "replaced what was spent",
     "stopped itself: StorageFailed",
-    "stopped itself: DiskFull",
+    "room ran out",
+    "append refused: DISK_FULL",
     "stopped itself: DamagedData",
     "QUORUM_LOST",
     "TRANSFER_ENDED",
@@ -310,7 +310,7 @@ class NodeRun:
         """What a node may stop itself for: that it was removed, and what was done to its disk."""
         if isinstance(error, NodeRemoved):
             return True
-        return isinstance(error, StorageFailed | DiskFull | DamagedData) and self.nemesis.explains(name)
+        return isinstance(error, StorageFailed | DamagedData) and self.nemesis.explains(name)
 
 
 def _innermost(error: BaseException) -> str:
