@@ -1,5 +1,6 @@
 """Certificates made for a test, in files as an operator has them."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,13 @@ class Authority:
         return default(
             TlsSettings, certificate=f"{base}.pem", key=f"{base}.key", authority=authority or self.path, peer_name=peer_name
         )
+
+
+def contexts_for(*names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server with a certificate for `names`, and a client that trusts its authority; no files."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(server)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    return server, client

@@ -8,7 +8,7 @@ import math
 
 from trio_eventlog.budgets import DescriptorBudgets, divide_descriptors
 from trio_eventlog.client.settings import ClientSettings
-from trio_eventlog.codec.memberlist import DEFAULT_LIMITS
+from trio_eventlog.codec.memberlist import WireLimits
 from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
 from trio_eventlog.http.server import HttpSettings
@@ -359,7 +359,7 @@ def gossip(settings: NodeSettings) -> GossipSettings:
     return GossipSettings(
         swim=GOSSIP_PROFILES[settings.gossip_profile],
         serf=serf(settings),
-        limits=DEFAULT_LIMITS,
+        limits=gossip_limits(),
         label=b"",
         streams_max=128,
         streams_bytes_max=32 * MIB,
@@ -372,6 +372,17 @@ def gossip(settings: NodeSettings) -> GossipSettings:
         leave_seconds_max=15.0,
         log_interval_seconds=60.0,
         log_lines_max=200,
+    )
+
+
+def gossip_limits() -> WireLimits:
+    return WireLimits(
+        packet_inflated_bytes_max=128 * KIB,
+        packet_messages_max=255,
+        stream_bytes_max=4 * MIB,
+        stream_inflated_bytes_max=1 * MIB,
+        members_max=4096,
+        member_bytes_max=8 * KIB,
     )
 
 

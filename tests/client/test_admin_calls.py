@@ -1,16 +1,14 @@
 """Topics, status, leadership; and what all calls share: finding a node, repeating, giving up."""
 
 import random
-import ssl
 
 import pytest
 import trio
-import trustme
+from authority import contexts_for
 from fake_cluster import FakeCluster, open_fake
 
 from trio_eventlog.client import ClientSettings, open_client
 from trio_eventlog.errors import OutcomeUnknown, Overloaded, TopicExists, TopicNotFound, TopicRecreated, Unavailable
-from trio_eventlog.net.tls import build_client_context
 
 
 async def test_topics(autojump_clock: trio.testing.MockClock) -> None:
@@ -160,23 +158,19 @@ async def test_callers_share_a_connection(autojump_clock: trio.testing.MockClock
 
 async def test_tls() -> None:
     """The node's name is checked against its certificate, and strangers' certificates are refused."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(["h2"])
-    authority.issue_cert("n1").configure_cert(context)
+    context, trusting = contexts_for("n1")
+    _, stranger = contexts_for("n1")
+    for one in (context, trusting, stranger):
+        one.set_alpn_protocols(["h2"])
     cluster = FakeCluster(("n1",))
     cluster.tls = context
     cluster.add_topic("t")
-    trusting = build_client_context(alpn=("h2",))
-    authority.configure_trust(trusting)
     async with trio.open_nursery() as nursery:
         await nursery.start(cluster.run_node, "n1")
         host = cluster.network.host("client")
         async with open_client("n1:8400", network=host, tls=trusting, rng=random.Random(1)) as client:
             assert (await client.produce("t", b"secret")).base_offset == 0
         settings = ClientSettings(attempts_max=1)
-        stranger = build_client_context(alpn=("h2",))
-        trustme.CA().configure_trust(stranger)
         async with open_client("n1:8400", network=host, tls=stranger, settings=settings, rng=random.Random(1)) as client:
             with pytest.raises(Unavailable, match=r"(?i)certificate"):
                 await client.list_topics()

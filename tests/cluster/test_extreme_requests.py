@@ -12,7 +12,7 @@ from trio_eventlog.codec.peer_frame import FrameKind, encode_frame
 from trio_eventlog.codec.raft_message import encode_raft_message
 from trio_eventlog.errors import CodecError, DamagedData, EventLogError, InvalidArgument
 from trio_eventlog.ids import CATALOG_GROUP, GroupId
-from trio_eventlog.net.links import Lane
+from trio_eventlog.net.links import Priority
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.raft import TRANSFER_CAMPAIGN, HardState, Message, MessageType
 from trio_eventlog.storage.hard_state import HardStateFile
@@ -105,7 +105,7 @@ async def test_a_term_beyond_every_election_is_adopted_by_nobody(term: int) -> N
                 head[0] = kind
                 for group_id in (0, 1):
                     buffers = encode_frame(FrameKind.RAFT, group_id, bytes(head))
-                    liar.parts.transport.send(message.to, buffers, Lane.URGENT)
+                    liar.parts.transport.send(message.to, buffers, Priority.URGENT)
         await trio.sleep(5)
         for name in cluster.names:
             assert all(replica.status().hard_state.term < 1000 for replica in cluster.node(name).parts.replicas.all())

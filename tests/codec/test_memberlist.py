@@ -2,20 +2,20 @@
 
 import random
 import struct
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_eventlog.codec import memberlist
 from trio_eventlog.codec.gossip_crypto import KEYS_MAX, Keyring, decode_key, encode_key, format_key_file, parse_key_file
 from trio_eventlog.codec.memberlist import (
     COMPOUND,
     LABEL_BYTES_MAX,
     Packet,
-    StreamDecoder,
     WireLimits,
     decode_gossip_message,
-    decode_packet,
     encode_gossip_message,
     encode_label,
     encode_packet,
@@ -74,6 +74,11 @@ from trio_eventlog.gossip.messages import (
     UserMessage,
     Versions,
 )
+from trio_eventlog.testing.defaults import default
+
+LIMITS = default(WireLimits)
+decode_packet = partial(memberlist.decode_packet, limits=LIMITS)
+StreamDecoder = partial(memberlist.StreamDecoder, limits=LIMITS)
 
 LOOPBACK = bytes((127, 0, 0, 1))
 NACK_BYTES = bytes.fromhex("0b81a55365714e6fcdab0c")
@@ -522,8 +527,8 @@ def test_compressed() -> None:
 def test_inflation_is_bounded() -> None:
     """A bomb stops at the limit, in packets and on streams."""
     plain = encode_gossip_message(Ack(1, bytes(100)))
-    limits = WireLimits(packet_inflated_bytes_max=len(plain), stream_inflated_bytes_max=len(plain))
-    less = WireLimits(packet_inflated_bytes_max=len(plain) - 1, stream_inflated_bytes_max=len(plain) - 1)
+    limits = default(WireLimits, packet_inflated_bytes_max=len(plain), stream_inflated_bytes_max=len(plain))
+    less = default(WireLimits, packet_inflated_bytes_max=len(plain) - 1, stream_inflated_bytes_max=len(plain) - 1)
     assert decode_packet(compressed(plain), limits=limits).messages == (Ack(1, bytes(100)),)
     assert decode_stream(compressed(plain), limits=limits) == Ack(1, bytes(100))
     with pytest.raises(CodecError, match="come out"):
@@ -535,7 +540,7 @@ def test_inflation_is_bounded() -> None:
 def test_a_compound_of_bombs_is_no_more_than_one() -> None:
     """Parts and layers inflate to no more together than the packet may."""
     plain = encode_gossip_message(Ack(1, bytes(100)))
-    limits = WireLimits(packet_inflated_bytes_max=2 * len(plain))
+    limits = default(WireLimits, packet_inflated_bytes_max=2 * len(plain))
     bomb = compressed(plain)
     assert len(decode_packet(encode_packet([bomb, bomb]), limits=limits).messages) == 2
     for bombs in (encode_packet([bomb] * 3), encode_packet([bomb, encode_packet([bomb, bomb])])):
@@ -543,9 +548,9 @@ def test_a_compound_of_bombs_is_no_more_than_one() -> None:
             decode_packet(bombs, limits=limits)
     outer = compressed(compressed(NACK_BYTES))
     inner_bytes = len(compressed(NACK_BYTES)) + len(NACK_BYTES)
-    assert decode_packet(outer, limits=WireLimits(packet_inflated_bytes_max=inner_bytes)).messages
+    assert decode_packet(outer, limits=default(WireLimits, packet_inflated_bytes_max=inner_bytes)).messages
     with pytest.raises(CodecError, match="come out"):
-        decode_packet(outer, limits=WireLimits(packet_inflated_bytes_max=inner_bytes - 1))
+        decode_packet(outer, limits=default(WireLimits, packet_inflated_bytes_max=inner_bytes - 1))
 
 
 def test_seals_and_labels_are_taken_off_once() -> None:
@@ -563,7 +568,7 @@ def test_seals_and_labels_are_taken_off_once() -> None:
 
 def test_packet_bounds() -> None:
     """So many messages and no more, also in compounds of compounds."""
-    limits = WireLimits(packet_messages_max=255)
+    limits = default(WireLimits, packet_messages_max=255)
     assert len(decode_packet(encode_packet([NACK_BYTES] * 255), limits=limits).messages) == 255
     with pytest.raises(CodecError, match="256 messages"):
         encode_packet([NACK_BYTES] * 256)
@@ -576,9 +581,9 @@ def test_packet_bounds() -> None:
 
 def test_stream_bounds() -> None:
     """Bytes, rows, bytes of a row, bytes of the state, an encrypted length."""
-    exact = WireLimits(stream_bytes_max=len(JOIN_REQUEST), members_max=1)
+    exact = default(WireLimits, stream_bytes_max=len(JOIN_REQUEST), members_max=1)
     assert decode_stream(JOIN_REQUEST, limits=exact) == JOIN_VALUE
-    for limits in (WireLimits(stream_bytes_max=len(JOIN_REQUEST) - 1), WireLimits(members_max=0)):
+    for limits in (default(WireLimits, stream_bytes_max=len(JOIN_REQUEST) - 1), default(WireLimits, members_max=0)):
         with pytest.raises(CodecError):
             decode_stream(JOIN_REQUEST, limits=limits)
     header = {"Nodes": 1, "UserStateLen": 0, "Join": True}

@@ -1,7 +1,6 @@
 """What runs over a `SimNetwork` unchanged: TLS and gRPC, in fair weather as over real sockets, and in foul weather."""
 
 import random
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-import trustme
+from authority import contexts_for
 
 from tests.rpc.conftest import METHODS, echo_chat, echo_unary
 from tests.rpc.echo import ECHO, Blob
@@ -37,11 +36,7 @@ class Contexts:
     """TLS for a server called "server"."""
 
     def __init__(self) -> None:
-        authority = trustme.CA()
-        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("server").configure_cert(self.server)
-        self.client = ssl.create_default_context()
-        authority.configure_trust(self.client)
+        self.server, self.client = contexts_for("server")
 
 
 @pytest.fixture(scope="module")

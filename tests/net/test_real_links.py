@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
 from trio_eventlog.codec.peer_frame import Frame, FrameDecoder, FrameKind, Hello, encode_frame, encode_hello
 from trio_eventlog.ids import GroupId, NodeId
-from trio_eventlog.net.links import Lane, LinkSettings
+from trio_eventlog.net.links import LinkSettings, Priority
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.peeked_stream import PeekedStream
 from trio_eventlog.net.real_network import RealNetwork
@@ -86,7 +86,7 @@ async def test_frames_of_all_sizes_arrive_in_order(nursery: trio.Nursery) -> Non
     for number in range(1500):
         size = rng.choice((0, 10, 300, 16_360, 16_361, 40_000, 70_000, 200_000))
         body = b"%8d" % number + rng.randbytes(4) * (size // 4)
-        lane = rng.choice((Lane.URGENT, Lane.BULK))
+        lane = rng.choice((Priority.URGENT, Priority.BULK))
         frame = encode_frame(FrameKind.APPEND, lane, body[:8], [body[8 : size // 2], body[size // 2 :]] if size else ())
         expected = b"".join(bytes(part) for part in frame)[24:]
         while not one.transport.send(TWO, frame, lane, more=rng.random() < 0.3):
@@ -95,7 +95,7 @@ async def test_frames_of_all_sizes_arrive_in_order(nursery: trio.Nursery) -> Non
         if rng.random() < 0.1:
             await two.wait_received(len(two.received) + 1 if len(two.received) < len(sent) else 0)
     await two.wait_received(len(sent))
-    for lane in (Lane.URGENT, Lane.BULK):
+    for lane in (Priority.URGENT, Priority.BULK):
         assert [body for group, body in two.received if group == lane] == [body for group, body in sent if group == lane]
     statistics = one.transport.statistics()[TWO]
     assert statistics.queued_bytes == 0
@@ -114,7 +114,7 @@ async def test_a_reader_that_pauses_gets_every_frame_that_was_taken(nursery: tri
     await peer.send_all(encode_frame(FrameKind.HELLO_REPLY, 0, encode_hello(Hello(node_id=TWO, cluster_name="test")))[0])
     await one.wait_event(PeerConnected)
     taken = 0
-    lane = Lane.BULK
+    lane = Priority.BULK
     while one.transport.send(TWO, encode_frame(FrameKind.RAFT, taken, b"%d" % taken * 5000), lane):
         taken += 1
         if taken % 7 == 0:
@@ -156,13 +156,13 @@ async def test_two_nodes_link_both_ways_and_notice_the_end(nursery: trio.Nursery
     two.transport.set_peer(ONE, addresses[0])
     for node in (one, two):
         await node.wait_event(PeerConnected)
-    assert one.transport.send(TWO, encode_frame(FrameKind.RAFT, 1, b"there"), Lane.URGENT)
+    assert one.transport.send(TWO, encode_frame(FrameKind.RAFT, 1, b"there"), Priority.URGENT)
     await two.wait_received(1)
-    assert two.transport.send(ONE, encode_frame(FrameKind.RAFT, 1, b"and back"), Lane.URGENT)
+    assert two.transport.send(ONE, encode_frame(FrameKind.RAFT, 1, b"and back"), Priority.URGENT)
     await one.wait_received(1)
     two.scope.cancel()
     await one.wait_event(PeerReset)
-    assert not one.transport.send(TWO, encode_frame(FrameKind.RAFT, 1), Lane.URGENT)
+    assert not one.transport.send(TWO, encode_frame(FrameKind.RAFT, 1), Priority.URGENT)
     nursery.cancel_scope.cancel()
 
 

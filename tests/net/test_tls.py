@@ -17,7 +17,7 @@ from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
 from trio_eventlog.codec.peer_frame import FrameKind, encode_frame
 from trio_eventlog.errors import SettingsError
 from trio_eventlog.ids import NodeId
-from trio_eventlog.net.links import Lane
+from trio_eventlog.net.links import Priority
 from trio_eventlog.net.mux import ConnectionInfo, Handler, Mux, MuxSettings
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_network import RealNetwork
@@ -251,7 +251,7 @@ async def exchange(one: TlsNode, other: TlsNode, addresses: tuple[str, str], hos
             with trio.fail_after(20):
                 while not sender.transport.is_connected(NodeId(to)):  # noqa: ASYNC110
                     await trio.sleep(0.005)
-                assert sender.transport.send(NodeId(to), encode_frame(FrameKind.APPEND, 1, b"head", [big]), Lane.BULK)
+                assert sender.transport.send(NodeId(to), encode_frame(FrameKind.APPEND, 1, b"head", [big]), Priority.BULK)
                 while not receiver.received:  # noqa: ASYNC110
                     await trio.sleep(0.005)
             assert receiver.received == [b"head" + big]

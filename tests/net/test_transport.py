@@ -27,7 +27,7 @@ from trio_eventlog.codec.peer_frame import (
 )
 from trio_eventlog.errors import CodecError, SettingsError
 from trio_eventlog.ids import ClusterId, GroupId, NodeId
-from trio_eventlog.net.links import Lane, LinkRefused, LinkSettings
+from trio_eventlog.net.links import LinkRefused, LinkSettings, Priority
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
 from trio_eventlog.net.transport import (
     LinkEvent,
@@ -136,7 +136,7 @@ async def test_frames_arrive_in_order_with_their_sender(autojump_clock: trio.tes
         nodes.connect(1, 2)
         await n1.wait(lambda: n1.of_kind(PeerConnected))
         for number in range(100):
-            assert n1.transport.send(NodeId(2), encode_frame(FrameKind.RAFT, 7, b"%d" % number), Lane.BULK)
+            assert n1.transport.send(NodeId(2), encode_frame(FrameKind.RAFT, 7, b"%d" % number), Priority.BULK)
         await n2.wait(lambda: len(n2.received) == 100)
         assert n2.received == [(1, FrameKind.RAFT, 7, b"%d" % number) for number in range(100)]
 
@@ -159,7 +159,7 @@ async def test_large_frames_and_their_tails_arrive_whole(autojump_clock: trio.te
         (n1, n2) = await connected_pair(nodes)
         tails = [random.Random(size).randbytes(size) for size in (0, 1, 70_000, 3_000_000)]
         for tail in tails:
-            assert n1.transport.send(NodeId(2), encode_frame(FrameKind.APPEND, 3, b"head", [tail, b"end"]), Lane.BULK)
+            assert n1.transport.send(NodeId(2), encode_frame(FrameKind.APPEND, 3, b"head", [tail, b"end"]), Priority.BULK)
         await n2.wait(lambda: len(n2.received) == len(tails))
         assert [body for _, _, _, body in n2.received] == [b"head" + tail + b"end" for tail in tails]
         statistics = n2.transport.statistics()[NodeId(1)]
@@ -172,7 +172,7 @@ async def test_many_frames_of_one_send_leave_together(autojump_clock: trio.testi
         (n1, n2) = await connected_pair(nodes)
         before = n1.transport.statistics()[NodeId(2)].writes
         for number in range(500):
-            n1.transport.send(NodeId(2), frame(b"%d" % number), Lane.BULK)
+            n1.transport.send(NodeId(2), frame(b"%d" % number), Priority.BULK)
         await n2.wait(lambda: len(n2.received) == 500)
         assert n1.transport.statistics()[NodeId(2)].writes == before + 1
 
@@ -184,10 +184,10 @@ async def test_urgent_overtakes_bulk_between_frames(autojump_clock: trio.testing
         (n1, n2) = await connected_pair(nodes, default(LinkSettings, write_bytes_max=5000))
         nodes.network.isolate("n2")
         for _ in range(10):
-            assert n1.transport.send(NodeId(2), frame(bytes(4000), group_id=1), Lane.BULK)
+            assert n1.transport.send(NodeId(2), frame(bytes(4000), group_id=1), Priority.BULK)
         await trio.testing.wait_all_tasks_blocked()  # The writer has the first one and waits: the network holds 1,000 bytes.
         for _ in range(3):
-            assert n1.transport.send(NodeId(2), frame(b"vote", group_id=2), Lane.URGENT)
+            assert n1.transport.send(NodeId(2), frame(b"vote", group_id=2), Priority.URGENT)
         nodes.network.heal()
         await n2.wait(lambda: len(n2.received) == 13)
         groups = [group for _, _, group, _ in n2.received]
@@ -202,27 +202,27 @@ async def test_the_limits_of_the_queue(autojump_clock: trio.testing.MockClock) -
         nodes.network.isolate("n2")
         send = n1.transport.send
         exact = frame(bytes(10_000 - FRAME_HEADER_BYTES))
-        assert send(NodeId(2), exact, Lane.BULK)
-        assert not send(NodeId(2), frame(b""), Lane.BULK)
+        assert send(NodeId(2), exact, Priority.BULK)
+        assert not send(NodeId(2), frame(b""), Priority.BULK)
         for _ in range(5):
-            assert send(NodeId(2), frame(), Lane.URGENT)
-        assert not send(NodeId(2), frame(), Lane.URGENT)
+            assert send(NodeId(2), frame(), Priority.URGENT)
+        assert not send(NodeId(2), frame(), Priority.URGENT)
         statistics = n1.transport.statistics()[NodeId(2)]
         assert (statistics.dropped_sends, statistics.queued_bytes) == (2, 10_000 + 5 * (FRAME_HEADER_BYTES + 1))
         nodes.network.heal()
         await n2.wait(lambda: len(n2.received) == 6)
         assert n1.transport.statistics()[NodeId(2)].queued_bytes == 0
-        assert send(NodeId(2), frame(bytes(20_000)), Lane.BULK), "one send over the limit passes through an empty lane"
+        assert send(NodeId(2), frame(bytes(20_000)), Priority.BULK), "one send over the limit passes through an empty lane"
         await n2.wait(lambda: len(n2.received) == 7)
 
 
 async def test_sending_to_nobody(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
         n1 = await nodes.start(1)
-        assert not n1.transport.send(NodeId(9), frame(), Lane.URGENT)
+        assert not n1.transport.send(NodeId(9), frame(), Priority.URGENT)
         n1.transport.set_peer(NodeId(2), "n2:8400")
         await trio.sleep(1)
-        assert not n1.transport.send(NodeId(2), frame(), Lane.URGENT)
+        assert not n1.transport.send(NodeId(2), frame(), Priority.URGENT)
         assert not n1.transport.is_connected(NodeId(2))
         with pytest.raises(ValueError, match="is no peer"):
             n1.transport.set_peer(NodeId(1), "n1:8400")
@@ -241,7 +241,7 @@ async def test_a_crash_is_told_once_and_at_once(autojump_clock: trio.testing.Moc
         await trio.sleep(30)
         assert len(n1.of_kind(PeerReset)) == 1
         assert not n1.transport.is_connected(NodeId(2))
-        assert not n1.transport.send(NodeId(2), encode_frame(FrameKind.RAFT, 7), Lane.URGENT)
+        assert not n1.transport.send(NodeId(2), encode_frame(FrameKind.RAFT, 7), Priority.URGENT)
 
 
 async def test_a_crash_behind_a_link_of_one_direction_is_told_too(autojump_clock: trio.testing.MockClock) -> None:
@@ -278,7 +278,7 @@ async def test_a_reset_connection_is_one_loss_and_comes_back(autojump_clock: tri
                 await node.wait(lambda node=node, count=count: len(node.of_kind(PeerConnected)) == count)  # type: ignore[misc]
             await trio.sleep(5)
         assert len(n1.of_kind(PeerReset)) == len(n2.of_kind(PeerReset)) == 3
-        assert n1.transport.send(NodeId(2), frame(b"again"), Lane.BULK)
+        assert n1.transport.send(NodeId(2), frame(b"again"), Priority.BULK)
         await n2.wait(lambda: n2.received)
 
 
@@ -332,7 +332,7 @@ async def test_a_peer_that_reads_nothing_is_lost_too(autojump_clock: trio.testin
             nursery.start_soon(answer_and_stall)
             n1.transport.set_peer(NodeId(2), "n2:8400")
             await n1.wait(lambda: n1.of_kind(PeerConnected))
-            while n1.transport.send(NodeId(2), frame(bytes(5000)), Lane.BULK):
+            while n1.transport.send(NodeId(2), frame(bytes(5000)), Priority.BULK):
                 await trio.testing.wait_all_tasks_blocked()
             await n1.wait(lambda: n1.of_kind(PeerReset))
             assert "silent" in n1.of_kind(PeerReset)[0].reason
@@ -388,7 +388,7 @@ async def test_another_address_redials(autojump_clock: trio.testing.MockClock) -
         await n1.wait(lambda: len(n1.of_kind(PeerConnected)) == 2)
         assert not n1.of_kind(PeerReset)
         assert not n2.of_kind(PeerReset), "the new link takes the place of the old one"
-        n1.transport.send(NodeId(2), frame(b"there"), Lane.BULK)
+        n1.transport.send(NodeId(2), frame(b"there"), Priority.BULK)
         await n2.wait(lambda: n2.received)
 
 
@@ -398,7 +398,7 @@ async def test_a_removed_peer_is_let_go_in_silence(autojump_clock: trio.testing.
         n1.transport.remove_peer(NodeId(2))
         await trio.sleep(0.01)
         assert not n1.of_kind(PeerReset)
-        assert not n1.transport.send(NodeId(2), frame(), Lane.BULK)
+        assert not n1.transport.send(NodeId(2), frame(), Priority.BULK)
         n1.transport.remove_peer(NodeId(2))
 
 
@@ -622,8 +622,8 @@ async def test_a_listener_that_ends_the_link_later(said: list[Buffer], reason: s
 async def test_one_buffer_is_a_send_too(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes() as nodes:
         (n1, n2) = await connected_pair(nodes)
-        assert n1.transport.send(NodeId(2), frame(b"one")[0], Lane.BULK)
-        assert n1.transport.send(NodeId(2), frame(b"two")[0], Lane.BULK, more=True)
+        assert n1.transport.send(NodeId(2), frame(b"one")[0], Priority.BULK)
+        assert n1.transport.send(NodeId(2), frame(b"two")[0], Priority.BULK, more=True)
         await n2.wait(lambda: [body for *_, body in n2.received] == [b"one", b"two"])
 
 
@@ -662,9 +662,9 @@ async def test_links_of_strangers_make_room(autojump_clock: trio.testing.MockClo
         assert next(iter(n1.transport._inbound.links)) == 2
         assert [*n1.transport._inbound.links][-1] == 3
         for node in (real, newcomer):
-            assert node.transport.send(NodeId(1), frame(b"x"), Lane.URGENT)
+            assert node.transport.send(NodeId(1), frame(b"x"), Priority.URGENT)
         await n1.wait(lambda: {sender for sender, *_ in n1.received} == {2, 3})
-        assert strangers[-1].transport.send(NodeId(1), frame(b"y"), Lane.URGENT) in (True, False)
+        assert strangers[-1].transport.send(NodeId(1), frame(b"y"), Priority.URGENT) in (True, False)
         await trio.sleep(1)
         assert {sender for sender, *_ in n1.received} == {2, 3}
         assert set(n1.transport._epochs) <= {2, 3, 11, 12, 13, 14}
@@ -674,7 +674,7 @@ async def test_a_node_that_is_connected_is_not_pushed_out_by_its_id(autojump_clo
     """Somebody else dials with it and says that he is elsewhere: he is refused as long as the node is there."""
     async with open_nodes() as nodes:
         (n1, n2) = await connected_pair(nodes)
-        assert n2.transport.send(NodeId(1), frame(b"first"), Lane.URGENT)
+        assert n2.transport.send(NodeId(1), frame(b"first"), Priority.URGENT)
         await n1.wait(lambda: n1.received)
         inbound = n1.transport._inbound.links[NodeId(2)]
         rogue = await nodes.start(9, hello=other_hello(2, address="n9:8400"))

@@ -8,7 +8,7 @@ import trio
 from gossip_rig import Node, Rig, no_handler, rig, sees, three, until
 
 from trio_eventlog.codec.gossip_crypto import Keyring, encode_key
-from trio_eventlog.codec.memberlist import StreamDecoder, encode_label, encode_stream_message
+from trio_eventlog.codec.memberlist import StreamDecoder, WireLimits, encode_label, encode_stream_message
 from trio_eventlog.codec.peer_frame import Hello
 from trio_eventlog.codec.serf import encode_tags
 from trio_eventlog.errors import CodecError, InvalidArgument, Overloaded, ShuttingDown
@@ -348,7 +348,7 @@ async def dial(cluster: Rig, data: bytes) -> StreamMessage | None:
     stream = await cluster.network.host("stranger").open_stream("n1:8400")
     async with stream:
         await stream.send_all(data)
-        decoder = StreamDecoder(is_accepting=False)
+        decoder = StreamDecoder(is_accepting=False, limits=default(WireLimits))
         while chunk := await stream.receive_some():
             if (message := decoder.feed(chunk)) is not None:
                 return message

@@ -81,7 +81,7 @@ class Stranger:
         """What n1 answers on a stream that brings these bytes; None when it closes instead, or answers what only it can read."""
         stream = await self.cluster.network.host("stranger").open_stream("n1:8400")
         async with stream:
-            decoder = StreamDecoder(is_accepting=False)
+            decoder = StreamDecoder(is_accepting=False, limits=default(WireLimits))
             try:
                 await stream.send_all(data)
                 while chunk := await stream.receive_some():
@@ -180,7 +180,7 @@ def test_anything_in_packets_and_streams(
 async def test_bombs_in_packets() -> None:
     """Compressed ones, alone, in layers and side by side, are dropped at the limit, and the next packet is read."""
     async with rig() as cluster:
-        limits = WireLimits(packet_inflated_bytes_max=10_000)
+        limits = default(WireLimits, packet_inflated_bytes_max=10_000)
         n1 = await cluster.start("n1", settings=default(GossipSettings, limits=limits))
         bad = await stranger(cluster)
         half = compressed(b"\x08" + bytes(4_999))
@@ -201,7 +201,7 @@ async def test_bombs_in_packets() -> None:
 async def test_compound_bombs() -> None:
     """Compounds within compounds up to the limit of messages; deeper than four layers never."""
     async with rig() as cluster:
-        n1 = await cluster.start("n1", settings=default(GossipSettings, limits=WireLimits(packet_messages_max=100)))
+        n1 = await cluster.start("n1", settings=default(GossipSettings, limits=default(WireLimits, packet_messages_max=100)))
         bad = await stranger(cluster)
         empty = UserEvent(time=1, name="e")
         event = encode_gossip_message(UserMessage(empty))
@@ -218,7 +218,7 @@ async def test_compound_bombs() -> None:
 async def test_bombs_on_streams() -> None:
     """Compressed too far, too many rows, a state too long: an error for the dialler, and the next one is served."""
     async with rig() as cluster:
-        limits = WireLimits(stream_inflated_bytes_max=10_000, members_max=20, stream_bytes_max=60_000)
+        limits = default(WireLimits, stream_inflated_bytes_max=10_000, members_max=20, stream_bytes_max=60_000)
         n1 = await cluster.start("n1", settings=default(GossipSettings, limits=limits))
         bad = await stranger(cluster)
 

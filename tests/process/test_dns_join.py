@@ -13,12 +13,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-import trustme
+from authority import Authority
 from daemons import Daemon, wait_until
 from foreign import ForeignClient
 
 from tests.net.dns_server import DnsServer, dns_server
 from trio_eventlog.cli.loopback_ports import reserve_ports
+from trio_eventlog.net.tls import TlsSettings
 
 pytestmark = pytest.mark.process
 
@@ -57,22 +58,18 @@ def probe(address: str, path: str, context: ssl.SSLContext | None) -> int:
 
 
 @pytest.fixture(params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["plaintext", "TLS"])
-def tls(request: pytest.FixtureRequest, tmp_path: Path) -> trustme.LeafCert | None:
+def tls(request: pytest.FixtureRequest, tmp_path: Path) -> TlsSettings | None:
     """A certificate that all nodes share, as pods do; it names none of their addresses."""
     if not request.param:
         return None
-    authority = trustme.CA()
-    issued = authority.issue_cert(PEER_NAME, "localhost")
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "node.pem"))
-    return issued
+    return Authority(tmp_path / "tls").issue(PEER_NAME, "localhost")
 
 
 def test_nodes_known_by_dns_only(
     make_daemon: Callable[..., Daemon],
     make_client: Callable[..., ForeignClient],
     dns: DnsServer,
-    tls: trustme.LeafCert | None,
+    tls: TlsSettings | None,
     tmp_path: Path,
 ) -> None:
     """DNS knows nobody, then says nonsense, then names three nodes; then all three come back at other addresses."""
@@ -80,14 +77,14 @@ def test_nodes_known_by_dns_only(
     flags = ["--join", "dns+srv://peers.test", "--dns-servers", dns.address, *QUICK]
     context = credentials = None
     if tls is not None:
-        flags += ["--tls-cert", str(tmp_path / "node.pem"), "--tls-key", str(tmp_path / "node.pem")]
-        flags += ["--tls-ca", str(tmp_path / "ca.pem"), "--tls-peer-name", PEER_NAME]
+        flags += ["--tls-cert", tls.certificate, "--tls-key", tls.key]
+        flags += ["--tls-ca", tls.authority, "--tls-peer-name", PEER_NAME]
         (tmp_path / "keys").write_text(base64.b64encode(bytes(range(32))).decode() + "\n")
         flags += ["--gossip-key-file", str(tmp_path / "keys")]
-        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        context = ssl.create_default_context(cafile=tls.authority)
         context.check_hostname = False
         context.set_alpn_protocols(["h2", "http/1.1"])
-        credentials = grpc.ssl_channel_credentials((tmp_path / "ca.pem").read_bytes())
+        credentials = grpc.ssl_channel_credentials(Path(tls.authority).read_bytes())
     nodes = [make_daemon(f"n{number}") for number in NUMBERS]
 
     def start(hosts: list[str]) -> list[str]:

@@ -1,11 +1,9 @@
 """Both sides of the engine together, in memory."""
 
-import ssl
-
 import pytest
 import trio
 import trio.testing
-import trustme
+from authority import contexts_for
 
 from tests.rpc.conftest import METHODS, echo_chat, echo_unary
 from tests.rpc.echo import ECHO, Blob
@@ -112,11 +110,7 @@ async def test_the_callers_errors_leave_the_channel_unwrapped(autojump_clock, ec
 
 async def test_over_tls(autojump_clock, echo):
     """The server's side over TLS, and a client that goes away without TLS's goodbye."""
-    authority = trustme.CA()
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("node.test").configure_cert(server_context)
-    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(client_context)
+    server_context, client_context = contexts_for("node.test")
     ours, theirs = trio.testing.memory_stream_pair()
     ended = trio.Event()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 
 from trio_eventlog.codec.gossip_wire import GossipWire
-from trio_eventlog.codec.memberlist import decode_packet, encode_packet, encode_stream_message
+from trio_eventlog.codec.memberlist import WireLimits, decode_packet, encode_packet, encode_stream_message
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.gossip.events import Event, GossipStatus, LeaveFinished, MemberFailed, MemberJoined, MemberLeft
 from trio_eventlog.gossip.messages import Ack, Address, Ping, PushPull, StreamMessage
@@ -16,6 +16,7 @@ from trio_eventlog.gossip.serf import Serf
 from trio_eventlog.gossip.settings import LAN, SerfSettings, SwimSettings
 from trio_eventlog.testing.defaults import default
 
+LIMITS = default(WireLimits)
 WIRE = GossipWire()
 PACKET_BYTES_MAX = 1400
 UDP_HEADER_BYTES = 28
@@ -252,7 +253,7 @@ class Simulation:
         target = self.by_address.get(address)
         if target is None or not self.hears(source.name, target.name):
             return
-        packet = decode_packet(data)
+        packet = decode_packet(data, limits=LIMITS)
         assert packet.dropped == 0
 
         def receive() -> None:

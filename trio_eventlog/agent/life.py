@@ -23,7 +23,7 @@ from trio_eventlog.agent.readiness import Readiness
 from trio_eventlog.codec.peer_frame import HEARTBEATS_BODY, FrameKind, encode_frame_head
 from trio_eventlog.errors import ShuttingDown
 from trio_eventlog.ids import NOBODY, format_id
-from trio_eventlog.net.links import Lane
+from trio_eventlog.net.links import Priority
 from trio_eventlog.node.bootstrap import find_cluster, load_voters, save_voters
 
 logger = logging.getLogger(__name__)
@@ -137,9 +137,9 @@ class NodeLife:
             ticks += 1
             if ticks % parts.settings.heartbeat_ticks == 0:
                 for node_id in parts.transport.connected():
-                    parts.transport.send(node_id, frame, Lane.URGENT)
+                    parts.transport.send(node_id, frame, Priority.URGENT)
                     if parts.disk_space.is_scarce:
-                        parts.transport.send(node_id, short_frame, Lane.URGENT)
+                        parts.transport.send(node_id, short_frame, Priority.URGENT)
             self._readiness.report(parts.health)
 
     async def stop(self, seconds_max: float) -> None:

@@ -9,7 +9,7 @@ from trio_eventlog.codec.lives import Claim, decode_claim, encode_claim
 from trio_eventlog.codec.peer_frame import FrameKind, encode_frame_head
 from trio_eventlog.errors import CodecError, EventLogError
 from trio_eventlog.ids import NodeId, format_id
-from trio_eventlog.net.links import Lane
+from trio_eventlog.net.links import Priority
 from trio_eventlog.storage.disk import is_shortage
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ class NodeLives:
     def send_known(self, node_id: NodeId) -> None:
         """A link has come up: send to it what this node knows."""
         for claim in self._parts.peer_lives.claims(node_id):
-            self._parts.transport.send(node_id, encode_frame_head(FrameKind.LIVES, 0, encode_claim(claim)), Lane.URGENT)
+            self._parts.transport.send(node_id, encode_frame_head(FrameKind.LIVES, 0, encode_claim(claim)), Priority.URGENT)
 
     def announce(self, claim: Claim) -> None:
-        self._parts.transport.send_to_all(encode_frame_head(FrameKind.LIVES, 0, encode_claim(claim)), Lane.URGENT)
+        self._parts.transport.send_to_all(encode_frame_head(FrameKind.LIVES, 0, encode_claim(claim)), Priority.URGENT)
 
     def on_accepted(self, node_id: NodeId) -> None:
         """Which process is `node_id` has become clear: links of other processes that say they are it end."""

@@ -11,7 +11,7 @@ from trio_eventlog.codec.raft_message import decode_raft_message, encode_raft_me
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import GroupId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget
-from trio_eventlog.net.links import Lane
+from trio_eventlog.net.links import Priority
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.raft import Message, MessageType
 
@@ -30,11 +30,11 @@ class PeerTraffic:
         kind = FrameKind.APPEND if message.type is MessageType.APPEND else FrameKind.RAFT
         buffers = encode_frame(kind, group_id, encode_raft_message(message), [frame.raw for frame in frames])
         # Every APPEND keeps to one lane: one that overtakes another is refused and slows the follower down.
-        return self._parts.transport.send(message.to, buffers, Lane.BULK if kind is FrameKind.APPEND else Lane.URGENT)
+        return self._parts.transport.send(message.to, buffers, Priority.BULK if kind is FrameKind.APPEND else Priority.URGENT)
 
     def send_sleep(self, group_id: GroupId, message: Message) -> bool:
         frame = encode_frame_head(FrameKind.SLEEP, group_id, encode_raft_message(message))
-        return self._parts.transport.send(message.to, frame, Lane.URGENT)
+        return self._parts.transport.send(message.to, frame, Priority.URGENT)
 
     def receive(self, node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
         """A frame has come on the link of `node_id`."""

@@ -76,24 +76,24 @@ class WireLimits:
     """Bounds of what is decoded.
 
     Attributes:
-        packet_inflated_bytes_max: all that one packet is decompressed to, its layers and the parts of its compounds added up.
-        packet_messages_max: messages in one packet, compounds within compounds counted through; agents write one compound.
-        stream_bytes_max: all that is read from one stream, and an encrypted or compressed message on it.
-        stream_inflated_bytes_max: a decompressed stream message. LZW in Python takes 0.1 to 0.2 s per MiB, and nothing else runs.
-            Agents compress; of theirs some 6000 rows would fit.
-        members_max: rows of a push/pull.
-        member_bytes_max: one row.
+        packet_inflated_bytes_max: bytes that one packet may be decompressed to: its layers and the parts of its compounds added
+            up. It has to hold what a packet of 64 KiB contains when it is compressed; larger values let one packet of a
+            stranger keep this process busy for longer.
+        packet_messages_max: number of messages in one packet, those of compounds within compounds included. Agents write one
+            compound, of at most 255.
+        stream_bytes_max: bytes read from one stream, and bytes of an encrypted or compressed message on it.
+        stream_inflated_bytes_max: bytes that a stream message may be decompressed to. LZW in Python takes 0.1 to 0.2 s per MiB,
+            during which no other task runs. Agents compress their tables: 1 MiB holds about 6000 rows of theirs.
+        members_max: number of rows of a push/pull. Too small, and a larger cluster cannot be joined.
+        member_bytes_max: bytes of one row.
     """
 
-    packet_inflated_bytes_max: int = 128 * 1024
-    packet_messages_max: int = 255
-    stream_bytes_max: int = 4 * 1024 * 1024
-    stream_inflated_bytes_max: int = 1024 * 1024
-    members_max: int = 4096
-    member_bytes_max: int = 8192
-
-
-DEFAULT_LIMITS = WireLimits()
+    packet_inflated_bytes_max: int
+    packet_messages_max: int
+    stream_bytes_max: int
+    stream_inflated_bytes_max: int
+    members_max: int
+    member_bytes_max: int
 
 
 class WrongLabel(CodecError):
@@ -272,9 +272,7 @@ def encode_packet(
     return encode_label(label) + body
 
 
-def decode_packet(
-    data: bytes, *, label: bytes = b"", keyring: Keyring | None = None, limits: WireLimits = DEFAULT_LIMITS
-) -> Packet:
+def decode_packet(data: bytes, *, label: bytes = b"", keyring: Keyring | None = None, limits: WireLimits) -> Packet:
     """The messages of a packet.
 
     Raises:
@@ -449,7 +447,7 @@ class StreamDecoder:
         is_accepting: bool,
         label: bytes = b"",
         keyring: Keyring | None = None,
-        limits: WireLimits = DEFAULT_LIMITS,
+        limits: WireLimits,
     ) -> None:
         self._label = label
         self._keyring = keyring

@@ -1,11 +1,12 @@
 """The other nodes of the cluster, over gRPC: calls are forwarded to them on one connection each."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
 import trio
 
+from trio_eventlog.background import Background
 from trio_eventlog.errors import CallUnsent, EventLogError, ShuttingDown
 from trio_eventlog.grpc.answers import member_info, node_status
 from trio_eventlog.grpc.batches import batch_message, consumed_batch, encode_produce_request, produce_head
@@ -169,18 +170,11 @@ class GrpcNodes:
         self._rpc = attrs.evolve(rpc, call_silence_seconds=attempt_timeout_seconds)
         self._attempt_timeout_seconds = attempt_timeout_seconds
         self._dials: dict[NodeId, _Dial] = {}
-        self._nursery: trio.Nursery | None = None
+        self._background = Background()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """The channels live inside this block."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                yield
-            finally:
-                self._nursery = None
-                nursery.cancel_scope.cancel()
+        return self._background.running()
 
     async def get(self, node_id: NodeId) -> "GrpcNode":
         """See `RemoteNodes.get`."""
@@ -190,10 +184,10 @@ class GrpcNodes:
         """To a node, opened when there is none. Raises Unavailable, ShuttingDown."""
         dial = self._dials.get(node_id)
         if dial is None or (dial.channel is not None and not dial.channel.is_usable):
-            if self._nursery is None:
+            if self._background.nursery is None:
                 raise ShuttingDown("this node is stopping: go to another one")
             dial = self._dials[node_id] = _Dial()
-            self._nursery.start_soon(self._keep_channel, node_id, dial)
+            self._background.nursery.start_soon(self._keep_channel, node_id, dial)
         if dial.channel is None:
             await dial.done.wait()
             if dial.error is not None:

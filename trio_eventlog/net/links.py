@@ -1,4 +1,4 @@
-"""One outbound link: a bounded queue of two lanes, and the task that dials, greets, writes and watches.
+"""One outbound link: two bounded queues, and the task that dials, greets, writes and watches.
 
 The life of a link is drawn in docs/design/wire.md. A link never delays the caller of `send`: what does not fit is refused, and
 Raft sends it again when it matters.
@@ -57,7 +57,7 @@ more than this would let an urgent frame wait behind it (2 ms at 1 Gbit/s)."""
 PING_BODY = struct.Struct("<Q")
 
 
-class Lane(enum.IntEnum):
+class Priority(enum.IntEnum):
     """Whatever is queued as URGENT leaves before whatever is queued as BULK; between frames, never inside one."""
 
     URGENT = 0
@@ -69,7 +69,7 @@ class LinkSettings:
     """Limits of peer links.
 
     Attributes:
-        link_queue_bytes_max: bytes in the queue of each lane of a link; what comes beyond is dropped, unless the lane is empty.
+        link_queue_bytes_max: bytes in each of the two queues of a link; what comes beyond is dropped, unless the queue is empty.
             Raft repeats what is dropped, so too small costs throughput on slow links, and too large costs memory.
         link_queue_messages_max: the same limit in messages, that is calls of `send`.
         direct_bytes_max: a message up to this size is written by its sender when nothing is queued, which spares a task switch.
@@ -408,7 +408,7 @@ class OutboundLink:
         self._owner = owner
         self._secrets = secrets
         self._recognize = recognize
-        self._lanes: tuple[_Queue, _Queue] = (_Queue(), _Queue())
+        self._queues: tuple[_Queue, _Queue] = (_Queue(), _Queue())
         self._not_empty = trio.lowlevel.ParkingLot()
         self._is_idle = False
         """The writer sleeps and nobody has woken it."""
@@ -422,13 +422,13 @@ class OutboundLink:
         self._chunks_seen = 0
         self._silent_intervals = 0
 
-    def send(self, buffers: Buffer | Sequence[Buffer], lane: Lane, more: bool = False) -> bool:
-        """Queue whole frames; False when the link is down or the lane is full.
+    def send(self, buffers: Buffer | Sequence[Buffer], priority: Priority, more: bool = False) -> bool:
+        """Queue whole frames; False when the link is down or its queue is full.
 
         When nothing is queued, a small send goes to the socket at once: waking the writer costs several times as much as the
         write. With `more`, the caller sends again before it waits, so that one write of the writer is cheaper.
         """
-        queue = self._lanes[lane]
+        queue = self._queues[priority]
         if isinstance(buffers, bytes | bytearray | memoryview):
             buffers = (buffers,)
         size_bytes = sum(map(len, buffers))
@@ -488,7 +488,7 @@ class OutboundLink:
             if self._silent_intervals >= self._settings.silent_intervals_max:
                 self._lose(f"silent for {self._silent_intervals} ping intervals")
                 return
-        self._put(self._lanes[Lane.URGENT], (encode_frame_head(FrameKind.PING, 0, PING_BODY.pack(current_epoch)),), 32)
+        self._put(self._queues[Priority.URGENT], (encode_frame_head(FrameKind.PING, 0, PING_BODY.pack(current_epoch)),), 32)
 
     async def run(self) -> None:
         """Dial, greet, serve, and again, until cancelled or left."""
@@ -540,7 +540,7 @@ class OutboundLink:
 
     async def _serve(self, greeted: Greeted) -> None:
         """One session, from up to lost. Closes the stream."""
-        self._lanes = (_Queue(), _Queue())
+        self._queues = (_Queue(), _Queue())
         self.queued_bytes = 0
         self._unfinished = ()
         self._io = socket_io(greeted.stream)
@@ -593,7 +593,7 @@ class OutboundLink:
 
     async def _write(self, greeted: Greeted) -> str:
         """Everything queued, in as few writes as its bound allows, until we leave. Returns why it ended."""
-        (urgent, bulk) = self._lanes
+        (urgent, bulk) = self._queues
         stream = greeted.stream
         bytes_max = self._settings.write_bytes_max
         while True:
@@ -636,7 +636,7 @@ class OutboundLink:
 
 
 class _Queue:
-    """One lane."""
+    """The messages of one priority."""
 
     __slots__ = ("sends", "size_bytes")
 

@@ -23,12 +23,12 @@ from trio_eventlog.net.inbound_links import Inbound, InboundLinks, Receive, Trus
 from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.net.links import (
     Greeted,
-    Lane,
     LinkOwner,
     LinkRefused,
     LinkSettings,
     LinkStatistics,
     OutboundLink,
+    Priority,
     dial,
     new_challenge,
 )
@@ -236,20 +236,20 @@ class Transport:
             self._stop_link(link)
         self._inbound.remove(node_id)
 
-    def send(self, node_id: NodeId, buffers: Buffer | Sequence[Buffer], lane: Lane, *, more: bool = False) -> bool:
+    def send(self, node_id: NodeId, buffers: Buffer | Sequence[Buffer], priority: Priority, *, more: bool = False) -> bool:
         """Queue one or more whole frames (`encode_frame`), to leave together. Never blocks.
 
         The buffers must not change afterwards. `more`: another send to the same peer follows before the caller waits, so that
         these leave in one write. False: not queued, since the link is down, unknown or full.
         """
         link = self._links.get(node_id)
-        return link is not None and link.send(buffers, lane, more)
+        return link is not None and link.send(buffers, priority, more)
 
-    def send_to_all(self, buffers: Buffer | Sequence[Buffer], lane: Lane) -> None:
+    def send_to_all(self, buffers: Buffer | Sequence[Buffer], priority: Priority) -> None:
         """`send` to every peer whose link is up."""
         for link in self._links.values():
             if link.is_up:
-                link.send(buffers, lane)
+                link.send(buffers, priority)
 
     def end_other_lives(self, node_id: NodeId, life: Life | None) -> None:
         """End the connections with processes that have the node's id and are in another life than `life` (None: in any)."""

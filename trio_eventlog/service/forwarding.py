@@ -1,13 +1,14 @@
 """Calls that need a group's leader, wherever it is: here, on another node, or about to be elected."""
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import attrs
 import trio
 
+from trio_eventlog.background import Background
 from trio_eventlog.backoff import Backoff
 from trio_eventlog.errors import (
     CallUnsent,
@@ -116,18 +117,11 @@ class Forwarder:
         self._settings = settings
         self._rng = rng
         self._watched: set[RemoteGroup] = set()
-        self._nursery: trio.Nursery | None = None
+        self._background = Background()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """The tasks that look for leaders live inside this block."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                yield
-            finally:
-                self._nursery = None
-                nursery.cancel_scope.cancel()
+        return self._background.running()
 
     async def at_leader(
         self,
@@ -263,9 +257,9 @@ class Forwarder:
 
     def _watch(self, group: RemoteGroup) -> None:
         """See that calls to the group follow its leader: one task for all of them, which ends some time after the last one."""
-        if group not in self._watched and self._nursery is not None:
+        if group not in self._watched and self._background.nursery is not None:
             self._watched.add(group)
-            self._nursery.start_soon(self._keep_watching, group)
+            self._background.nursery.start_soon(self._keep_watching, group)
 
     async def _keep_watching(self, group: RemoteGroup) -> None:
         try:

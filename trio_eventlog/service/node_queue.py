@@ -1,12 +1,12 @@
 """The way of an application's batches into the partitions of the node that it embeds: in order, bounded, several in flight."""
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import attrs
 import trio
 
+from trio_eventlog.background import Background
 from trio_eventlog.errors import EventLogError, ShuttingDown
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.records import Acks, Batch
@@ -178,28 +178,21 @@ class NodeQueues:
         self.stopping = stopping
         self._queues: OrderedDict[tuple[str, int, tuple[str, str]], NodeQueue] = OrderedDict()
         self._known: dict[str, KnownTopic] = {}
-        self._nursery: trio.Nursery | None = None
+        self._background = Background()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """The queues' tasks live inside this block."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                yield
-            finally:
-                self._nursery = None
-                nursery.cancel_scope.cancel()
+        return self._background.running()
 
     @property
     def is_closed(self) -> bool:
-        return self._nursery is None
+        return self._background.nursery is None
 
     def start(self, queue: NodeQueue) -> None:
         """Raises ShuttingDown when the node is stopping."""
-        if self._nursery is None or self.stopping.is_set():
+        if self._background.nursery is None or self.stopping.is_set():
             raise stopping_error()
-        self._nursery.start_soon(queue.run)
+        self._background.nursery.start_soon(queue.run)
 
     def known(self, topic: str) -> KnownTopic | None:
         found = self._topics.known(topic, 0, 0)

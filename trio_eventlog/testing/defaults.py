@@ -7,6 +7,7 @@ import attrs
 
 from trio_eventlog import part_settings
 from trio_eventlog.budgets import DescriptorBudgets
+from trio_eventlog.codec.memberlist import WireLimits
 from trio_eventlog.gossip.settings import SerfSettings
 from trio_eventlog.http.server import HttpSettings
 from trio_eventlog.net.discovery import DiscoverySettings
@@ -81,4 +82,5 @@ _MAKERS: Mapping[type, Callable[[], object]] = {
     ServiceSettings: lambda: part_settings.service(NodeSettings()),
     TlsSettings: _tls,
     TransferSettings: lambda: part_settings.transfers(NodeSettings()),
+    WireLimits: part_settings.gossip_limits,
 }

@@ -12,7 +12,7 @@ from trio_eventlog.errors import (
     MembershipRefused,
 )
 from trio_eventlog.ids import CATALOG_GROUP, NodeId, format_id, parse_id
-from trio_eventlog.net.links import Lane
+from trio_eventlog.net.links import Priority
 from trio_eventlog.testing import inside
 from trio_eventlog.testing.determinism import derive
 from trio_eventlog.testing.machines import NEXT_RELEASE
@@ -45,7 +45,7 @@ class SimulatedOperator:
                         if other != name and not cluster.is_new(other):
                             frame = encode_frame(NEW_FRAME_KIND, CATALOG_GROUP, rng.randbytes(rng.randrange(100)))
                             self._run.counts["frame of a new kind"] += inside.transport(cluster.node(name)).send(
-                                cluster.node_id(other), frame, Lane.URGENT
+                                cluster.node_id(other), frame, Priority.URGENT
                             )
 
     async def operate(self) -> None:
