@@ -20,6 +20,7 @@ import attrs
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
+    "tests/http",
     "tests/settings",
     "tests/sim/test_checkers.py",
     "tests/net/test_sim_network.py",
@@ -766,16 +767,52 @@ MUTATIONS = (
         "                raise\n",
     ),
     Mutation(
-        "a body is read before a request is judged by its head",
-        "trio_eventlog/http/server.py",
-        '        if (length or b"transfer-encoding" in names) and',
-        "        if False and",
+        "bytes of bodies are never given back",
+        "trio_eventlog/http/bodies.py",
+        "        self._allowance.give_back(self._held_bytes)\n",
+        "",
     ),
     Mutation(
-        "bytes of bodies are never given back",
-        "trio_eventlog/http/server.py",
-        "        self._bodies.give_back(self._body_bytes)\n",
-        "",
+        "a bare line feed ends a line of a request",
+        "trio_eventlog/http/heads.py",
+        '    if buffer.count(b"\\n", 0, end) != buffer.count(b"\\r\\n", 0, end):',
+        "    if False:",
+    ),
+    Mutation(
+        "a body may end in a bare line feed",
+        "trio_eventlog/http/exchange.py",
+        "        if self._is_chunked:\n            end",
+        "        if False:\n            end",
+    ),
+    Mutation(
+        "two equal lengths are one",
+        "trio_eventlog/http/heads.py",
+        "        if len(lengths) > 1:",
+        "        if len(set(lengths)) > 1:",
+    ),
+    Mutation(
+        "a connection goes on behind a body that was not read",
+        "trio_eventlog/http/exchange.py",
+        "        if not self._reads_to_the_end():",
+        "        if False:",
+    ),
+    Mutation(
+        "a live tail goes on one record late",
+        "trio_eventlog/http/topic_operations.py",
+        "        start = int(last) + 1",
+        "        start = int(last) + 2",
+    ),
+    Mutation(
+        "a live tail waits for nothing that its client has not taken",
+        "trio_eventlog/http/streaming.py",
+        "        while self._size_bytes >= self._bytes_max:",
+        "        while False:",
+    ),
+    Mutation(
+        "the place of a live tail is never given back",
+        "trio_eventlog/http/streaming.py",
+        "            self._at_end()",
+        "            pass",
     ),
     Mutation(
         "useless frames have no budget in common",

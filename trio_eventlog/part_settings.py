@@ -11,7 +11,7 @@ from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.codec.memberlist import WireLimits
 from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
-from trio_eventlog.http.server import HttpSettings
+from trio_eventlog.http.settings import HttpSettings
 from trio_eventlog.net.discovery import DiscoverySettings
 from trio_eventlog.net.join import JoinSettings
 from trio_eventlog.net.links import LinkSettings
@@ -323,11 +323,25 @@ def rpc(settings: NodeSettings) -> RpcSettings:
 def http(settings: NodeSettings) -> HttpSettings:
     return HttpSettings(
         request_head_bytes_max=32 * KIB,
-        request_body_bytes_max=16 * MIB,
+        request_headers_max=100,
+        http_body_bytes_max=settings.http_body_bytes_max,
         request_seconds_max=30.0,
+        request_silence_seconds_max=30.0,
         request_idle_seconds_max=75.0,
+        http_answer_seconds_max=settings.http_answer_seconds_max,
+        answer_stall_seconds_max=60.0,
         linger_seconds_max=1.0,
         linger_bytes_max=1 * MIB,
+        page_bytes_max=1 * MIB,
+        page_records_max=10_000,
+        upload_batch_bytes=min(256 * KIB, settings.batch_bytes_max),
+        upload_progress_seconds=1.0,
+        upload_progress_seconds_max=30.0,
+        tail_write_bytes=16 * KIB,
+        tail_heartbeat_seconds=15.0,
+        tail_retry_seconds=1.0,
+        http_cors_origins=settings.http_cors_origins,
+        http_access_log=settings.http_access_log,
     )
 
 

@@ -28,6 +28,7 @@ from trio_eventlog.setting_fields import (
     SIZE,
     SWITCH,
     TEXT,
+    WORDS,
     Kind,
     format_address,
     is_ip_address,
@@ -250,6 +251,12 @@ class NodeSettings:
         group="Security",
         default_text="no encryption; with TLS on, no gossip",
     )
+    http_cors_origins: Sequence[str] = setting(
+        WORDS,
+        (),
+        "Origins, such as https://example.org, whose pages may use the HTTP interface from a browser (CORS). `*` stands for all.",
+        group="Security",
+    )
     acl_model: str = setting(PATH, "", "Model of the access rules. Not in this release yet: refused.", group="Security")
     acl_policy: str = setting(PATH, "", "The access rules. Not in this release yet: refused.", group="Security")
 
@@ -261,6 +268,12 @@ class NodeSettings:
         "Least important level that is written.",
         group="Logs",
         choices=("debug", "info", "warning", "error"),
+    )
+    http_access_log: bool = setting(
+        SWITCH,
+        False,
+        "Write a line for each HTTP request: method, path, status, bytes, milliseconds, client, request id.",
+        group="Logs",
     )
 
     # Raft
@@ -477,10 +490,36 @@ class NodeSettings:
     http_bodies_bytes_max: int = setting(
         SIZE,
         64 * MIB,
-        "Bytes of HTTP request bodies held at once, of all connections together; more are answered with 503.",
+        "Bytes of HTTP bodies, of requests and answers, held at once by all connections together; more are answered with 503.",
         group="Limits",
         minimum=64 * KIB,
         maximum=64 * GIB,
+    )
+    http_body_bytes_max: int = setting(
+        SIZE,
+        4 * MIB,
+        "Largest body of one HTTP request, inflated; more is answered with 413. Uploads of lines have no limit, but each line has"
+        " this one. A body is decoded in one turn of the event loop: 4MiB of JSON take some 20 ms.",
+        group="Limits",
+        minimum=1 * KIB,
+        maximum=64 * MIB,
+    )
+    http_answer_seconds_max: float = setting(
+        DURATION,
+        60.0,
+        "Longest that an HTTP request may take until its answer begins; then 503, or 504 when the outcome is unknown. Live tails"
+        " and uploads of lines take as long as they take.",
+        group="Limits",
+        minimum=0.1,
+        maximum=DAY_SECONDS,
+    )
+    http_tails_max: int = setting(
+        COUNT,
+        4096,
+        "Live tails over HTTP at the same time; one more is answered with 429. Each takes some 100 KiB.",
+        group="Limits",
+        minimum=1,
+        maximum=1_000_000,
     )
     forward_timeout_seconds: float = setting(
         DURATION, 30.0, "Longest that a forwarded call may take.", group="Limits", minimum=0.001, maximum=DAY_SECONDS

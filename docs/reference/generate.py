@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trio_eventlog import errors
 from trio_eventlog.cli import make_parser
+from trio_eventlog.http.problems import EXACT_STATUSES, STATUS_OF_GRPC
 from trio_eventlog.rpc.status import STATUS_TABLE
 from trio_eventlog.settings import ClientSettings, NodeSettings, reference_table
 
@@ -59,37 +59,19 @@ ERRORS = """\
 
 Everything that this package raises on purpose is an `EventLogError` with a stable `code`. In an embedded node and in a client it is
 the same class with the same attributes. Over gRPC the code is in the trailer `eventlog-error-code`, and the attributes are in
-trailers beside it. *Repeat*: the same call may succeed later, or at another node. The HTTP status is the one that belongs to the
-gRPC status; the HTTP interface will use it.
+trailers beside it. Over HTTP the status is that of the table, and code and attributes are members of an `application/problem+json`.
+*Repeat*: the same call may succeed later, or at another node.
 
 | code | class | means | repeat | gRPC status | HTTP | trailers |
 | --- | --- | --- | --- | --- | --- | --- |
 {errors}
 """
 
-HTTP_STATUSES = {
-    "INVALID_ARGUMENT": 400,
-    "OUT_OF_RANGE": 416,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "ABORTED": 409,
-    "FAILED_PRECONDITION": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNAVAILABLE": 503,
-    "UNKNOWN": 500,
-    "INTERNAL": 500,
-    "DATA_LOSS": 500,
-}
-OTHER_HTTP_STATUSES = {errors.BatchTooLarge: 413, errors.DiskFull: 507}
-"""Where HTTP is more exact than gRPC."""
-
 
 def _errors() -> Iterator[str]:
     for error, row in sorted(STATUS_TABLE.items(), key=lambda item: item[0].code):
         summary = " ".join((error.__doc__ or "").split("\n\n")[0].split())
-        http_status = OTHER_HTTP_STATUSES.get(error, HTTP_STATUSES[row.status.name])
+        http_status = EXACT_STATUSES.get(error, STATUS_OF_GRPC[row.status.name])
         trailers = ", ".join(f"`{field.trailer}`" for field in row.fields)
         repeat = "yes" if error.retryable else ""
         yield f"| `{error.code}` | `{error.__name__}` | {summary} | {repeat} | {row.status.name} | {http_status} | {trailers} |"

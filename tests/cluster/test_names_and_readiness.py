@@ -73,7 +73,8 @@ async def test_nodes_that_are_not_ready_form_a_cluster_when_dns_publishes_them()
         await trio.sleep(30)
         assert unready(cluster) == set(cluster.names)
         for name in cluster.names:
-            assert await get(cluster, name, "/health") == (200, {"status": "ok"})
+            status, said = await get(cluster, name, "/health")
+            assert (status, said["status"]) == (200, "healthy")
             status, said = await get(cluster, name, "/ready")
             assert (status, said["reason"]) == (503, "the node has not found a cluster with a leader yet: 1 of 3 nodes known")
             await wait_served(cluster, name, NOT_SERVING)
@@ -147,7 +148,8 @@ async def test_a_node_is_ready_only_while_it_knows_a_leader() -> None:
             rest = set(cluster.names) - {name}
             cluster.partition({name}, rest)
             await wait_unready(cluster, name, "no leader")
-            assert await get(cluster, name, "/health") == (200, {"status": "ok"})
+            status, said = await get(cluster, name, "/health")
+            assert (status, said["status"]) == (200, "healthy")
             assert (await get(cluster, name, "/ready"))[0] == 503
             await wait_served(cluster, name, NOT_SERVING)
             await cluster.wait_until(lambda: len(unready(cluster)) == 1, "the others have a leader")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from trio_eventlog.cli import make_parser, serve
-from trio_eventlog.http.server import answer_probe
+from trio_eventlog.http.probes import PROBE_PATHS
 from trio_eventlog.setting_fields import parse_address, parse_join
 from trio_eventlog.settings import NodeSettings, load_settings
 
@@ -153,7 +153,7 @@ def test_probes_ask_what_is_answered(probe: str, path: str) -> None:
     assert (get["path"], get["port"]) == (path, "eventlog")
     assert get["scheme"] == ("HTTPS" if settings().has_tls else "HTTP")
     assert not settings().tls_require_client_cert, "a kubelet has no certificate to show"
-    assert answer_probe(get["path"], lambda: "") is not None
+    assert get["path"] in PROBE_PATHS
 
 
 def test_an_election_does_not_restart_a_node() -> None:

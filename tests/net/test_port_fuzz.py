@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from trio_eventlog.codec.first_bytes import HTTP2_PREFACE, PEER_PREFACE
 from trio_eventlog.codec.peer_frame import FrameKind, Hello, encode_frame, encode_hello
-from trio_eventlog.http.server import HttpSettings, health_handler, probe_head, serve_http
+from trio_eventlog.http.exchange import Receive, Send
+from trio_eventlog.http.heads import Scope
+from trio_eventlog.http.server import HttpServer
+from trio_eventlog.http.settings import HttpSettings
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.net.links import LinkSettings
 from trio_eventlog.net.mux import ConnectionInfo, Mux, MuxSettings
@@ -22,8 +25,14 @@ from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.network import SimNetwork
 
 
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def http(stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-    await serve_http(stream, info, health_handler(lambda: ""), default(HttpSettings), answer_head=probe_head(lambda: ""))
+    server = HttpServer(application, default(HttpSettings), rng=random.Random(1), now_ns=lambda: 0)
+    await server.serve(stream, info)
 
 
 async def grpc(stream: trio.abc.Stream, info: ConnectionInfo) -> None:

@@ -11,6 +11,7 @@ from trio_eventlog import part_settings
 from trio_eventlog.agent.credentials import Credentials
 from trio_eventlog.agent.edge import Edge, make_mux, make_server
 from trio_eventlog.agent.hand_over import HandOvers
+from trio_eventlog.agent.http_face import HttpFace, make_http_server
 from trio_eventlog.agent.identity import identify
 from trio_eventlog.agent.life import NodeLife
 from trio_eventlog.agent.lives import NodeLives
@@ -39,6 +40,7 @@ from trio_eventlog.node.transfer_server import TransferServer, files_of_replicas
 from trio_eventlog.release import VERSION
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.membership_changes import MembershipChanges
+from trio_eventlog.service.node_event_log import NodeEventLog
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +200,12 @@ def _serve_clients(parts: NodeParts, peers: NodePeers, readiness: Readiness, ans
     make_services(parts, peers, answers)
     handlers = make_handlers(parts)
     readiness.report(parts.health)
-    edge = Edge(parts, readiness)
-    parts.http_bodies = Allowance("bytes of HTTP request bodies", parts.settings.http_bodies_bytes_max)
+    edge = Edge(parts)
+    parts.event_log = NodeEventLog(
+        parts.services, part_settings.application(parts.settings), parts.surroundings.rng, parts.surroundings.now_ns
+    )
+    parts.http_bodies = Allowance("bytes of HTTP bodies", parts.settings.http_bodies_bytes_max)
+    parts.http_tails = Allowance("live tails over HTTP", parts.settings.http_tails_max)
+    parts.http = make_http_server(parts, HttpFace(parts, readiness, answers))
     parts.server = make_server(parts, handlers)
     parts.mux = make_mux(parts, edge)

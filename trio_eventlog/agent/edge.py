@@ -6,8 +6,6 @@ import trio
 
 from trio_eventlog import part_settings
 from trio_eventlog.agent.parts import NodeParts
-from trio_eventlog.agent.readiness import Readiness
-from trio_eventlog.http.server import health_handler, probe_head, serve_http
 from trio_eventlog.net.mux import ConnectionInfo, Mux
 from trio_eventlog.rpc import Peer, Server, Service
 
@@ -15,20 +13,15 @@ from trio_eventlog.rpc import Peer, Server, Service
 class Edge:
     """Connections of clients, once the mux knows what they speak."""
 
-    def __init__(self, parts: NodeParts, readiness: Readiness) -> None:
+    def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
-        self._readiness = readiness
 
     async def serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
         await self._parts.server.serve(stream, peer, info.standing)
 
     async def serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
-        unready_because = self._readiness.unready_because
-        head = probe_head(unready_because)
-        settings = part_settings.http(self._parts.settings)
-        handler = health_handler(unready_because)
-        await serve_http(stream, info, handler, settings, answer_head=head, bodies=self._parts.http_bodies)
+        await self._parts.http.serve(stream, info)
 
 
 def make_server(parts: NodeParts, services: Sequence[Service]) -> Server:

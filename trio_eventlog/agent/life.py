@@ -158,7 +158,9 @@ class NodeLife:
                     async with trio.open_nursery() as nursery:
                         for replica in parts.replicas.all():
                             nursery.start_soon(self._hand_overs.lead_no_more, replica)
-                        await parts.server.drain(deadline)
+                        async with trio.open_nursery() as answering:
+                            answering.start_soon(parts.http.drain, deadline)
+                            await parts.server.drain(deadline)
                         nursery.cancel_scope.cancel()
                     await self._lives.next_moment()
         self._edge_scope.cancel()

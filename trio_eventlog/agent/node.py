@@ -61,8 +61,7 @@ class Node:
         self.broker = self.parts.broker
         self.descriptors = self.parts.descriptors
         self._application = part_settings.application(self.parts.settings)
-        surroundings = self.parts.surroundings
-        self._event_log = NodeEventLog(self.parts.services, self._application, surroundings.rng, surroundings.now_ns)
+        self._event_log = self.parts.event_log
 
     async def wait_ready(self) -> None:
         """Until the node belongs to a cluster and knows who leads its catalog."""

@@ -10,6 +10,7 @@ from trio_eventlog.budgets import Allowance, DescriptorBudgets
 from trio_eventlog.gossip.messages import Address
 from trio_eventlog.grpc.health import Health
 from trio_eventlog.grpc.remote_nodes import GrpcNodes
+from trio_eventlog.http.server import HttpServer
 from trio_eventlog.net.datagrams import Datagrams
 from trio_eventlog.net.discovery import HelloDiscovery
 from trio_eventlog.net.join import Joiner
@@ -29,7 +30,7 @@ from trio_eventlog.rpc import Server
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.forwarding import Forwarder
 from trio_eventlog.service.membership_changes import MembershipChanges
-from trio_eventlog.service.node_event_log import NodeServices
+from trio_eventlog.service.node_event_log import NodeEventLog, NodeServices
 from trio_eventlog.service.own_sequences import OwnSequences
 from trio_eventlog.settings import NodeSettings
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -124,9 +125,12 @@ class NodeParts:
     forwarder: Forwarder
     sequences: OwnSequences
     services: NodeServices
+    event_log: NodeEventLog
     health: Health
     server: Server
     http_bodies: Allowance
+    http_tails: Allowance
+    http: HttpServer
     mux: Mux
 
     def __init__(self, opened: Opened) -> None:

@@ -98,6 +98,7 @@ class StatusAnswers:
             ),
             *parts.mux.budgets(),
             parts.http_bodies.use(),
+            parts.http_tails.use(),
             *parts.services.consuming.budgets(),
         ]
 

@@ -1,307 +1,281 @@
-"""HTTP/1.1 on an accepted stream, by h11."""
+"""HTTP/1.1 on accepted streams: connections, their limits, and an ASGI application that answers.
 
-import json
-from collections.abc import Awaitable, Callable, Sequence
-from urllib.parse import urlsplit
+One task serves a connection: its requests one after the other, so that pipelined ones are answered in order. Nothing here opens a
+nursery; an application that answers with a stream watches for the client's departure itself (`receive`).
+"""
+
+import email.utils
+import logging
+import random
+from collections.abc import Callable
 
 import attrs
 import h11
 import trio
 
-from trio_eventlog.budgets import Activity, Allowance
+from trio_eventlog.budgets import Activity
+from trio_eventlog.errors import EventLogError
+from trio_eventlog.http.exchange import RECEIVE_BYTES, Application, ClientLeft, Exchange, reason_of
+from trio_eventlog.http.heads import check_head, find_head_end, make_scope, requested_id
+from trio_eventlog.http.problems import PROBLEM_TYPE, HttpProblem, problem_of
+from trio_eventlog.http.settings import HttpSettings
 from trio_eventlog.net.mux import ConnectionInfo
 
-RECEIVE_BYTES = 64 * 1024
+access_logger = logging.getLogger("trio_eventlog.http.access")
+
+RequestHeaders = list[tuple[bytes, bytes]]
 
 
-@attrs.frozen(slots=True, kw_only=True)
-class HttpSettings:
-    """Limits of one HTTP connection.
+@attrs.define(slots=True)
+class HttpStatistics:
+    """Counters since the start.
 
     Attributes:
-        request_head_bytes_max: request line and headers together, however they arrive.
-        request_body_bytes_max: of a request.
-        request_seconds_max: from its first byte to its last.
-        request_idle_seconds_max: between two requests of a connection.
-        linger_seconds_max: after an answer that came before its request was read: so long what still comes is thrown away, because
-            closing at once would reset the connection and could take the answer with it.
-        linger_bytes_max: thrown away at most.
+        requests: by the hundred of their status ("2xx"); "left": the client left before its answer began.
+        seconds: from the end of a head to the end of its answer, all together. Tails and uploads take long.
+        received_bytes, sent_bytes: of bodies.
     """
 
-    request_head_bytes_max: int
-    request_body_bytes_max: int
-    request_seconds_max: float
-    request_idle_seconds_max: float
-    linger_seconds_max: float
-    linger_bytes_max: int
+    requests: dict[str, int] = attrs.field(factory=dict)
+    seconds: float = 0.0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
-@attrs.frozen(slots=True, kw_only=True)
-class Request:
-    """One request, its body read. `target` is "/path?query" (an absolute form has lost its front); header names are lower case."""
-
-    method: str
-    target: str
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-    info: ConnectionInfo
-
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class Response:
-    """One whole response."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-HttpHandler = Callable[[Request], Awaitable[Response]]
-
-HeadHandler = Callable[[Request], Response | None]
-"""Answers a request by its head: `body` is empty, and the body is not read. None: `HttpHandler` is to have it, with its body."""
-
-
-async def serve_http(
-    stream: trio.abc.Stream,
-    info: ConnectionInfo,
-    handler: HttpHandler,
-    settings: HttpSettings,
-    *,
-    answer_head: HeadHandler | None = None,
-    bodies: Allowance | None = None,
-) -> None:
-    """Answer the requests of one connection, one after the other, until it ends. The caller closes the stream.
-
-    A request that is malformed, too large or too slow is answered with 400, 431, 413 or 408 and ends the connection, and so does
-    one that has a body and is answered by its head. What the handler raises is answered with 500 and goes on to the caller, who
-    logs it.
+class HttpServer:
+    """Serves any number of connections.
 
     Args:
-        answer_head: asked first. Without, all requests are the handler's.
-        bodies: bytes of bodies that all connections may hold together; over it: 503. Without, each has its own limit alone.
+        rng: makes ids of requests that bring none.
+        now_ns: the wall clock, for `Date`.
+
+    Attributes:
+        open_requests: requests that are answered now.
     """
-    connection = _Connection(stream, info, settings, answer_head or _answer_none, bodies or Allowance("bodies", 1 << 62))
-    began = trio.current_time()
-    requests = 0
-    info.standing.look = lambda: Activity(requests, int(connection.is_at_work), max(began, connection.last_active))
-    while True:
-        try:
-            request = await connection.receive_request()
-            if request is None:
-                return
-            requests += 1
-            response = connection.answer_head(request)
-            if response is None:
-                response = await handler(request)
-        except _AnsweredEarly as early:
-            requests += 1
-            connection.forget_body()
-            await connection.send_response(early.response, must_close=True)
-            await connection.linger()
-            return
-        except h11.RemoteProtocolError as error:
-            await connection.send_response(json_response(error.error_status_hint, {"error": str(error)}), must_close=True)
-            await connection.linger()
-            return
-        except Exception:
-            await connection.send_response(json_response(500, {"error": "internal error"}), must_close=True)
-            raise
-        finally:
-            connection.forget_body()
-        if not await connection.send_response(response, is_head=request.method == "HEAD"):
-            return
 
+    def __init__(self, application: Application, settings: HttpSettings, *, rng: random.Random, now_ns: Callable[[], int]) -> None:
+        self.application = application
+        self.settings = settings
+        self.open_requests = 0
+        self.statistics = HttpStatistics()
+        self.is_stopping = False
+        self.idle: dict[trio.CancelScope, None] = {}
+        self._rng = rng
+        self._now_ns = now_ns
+        self._date = (0, b"")
+        self._all_answered = trio.Event()
 
-def json_response(status: int, value: object, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    """`value` as JSON."""
-    return Response(status=status, body=json.dumps(value).encode(), headers=headers)
+    async def serve(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+        """Answer the requests of one connection, one after the other, until it ends. The caller closes the stream.
 
+        A request that is malformed, too large or too slow is answered with 400, 431, 413 or 408 and ends the connection. An
+        `HttpProblem` or `EventLogError` of the application becomes the answer; anything else is answered with 500 and goes on to
+        the caller, who logs it.
+        """
+        await _Connection(self, stream, info).serve()
 
-def answer_probe(path: str, unready_because: Callable[[], str]) -> Response | None:
-    """The answer to a GET of a probe; None: it is none.
+    async def drain(self, deadline: float) -> None:
+        """Close connections that idle, and wait until every request was answered, at most until `deadline`.
 
-    `/health` is liveness: it answers, so the event loop turns, and that is all it says. It looks at no other node, no quorum
-    and no disk: a restart, which is what follows when it fails, mends none of them.
+        Answers that begin from now on say that their connection is closed behind them.
+        """
+        self.is_stopping = True
+        for scope in self.idle:
+            scope.cancel()
+        if self.open_requests:
+            with trio.CancelScope(deadline=deadline):
+                await self._all_answered.wait()
 
-    `/ready` is readiness: 200 when `unready_because` gives "", else 503 with what it gives.
-    """
-    if path == "/health":
-        return json_response(200, {"status": "ok"})
-    if path == "/ready":
-        reason = unready_because()
-        return json_response(503, {"status": "not ready", "reason": reason}) if reason else json_response(200, {"status": "ready"})
-    return None
+    # For connections
 
+    def begin_request(self) -> None:
+        self.open_requests += 1
 
-def probe_head(unready_because: Callable[[], str]) -> Callable[[Request], Response]:
-    """Answers probes, and says of all else by its head that it is not there."""
+    def end_request(self) -> None:
+        self.open_requests -= 1
+        if self.is_stopping and not self.open_requests:
+            self._all_answered.set()
 
-    def answer_head(request: Request) -> Response:
-        answer = answer_probe(request.path, unready_because)
-        if answer is None:
-            return json_response(404, {"error": f"nothing at {request.path}"})
-        if request.method not in ("GET", "HEAD"):
-            return json_response(405, {"error": f"{request.method} is not allowed here"}, headers=(("allow", "GET, HEAD"),))
-        return answer
+    def new_request_id(self) -> str:
+        return f"{self._rng.getrandbits(64):016x}"
 
-    return answer_head
-
-
-def health_handler(unready_because: Callable[[], str]) -> HttpHandler:
-    """The same for whole requests."""
-    answer_head = probe_head(unready_because)
-
-    async def handle(request: Request) -> Response:
-        return answer_head(request)
-
-    return handle
-
-
-def _answer_none(request: Request) -> None:
-    return None
-
-
-class _AnsweredEarly(Exception):
-    """A request that gets its answer before it was read to its end."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
-
-
-def _refused(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> _AnsweredEarly:
-    return _AnsweredEarly(json_response(status, {"error": text}, headers))
+    def date(self) -> bytes:
+        """The value of `Date`."""
+        seconds = self._now_ns() // 1_000_000_000
+        if seconds != self._date[0]:
+            self._date = (seconds, email.utils.formatdate(seconds, usegmt=True).encode())
+        return self._date[1]
 
 
 class _Connection:
-    """One connection: h11's view of it, and the body that is held."""
+    """One connection: what it has asked for, and what has arrived of its next request."""
 
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        info: ConnectionInfo,
-        settings: HttpSettings,
-        answer_head: HeadHandler,
-        bodies: Allowance,
-    ) -> None:
-        self.answer_head = answer_head
-        self.is_at_work = False
-        self.last_active = float("-inf")
+    def __init__(self, server: HttpServer, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+        self._server = server
+        self._settings = server.settings
         self._stream = stream
         self._info = info
-        self._settings = settings
-        self._bodies = bodies
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=settings.request_head_bytes_max)
+        self._buffer = bytearray()
+        self._requests = 0
+        self._last_active = trio.current_time()
+        self._exchange: Exchange | None = None
+        self._request_id = ""
+        self._began = 0.0
 
-    async def receive_request(self) -> Request | None:
-        """The next request, whole; None when the client has gone or idles. Raises _AnsweredEarly and h11.RemoteProtocolError."""
-        settings = self._settings
-        head: Request | None = None
+    async def serve(self) -> None:
+        self._info.standing.look = self._activity
+        try:
+            while await self._serve_request():
+                pass
+        except ClientLeft:
+            return
+
+    def _activity(self) -> Activity:
+        exchange = self._exchange
+        last_active = self._last_active if exchange is None else exchange.last_active
+        return Activity(self._requests, int(exchange is not None), last_active)
+
+    async def _serve_request(self) -> bool:
+        """The next request and its answer. Whether another one may follow."""
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._settings.request_head_bytes_max)
+        self._request_id = ""
+        try:
+            head = await self._receive_head()
+            if head is None:
+                return False
+            self._requests += 1
+            self._began = trio.current_time()
+            exchange = self._exchange = self._make_exchange(connection, head)
+        except HttpProblem as problem:
+            self._requests += 1
+            await self._refuse(problem)
+            return False
+        self._server.begin_request()
+        try:
+            await self._answer(exchange)
+        finally:
+            self._server.end_request()
+            self._exchange = None
+            self._last_active = exchange.last_active
+            self._note(exchange)
+        if exchange.may_go_on and not self._server.is_stopping:
+            self._buffer = bytearray(exchange.rest)
+            return True
+        # Without the end of an answer, the client learns that it is not whole.
+        if exchange.has_ended and not exchange.is_read:
+            await self._linger()
+        return False
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            await self._server.application(exchange.scope, exchange.receive, exchange.send)
+        except HttpProblem as problem:
+            await self._answer_problem(exchange, problem)
+        except EventLogError as error:
+            await self._answer_problem(exchange, problem_of(error))
+        except ClientLeft:
+            raise
+        except Exception:
+            await self._answer_problem(exchange, HttpProblem(500, "something is wrong in this node; its log says what"))
+            raise
+        if not exchange.status:
+            raise AssertionError(f"no answer to {exchange.scope['method']} {exchange.scope['path']}")
+
+    async def _answer_problem(self, exchange: Exchange, problem: HttpProblem) -> None:
+        if not exchange.status:
+            await exchange.send_problem(problem, self._request_id)
+
+    async def _receive_head(self) -> bytes | None:
+        """The next head, taken from the buffer; None: the client has gone or idles, or the server stops. Raises HttpProblem."""
+        settings, buffer = self._settings, self._buffer
+        looked_at = 0
         with trio.CancelScope() as scope:
-            # The stream begins with bytes of a request (the mux has seen them), later requests may take their time to begin.
-            began = bool(self._h11.trailing_data[0])
-            scope.deadline = trio.current_time() + (settings.request_seconds_max if began else settings.request_idle_seconds_max)
-            while True:
-                event = self._h11.next_event()
-                if event is h11.NEED_DATA:
-                    if self._h11.they_are_waiting_for_100_continue:
-                        go_ahead = self._h11.send(h11.InformationalResponse(status_code=100, headers=[]))
-                        await self._stream.send_all(go_ahead or b"")
-                    data = await self._stream.receive_some(RECEIVE_BYTES)
-                    self.last_active = trio.current_time()
-                    if data and not began:
+            began = bool(buffer)
+            seconds = settings.request_seconds_max if began else settings.request_idle_seconds_max
+            scope.deadline = trio.current_time() + seconds
+            try:
+                while True:
+                    while not looked_at and buffer.startswith(b"\r\n"):
+                        # An empty line in front of a request is no harm (RFC 9112, 2.2).
+                        del buffer[:2]
+                    if (end := find_head_end(buffer, looked_at, settings.request_head_bytes_max)) >= 0:
+                        head = bytes(buffer[:end])
+                        del buffer[:end]
+                        return head
+                    looked_at = len(buffer)
+                    if not buffer:
+                        if self._server.is_stopping:
+                            return None
+                        self._server.idle[scope] = None
+                    try:
+                        data = await self._stream.receive_some(RECEIVE_BYTES)
+                    except trio.BrokenResourceError:
+                        return None
+                    self._server.idle.pop(scope, None)
+                    if not data:
+                        return None
+                    self._last_active = trio.current_time()
+                    if not began:
                         began = True
-                        scope.deadline = trio.current_time() + settings.request_seconds_max
-                    self._h11.receive_data(bytes(data))
-                elif isinstance(event, h11.Request):
-                    self.is_at_work = True
-                    head = self._judge(event)
-                elif isinstance(event, h11.Data):
-                    self._hold(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    assert head is not None
-                    # Trailers: h11 limits them only while they are not whole.
-                    _check_headers_size(0, event.headers, settings.request_head_bytes_max)
-                    return attrs.evolve(head, body=b"".join(self._body))
-                else:  # ConnectionClosed or PAUSED: no further request
-                    return None
+                        scope.deadline = self._last_active + settings.request_seconds_max
+                    buffer += data
+            finally:
+                self._server.idle.pop(scope, None)
         if began:
-            raise _refused(408, f"no whole request in {settings.request_seconds_max:g} s")
+            raise HttpProblem(408, f"no whole head of a request in {settings.request_seconds_max:g} s")
         return None
 
-    def _judge(self, event: h11.Request) -> Request:
-        """What the head says. Raises _AnsweredEarly when the body is not worth reading."""
-        # h11 compares with the limit what is not whole yet: a head that comes in one piece may be as long as a read.
-        _check_headers_size(len(event.method) + len(event.target), event.headers, self._settings.request_head_bytes_max)
-        names = {name for name, _ in event.headers}
-        if b"content-length" in names and b"transfer-encoding" in names:
-            # Two who believe different ones of the two see different requests in the same bytes (RFC 9112, 6.3).
-            raise _refused(400, "content-length and transfer-encoding in one request")
-        head = Request(
-            method=event.method.decode("ascii"),
-            target=_origin_form(event.target.decode("ascii")),
-            headers=tuple(event.headers),
-            body=b"",
-            info=self._info,
-        )
-        length = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
-        if length > self._settings.request_body_bytes_max:
-            raise self._too_large()
-        if (length or b"transfer-encoding" in names) and (response := self.answer_head(head)) is not None:
-            raise _AnsweredEarly(response)
-        return head
+    def _make_exchange(self, connection: h11.Connection, head: bytes) -> Exchange:
+        check_head(head, self._settings.request_headers_max)
+        connection.receive_data(head)
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise HttpProblem(error.error_status_hint, str(error)) from error
+        if not isinstance(event, h11.Request):
+            raise HttpProblem(400, "no head of a request")
+        scope = make_scope(event, self._info)
+        self._request_id = requested_id(scope["headers"]) or self._server.new_request_id()
+        scope["state"]["request_id"] = self._request_id
+        exchange = Exchange(self._stream, connection, self._settings, scope, self._head_of_answer)
+        if self._buffer:
+            exchange.take(bytes(self._buffer))
+            self._buffer.clear()
+        return exchange
 
-    def _hold(self, data: bytes) -> None:
-        if self._body_bytes + len(data) > self._settings.request_body_bytes_max:
-            raise self._too_large()
-        if not self._bodies.take_nowait(len(data)):
-            raise _refused(503, "too many large requests at once; try again", headers=(("retry-after", "1"),))
-        self._body_bytes += len(data)
-        self._body.append(data)
-
-    def _too_large(self) -> _AnsweredEarly:
-        return _refused(413, f"a body of more than {self._settings.request_body_bytes_max} bytes")
-
-    def forget_body(self) -> None:
-        """The request is done with: its bytes are free for others."""
-        self._bodies.give_back(self._body_bytes)
-        self._body_bytes = 0
-        self._body = []
-
-    async def send_response(self, response: Response, *, must_close: bool = False, is_head: bool = False) -> bool:
-        """One whole response in one write; without a word when h11 can say nothing any more. Whether another request may follow."""
-        connection = self._h11
-        if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return False
-        headers = [
-            ("content-type", response.content_type),
-            ("content-length", str(len(response.body))),
-            *response.headers,
-            *([("connection", "close")] if must_close else []),
+    def _head_of_answer(self, status: int, headers: RequestHeaders) -> RequestHeaders:
+        milliseconds = (trio.current_time() - self._began) * 1000
+        headers += [
+            (b"date", self._server.date()),
+            (b"x-request-id", self._request_id.encode()),
+            (b"server-timing", b"app;dur=%.2f" % milliseconds),
         ]
+        if self._server.is_stopping:
+            headers.append((b"connection", b"close"))
+        return headers
+
+    async def _refuse(self, problem: HttpProblem) -> None:
+        """Answer bytes that are no request that anything could be asked about, and end the connection."""
+        self._request_id = self._request_id or self._server.new_request_id()
+        self._began = trio.current_time()
+        body = problem.body(self._request_id)
+        headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+        headers = [*self._head_of_answer(problem.status, headers), (b"connection", b"close")]
+        connection = h11.Connection(h11.SERVER)
         parts = [
-            connection.send(h11.Response(status_code=response.status, headers=headers)),
-            connection.send(h11.Data(data=response.body)) if response.body and not is_head else b"",
+            connection.send(h11.Response(status_code=problem.status, headers=headers, reason=reason_of(problem.status))),
+            connection.send(h11.Data(data=body)),
             connection.send(h11.EndOfMessage()),
         ]
-        await self._stream.send_all(b"".join(part or b"" for part in parts))
-        self.is_at_work = False
-        state: object = connection.our_state
-        if must_close or state is h11.MUST_CLOSE:
-            return False
-        connection.start_next_cycle()
-        return True
+        with trio.move_on_after(self._settings.answer_stall_seconds_max):
+            try:
+                await self._stream.send_all(b"".join(part or b"" for part in parts))
+            except trio.BrokenResourceError:
+                return
+        self._count(problem.status)
+        await self._linger()
 
-    async def linger(self) -> None:
+    async def _linger(self) -> None:
         """Say that nothing more comes, and let the other side read it before the connection is closed."""
         left = self._settings.linger_bytes_max
         with trio.move_on_after(self._settings.linger_seconds_max):
@@ -313,18 +287,32 @@ class _Connection:
             except (trio.BrokenResourceError, TypeError):
                 return  # It has gone, or it is TLS, which cannot close one direction only.
 
+    def _count(self, status: int) -> None:
+        kind = f"{status // 100}xx" if status else "left"
+        counts = self._server.statistics.requests
+        counts[kind] = counts.get(kind, 0) + 1
 
-def _check_headers_size(line_bytes: int, headers: Sequence[tuple[bytes, bytes]], limit: int) -> None:
-    if line_bytes + sum(len(name) + len(value) + 4 for name, value in headers) + 14 > limit:
-        raise _refused(431, f"headers of more than {limit} bytes")
-
-
-def _origin_form(target: str) -> str:
-    """ "/path?query"; proxies and some probes send the whole URL (RFC 9112, 3.2.2)."""
-    if not target.lower().startswith(("http://", "https://")):
-        return target
-    try:
-        url = urlsplit(target)
-    except ValueError:
-        return target
-    return (url.path or "/") + (f"?{url.query}" if url.query else "")
+    def _note(self, exchange: Exchange) -> None:
+        """Count the request, and write it to the access log."""
+        statistics = self._server.statistics
+        seconds = trio.current_time() - self._began
+        statistics.seconds += seconds
+        statistics.received_bytes += exchange.received_bytes
+        statistics.sent_bytes += exchange.sent_bytes
+        self._count(exchange.status)
+        if self._settings.http_access_log:
+            scope = exchange.scope
+            access_logger.info(
+                "%s %s",
+                scope["method"],
+                # With its percent signs: a decoded path could begin a line of its own.
+                scope["raw_path"].decode("ascii"),
+                extra={
+                    "status": exchange.status,
+                    "milliseconds": round(seconds * 1000, 2),
+                    "received_bytes": exchange.received_bytes,
+                    "sent_bytes": exchange.sent_bytes,
+                    "client": self._info.remote_address,
+                    "request_id": self._request_id,
+                },
+            )

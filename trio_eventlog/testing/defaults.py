@@ -9,7 +9,7 @@ from trio_eventlog import part_settings
 from trio_eventlog.budgets import DescriptorBudgets
 from trio_eventlog.codec.memberlist import WireLimits
 from trio_eventlog.gossip.settings import SerfSettings
-from trio_eventlog.http.server import HttpSettings
+from trio_eventlog.http.settings import HttpSettings
 from trio_eventlog.net.discovery import DiscoverySettings
 from trio_eventlog.net.join import JoinSettings
 from trio_eventlog.net.links import LinkSettings
