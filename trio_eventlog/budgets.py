@@ -15,6 +15,9 @@ DESCRIPTORS_PER_PARTITION = 2
 """The active segment and the hard state."""
 OWN_DESCRIPTORS = 32
 """Standard streams, the event loop, the port, the lock, and files that are open for a moment (directories, sparse indexes)."""
+OPEN_SEGMENTS_MAX = 1024
+"""Sealed segments that a node keeps open at most, however many descriptors there are: each has a sparse index in memory too, of
+36 KiB by the default settings."""
 CLIENT_CONNECTIONS_MAX = 4096
 """Default of the most connections of clients, however many descriptors there are: each costs memory too."""
 
@@ -79,7 +82,7 @@ def divide_descriptors(
     unidentified = min(max(rest // 12, 4), inbound_unidentified_max)
     clients = inbound_clients_max if inbound_clients_max is not None else min(rest // 3, CLIENT_CONNECTIONS_MAX)
     files = rest - unidentified - clients
-    segments = files // 8
+    segments = min(files // 8, OPEN_SEGMENTS_MAX)
     partitions = files - segments
     if partitions < 8 or segments < 2:
         raise SettingsError(

@@ -193,7 +193,6 @@ def log(settings: NodeSettings) -> LogSettings:
         index_interval_bytes=settings.index_interval_bytes,
         index_entries_max=16 * 1024,
         tail_cache_bytes=settings.tail_cache_bytes,
-        open_segments_max=16,
     )
 
 
@@ -219,6 +218,7 @@ def replicas(settings: NodeSettings, budgets: DescriptorBudgets) -> ReplicasSett
         early_messages_max=16,
         reset_stagger_seconds=0.04,
         partitions_max=budgets.partitions_max - 1,  # without the catalog
+        open_segments_max=budgets.segments,
         opening_max=8,
         made_at_once_max=8,
         making_max=3,

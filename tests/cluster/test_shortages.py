@@ -85,3 +85,30 @@ async def test_status_shows_the_budgets() -> None:
         assert budgets["descriptors of partitions"].used == 2 * 4
         assert budgets["descriptors of partitions"].limit == cluster.node("n1").descriptors.partitions
         assert budgets["connections of clients"].used == 1
+
+
+async def test_all_partitions_share_the_descriptors_of_sealed_segments() -> None:
+    """A node that may open few files: readers of many partitions at the same time are all given what they ask for, and no more
+    segments are open than the node has set aside for that."""
+    cluster = Cluster(1, seed=13, **SMALL_SEGMENTS)
+    cluster.descriptors_of["n1"] = 128
+    async with cluster, cluster.client(settings=QUICK) as client:
+        topics = [f"t{number}" for number in range(5)]
+        values = [b"%d" % number + bytes(1500) for number in range(20)]
+        for topic in topics:
+            await client.create_topic(topic)
+            for value in values:
+                await client.produce(topic, value)
+        sealed = cluster.node("n1").parts.replicas.sealed_segments
+        assert sealed.budget_use().limit < len(topics)
+        async with trio.open_nursery() as nursery:
+
+            async def read(topic: str) -> None:
+                assert await values_on(cluster, "n1", topic) == values
+                use = sealed.budget_use()
+                assert use.used <= use.limit
+
+            for topic in topics:
+                nursery.start_soon(read, topic)
+        (shown,) = [use for use in cluster.node("n1").budgets() if use.name == "descriptors of sealed segments"]
+        assert shown.used == shown.limit

@@ -24,6 +24,7 @@ from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration, EntryKind, Message, MessageType, RaftSettings
 from trio_eventlog.records import Batch, Record
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.sealed_segments import WITHIN_ONE_LOG, SealedSegments
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
 
@@ -54,10 +55,12 @@ class Rig:
         driver: DriverSettings | None = None,
         raft: RaftSettings | None = None,
         log: LogSettings | None = None,
+        open_segments_max: int = WITHIN_ONE_LOG,
         seed: int = 1,
         peers: Peers | None = None,
     ) -> None:
         self.seed = seed
+        self.open_segments_max = open_segments_max
         self.peers = peers
         self.disk = disk if disk is not None else SimDisk(random.Random(1))
         self.settings = ReplicaSettings(
@@ -92,6 +95,7 @@ class Rig:
             watermark=watermark,
             send=self._send,
             settings=self.settings,
+            sealed=SealedSegments(self.open_segments_max),
             rng=random.Random(self.seed),
             peers=self.peers,
             noted=self.noted,

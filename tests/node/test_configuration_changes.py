@@ -25,6 +25,7 @@ from trio_eventlog.raft import (
     RaftSettings,
 )
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
 
@@ -50,6 +51,7 @@ async def group_of_one(disk: SimDisk) -> AsyncIterator[Replica]:
         settings=ReplicaSettings(
             raft=default(RaftSettings), driver=default(DriverSettings), log=default(LogSettings, preallocate_bytes=0)
         ),
+        sealed=SealedSegments(2),
         rng=random.Random(1),
     ) as replica:
         yield replica

@@ -130,11 +130,11 @@ async def test_a_suffix_whose_removal_a_shortage_cuts_short_is_removed_before_an
 
 async def test_what_has_to_be_read_waits_too(autojump_clock: trio.testing.MockClock) -> None:
     """For a follower that is behind, and for the machine after a restart: neither ends the node."""
-    small = default(LogSettings, segment_bytes=4096, preallocate_bytes=0, tail_cache_bytes=0, open_segments_max=1)
-    async with Rig(log=small).open() as rig:
+    small = default(LogSettings, segment_bytes=4096, preallocate_bytes=0, tail_cache_bytes=0)
+    async with Rig(log=small, open_segments_max=1).open() as rig:
         rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), *(large(1, index, index - 2) for index in range(2, 9)), commit=8)
         await rig.settle()
-    async with Rig(rig.disk, log=small).open() as rig:
+    async with Rig(rig.disk, log=small, open_segments_max=1).open() as rig:
         await rig.settle()
         applied_index = rig.replica.status().applied_index
         rig.disk.has_descriptors = False

@@ -36,6 +36,7 @@ from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, M
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch, Record
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.testing import determinism
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.determinism import derive
@@ -184,6 +185,7 @@ class _Run:
             watermark=watermark,
             send=lambda group_id, message, frames: self.send(node, message, frames),
             settings=self.shape.settings,
+            sealed=SealedSegments(2),
             rng=derive(self.seed, f"life:{lives}"),
         ) as node.replica:
             task_status.started()

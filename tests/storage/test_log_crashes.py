@@ -15,13 +15,12 @@ from trio_eventlog.storage.log_contents import LogContents
 from trio_eventlog.storage.log_files import LogFiles
 from trio_eventlog.storage.log_recovery import recover_log
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, SimDisk
 
-SETTINGS = default(
-    LogSettings, segment_bytes=2500, preallocate_bytes=1024, index_interval_bytes=300, tail_cache_bytes=800, open_segments_max=2
-)
+SETTINGS = default(LogSettings, segment_bytes=2500, preallocate_bytes=1024, index_interval_bytes=300, tail_cache_bytes=800)
 ALL = 1 << 30
 
 
@@ -62,7 +61,7 @@ class Model:
 
 async def story(disk: SimDisk, model: Model, rng: random.Random, appends: int) -> None:
     """Appends, some of which replace a suffix, until the power is cut."""
-    async with open_segmented_log(disk, "/log", SETTINGS) as log:
+    async with open_segmented_log(disk, "/log", SETTINGS, SealedSegments(2)) as log:
         found = await read_all(log)
         assert model.allows(found)
         model.settle(found)
@@ -100,7 +99,7 @@ async def test_power_cut_at_every_operation(mode: CrashMode) -> None:
             await story(disk, model, random.Random(8), 5)
         except DiskCrashed:
             pass
-        async with open_segmented_log(disk.crash(mode), "/log", SETTINGS) as log:
+        async with open_segmented_log(disk.crash(mode), "/log", SETTINGS, SealedSegments(2)) as log:
             assert model.allows(await read_all(log))
         operations += 1
     assert operations > 60
@@ -119,7 +118,7 @@ async def test_many_crashes(seed: int) -> None:
         except DiskCrashed:
             pass
         disk = disk.crash(rng.choice(list(CrashMode)))
-    async with open_segmented_log(disk, "/log", SETTINGS) as log:
+    async with open_segmented_log(disk, "/log", SETTINGS, SealedSegments(2)) as log:
         found = await read_all(log)
         assert model.allows(found)
         assert len(found) == len({bytes(frame) for frame in found})
@@ -144,7 +143,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         # What open_segmented_log does; a generator of it would be finalized when this run of Trio ends.
-        self.files, contents = LogFiles(self.disk, "/log", SETTINGS), LogContents()
+        self.files, contents = LogFiles(self.disk, "/log", SETTINGS, SealedSegments(2)), LogContents()
         self.log = SegmentedLog(contents, self.files, trio.run(recover_log, self.disk, "/log", SETTINGS, contents))
         found = trio.run(read_all, self.log)
         assert self.model.allows(found)

@@ -15,6 +15,7 @@ from trio_eventlog.codec.entry import EntryFrame, decode_entries
 from trio_eventlog.errors import OffsetOutOfRange, StorageFailed
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
+from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk, SimFile
@@ -74,7 +75,7 @@ async def test_a_suffix_is_replaced_at_any_moment(what: str, last: int, tail_cac
     for steps in range(STEPS_MAX):
         for new in NEW.values():
             disk = SimDisk(random.Random(1))
-            async with open_segmented_log(disk, "/log", settings) as log:
+            async with open_segmented_log(disk, "/log", settings, SealedSegments(2)) as log:
                 await log.append(OLD)
                 is_done = trio.Event()
 
@@ -107,7 +108,7 @@ async def test_the_log_is_closed_at_any_moment(
 ) -> None:
     """The read is answered, or the log says that it is closed; it is no damage, and no file stays open behind it."""
     frame = wanted(last)
-    settings = default(LogSettings, segment_bytes=1200, preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes, open_segments_max=2)
+    settings = default(LogSettings, segment_bytes=1200, preallocate_bytes=0, tail_cache_bytes=tail_cache_bytes)
     opened: list[SimFile] = []
     real_open = SimDisk.open
 
@@ -120,7 +121,7 @@ async def test_the_log_is_closed_at_any_moment(
     refused = 0
     for steps in range(STEPS_MAX):
         disk = SimDisk(random.Random(1))
-        async with trio.open_nursery() as nursery, open_segmented_log(disk, "/log", settings) as log:
+        async with trio.open_nursery() as nursery, open_segmented_log(disk, "/log", settings, SealedSegments(2)) as log:
             await log.append(OLD)
 
             async def read(log: SegmentedLog = log) -> None:

@@ -16,6 +16,7 @@ from trio_eventlog.codec.segment import LogBase, encode_base
 from trio_eventlog.errors import CodecError, DamagedData, DiskFull, OffsetOutOfRange, SettingsError, StorageFailed
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
+from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.storage.segment import segment_name
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.storage.verify import verify_log
@@ -28,7 +29,6 @@ SETTINGS = default(
     preallocate_bytes=1024,
     index_interval_bytes=400,
     tail_cache_bytes=1500,
-    open_segments_max=2,
 )
 LARGE = default(LogSettings, preallocate_bytes=64 * 1024)
 ALL = 1 << 30
@@ -758,7 +758,8 @@ async def test_open_segments_are_bounded() -> None:
     disk = new_disk()
     frames = make_frames(200)
     await fill(disk, frames)
-    async with open_segmented_log(disk, "/log", SETTINGS) as log:
+    sealed = SealedSegments(2)
+    async with open_segmented_log(disk, "/log", SETTINGS, sealed) as log:
         assert log.segment_count > 8
         rng = random.Random(1)
 
@@ -768,13 +769,14 @@ async def test_open_segments_are_bounded() -> None:
                 (frame, *_) = await log.read(index, 200, 0)
                 assert bytes(frame.raw) == frames[index - 1].raw
                 held = [segment for segment in log._contents.segments if segment.file is not None]
-                assert len(held) <= max(SETTINGS.open_segments_max, 5) + 1  # those in use, and the active one
+                assert len(held) <= 3  # and the active one
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(read_some)
-        assert sum(segment.file is not None for segment in log._contents.segments) <= SETTINGS.open_segments_max + 1
-        assert sum(segment.contents.sparse is not None for segment in log._contents.segments) <= SETTINGS.open_segments_max + 1
+        assert sum(segment.contents.sparse is not None for segment in log._contents.segments) <= 3
+        assert sealed.budget_use().used == 2
+    assert not sealed.budget_use().used
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -96,6 +96,7 @@ class StatusAnswers:
                 limit=parts.descriptors.partitions,
                 used=DESCRIPTORS_PER_PARTITION * parts.replicas.open_count,
             ),
+            parts.replicas.sealed_segments.budget_use(),
             *parts.mux.budgets(),
             parts.http_bodies.use(),
             parts.http_tails.use(),

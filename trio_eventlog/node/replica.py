@@ -40,6 +40,7 @@ from trio_eventlog.storage.disk import Disk, join_path, parent_directory
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.losses import Held, find_loss
+from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.storage.segmented_log import SegmentedLog, recover_segmented_log
 
 logger = logging.getLogger(__name__)
@@ -263,6 +264,7 @@ async def open_replica(
     watermark: Watermark,
     send: Send,
     settings: ReplicaSettings,
+    sealed: SealedSegments,
     rng: random.Random,
     peers: Peers | None = None,
     noted: Extent | None = None,
@@ -278,6 +280,7 @@ async def open_replica(
         directory: of the group; made when missing.
         configuration: the group's first one. Later ones are in its log.
         applier: with an empty machine; it is fed from the first entry on.
+        sealed: of all logs of the node.
         peers: None: the group never sleeps.
         noted: how far the replica went when the node last wrote that down; None: it never did.
         accepts_loss: the operator wants to go on with what is left when files show that something is lost.
@@ -294,6 +297,7 @@ async def open_replica(
         directory=directory,
         name=name,
         log=settings.log,
+        sealed=sealed,
         noted=noted,
         accepts_loss=accepts_loss,
         is_alone=is_alone,
@@ -352,6 +356,7 @@ class _Opening:
     directory: str
     name: str
     log: LogSettings
+    sealed: SealedSegments
     noted: Extent | None
     accepts_loss: bool
     is_alone: bool
@@ -371,7 +376,7 @@ async def _open_files(opening: _Opening, disk: Disk) -> tuple[Departed, Segmente
     hard_state_path = join_path(directory, HARD_STATE_FILE)
     has_hard_state = await disk.exists(hard_state_path)
     log = await recover_segmented_log(
-        disk, opening.disk, join_path(directory, LOG_DIRECTORY), opening.log, is_durable=opening.is_made
+        disk, opening.disk, join_path(directory, LOG_DIRECTORY), opening.log, opening.sealed, is_durable=opening.is_made
     )
     hard_state: HardStateFile | None = None
     try:

@@ -37,6 +37,7 @@ from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration
 from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.sealed_segments import SealedSegments
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class ReplicasSettings:
             next one so much later, and so on. Longer than an election takes, or two would split the votes.
         partitions_max: number of partitions that may be open on this node at a time; others that the catalog places here are
             degraded. Each takes two descriptors and some memory.
+        open_segments_max: number of sealed segments, of all groups together, whose file and sparse index are kept open. Too few,
+            and readers far behind open a file for nearly every read.
         opening_max: number of groups opened or closed at a time. Each keeps a disk thread busy, and takes up to two descriptors
             beside those that it keeps.
         made_at_once_max: number of new groups whose files are made in one operation of the disk. More share one sync of the
@@ -71,6 +74,7 @@ class ReplicasSettings:
     early_messages_max: int
     reset_stagger_seconds: float
     partitions_max: int
+    open_segments_max: int
     opening_max: int
     made_at_once_max: int
     making_max: int
@@ -123,6 +127,7 @@ class Replicas:
         self._accepts_loss = accepts_loss
         self._is_alone = is_alone
         self.space = space
+        self.sealed_segments = SealedSegments(settings.open_segments_max)
         self.room = PartitionRoom(node_id, self.machine, settings.partitions_max)
         self._open = OpenGroups(node_id, settings.reset_stagger_seconds, rng)
         self._peers = None if peers is None else attrs.evolve(peers, on_sleep=self._open.on_sleep)
@@ -318,6 +323,7 @@ class Replicas:
             watermark=watermark,
             send=self._send,
             settings=self._settings.replica,
+            sealed=self.sealed_segments,
             rng=random.Random(self._rng.getrandbits(64)),
             # One group that always ticks costs nothing, and says how all nodes are.
             peers=None if group.group_id == CATALOG_GROUP else self._peers,

@@ -36,6 +36,12 @@ class OpenSegment:
     def index_path(self) -> str:
         return self.path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX
 
+    async def close(self) -> None:
+        """Close its file, if it is open. When a thread reads it, the file is closed when that thread is done."""
+        file, self.file = self.file, None
+        if file is not None:
+            await file.close()
+
 
 @attrs.frozen(slots=True)
 class Cut:

@@ -1,6 +1,6 @@
 """The files of an open log: which are open, and the sparse indexes beside them.
 
-A sealed segment is open only while it is among those used last, or while a reader is at work on it.
+A sealed segment is open only while it is among those used last on this node, or while a reader is at work on it.
 """
 
 import logging
@@ -16,6 +16,7 @@ from trio_eventlog.storage.disk import Disk, read_whole, remove_if_there
 from trio_eventlog.storage.frame_block import damaged
 from trio_eventlog.storage.log_contents import OpenSegment
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.storage.segment import SegmentContents, scan
 
 logger = logging.getLogger(__name__)
@@ -32,14 +33,14 @@ class LogFiles:
         rebuilt_indexes: number of sparse indexes made anew since opening, because their file was missing or did not fit.
     """
 
-    def __init__(self, disk: Disk, directory: str, settings: LogSettings) -> None:
+    def __init__(self, disk: Disk, directory: str, settings: LogSettings, sealed: SealedSegments) -> None:
         self.disk = disk
         self.directory = directory
         self.settings = settings
         self.is_closed = False
         self.rebuilt_indexes = 0
         self._opening = trio.Lock()
-        self._opened: dict[OpenSegment, None] = {}  # sealed segments with an open file, the least recently used first
+        self._sealed = sealed
 
     async def acquire(self, segment: OpenSegment) -> None:
         """Hold the segment's file and sparse index open until `release`.
@@ -50,10 +51,9 @@ class LogFiles:
                 this call waited (`LogContents.removals` has changed then).
         """
         self._check_open()
+        if segment.is_sealed:
+            await self._sealed.use(segment)
         segment.users += 1
-        if segment in self._opened:
-            self._opened.pop(segment)
-            self._opened[segment] = None
         if segment.file is not None and segment.contents.sparse is not None:
             return
         try:
@@ -64,9 +64,6 @@ class LogFiles:
                     self._check_open()
                 if segment.contents.sparse is None and segment.file is not None:
                     await self._load_sparse_index(segment)
-                if segment.is_sealed and not segment.is_removed:
-                    self._opened[segment] = None
-                await self._close_surplus()
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.release(segment)
@@ -80,20 +77,21 @@ class LogFiles:
         segment.users -= 1
         if segment.users:
             return
-        if segment.is_removed or self.is_closed:
-            await close_segment(segment)
-        elif len(self._opened) > self.settings.open_segments_max:
-            await self._close_surplus()
+        if segment.is_removed or self.is_closed or segment.file is None:
+            self._sealed.forget(segment)
+            await segment.close()
+        elif segment.is_sealed:
+            await self._sealed.on_unused()
 
     async def keep_sealed(self, segment: OpenSegment) -> None:
         """A segment has just been sealed: write its sparse index, and close the file when others are used more."""
-        self._opened[segment] = None
         await self._write_sparse_index(segment)
-        await self._close_surplus()
+        if not self.is_closed:
+            await self._sealed.keep(segment)
 
     def forget(self, segment: OpenSegment) -> None:
         """A sealed segment is going to be removed or appended to: it is not closed as a surplus one any more."""
-        self._opened.pop(segment, None)
+        self._sealed.forget(segment)
 
     async def remove(self, segment: OpenSegment) -> None:
         """Durably remove the segment's files. Readers at work on it go on; the last of them closes the file.
@@ -106,13 +104,15 @@ class LogFiles:
             await self.disk.remove(segment.path)
         await self.disk.sync_directory(self.directory)
         if not segment.users:
-            await close_segment(segment)
+            self._sealed.forget(segment)
+            await segment.close()
 
     async def close(self, segments: Iterable[OpenSegment]) -> None:
         """Close all files. A file that a reader is waiting for in a thread is closed when that thread is done."""
         self.is_closed = True
         for segment in segments:
-            await close_segment(segment)
+            self._sealed.forget(segment)
+            await segment.close()
 
     async def read_block(self, segment: OpenSegment, slot: int) -> tuple[bytes | bytearray, int]:
         """The frames of an acquired segment from the one listed in `slot` up to the next one listed, and their position."""
@@ -126,15 +126,6 @@ class LogFiles:
     def _check_open(self) -> None:
         if self.is_closed:
             raise StorageFailed(f"{self.directory}: the log is closed")
-
-    async def _close_surplus(self) -> None:
-        for segment in list(self._opened):
-            if len(self._opened) <= self.settings.open_segments_max:
-                return
-            if not segment.users:
-                del self._opened[segment]
-                segment.contents.sparse = None
-                await close_segment(segment)
 
     async def _load_sparse_index(self, segment: OpenSegment) -> None:
         contents, file = segment.contents, segment.file
@@ -188,9 +179,3 @@ async def read_sparse_index(disk: Disk, path: str, footer: SegmentFooter) -> Spa
         frames_bytes=footer.frames_bytes,
         frames_checksum=footer.frames_checksum,
     )
-
-
-async def close_segment(segment: OpenSegment) -> None:
-    file, segment.file = segment.file, None
-    if file is not None:
-        await file.close()

@@ -16,7 +16,6 @@ class LogSettings:
         index_interval_bytes: the sparse index lists one entry for at least this many bytes of frames.
         index_entries_max: roll when the sparse index of the segment is full.
         tail_cache_bytes: the newest frames kept in memory; frames not yet durable are kept whatever they take.
-        open_segments_max: sealed segments whose file and sparse index are kept open.
     """
 
     segment_bytes: int
@@ -24,7 +23,6 @@ class LogSettings:
     index_interval_bytes: int
     index_entries_max: int
     tail_cache_bytes: int
-    open_segments_max: int
 
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(type(self)):

@@ -19,6 +19,7 @@ from trio_eventlog.storage.log_files import LogFiles
 from trio_eventlog.storage.log_reader import LogReader
 from trio_eventlog.storage.log_recovery import LogRecovery, recover_log
 from trio_eventlog.storage.log_settings import LogSettings
+from trio_eventlog.storage.sealed_segments import WITHIN_ONE_LOG, SealedSegments
 from trio_eventlog.storage.tail_cache import TailCache
 
 CLOSE_SECONDS = 5.0
@@ -218,14 +219,19 @@ class SegmentedLog:
 
 
 @asynccontextmanager
-async def open_segmented_log(disk: Disk, directory: str, settings: LogSettings) -> AsyncIterator[SegmentedLog]:
+async def open_segmented_log(
+    disk: Disk, directory: str, settings: LogSettings, sealed: SealedSegments | None = None
+) -> AsyncIterator[SegmentedLog]:
     """Open the log in `directory` (made when missing), recovered.
+
+    Args:
+        sealed: shared with other logs; None: the log is alone.
 
     Raises:
         DamagedData: an entry that was acknowledged is damaged, or a segment is missing or was changed. Nothing is cut.
         StorageFailed, DiskFull.
     """
-    log = await recover_segmented_log(disk, disk, directory, settings)
+    log = await recover_segmented_log(disk, disk, directory, settings, sealed or SealedSegments(WITHIN_ONE_LOG))
     try:
         yield log
     finally:
@@ -233,13 +239,14 @@ async def open_segmented_log(disk: Disk, directory: str, settings: LogSettings) 
 
 
 async def recover_segmented_log(
-    within: Disk, disk: Disk, directory: str, settings: LogSettings, *, is_durable: bool = False
+    within: Disk, disk: Disk, directory: str, settings: LogSettings, sealed: SealedSegments, *, is_durable: bool = False
 ) -> SegmentedLog:
     """As `open_segmented_log`, for a caller that closes the log itself.
 
     Args:
         within: reads and mends what is there: `disk`, or what `disk.at_once` gives to its work.
         disk: used from then on.
+        sealed: of all logs of the node.
         is_durable: this process has made the log's directory, and synced it.
     """
     contents = LogContents()
@@ -250,4 +257,4 @@ async def recover_segmented_log(
             if segment.file is not None:
                 segment.file.close_nowait()
         raise
-    return SegmentedLog(contents, LogFiles(disk, directory, settings), recovery)
+    return SegmentedLog(contents, LogFiles(disk, directory, settings, sealed), recovery)
