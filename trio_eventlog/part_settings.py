@@ -26,6 +26,7 @@ from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
+from trio_eventlog.node.snapshotter import SnapshotterSettings
 from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.raft import RaftSettings, ReadMode
 from trio_eventlog.records import Compression
@@ -180,6 +181,7 @@ def driver(settings: NodeSettings) -> DriverSettings:
         commit_notice_seconds=0.005,
         shortage_retry_seconds=0.5,
         producer_idle_seconds=settings.producer_idle_seconds,
+        snapshot_bytes_min=settings.snapshot_bytes_min,
         read_retry_ticks=5,
         read_retry_ticks_max=80,
         read_questions_max=4,
@@ -223,6 +225,13 @@ def replicas(settings: NodeSettings, budgets: DescriptorBudgets) -> ReplicasSett
         made_at_once_max=8,
         making_max=3,
         opening_leader_seconds_max=0.5,
+        snapshotter=SnapshotterSettings(
+            snapshot_bytes_min=settings.snapshot_bytes_min,
+            snapshot_seconds=settings.snapshot_seconds,
+            replay_bytes_max=settings.replay_bytes_max,
+            snapshot_check_seconds=5.0,
+        ),
+        snapshots_at_once_max=2,
         open_retry_seconds_min=0.5,
         open_retry_seconds_max=30.0,
     )

@@ -327,6 +327,33 @@ class NodeSettings:
     segment_bytes: int = setting(
         SIZE, 64 * MIB, "A segment is sealed when it reaches this size.", group="Storage", minimum=4 * KIB, maximum=4 * GIB
     )
+    snapshot_bytes_min: int = setting(
+        SIZE,
+        MIB,
+        "No snapshot of a group is taken before its log has grown by this since the last one. Smaller: quiet groups get more and"
+        " smaller segments; larger: a start has more to read.",
+        group="Storage",
+        minimum=4 * KIB,
+        maximum=4 * GIB,
+    )
+    snapshot_seconds: float = setting(
+        DURATION,
+        600.0,
+        "A group that does not fill a segment within this time gets a snapshot all the same, if its log has grown by"
+        " snapshot_bytes_min.",
+        group="Storage",
+        minimum=1.0,
+        maximum=7 * DAY_SECONDS,
+    )
+    replay_bytes_max: int = setting(
+        SIZE,
+        512 * MIB,
+        "Bytes of log that a start may have to read, over all groups. Above, segments are sealed and snapshots taken, of the groups"
+        " that have most of it first. Smaller: more small segments; larger: a slower start.",
+        group="Storage",
+        minimum=64 * KIB,
+        maximum=1024 * GIB,
+    )
     preallocate_bytes: int = setting(
         SIZE,
         16 * MIB,

@@ -105,7 +105,12 @@ def draw_shape(seed: int) -> Shape:
                 inflight_messages_max=rng.choice((1, 4, 256)),
                 step_down_on_stalled_append=rng.random() < 0.5,
             ),
-            driver=default(DriverSettings, append_bytes_max=append_bytes, apply_bytes_max=rng.choice((2000, 1 << 20))),
+            driver=default(
+                DriverSettings,
+                append_bytes_max=append_bytes,
+                apply_bytes_max=rng.choice((2000, 1 << 20)),
+                snapshot_bytes_min=derive(seed, "snapshot_bytes_min").choice((1, 1, 20_000)),
+            ),
             log=default(
                 LogSettings,
                 preallocate_bytes=0,

@@ -1,6 +1,7 @@
 """Snapshots of a replica: written whole or not at all, the newest that is sound is found, and few are kept."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import trio.testing
 
 from trio_eventlog.codec.segment import LogBase
 from trio_eventlog.codec.snapshot_file import Manifest, SegmentRange, SnapshotFile
-from trio_eventlog.errors import DamagedData, DiskFull, StorageFailed
+from trio_eventlog.errors import CodecError, DamagedData, DiskFull, NewerRelease, StorageFailed
 from trio_eventlog.ids import NodeId
 from trio_eventlog.raft import Configuration, SnapshotMetadata
 from trio_eventlog.storage.disk import Disk
@@ -21,6 +22,7 @@ from trio_eventlog.storage.snapshots import (
     kept_names,
     parse_snapshot_name,
     remove_snapshots,
+    remove_unfit_snapshots,
 )
 from trio_eventlog.testing.disk import CrashMode, DiskCrashed, Fault, Operation, SimDisk
 
@@ -43,6 +45,19 @@ def any_fits(name: SnapshotName) -> bool:
     return True
 
 
+async def find(disk: Disk, fit: Callable[[SnapshotName], bool | None] = any_fits, group: str = GROUP) -> Found:
+    return await find_snapshots(disk, group, fit, decode)
+
+
+def decode(machine: bytes) -> Callable[[], None]:
+    """What is no state of a machine is found out, too."""
+    if machine == b"newer":
+        raise NewerRelease("a part of a newer release")
+    if machine == b"wrong":
+        raise CodecError("no state of a machine")
+    return lambda: None
+
+
 async def new_disk(seed: int = 1) -> SimDisk:
     disk = SimDisk(random.Random(seed))
     await disk.make_directory(GROUP)
@@ -50,12 +65,12 @@ async def new_disk(seed: int = 1) -> SimDisk:
 
 
 async def store(disk: Disk, group: str = GROUP) -> SnapshotStore:
-    return SnapshotStore(disk, group, await find_snapshots(disk, group, any_fits))
+    return SnapshotStore(disk, group, await find(disk, group=group))
 
 
 async def newest(disk: Disk) -> int:
-    found = (await find_snapshots(disk, GROUP, any_fits)).newest
-    return found.index if found is not None else 0
+    found = (await find(disk)).newest
+    return found.metadata.index if found is not None else 0
 
 
 async def names(disk: Disk) -> list[str]:
@@ -97,7 +112,7 @@ async def test_what_was_saved_is_durable(tmp_path: Path) -> None:
     metadata = await snapshots.save(lambda: snapshot(10), 0)
     assert snapshots.newest == metadata == snapshot(10).metadata
     disk = disk.crash(CrashMode.LOSE)
-    assert (await find_snapshots(disk, GROUP, any_fits)).newest == snapshot(10)
+    assert await newest(disk) == 10
     real = RealDisk()
     await real.make_directory(str(tmp_path / "group"))
     snapshots = await store(real, str(tmp_path / "group"))
@@ -128,8 +143,9 @@ async def test_a_damaged_one_is_passed_over_for_an_older_one() -> None:
     for index in (10, 20):
         await snapshots.save(lambda index=index: snapshot(index), 0)  # type: ignore[misc]
     await damage(disk, 20)
-    found = await find_snapshots(disk, GROUP, any_fits)
-    assert found.newest == snapshot(10)
+    found = await find(disk)
+    assert found.newest is not None
+    assert found.newest.metadata == snapshot(10).metadata
     assert SnapshotName(20, 1).file_name in found.problems[0]
     snapshots = SnapshotStore(disk, GROUP, found)
     with pytest.raises(DamagedData, match="checksum"):
@@ -138,13 +154,27 @@ async def test_a_damaged_one_is_passed_over_for_an_older_one() -> None:
     assert await names(disk) == [SnapshotName(index, 1).file_name for index in (10, 30)]
 
 
+async def test_one_that_no_machine_can_take_is_passed_over() -> None:
+    """Its bytes are no state, or of a newer release, which is kept apart: that release can begin with it."""
+    disk = await new_disk()
+    snapshots = await store(disk)
+    await snapshots.save(lambda: snapshot(10), 0)
+    await snapshots.save(lambda: snapshot(20, machine=b"newer"), 0)
+    found = await find(disk)
+    assert (found.names, found.newer_release) == ((SnapshotName(10, 1),), "a part of a newer release")
+    await snapshots.save(lambda: snapshot(30, machine=b"wrong"), 0)
+    assert (await find(disk)).names == (SnapshotName(10, 1),)
+    await remove_unfit_snapshots(disk, GROUP, await find(disk))
+    assert await names(disk.crash(CrashMode.LOSE)) == [SnapshotName(10, 1).file_name]
+
+
 async def test_one_under_the_name_of_another_is_damaged() -> None:
     disk = await new_disk()
     snapshots = await store(disk)
     await snapshots.save(lambda: snapshot(10), 0)
     directory = f"{GROUP}/snapshots"
     await disk.rename(f"{directory}/{SnapshotName(10, 1).file_name}", f"{directory}/{SnapshotName(12, 1).file_name}")
-    found = await find_snapshots(disk, GROUP, any_fits)
+    found = await find(disk)
     assert found.newest is None
     assert "holds the snapshot at entry 10" in found.problems[0]
 
@@ -155,14 +185,14 @@ async def test_what_does_not_fit_the_log() -> None:
     snapshots = await store(disk)
     for index in (10, 20):
         await snapshots.save(lambda index=index: snapshot(index), 0)  # type: ignore[misc]
-    found = await find_snapshots(disk, GROUP, lambda name: None if name.index > 15 else True)
-    assert (found.beyond, found.newest) == (SnapshotName(20, 1), snapshot(10))
-    found = await find_snapshots(disk, GROUP, lambda name: False)
+    found = await find(disk, lambda name: None if name.index > 15 else True)
+    assert (found.beyond, found.names) == (SnapshotName(20, 1), (SnapshotName(10, 1),))
+    found = await find(disk, lambda name: False)
     assert (found.beyond, found.newest, found.names) == (None, None, ())
     assert len(found.problems) == 2
     # Damaged ones prove nothing.
     await damage(disk, 20)
-    assert (await find_snapshots(disk, GROUP, lambda name: None if name.index > 15 else True)).beyond is None
+    assert (await find(disk, lambda name: None if name.index > 15 else True)).beyond is None
 
 
 async def test_all_are_removed_with_the_log() -> None:
@@ -171,7 +201,7 @@ async def test_all_are_removed_with_the_log() -> None:
     snapshots = await store(disk)
     await snapshots.save(lambda: snapshot(10), 0)
     await remove_snapshots(disk, GROUP)
-    assert await find_snapshots(disk.crash(CrashMode.LOSE), GROUP, any_fits) == Found()
+    assert await find(disk.crash(CrashMode.LOSE)) == Found()
 
 
 @pytest.mark.parametrize("mode", list(CrashMode))

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from trio_eventlog.codec.catalog import decode_command
+from trio_eventlog.codec.catalog_snapshot import decode_catalog, encode_catalog
 from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.partition_snapshot import decode_partition, encode_partition
 from trio_eventlog.codec.stored_batch import batch_producer
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
-from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, Command, Outcome, RaiseFeatureLevel
-from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine
+from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, CatalogSnapshot, Command, Outcome, RaiseFeatureLevel
+from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine, PartitionSnapshot
 from trio_eventlog.machine.producers import ProducerTable
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.watermark import Watermark
@@ -34,6 +37,23 @@ class Applier(Protocol):
 
         Raises:
             NewerRelease: only a newer release knows what to do with it. Nothing has changed; nothing behind it may be applied.
+        """
+        ...
+
+    def snapshot(self) -> Callable[[], bytes]:
+        """The machine as it is now, as a function that gives its bytes. Any thread may call that, while the machine goes on.
+
+        It raises CodecError when there would be too many of them.
+        """
+        ...
+
+    def decode_snapshot(self, data: bytes) -> Callable[[], None]:
+        """The inverse, as a function that has the machine take what was decoded. Changes nothing itself, and may be called in any
+        thread.
+
+        Raises:
+            NewerRelease: only a newer release can read it.
+            CodecError: no such bytes.
         """
         ...
 
@@ -63,6 +83,16 @@ class PartitionApplier:
         self._watermark.advance(self._machine.high_watermark)
         return Appended(frame.base_offset, frame.record_count)
 
+    def snapshot(self) -> Callable[[], bytes]:
+        return partial(encode_partition, self._machine.snapshot())
+
+    def decode_snapshot(self, data: bytes) -> Callable[[], None]:
+        return partial(self._restore, decode_partition(data))
+
+    def _restore(self, snapshot: PartitionSnapshot) -> None:
+        self._machine.restore(snapshot)
+        self._watermark.advance(snapshot.high_watermark)
+
 
 class CatalogApplier:
     """The catalog: each command changes what the node carries.
@@ -70,13 +100,19 @@ class CatalogApplier:
     Args:
         on_applied: told of every command and its outcome, in order, on every replica.
         feature_level: the highest that this node speaks.
+        on_restored: called when the machine has taken a snapshot, instead of `on_applied` for the commands that it covers.
     """
 
     def __init__(
-        self, machine: CatalogMachine, on_applied: Callable[[Command, Outcome], None], feature_level: int = FEATURE_LEVEL
+        self,
+        machine: CatalogMachine,
+        on_applied: Callable[[Command, Outcome], None],
+        feature_level: int = FEATURE_LEVEL,
+        on_restored: Callable[[], None] = lambda: None,
     ) -> None:
         self._machine = machine
         self._on_applied = on_applied
+        self._on_restored = on_restored
         self._feature_level = feature_level
 
     @property
@@ -97,8 +133,24 @@ class CatalogApplier:
             logger.error("committed catalog entry %d changes nothing, on every replica alike: %s", frame.index, error)
             self._machine.skip(frame.index)
             return InvalidArgument(f"the command cannot be carried out: {error}")
-        if isinstance(command, RaiseFeatureLevel) and command.level > self._feature_level:
-            raise NewerRelease(f"the cluster speaks feature level {command.level}, this release {self._feature_level}")
+        if isinstance(command, RaiseFeatureLevel):
+            self._check_level(command.level)
         outcome = self._machine.apply(frame.index, command)
         self._on_applied(command, outcome)
         return outcome
+
+    def snapshot(self) -> Callable[[], bytes]:
+        return partial(encode_catalog, self._machine.snapshot())
+
+    def decode_snapshot(self, data: bytes) -> Callable[[], None]:
+        snapshot = decode_catalog(data)
+        self._check_level(snapshot.feature_level)
+        return partial(self._restore, snapshot)
+
+    def _restore(self, snapshot: CatalogSnapshot) -> None:
+        self._machine.restore(snapshot)
+        self._on_restored()
+
+    def _check_level(self, level: int) -> None:
+        if level > self._feature_level:
+            raise NewerRelease(f"the cluster speaks feature level {level}, this release {self._feature_level}")

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+import attrs
 import trio
 
 from trio_eventlog.codec.entry import EntryFrame
@@ -22,6 +23,14 @@ from trio_eventlog.storage.segmented_log import SegmentedLog
 logger = logging.getLogger(__name__)
 
 _NO_BOUND = 1 << 62
+
+
+@attrs.frozen(slots=True)
+class Captured:
+    """The machine as it stood after the entry at `index`; `encode` gives its bytes, see `Applier.snapshot`."""
+
+    index: int
+    encode: Callable[[], bytes]
 
 
 class Applying:
@@ -61,9 +70,12 @@ class Applying:
         self._wanted = trio.Event()
         self._is_applying = False
         self._notices: deque[tuple[int, ConfigurationChange | None]] = deque()
-        self._moved = Watermark()
+        self._moved = Watermark(core.applied_index)
+        self._boundary = 0
+        """Where the machine is to be captured next; it is there already, or there is none, when this is not above `index`."""
+        self._captured: Captured | None = None
         self._closed_by: EventLogError | None = None
-        self.index = 0
+        self.index = core.applied_index
         """Of the last entry that the machine has taken."""
         self.count = 0
         """Number of entries applied since this was opened."""
@@ -100,6 +112,22 @@ class Applying:
         self._waiting.append(indexes)
         self._wanted.set()
         return False
+
+    def capture_at(self, index: int) -> None:
+        """Have the machine captured when it stands after the entry at `index`, where the log's newest sealed segment ends. Replaces
+        what was asked for before and has not come yet."""
+        self._boundary = index
+        if index == self.index:
+            self._capture()
+
+    def take_captured(self, applied_index: int) -> Captured | None:
+        """What was captured last, once, if the core has applied the entry there: `applied_index` is the core's. A later capture is
+        left for later: the core's configuration is not that of its entry yet."""
+        captured = self._captured
+        if captured is None or captured.index > applied_index:
+            return None
+        self._captured = None
+        return captured
 
     @property
     def has_notices(self) -> bool:
@@ -165,7 +193,16 @@ class Applying:
         if frame.kind is EntryKind.CONFIGURATION:
             self._notices.append((frame.index, change))
             self._wake()
+        if frame.index == self._boundary:
+            self._capture()
         self._proposing.resolve(frame, result)
+
+    def _capture(self) -> None:
+        self._captured = Captured(self.index, self._applier.snapshot())
+        if self._is_applying:
+            # The configuration is the driver's to know. When it gets here, it is that of this entry.
+            self._notices.append((self.index, None))
+            self._wake()
 
     def _change_in(self, frame: EntryFrame) -> ConfigurationChange | None:
         try:

@@ -145,6 +145,11 @@ class CatalogFollower:
         self._changes_seen += 1
         self._catalog_changed.set()
 
+    def on_restored(self) -> None:
+        """The catalog has taken a snapshot: any number of commands at once."""
+        self._changes_seen += 1
+        self._catalog_changed.set()
+
     async def run(self, catalog: Replica) -> None:
         """Open and close partitions until what is open is what the catalog says, again and again."""
         # What this node has acted upon before, it has made durable as committed. A catalog that has lost entries is an old one.

@@ -21,6 +21,7 @@ from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, read_whole, write_atomically
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.snapshots import remove_snapshots
 
 FILE_BYTES_MAX = 1024
 
@@ -92,6 +93,8 @@ async def finish_departure(disk: Disk, directory: str) -> None:
     async with await HardStateFile.open(disk, join_path(directory, HARD_STATE_FILE)) as hard_state:
         # Term and vote stay; without a log nothing is committed.
         await hard_state.save(attrs.evolve(hard_state.state, commit=0))
+    # First: a snapshot whose entries are missing shows a loss.
+    await remove_snapshots(disk, directory)
     log_directory = join_path(directory, LOG_DIRECTORY)
     for name in await disk.list_directory(log_directory):
         await disk.remove(join_path(log_directory, name))

@@ -32,6 +32,7 @@ class Write:
     Attributes:
         token, responses: what the core learns, and what leaves, once this is durable.
         done: set then, when somebody waits for it.
+        seals: the active segment is sealed behind it.
     """
 
     hard_state: HardState | None
@@ -39,12 +40,13 @@ class Write:
     token: AppendToken | None
     responses: Sequence[Message]
     done: trio.Event | None = None
+    seals: bool = False
 
 
 class DiskWriter:
     """Owns the writes that wait, those that are done and not reported, and the files of the group. `run` is a task of its own.
 
-    Everything else is called in the driver's task, but for `persist_commit`, which any task may call.
+    Everything else is called in the driver's task, but for `persist_commit` and `seal`, which any task may call.
 
     Args:
         name: what log lines call the group.
@@ -126,6 +128,10 @@ class DiskWriter:
         self.put(Write(attrs.evolve(state, commit=max(state.commit, index)), [], None, (), done))
         await done.wait()
 
+    def seal(self) -> None:
+        """Have the active segment sealed behind what waits. Not done when there is no room for its footer."""
+        self.put(Write(None, [], None, (), seals=True))
+
     async def run(self) -> None:
         while True:
             while not self._waiting:
@@ -134,6 +140,8 @@ class DiskWriter:
             batch, frames = self._gather()
             hard_state = next((write.hard_state for write in reversed(batch) if write.hard_state is not None), None)
             await self._carry_out(hard_state, frames)
+            if batch[-1].seals:
+                await self._seal()
             if frames:
                 self.appended_entries += len(frames)
                 self.appended_bytes += sum(frame.size_bytes for frame in frames)
@@ -146,7 +154,7 @@ class DiskWriter:
         """What waits, as far as it can be one write, and its frames."""
         batch = [self._waiting.popleft()]
         frames = batch[0].frames
-        while self._waiting:
+        while self._waiting and not batch[-1].seals:
             following = self._waiting[0].frames
             if frames and following and following[0].index != frames[-1].index + 1:
                 break  # a conflicting suffix: first make durable what it replaces, then replace it
@@ -166,6 +174,13 @@ class DiskWriter:
             if part:
                 await self._append(part, parts)
                 self.appends += 1
+
+    async def _seal(self) -> None:
+        try:
+            await self._log.seal()
+        except (DiskFull, ResourceShortage) as error:
+            # It is asked for again when it is still wanted.
+            logger.warning("%s: the active segment cannot be sealed just now: %s", self._name, error)
 
     async def _append(self, frames: list[EntryFrame], behind: Sequence[list[EntryFrame]]) -> None:
         """Append, however often that takes. `behind`: what the same write appends after this."""

@@ -28,6 +28,8 @@ class DriverSettings:
             threads. Each attempt waits for them itself, for as long as the disk is set to (`shortage_patience_seconds`).
         producer_idle_seconds: an idempotent producer that wrote less than this ago is never forgotten: within it a repetition of a
             batch may come.
+        snapshot_bytes_min: no snapshot is taken before the log has grown by this since the last one. Too small, and quiet groups
+            get many small segments; too large, and a start has more to apply.
         read_retry_ticks: a linearizable read is asked for again after so many ticks without an answer, or after twice the time that
             the last answer took, if that is more; then after twice as many, and so on.
         read_retry_ticks_max: never after more.
@@ -47,6 +49,7 @@ class DriverSettings:
     commit_notice_seconds: float
     shortage_retry_seconds: float
     producer_idle_seconds: float
+    snapshot_bytes_min: int
     read_retry_ticks: int
     read_retry_ticks_max: int
     read_questions_max: int

@@ -2,15 +2,17 @@
 
 from trio_eventlog.raft import Compacted, EntryKind, OutOfLog, SnapshotMetadata
 from trio_eventlog.storage.segmented_log import SegmentedLog
+from trio_eventlog.storage.snapshots import SnapshotStore
 
 _NO_BOUND = 1 << 62
 
 
 class SegmentedLogView:
-    """`raft.LogView` over a `SegmentedLog`: everything from memory."""
+    """`raft.LogView` over a `SegmentedLog` and its snapshots: everything from memory."""
 
-    def __init__(self, log: SegmentedLog) -> None:
+    def __init__(self, log: SegmentedLog, snapshots: SnapshotStore) -> None:
         self._log = log
+        self._snapshots = snapshots
 
     @property
     def first_index(self) -> int:
@@ -45,8 +47,4 @@ class SegmentedLogView:
         return any(frame.kind is EntryKind.CONFIGURATION for frame in frames)
 
     def snapshot(self) -> SnapshotMetadata | None:
-        # Logs are never compacted yet, so nobody ever needs one.
-        return None
-
-
-_NO_BOUND = 1 << 62
+        return self._snapshots.newest

@@ -46,6 +46,7 @@ from trio_eventlog.node.proposing import Proposing
 from trio_eventlog.node.reads import Reads
 from trio_eventlog.node.returning import Returning
 from trio_eventlog.node.sleeping import Peers, Sleeping
+from trio_eventlog.node.snapshotting import Snapshotting
 from trio_eventlog.raft import (
     Configuration,
     ConfigurationChange,
@@ -59,6 +60,7 @@ from trio_eventlog.raft import (
 )
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.segmented_log import SegmentedLog
+from trio_eventlog.storage.snapshots import SnapshotStore
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,9 @@ class RaftDriver:
     """Carries out one core's decisions. `run` is the task that owns the core; every other method is for other tasks.
 
     Args:
-        core: made from what the disk holds; nothing applied yet.
+        core: made from what the disk holds.
+        snapshots: on the disk.
+        applier: its machine holds what the core takes for applied.
         name: what log lines call the group.
         departed: how far the log went that was here before, if one was (`departed`).
         on_caught_up: writes down that a replica which had lost entries has caught up.
@@ -96,8 +100,8 @@ class RaftDriver:
         read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
 
     Attributes:
-        leadership, reads, proposing, applying, followers, disk_writer, returning, sleeping, requests: its parts. Each says which of
-            its methods are for other tasks.
+        leadership, reads, proposing, applying, followers, disk_writer, returning, sleeping, snapshotting, requests: its parts. Each
+            says which of its methods are for other tasks.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class RaftDriver:
         core: RaftNode,
         log: SegmentedLog,
         hard_state: HardStateFile,
+        snapshots: SnapshotStore,
         applier: Applier,
         send: Send,
         settings: DriverSettings,
@@ -153,6 +158,7 @@ class RaftDriver:
             confine=self._confine,
             wake=wake,
         )
+        self.snapshotting = Snapshotting(core, log, snapshots, self.applying, settings, name, self._start, self.disk_writer.seal)
         self.returning = Returning(core, log, name, departed, lambda: self.applying.index, self._start, on_caught_up)
         # A lease is counted in ticks, of which a sleeping leader has none.
         may_sleep = settings.sleep_after_ticks and core.settings.read_mode is not ReadMode.LEASE
@@ -260,6 +266,7 @@ class RaftDriver:
                 nursery.start_soon(self.applying.run)
                 nursery.start_soon(self.followers.run)
                 task_status.started()
+                self.snapshotting.look_at_log()
                 self._take_ready()
                 while True:
                     await self._inbox.wait()
@@ -392,6 +399,7 @@ class RaftDriver:
                     self._finish_write(write)
             if ready.committed and self.applying.take(ready.committed):
                 self._core.on_applied(ready.committed[-1])
+                self.snapshotting.take_captured()
             for state in ready.read_states:
                 self.reads.answer(state)
             for event in ready.events:
@@ -402,6 +410,7 @@ class RaftDriver:
         """The disk has it: now the promises that depend on it may leave."""
         if write.done is not None:
             write.done.set()
+        self.snapshotting.look_at_log()
         for message in write.responses:
             if message.to == self._core.node_id:
                 self._step(Received(message))
@@ -427,6 +436,7 @@ class RaftDriver:
                 self._changes.applied(index, change, error)
                 logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
         self._core.on_applied(index)
+        self.snapshotting.take_captured()
 
     def _on_soft_state(self) -> None:
         """Another leader, another term, or another role of this node."""

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ from trio_eventlog.errors import (
     DamagedData,
     EventLogError,
     InvalidArgument,
+    NewerRelease,
     NoQuorum,
     NotLeader,
     OutcomeUnknown,
@@ -42,6 +43,7 @@ from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.losses import Held, find_loss
 from trio_eventlog.storage.sealed_segments import SealedSegments
 from trio_eventlog.storage.segmented_log import SegmentedLog, recover_segmented_log
+from trio_eventlog.storage.snapshots import Found, SnapshotName, SnapshotStore, find_snapshots, remove_unfit_snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +131,25 @@ class Replica:
 
     def status(self) -> Status:
         return self._core.status()
+
+    @property
+    def snapshot_index(self) -> int:
+        """The last entry that the newest snapshot covers; 0 without one."""
+        return self.driver.snapshotting.newest_index
+
+    @property
+    def snapshot_saved_at(self) -> float:
+        """When it was written, or the group was opened, in Trio's time."""
+        return self.driver.snapshotting.saved_at
+
+    @property
+    def uncovered_bytes(self) -> int:
+        """Bytes of the log that a start would have to read: in segments that begin after the newest snapshot."""
+        return self.driver.snapshotting.uncovered_bytes
+
+    def request_snapshot(self) -> None:
+        """Have the active segment sealed, and a snapshot taken as soon as everything in it is applied."""
+        self.driver.snapshotting.request()
 
     @property
     def entries_behind(self) -> int:
@@ -273,14 +294,15 @@ async def open_replica(
     is_made: bool = False,
     first_leader: NodeId = NOBODY,
     space: SpaceView = AMPLE,
+    snapshot_slots: trio.CapacityLimiter | None = None,
 ) -> AsyncIterator[Replica]:
     """Open a group's files, in one operation of the disk, and run its driver for the length of the block.
 
     Args:
         directory: of the group; made when missing.
-        configuration: the group's first one. Later ones are in its log.
-        applier: with an empty machine; it is fed from the first entry on.
-        sealed: of all logs of the node.
+        configuration: the group's first one. Later ones are in its log, and in its snapshots.
+        applier: with an empty machine; it takes the newest snapshot, and is fed from there on.
+        sealed, snapshot_slots: of all groups of the node.
         peers: None: the group never sleeps.
         noted: how far the replica went when the node last wrote that down; None: it never did.
         accepts_loss: the operator wants to go on with what is left when files show that something is lost.
@@ -302,36 +324,55 @@ async def open_replica(
         accepts_loss=accepts_loss,
         is_alone=is_alone,
         is_made=is_made,
+        decode_snapshot=applier.decode_snapshot,
     )
     async with AsyncExitStack() as stack:
-        departed, log, hard_state = await disk.at_once(partial(_open_files, opening))
-        stack.push_async_callback(log.aclose)
-        await stack.enter_async_context(hard_state)
-        core = RaftNode(node_id, settings.raft, hard_state.state, configuration, SegmentedLogView(log), rng)
-        if first_leader in core.configuration.voters:
-            core.set_randomized_election_timeout(_first_election_ticks(settings.raft, first_leader == node_id, rng))
+        files = await disk.at_once(partial(_open_files, opening))
+        stack.push_async_callback(files.log.aclose)
+        await stack.enter_async_context(files.hard_state)
+        snapshots = SnapshotStore(disk, directory, files.snapshots, snapshot_slots)
+        core = _make_core(node_id, settings.raft, files, snapshots, configuration, first_leader, rng)
         driver = RaftDriver(
             group_id,
             core,
-            log,
-            hard_state,
+            files.log,
+            files.hard_state,
+            snapshots,
             applier,
             send,
             settings.driver,
             name=name,
             read_nonce=rng.getrandbits(64),
-            departed=departed,
+            departed=files.departed,
             peers=peers,
             space=space,
             on_caught_up=partial(save_departed, disk, directory),
         )
-        try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(driver.run)
-                yield Replica(node_id, core, driver, log, watermark, departed, space)
-                nursery.cancel_scope.cancel()
-        finally:
-            watermark.close(ShuttingDown("this node is stopping: go to another one"))
+        stack.callback(watermark.close, ShuttingDown("this node is stopping: go to another one"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(driver.run)
+            yield Replica(node_id, core, driver, files.log, watermark, files.departed, space)
+            nursery.cancel_scope.cancel()
+
+
+def _make_core(
+    node_id: NodeId,
+    settings: RaftSettings,
+    files: "_Files",
+    snapshots: SnapshotStore,
+    configuration: Configuration,
+    first_leader: NodeId,
+    rng: random.Random,
+) -> RaftNode:
+    """The core of a replica. The machine takes the newest snapshot before, if there is one."""
+    if files.snapshots.newest is not None:
+        files.snapshots.newest.restore()
+        configuration = files.snapshots.newest.metadata.configuration
+    view = SegmentedLogView(files.log, snapshots)
+    core = RaftNode(node_id, settings, files.hard_state.state, configuration, view, rng, snapshots.newest_index)
+    if first_leader in core.configuration.voters:
+        core.set_randomized_election_timeout(_first_election_ticks(settings, first_leader == node_id, rng))
+    return core
 
 
 def _first_election_ticks(settings: RaftSettings, is_first_leader: bool, rng: random.Random) -> int:
@@ -361,9 +402,20 @@ class _Opening:
     accepts_loss: bool
     is_alone: bool
     is_made: bool
+    decode_snapshot: Callable[[bytes], Callable[[], None]]
 
 
-async def _open_files(opening: _Opening, disk: Disk) -> tuple[Departed, SegmentedLog, HardStateFile]:
+@attrs.frozen(slots=True, kw_only=True)
+class _Files:
+    """The files of a replica, opened and judged."""
+
+    departed: Departed
+    log: SegmentedLog
+    hard_state: HardStateFile
+    snapshots: Found
+
+
+async def _open_files(opening: _Opening, disk: Disk) -> _Files:
     """What `open_replica` does on the disk; `disk` is that of `at_once`."""
     directory = opening.directory
     if not opening.is_made:
@@ -380,25 +432,54 @@ async def _open_files(opening: _Opening, disk: Disk) -> tuple[Departed, Segmente
     )
     hard_state: HardStateFile | None = None
     try:
+        snapshots = await _find_snapshots(opening, disk, log)
         if not has_hard_state:
             # Before the file is made: from then on nothing would show that it was gone.
-            departed = await _judge_files(opening, disk, departed, log, None)
+            departed = await _judge_files(opening, disk, departed, log, None, snapshots)
         hard_state = await HardStateFile.open(disk, hard_state_path, is_durable=opening.is_made)
         if not has_hard_state and (departed.is_vote_lost or opening.accepts_loss) and log.last_index:
             # Never again a term that the log holds.
             term = max(log.last_term, opening.noted.term if opening.noted is not None else 0) + 1
             await hard_state.save(HardState(term=term))
-        departed = await _judge_files(opening, disk, departed, log, hard_state)
+        departed = await _judge_files(opening, disk, departed, log, hard_state, snapshots)
     except BaseException:
         log.close_nowait()
         if hard_state is not None:
             hard_state.close_nowait()
         raise
-    return departed, log, hard_state
+    return _Files(departed=departed, log=log, hard_state=hard_state, snapshots=snapshots)
+
+
+async def _find_snapshots(opening: _Opening, disk: Disk, log: SegmentedLog) -> Found:
+    """The snapshot to begin with. Raises DamagedData, or NewerRelease, when the log needs one and there is none."""
+
+    def fit(name: SnapshotName) -> bool | None:
+        if name.index < log.base.index:
+            return False
+        return True if name.index <= log.last_index and log.term(name.index) == name.term else None
+
+    found = await find_snapshots(disk, opening.directory, fit, opening.decode_snapshot)
+    for problem in found.problems:
+        logger.warning("%s: a snapshot is passed over: %s", opening.name, problem)
+    if found.newest is None and log.base.index:
+        if found.newer_release:
+            raise NewerRelease(f"{opening.directory}: {found.newer_release}")
+        raise DamagedData(
+            f"{opening.directory}: the log begins after entry {log.base.index}, and no snapshot is left of what was before."
+            " Restore the data directory from a backup; or, when other nodes carry the group, remove this node from its cluster and"
+            " start it again with an empty data directory",
+            path=opening.directory,
+        )
+    return found
 
 
 async def _judge_files(
-    opening: _Opening, disk: Disk, departed: Departed, log: SegmentedLog, hard_state: HardStateFile | None
+    opening: _Opening,
+    disk: Disk,
+    departed: Departed,
+    log: SegmentedLog,
+    hard_state: HardStateFile | None,
+    snapshots: Found,
 ) -> Departed:
     """Look at all files of a replica together; what is lost takes its vote away, durably, before anything else is written."""
     directory, name, noted = opening.directory, opening.name, opening.noted
@@ -412,6 +493,7 @@ async def _judge_files(
             commit_index=commit_index,
             last_term=last_term,
             last_index=last_index,
+            snapshot_index=snapshots.beyond.index if snapshots.beyond is not None else 0,
         ),
         noted,
     )
@@ -419,6 +501,8 @@ async def _judge_files(
         if departed.loss or found is not None:
             logger.warning("%s goes on with what is left: %s", name, departed.loss or (found.text if found is not None else ""))
             departed = Departed()
+            # What it covers may come to be something else.
+            await remove_unfit_snapshots(disk, directory, snapshots)
             await save_departed(disk, directory, departed)
             if hard_state is not None and commit_index > log.last_index:
                 await hard_state.save(attrs.evolve(hard_state.state, commit=log.last_index))

@@ -5,6 +5,7 @@ Composed of parts, each of which owns its state:
 - `catalog_follower`: what this node shows of the catalog; it wants groups, and has them closed;
 - `group_opener`: which groups are wanted here, and the task of each;
 - `open_groups`: which of them are open, and which of those are awake;
+- `snapshotter`: has snapshots taken of groups that do not fill their segments;
 - `room`: which nodes have room for further partitions.
 """
 
@@ -34,6 +35,7 @@ from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.room import PartitionRoom
 from trio_eventlog.node.shortages import Shortages
 from trio_eventlog.node.sleeping import Peers
+from trio_eventlog.node.snapshotter import Snapshotter, SnapshotterSettings
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration
 from trio_eventlog.storage.data_directory import DataDirectory
@@ -63,6 +65,8 @@ class ReplicasSettings:
         opening_leader_seconds_max: how long a group keeps its place among those being opened while it has no leader, if it is
             new, or this node should lead it and others that could elect it are there. Without, a thousand groups would be opened,
             and their elections wait for each other's disk writes until they time out.
+        snapshotter: see there.
+        snapshots_at_once_max: number of snapshots written at a time. Each keeps a disk thread busy.
         open_retry_seconds_min, open_retry_seconds_max: wait before a degraded group is opened again; doubles from one to the
             other, each wait drawn from its upper half.
     """
@@ -79,6 +83,8 @@ class ReplicasSettings:
     made_at_once_max: int
     making_max: int
     opening_leader_seconds_max: float
+    snapshotter: SnapshotterSettings
+    snapshots_at_once_max: int
     open_retry_seconds_min: float
     open_retry_seconds_max: float
 
@@ -135,6 +141,7 @@ class Replicas:
         shortages = Shortages(
             settings.open_retry_seconds_min, settings.open_retry_seconds_max, rng, lambda: self._opener.degraded_count()
         )
+        self._snapshot_slots = trio.CapacityLimiter(settings.snapshots_at_once_max)
         self._opener = GroupOpener(
             node_id=node_id,
             directory=directory,
@@ -297,6 +304,7 @@ class Replicas:
             self._open.begin(nursery)
             try:
                 nursery.start_soon(self._opener.run, nursery)
+                nursery.start_soon(Snapshotter(self._open.all, self._settings.snapshotter).run)
                 await self._opener.want(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0]).opened.wait()
                 nursery.start_soon(self.catalog_follower.run, self.catalog)
                 task_status.started()
@@ -308,7 +316,8 @@ class Replicas:
         watermark = Watermark()
         applier: Applier
         if group.group_id == CATALOG_GROUP:
-            applier = CatalogApplier(self.machine, self.catalog_follower.on_applied, self.feature_level)
+            follower = self.catalog_follower
+            applier = CatalogApplier(self.machine, follower.on_applied, self.feature_level, follower.on_restored)
         else:
             machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
             applier = PartitionApplier(machine, watermark)
@@ -335,4 +344,5 @@ class Replicas:
             space=self.space,
             # The catalog is one group, and everything else waits for it.
             first_leader=NOBODY if group.group_id == CATALOG_GROUP else group.first_leader,
+            snapshot_slots=self._snapshot_slots,
         )

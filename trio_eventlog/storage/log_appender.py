@@ -4,7 +4,7 @@ Order within each step: checks, then the disk, then memory. A removal of a suffi
 that no reader is given an entry that is going away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -47,22 +47,40 @@ class LogAppender:
         return self._cache.end_index - 1 if self._cache.holds_staged else self._contents.last_index
 
     async def append(self, frames: Sequence[EntryFrame]) -> None:
-        assert not self._is_appending, "one append at a time"
-        failure = self._failure or ("the log is closed" if self._files.is_closed else "")
-        if failure:
-            raise StorageFailed(f"{self._files.directory}: refused, because {failure}")
+        self._check_usable()
         await trio.lowlevel.checkpoint_if_cancelled()
         if not frames:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
+        try:
+            await self._uninterrupted(lambda: self._append(frames))
+        except (DiskFull, ResourceShortage):
+            self._cache.truncate(self._cache.persisted_index + 1)
+            raise
+
+    async def seal(self) -> None:
+        self._check_usable()
+        await trio.lowlevel.checkpoint()
+        await self._uninterrupted(self._seal_active)
+
+    async def _seal_active(self) -> None:
+        await self._finish_removal()
+        active = self._contents.active
+        if active is not None and active.contents.frames_bytes:
+            await self._seal(active)
+
+    def _check_usable(self) -> None:
+        assert not self._is_appending, "one append at a time"
+        failure = self._failure or ("the log is closed" if self._files.is_closed else "")
+        if failure:
+            raise StorageFailed(f"{self._files.directory}: refused, because {failure}")
+
+    async def _uninterrupted(self, work: Callable[[], Awaitable[None]]) -> None:
         self._is_appending = True
         try:
             # Each step is bounded by the disk; a cancellation between two of them would leave memory and disk apart.
             with trio.CancelScope(shield=True):
-                await self._append(frames)
-        except (DiskFull, ResourceShortage):
-            self._cache.truncate(self._cache.persisted_index + 1)
-            raise
+                await work()
         except (StorageFailed, OSError) as error:
             self._failure = self._failure or f"an earlier append failed: {error}"
             raise

@@ -10,6 +10,7 @@ import attrs
 
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.segment import LogBase
+from trio_eventlog.codec.snapshot_file import Manifest, SegmentRange
 from trio_eventlog.storage.disk import File
 from trio_eventlog.storage.segment import INDEX_SUFFIX, SEGMENT_SUFFIX, SegmentContents, TermRuns
 
@@ -101,6 +102,34 @@ class LogContents:
         """The segment that is appended to; None when the next append creates one."""
         return self.segments[-1] if self.segments and not self.segments[-1].is_sealed else None
 
+    @property
+    def sealed_last_index(self) -> int:
+        """The last entry of the newest sealed segment; `base.index` when there is none."""
+        active = self.active
+        if active is not None:
+            return active.contents.base_index - 1
+        return self.segments[-1].contents.last_index if self.segments else self.base.index
+
+    def manifest(self, last_index: int) -> Manifest | None:
+        """The sealed segments up to the one that ends with `last_index`; None when none ends there."""
+        if last_index == self.base.index:
+            return Manifest(base=self.base, segments=())
+        if not self.base.index < last_index <= self.sealed_last_index:
+            return None
+        end = bisect_right(self._base_indexes, last_index)
+        if self.segments[end - 1].contents.last_index != last_index:
+            return None
+        return Manifest(base=self.base, segments=tuple(_range_of(segment.contents) for segment in self.segments[:end]))
+
+    def frames_bytes_after(self, index: int) -> int:
+        """Size of the frames of all segments that begin after the entry at `index`."""
+        size_bytes = 0
+        for segment in reversed(self.segments):
+            if segment.contents.base_index <= index:
+                break
+            size_bytes += segment.contents.frames_bytes
+        return size_bytes
+
     def add_segment(self, segment: OpenSegment) -> None:
         self.segments.append(segment)
         self._base_indexes.append(segment.contents.base_index)
@@ -140,6 +169,17 @@ class LogContents:
             if cut.kept:
                 cut.segment.contents.add(cut.kept)
         return removed
+
+
+def _range_of(contents: SegmentContents) -> SegmentRange:
+    return SegmentRange(
+        base_index=contents.base_index,
+        last_index=contents.last_index,
+        base_offset=contents.base_offset,
+        end_offset=contents.end_offset,
+        frames_bytes=contents.frames_bytes,
+        frames_checksum=contents.frames_checksum,
+    )
 
 
 def _base_offset(segment: OpenSegment) -> int:

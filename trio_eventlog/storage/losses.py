@@ -18,6 +18,7 @@ class Held:
         has_hard_state: the file is there, whole.
         term, commit_index: of the hard state; 0 without.
         last_term, last_index: of the last entry of the log, or of one that was here before and was removed in good order.
+        snapshot_index: of the newest snapshot whose last entry the log does not hold; 0: there is none.
     """
 
     has_hard_state: bool
@@ -25,6 +26,7 @@ class Held:
     commit_index: int
     last_term: int
     last_index: int
+    snapshot_index: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -49,6 +51,11 @@ def find_loss(held: Held, noted: Extent | None) -> Loss | None:
     if not held.has_hard_state and (held.last_index or noted is not None):
         before = f"entries up to {held.last_index}" if held.last_index else "a group that was open here before"
         return Loss(text=f"the hard state (term and vote) is missing beside {before}", is_vote_lost=True)
+    if held.snapshot_index:
+        return Loss(
+            text=f"entries up to {held.snapshot_index} were committed, as a snapshot shows, and the log, which ends at"
+            f" {held.last_index}, does not hold them"
+        )
     if held.commit_index > held.last_index:
         return Loss(text=f"entries up to {held.commit_index} were committed, and the log ends at {held.last_index}")
     if noted is None:

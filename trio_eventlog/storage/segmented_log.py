@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.segment import LogBase
+from trio_eventlog.codec.snapshot_file import Manifest
 from trio_eventlog.storage.disk import Disk
 from trio_eventlog.storage.frame_block import FrameRange
 from trio_eventlog.storage.log_appender import LogAppender
@@ -77,6 +79,24 @@ class SegmentedLog:
     def size_bytes(self) -> int:
         """Bytes of all frames on disk."""
         return sum(segment.contents.frames_bytes for segment in self._contents.segments)
+
+    @property
+    def base(self) -> LogBase:
+        """The entry before the first one held."""
+        return self._contents.base
+
+    @property
+    def sealed_last_index(self) -> int:
+        """The last entry of the newest sealed segment; `first_index - 1` when there is none."""
+        return self._contents.sealed_last_index
+
+    def manifest(self, last_index: int) -> Manifest | None:
+        """The sealed segments up to the one that ends with `last_index`; None when none ends there."""
+        return self._contents.manifest(last_index)
+
+    def frames_bytes_after(self, index: int) -> int:
+        """Size of the frames of all segments that begin after the entry at `index`."""
+        return self._contents.frames_bytes_after(index)
 
     @property
     def segment_count(self) -> int:
@@ -163,6 +183,16 @@ class SegmentedLog:
             StorageFailed: a write or sync failed. The log refuses all further appends.
         """
         await self._appender.append(frames)
+
+    async def seal(self) -> None:
+        """Seal the active segment, durably, whatever its size; nothing to do without one. Not during an `append`. Not cancelled
+        halfway.
+
+        Raises:
+            DiskFull, ResourceShortage: nothing was changed.
+            StorageFailed: the log refuses all further appends.
+        """
+        await self._appender.seal()
 
     # Closing.
 

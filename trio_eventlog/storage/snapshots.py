@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 
 import attrs
+import trio
 
 from trio_eventlog.codec.snapshot_file import FILE_BYTES_MAX, SnapshotFile, decode_snapshot_file, encode_snapshot_file
 from trio_eventlog.errors import CodecError, DamagedData, NewerRelease
@@ -48,20 +49,28 @@ def parse_snapshot_name(name: str) -> SnapshotName | None:
     return found if found is not None and found.file_name == name else None
 
 
+@attrs.frozen(slots=True)
+class Readable:
+    """A snapshot that a machine can be restored from, by calling `restore`."""
+
+    metadata: SnapshotMetadata
+    restore: Callable[[], None]
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class Found:
     """What looking for a snapshot has found.
 
     Attributes:
         names: of those that may be good; the others are removed by the next `SnapshotStore.save`.
-        newest: the newest one that is whole and fits; None when there is none.
+        newest: the newest one that is whole and fits, decoded; None when there is none.
         beyond: the newest one that is whole and covers an entry which the log does not hold any more.
         problems: why each of those that were passed over was, for people.
         newer_release: the text of one that only a newer release can read; "" when there is none.
     """
 
     names: tuple[SnapshotName, ...] = ()
-    newest: SnapshotFile | None = None
+    newest: Readable | None = None
     beyond: SnapshotName | None = None
     problems: tuple[str, ...] = ()
     newer_release: str = ""
@@ -75,11 +84,13 @@ class SnapshotStore:
         found: what `find_snapshots` has found in it.
 
     Attributes:
+        slots: taken by who saves, over all replicas of a node.
         newest: the newest one that is durable; None when there is none.
         saved: number of snapshots written since this was opened.
     """
 
-    def __init__(self, disk: Disk, directory: str, found: Found) -> None:
+    def __init__(self, disk: Disk, directory: str, found: Found, slots: trio.CapacityLimiter | None = None) -> None:
+        self.slots = slots or trio.CapacityLimiter(1)
         self._disk = disk
         self._directory = join_path(directory, SNAPSHOTS_DIRECTORY)
         self._names = list(found.names)
@@ -115,19 +126,24 @@ class SnapshotStore:
         return await self._disk.at_once(partial(_load, self._directory, name))
 
 
-async def find_snapshots(disk: Disk, directory: str, fit: Callable[[SnapshotName], bool | None]) -> Found:
+async def find_snapshots(
+    disk: Disk,
+    directory: str,
+    fit: Callable[[SnapshotName], bool | None],
+    decode_machine: Callable[[bytes], Callable[[], None]],
+) -> Found:
     """The newest snapshot in the group's `directory` that is whole and fits the log. Removes nothing.
 
     Args:
         disk: read within `disk.at_once` or not.
         fit: whether a snapshot fits the log; None: it covers entries that the log does not hold.
+        decode_machine: the machine's bytes, as a function that restores what they say. Raises NewerRelease, CodecError.
     """
     snapshots = join_path(directory, SNAPSHOTS_DIRECTORY)
     try:
         names = sorted(filter(None, map(parse_snapshot_name, await disk.list_directory(snapshots))), reverse=True)
     except FileNotFoundError:
         return Found()
-    good: list[SnapshotName] = []
     problems: list[str] = []
     beyond: SnapshotName | None = None
     newer_release = ""
@@ -139,6 +155,7 @@ async def find_snapshots(disk: Disk, directory: str, fit: Callable[[SnapshotName
             continue
         try:
             snapshot = await _load(snapshots, name, disk)
+            restore = decode_machine(snapshot.machine)
         except NewerRelease as error:
             newer_release = str(error)
             problems.append(f"{path}: {error}")
@@ -146,24 +163,39 @@ async def find_snapshots(disk: Disk, directory: str, fit: Callable[[SnapshotName
         except DamagedData as error:
             problems.append(str(error))
             continue
+        except CodecError as error:
+            problems.append(f"{path}: {error}")
+            continue
         if fits is None:
             beyond = beyond or name
             problems.append(f"{path}: covers entries that the log does not hold")
             continue
-        good = names[position:]
-        return Found(names=tuple(good), newest=snapshot, beyond=beyond, problems=tuple(problems), newer_release=newer_release)
+        return Found(
+            names=tuple(names[position:]),
+            newest=Readable(snapshot.metadata, restore),
+            beyond=beyond,
+            problems=tuple(problems),
+            newer_release=newer_release,
+        )
     return Found(beyond=beyond, problems=tuple(problems), newer_release=newer_release)
 
 
 async def remove_snapshots(disk: Disk, directory: str) -> None:
     """Remove all snapshots in the group's `directory`, durably: the log that they are of goes."""
+    await remove_unfit_snapshots(disk, directory, Found())
+
+
+async def remove_unfit_snapshots(disk: Disk, directory: str, found: Found) -> None:
+    """Remove what `find_snapshots` has passed over, durably."""
     snapshots = join_path(directory, SNAPSHOTS_DIRECTORY)
     try:
         names = await disk.list_directory(snapshots)
     except FileNotFoundError:
         return
+    kept = {name.file_name for name in found.names}
     for name in names:
-        await disk.remove(join_path(snapshots, name))
+        if name not in kept:
+            await disk.remove(join_path(snapshots, name))
     await disk.sync_directory(snapshots)
 
 

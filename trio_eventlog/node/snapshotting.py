@@ -1,0 +1,150 @@
+"""When a group's snapshots are taken, and the writing of them.
+
+A snapshot covers the log up to the end of a sealed segment, so that the records of all that it covers are in files which do not
+change any more. When a segment is sealed, the machine has not gone beyond its end: what comes next is not durable yet. So the
+driver, which looks at the log before it tells the core what was written, can still have the machine captured there.
+
+A capture is a value, taken between two entries. A task of its own has it encoded and written, on the disk's side, while the machine
+goes on. Few are written at a time, over all groups of a node.
+"""
+
+import logging
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_eventlog.codec.snapshot_file import Manifest, SnapshotFile
+from trio_eventlog.errors import CodecError, EventLogError
+from trio_eventlog.node.applying import Applying
+from trio_eventlog.node.driver_settings import DriverSettings
+from trio_eventlog.node.leadership import CoreView
+from trio_eventlog.raft import SnapshotMetadata
+from trio_eventlog.storage.disk import is_shortage
+from trio_eventlog.storage.segmented_log import SegmentedLog
+from trio_eventlog.storage.snapshots import SnapshotStore
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class _Pending:
+    """A snapshot that is to be written."""
+
+    metadata: SnapshotMetadata
+    manifest: Manifest
+    encode_machine: Callable[[], bytes]
+
+    def file(self) -> SnapshotFile:
+        return SnapshotFile(metadata=self.metadata, manifest=self.manifest, machine=self.encode_machine())
+
+
+class Snapshotting:
+    """Owns which snapshot of the group is wanted, and which waits to be written. Called in the driver's task, but for `request` and
+    what is plain to read.
+
+    Args:
+        start: starts a task that ends with the driver.
+        seal: has the active segment sealed behind what waits to be written; `look_at_log` is called after that.
+    """
+
+    def __init__(
+        self,
+        core: CoreView,
+        log: SegmentedLog,
+        store: SnapshotStore,
+        applying: Applying,
+        settings: DriverSettings,
+        name: str,
+        start: Callable[..., None],
+        seal: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._log = log
+        self._store = store
+        self._applying = applying
+        self._settings = settings
+        self._name = name
+        self._start = start
+        self._seal = seal
+        self._seen = -1
+        """Where the newest sealed segment ended when the log was looked at last."""
+        self._is_requested = False
+        self._pending: _Pending | None = None
+        self._is_writing = False
+        self.saved_at = trio.current_time()
+        """When the newest snapshot was written, or the group was opened, in Trio's time."""
+
+    @property
+    def newest(self) -> SnapshotMetadata | None:
+        """The newest snapshot that is durable; None when there is none."""
+        return self._store.newest
+
+    @property
+    def newest_index(self) -> int:
+        """The last entry that it covers; 0 without one."""
+        return self._store.newest_index
+
+    @property
+    def uncovered_bytes(self) -> int:
+        """Size of the log that a start would have to apply, in segments that begin after the newest snapshot."""
+        return self._log.frames_bytes_after(self._store.newest_index)
+
+    def request(self) -> None:
+        """Have the active segment sealed, if it holds anything, and a snapshot taken at its end."""
+        self._is_requested = True
+        self._seal()
+
+    def look_at_log(self) -> None:
+        """Something was written, and the core does not know of it yet: has a segment been sealed?"""
+        boundary = self._log.sealed_last_index
+        if boundary == self._seen and not self._is_requested:
+            return
+        self._seen = boundary
+        covered = max(self._store.newest_index, self._pending.metadata.index if self._pending is not None else 0)
+        has_grown = self._sealed_bytes(covered, boundary) >= self._settings.snapshot_bytes_min
+        if boundary > covered and (self._is_requested or has_grown):
+            self._applying.capture_at(boundary)
+            self.take_captured()
+        self._is_requested = False
+
+    def _sealed_bytes(self, covered: int, boundary: int) -> int:
+        """Size of the sealed segments that no snapshot covers."""
+        return self._log.frames_bytes_after(covered) - self._log.frames_bytes_after(boundary)
+
+    def take_captured(self) -> None:
+        """The core has applied something: has the machine been captured there?"""
+        captured = self._applying.take_captured(self._core.applied_index)
+        if captured is None:
+            return
+        manifest = self._log.manifest(captured.index)
+        if manifest is None:
+            return  # the segment's end was replaced before it was committed
+        metadata = SnapshotMetadata(
+            index=captured.index, term=self._log.term(captured.index), configuration=self._core.configuration
+        )
+        self._pending = _Pending(metadata=metadata, manifest=manifest, encode_machine=captured.encode)
+        if not self._is_writing:
+            self._is_writing = True
+            self._start(self._write)
+
+    async def _write(self) -> None:
+        while (pending := self._pending) is not None:
+            try:
+                async with self._store.slots:
+                    pending = self._pending or pending  # a newer one may have come while this waited
+                    await self._store.save(pending.file, self._log.base.index)
+            except CodecError as error:
+                logger.error("%s: no snapshot at entry %d: %s", self._name, pending.metadata.index, error)
+            except EventLogError as error:
+                if not is_shortage(error):
+                    raise
+                logger.warning("%s: the snapshot at entry %d waits: %s", self._name, pending.metadata.index, error)
+                await trio.sleep(self._settings.shortage_retry_seconds)
+                continue
+            else:
+                self.saved_at = trio.current_time()
+                logger.debug("%s: snapshot at entry %d", self._name, pending.metadata.index)
+            if self._pending is pending:
+                self._pending = None
+        self._is_writing = False
