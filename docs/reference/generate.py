@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from trio_eventlog.agent.metrics import METRICS
 from trio_eventlog.cli import make_parser
 from trio_eventlog.http.problems import EXACT_STATUSES, STATUS_OF_GRPC
 from trio_eventlog.rpc.status import STATUS_TABLE
@@ -68,6 +69,42 @@ trailers beside it. Over HTTP the status is that of the table, and code and attr
 """
 
 
+METRICS_PAGE = """\
+# Metrics
+
+<!-- Written by docs/reference/generate.py from the metrics themselves; change those in trio_eventlog/agent/metrics.py. -->
+
+`GET /metrics` on the port of every node, in the text format of Prometheus, or as OpenMetrics when `Accept` asks for it. A node
+shows itself alone. A histogram has `_bucket`, `_sum` and `_count`. Partitions with series of their own are bounded by
+`metrics_partitions_max`; the catalog, which has no topic, is always there.
+
+| name | kind | labels | means |
+| --- | --- | --- | --- |
+{metrics}
+
+## Alerts
+
+| when | query |
+| --- | --- |
+| a node does not answer | `up{{job="eventlog"}} == 0` |
+| a node should be given no work | `eventlog_ready == 0` |
+| a partition has no leader | `sum by (topic, partition) (eventlog_is_leader) == 0` |
+| a follower is far behind | `eventlog_replication_lag_entries > 10000` |
+| the disk is slow | `histogram_quantile(0.99, sum by (instance, le) (rate(eventlog_fsync_seconds_bucket[5m]))) > 0.5` |
+| the disk fills up | `predict_linear(eventlog_disk_free_bytes[6h], 86400) < 0` or `eventlog_disk_scarce == 1` |
+| the event loop is busy with something else | `eventlog_event_loop_lag_seconds > 0.5` |
+| the lead changes all the time | `sum(increase(eventlog_elections_total[10m])) > 20` |
+| something was refused for lack of room | `increase(eventlog_budget_refused_total[5m]) > 0` |
+| the certificate is about to expire | `eventlog_certificate_expiry_seconds < 86400 * 14` |
+"""
+
+
+def _metrics() -> Iterator[str]:
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| `{metric.name}` | {metric.kind.value} | {labels} | {metric.help} |"
+
+
 def _errors() -> Iterator[str]:
     for error, row in sorted(STATUS_TABLE.items(), key=lambda item: item[0].code):
         summary = " ".join((error.__doc__ or "").split("\n\n")[0].split())
@@ -80,6 +117,7 @@ def _errors() -> Iterator[str]:
 def pages() -> dict[str, str]:
     return {
         "errors.md": ERRORS.format(errors="\n".join(_errors())),
+        "metrics.md": METRICS_PAGE.format(metrics="\n".join(_metrics())),
         "settings.md": SETTINGS.format(node=reference_table(NodeSettings), client=reference_table(ClientSettings)),
         "command-line.md": COMMAND_LINE.format(commands="\n".join(_commands(make_parser()))),
     }

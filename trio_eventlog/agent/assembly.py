@@ -22,6 +22,7 @@ from trio_eventlog.agent.services import make_forwarding, make_handlers, make_se
 from trio_eventlog.agent.status import StatusAnswers
 from trio_eventlog.agent.traffic import PeerTraffic
 from trio_eventlog.budgets import Allowance
+from trio_eventlog.measures import RecentMaximum
 from trio_eventlog.net.discovery import HelloDiscovery
 from trio_eventlog.net.join import Joiner
 from trio_eventlog.net.real_limits import descriptors_max
@@ -43,6 +44,9 @@ from trio_eventlog.service.membership_changes import MembershipChanges
 from trio_eventlog.service.node_event_log import NodeEventLog
 
 logger = logging.getLogger(__name__)
+
+LAG_WINDOW_SECONDS = 15.0
+"""How far back the lag of the event loop is remembered: about as far as one question of a monitoring program from the next."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -82,6 +86,7 @@ def _know_itself(parts: NodeParts) -> None:
     logger.info("%s", parts.descriptors)
     parts.credentials = Credentials(settings, parts.identity, surroundings.network)
     parts.milestones = Milestones()
+    parts.loop_lag = RecentMaximum(LAG_WINDOW_SECONDS)
     parts.forming = Forming()
 
 

@@ -45,6 +45,10 @@ class Credentials:
     def peer_secrets(self) -> PeerSecrets:
         return self._secret_file.secrets() if self._secret_file is not None else PeerSecrets()
 
+    def expires_at(self) -> float | None:
+        """Until when the node's certificate is valid, in seconds since 1970 UTC; None: it has none, or none that can be read."""
+        return self.tls.expires_at if self.tls is not None else None
+
     def reload(self) -> None:
         """Read the files again.
 

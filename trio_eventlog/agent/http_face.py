@@ -1,16 +1,18 @@
 """A node as its HTTP interface sees it."""
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
 from trio_eventlog import part_settings
+from trio_eventlog.agent.metrics import NodeMetrics
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.readiness import Readiness
 from trio_eventlog.agent.status import StatusAnswers
 from trio_eventlog.http.exchange import Application
 from trio_eventlog.http.probes import LazyApplication
+from trio_eventlog.http.readings import Reading
 from trio_eventlog.http.server import HttpServer
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, format_id
 from trio_eventlog.service.event_log import EventLog
@@ -24,6 +26,7 @@ class HttpFace:
         self._parts = parts
         self._readiness = readiness
         self._answers = answers
+        self._metrics = NodeMetrics(parts, answers, readiness.unready_because, parts.settings.metrics_partitions_max)
 
     @property
     def event_log(self) -> EventLog:
@@ -52,12 +55,15 @@ class HttpFace:
     def unready_because(self) -> str:
         return self._readiness.unready_because()
 
+    def metrics(self) -> Iterable[Reading]:
+        return self._metrics.read()
+
     def status(self) -> NodeStatus:
         return self._answers.status()
 
     def other_addresses(self) -> list[str]:
         own = self._parts.identity.address
-        return [server.address for server in self._answers.servers().servers if server.address != own and _answers(server.tags)]
+        return [server.address for server in self._answers.nodes() if server.address != own and _answers(server.tags)]
 
 
 def _answers(tags: tuple[tuple[str, str], ...]) -> bool:

@@ -130,7 +130,10 @@ class NodeLife:
         short_frame = encode_frame_head(FrameKind.SHORT_OF_SPACE, 0, b"")
         ticks = 0
         while True:
-            await trio.sleep(parts.settings.tick_seconds)
+            due = trio.current_time() + parts.settings.tick_seconds
+            await trio.sleep_until(due)
+            now = trio.current_time()
+            parts.loop_lag.note(now - due, now)
             parts.replicas.tick()
             parts.liveness.tick()
             parts.disk_space.tick()

@@ -11,6 +11,7 @@ from trio_eventlog.gossip.messages import Address
 from trio_eventlog.grpc.health import Health
 from trio_eventlog.grpc.remote_nodes import GrpcNodes
 from trio_eventlog.http.server import HttpServer
+from trio_eventlog.measures import RecentMaximum
 from trio_eventlog.net.datagrams import Datagrams
 from trio_eventlog.net.discovery import HelloDiscovery
 from trio_eventlog.net.join import Joiner
@@ -102,6 +103,8 @@ class NodeParts:
     descriptors: DescriptorBudgets
     credentials: Credentials
     milestones: Milestones
+    loop_lag: RecentMaximum
+    """By how much ticks came late, which is how long the event loop was busy with something else."""
     forming: Forming
     """Why a node that has no cluster yet has none."""
 

@@ -50,7 +50,7 @@ class StatusAnswers:
                 BudgetInfo(name=budget.name, limit=budget.limit, used=budget.used, refused=budget.refused)
                 for budget in self.budgets()
             ),
-            warnings=tuple(self._warnings()),
+            warnings=tuple(self.warnings()),
         )
 
     def _groups(self, catalog_only: bool) -> list[GroupInfo]:
@@ -68,7 +68,7 @@ class StatusAnswers:
                 groups.append(unopened_group_info(group, place.topic, place.number))
         return groups
 
-    def _warnings(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What somebody should do something about, in words."""
         parts = self._parts
         found: list[str] = []
@@ -103,8 +103,8 @@ class StatusAnswers:
             *parts.services.consuming.budgets(),
         ]
 
-    def servers(self) -> ClusterView:
-        """The cluster as clients should see it."""
+    def nodes(self) -> tuple[ServerInfo, ...]:
+        """The nodes of the cluster as clients should see them."""
         parts = self._parts
         catalog = parts.replicas.find(CATALOG_GROUP)
         leader_id = catalog.leader_id if catalog is not None else NOBODY
@@ -129,6 +129,11 @@ class StatusAnswers:
                     tags=tuple(sorted(tags.items())),
                 )
             )
+        return tuple(servers)
+
+    def servers(self) -> ClusterView:
+        """The cluster as clients should see it."""
+        parts = self._parts
         placements = tuple(
             Placement(
                 topic=topic.name,
@@ -141,7 +146,7 @@ class StatusAnswers:
             for number, partition in enumerate(topic.partitions)
         )
         return ClusterView(
-            servers=tuple(servers),
+            servers=self.nodes(),
             placements=placements,
             cluster_id=format_id(parts.directory.cluster_id),
             catalog_index=parts.replicas.catalog_index,

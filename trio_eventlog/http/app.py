@@ -51,6 +51,8 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = self._operations.get(scope["method"]) or self._operations["GET"]  # HEAD
+        if operation.brings_records:
+            scope["state"]["is_upload"] = True
         call = Call(Request(scope, receive, send), self._node, self._settings, self._shared)
         response: Response | None = None
         try:

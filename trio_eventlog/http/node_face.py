@@ -1,11 +1,12 @@
 """What the HTTP interface asks of whatever it stands in front of: a node, a gateway, or a test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import trio
 
 from trio_eventlog.http.probes import Probed
+from trio_eventlog.http.readings import Reading
 from trio_eventlog.service.event_log import EventLog
 from trio_eventlog.service.values import NodeStatus
 
@@ -27,6 +28,9 @@ class NodeFace(Probed, Protocol):
 
     @property
     def now_ns(self) -> Callable[[], int]: ...
+
+    def metrics(self) -> Iterable[Reading]:
+        """What the node measures, as it is now."""
 
     def status(self) -> NodeStatus:
         """The node as it sees itself."""

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import msgspec
+import trio
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
@@ -170,6 +171,17 @@ async def list_members(call: Call) -> Response:
     return call.answer(MembersOut([MemberOut.of(member) for member in members], len(members)))
 
 
+async def get_metrics(call: Call) -> Response:
+    from trio_eventlog.http.metrics import written  # It takes 20 ms to load, and not every node is asked.
+
+    readings = []
+    for reading in call.node.metrics():
+        readings.append(reading)
+        await trio.lowlevel.checkpoint()  # Reading and writing a thousand partitions should not be one turn of the loop.
+    body, content_type = written(readings, call.request.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
+
+
 async def probe(call: Call) -> Response:
     """Only for a form of the path that is none of a probe's: those are answered before the application is loaded."""
     answer = answer_probe(call.request.url.path, call.node)
@@ -205,6 +217,15 @@ OPERATIONS = (
         tag="Node",
         query=StatusQuery,
         answer=StatusOut,
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        handle=get_metrics,
+        summary="What the node measures.",
+        description="In the text format of Prometheus, or as OpenMetrics by `Accept`.",
+        tag="Node",
+        answer_types={"text/plain": "The text format of Prometheus.", "application/openmetrics-text": "OpenMetrics."},
     ),
     Operation(
         method="GET",

@@ -155,6 +155,7 @@ class Operation:
         statuses: further statuses without an error, with a description each.
         problems: statuses of the errors that it may answer beside those that every operation may.
         headers: headers of requests, with a description each.
+        brings_records: it is counted in `ingest_requests_total`.
     """
 
     method: str
@@ -172,6 +173,7 @@ class Operation:
     statuses: Mapping[int, str] = {}
     problems: tuple[int, ...] = ()
     headers: Mapping[str, str] = {}
+    brings_records: bool = False
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,6 +23,8 @@ from trio_eventlog.net.mux import ConnectionInfo
 
 access_logger = logging.getLogger("trio_eventlog.http.access")
 
+KINDS_OF_STATUS = ("2xx", "3xx", "4xx", "5xx", "left")
+
 RequestHeaders = list[tuple[bytes, bytes]]
 
 
@@ -33,10 +35,12 @@ class HttpStatistics:
     Attributes:
         requests: by the hundred of their status ("2xx"); "left": the client left before its answer began.
         seconds: from the end of a head to the end of its answer, all together. Tails and uploads take long.
+        uploads: those of `requests` that brought records.
         received_bytes, sent_bytes: of bodies.
     """
 
-    requests: dict[str, int] = attrs.field(factory=dict)
+    requests: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(KINDS_OF_STATUS, 0))
+    uploads: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(KINDS_OF_STATUS, 0))
     seconds: float = 0.0
     received_bytes: int = 0
     sent_bytes: int = 0
@@ -287,10 +291,11 @@ class _Connection:
             except (trio.BrokenResourceError, TypeError):
                 return  # It has gone, or it is TLS, which cannot close one direction only.
 
-    def _count(self, status: int) -> None:
+    def _count(self, status: int, is_upload: bool = False) -> None:
         kind = f"{status // 100}xx" if status else "left"
-        counts = self._server.statistics.requests
-        counts[kind] = counts.get(kind, 0) + 1
+        statistics = self._server.statistics
+        for counts in (statistics.requests, statistics.uploads) if is_upload else (statistics.requests,):
+            counts[kind] += 1
 
     def _note(self, exchange: Exchange) -> None:
         """Count the request, and write it to the access log."""
@@ -299,7 +304,7 @@ class _Connection:
         statistics.seconds += seconds
         statistics.received_bytes += exchange.received_bytes
         statistics.sent_bytes += exchange.sent_bytes
-        self._count(exchange.status)
+        self._count(exchange.status, "is_upload" in exchange.scope["state"])
         if self._settings.http_access_log:
             scope = exchange.scope
             access_logger.info(

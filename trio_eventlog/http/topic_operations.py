@@ -326,6 +326,7 @@ OPERATIONS = (
         query=UploadQuery,
         body=RecordsIn,
         body_types={NDJSON_TYPE: _PRODUCE_LINES},
+        brings_records=True,
         answer=ProducedAllOut,
         answer_types={NDJSON_TYPE: "Of an upload of lines: lines of progress, and one that says how it ended."},
         status=201,

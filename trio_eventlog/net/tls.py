@@ -3,11 +3,13 @@
 import ipaddress
 import ssl
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
 
 from trio_eventlog.errors import SettingsError
+from trio_eventlog.net.certificate_dates import expiry_of_pem
 from trio_eventlog.setting_fields import is_ip_address
 
 ALPN_PEER = "trio-eventlog-peer/1"
@@ -195,11 +197,23 @@ def why_refused_by_peers(source: TlsSource, host: str) -> str:
     return ""
 
 
+def _expiry(certificate: str) -> float | None:
+    try:
+        return expiry_of_pem(Path(certificate).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None  # OpenSSL says what is wrong with it, if anything is.
+
+
 class FileTls:
-    """A `TlsSource` over files, read when constructed and on `reload`."""
+    """A `TlsSource` over files, read when constructed and on `reload`.
+
+    Attributes:
+        expires_at: until when the certificate is valid, in seconds since 1970 UTC; None when that cannot be read.
+    """
 
     def __init__(self, settings: TlsSettings) -> None:
         self.settings = settings
+        self.expires_at = _expiry(settings.certificate)
         self._server = build_server_context(settings)
         self._peer_server = build_server_context(settings, for_peers=True)
         self._peer = self._build_client(ALPN_PEER)
@@ -208,6 +222,7 @@ class FileTls:
     def reload(self) -> None:
         """Read the files again. When they cannot be used, SettingsError, and the contexts stay as they are."""
         fresh = FileTls(self.settings)
+        self.expires_at = fresh.expires_at
         (self._server, self._peer_server) = (fresh._server, fresh._peer_server)
         (self._peer, self._grpc) = (fresh._peer, fresh._grpc)
 

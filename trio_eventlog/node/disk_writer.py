@@ -18,6 +18,7 @@ import trio
 
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.errors import DiskFull, ResourceShortage
+from trio_eventlog.measures import Histogram
 from trio_eventlog.raft import AppendToken, EntryKind, HardState, Message, StorageAppend
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.segmented_log import SegmentedLog
@@ -87,6 +88,8 @@ class DiskWriter:
         self.appends = 0
         self.appended_entries = 0
         self.appended_bytes = 0
+        self.write_seconds = Histogram()
+        """How long each write took, its fsync included."""
 
     @property
     def is_idle(self) -> bool:
@@ -139,7 +142,9 @@ class DiskWriter:
                 await self._wanted.wait()
             batch, frames = self._gather()
             hard_state = next((write.hard_state for write in reversed(batch) if write.hard_state is not None), None)
+            began = trio.current_time()
             await self._carry_out(hard_state, frames)
+            self.write_seconds.observe(trio.current_time() - began)
             if batch[-1].seals:
                 await self._seal()
             if frames:

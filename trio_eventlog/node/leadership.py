@@ -35,6 +35,11 @@ class CoreView(Protocol):
         ...
 
     @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        ...
+
+    @property
     def configuration(self) -> Configuration:
         """The one in force."""
         ...

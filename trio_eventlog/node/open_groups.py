@@ -3,14 +3,50 @@
 Owns which groups are open and which of those are ticked. A group is added once it is open and removed before it is closed.
 """
 
+import copy
 import random
 
+import attrs
 import trio
 
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.ids import GroupId, NodeId
+from trio_eventlog.measures import Histogram
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.replica import Replica
+
+
+@attrs.define(slots=True)
+class GroupTotals:
+    """Counters of all groups of a node since it was started, those that were closed since included.
+
+    Attributes:
+        appends: writes with entries.
+        appended_entries, appended_bytes: written to logs.
+        applied_entries: given to machines.
+        elections_won: times that this node has come to lead a group.
+        dropped_messages: of peers, for which there was no room.
+        write_seconds: how long writes took, their fsync included.
+    """
+
+    appends: int = 0
+    appended_entries: int = 0
+    appended_bytes: int = 0
+    applied_entries: int = 0
+    elections_won: int = 0
+    dropped_messages: int = 0
+    write_seconds: Histogram = attrs.field(factory=Histogram)
+
+    def add(self, replica: Replica) -> None:
+        """Take in what one group has counted."""
+        counted = replica.driver.statistics()
+        self.appends += counted.appends
+        self.appended_entries += counted.appended_entries
+        self.appended_bytes += counted.appended_bytes
+        self.applied_entries += counted.applied_entries
+        self.elections_won += counted.elections_won
+        self.dropped_messages += counted.dropped_messages
+        self.write_seconds.add(replica.driver.disk_writer.write_seconds)
 
 
 class OpenGroups:
@@ -28,6 +64,8 @@ class OpenGroups:
         self._awake: dict[GroupId, Replica] = {}
         """Those of them that are ticked."""
         self._nursery: trio.Nursery | None = None
+        self._gone = GroupTotals()
+        """What groups have counted that are closed."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -43,7 +81,10 @@ class OpenGroups:
     def remove(self, group_id: GroupId) -> Replica | None:
         """The replica that was open, if one was."""
         self._awake.pop(group_id, None)
-        return self._open.pop(group_id, None)
+        replica = self._open.pop(group_id, None)
+        if replica is not None:
+            self._gone.add(replica)
+        return replica
 
     def find(self, group_id: GroupId) -> Replica | None:
         return self._open.get(group_id)
@@ -55,6 +96,17 @@ class OpenGroups:
     def awake(self) -> list[Replica]:
         """Every open replica in which something may happen."""
         return list(self._awake.values())
+
+    def totals(self) -> GroupTotals:
+        """Counters of all groups together, which never go back."""
+        totals = copy.deepcopy(self._gone)
+        for replica in self._open.values():
+            totals.add(replica)
+        return totals
+
+    def queued_proposal_bytes(self) -> int:
+        """Of batches that wait for their leader here."""
+        return sum(replica.driver.proposing.queued_bytes for replica in self._open.values())
 
     def writes_done(self) -> int:
         """Grows with what is made durable, and changes when a group is removed."""

@@ -29,7 +29,7 @@ from trio_eventlog.node.followers import Send
 from trio_eventlog.node.group_opener import Group, GroupOpener, OpeningSettings, Unopened
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.liveness import Reach
-from trio_eventlog.node.open_groups import OpenGroups
+from trio_eventlog.node.open_groups import GroupTotals, OpenGroups
 from trio_eventlog.node.remote_group import not_here
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.room import PartitionRoom
@@ -212,6 +212,14 @@ class Replicas:
     def awake(self) -> list[Replica]:
         """Every open replica in which something may happen."""
         return self._open.awake()
+
+    def totals(self) -> GroupTotals:
+        """Counters of all groups together, since the node was started."""
+        return self._open.totals()
+
+    def queued_proposal_bytes(self) -> int:
+        """Of batches that wait for their leader here."""
+        return self._open.queued_proposal_bytes()
 
     def unopened(self) -> list[Unopened]:
         """Every group that lives here and is not open, by its id."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import attrs
+import trio
 
 from trio_eventlog.codec.batch import TooManyRecords, largest_record_bytes, unpack_message
 from trio_eventlog.codec.partitioner import partition_of
@@ -25,6 +26,7 @@ from trio_eventlog.errors import (
 )
 from trio_eventlog.ids import GroupId
 from trio_eventlog.machine.catalog import Topic
+from trio_eventlog.measures import Histogram
 from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
@@ -61,6 +63,11 @@ class ProduceService:
         self._sequences = sequences
         self._settings = settings
         self._turns = PartitionTurns(broker.leads)
+        self.seconds = Histogram()
+        """From taking a batch to its acknowledgement."""
+        self.records = 0
+        self.payload_bytes = 0
+        """Of batches that were acknowledged."""
 
     async def produce(self, request: ProduceRequest, caller: Caller) -> ProduceResult:
         """Append a batch and wait for the acknowledgement asked for, wherever the partition's leader is.
@@ -161,6 +168,7 @@ class PendingProduce:
     sequence: OwnSequence | None
     proposal: Proposal | None = None
     is_answered: bool = False
+    began_at: float = attrs.field(factory=trio.current_time)
 
     @property
     def goes_elsewhere(self) -> bool:
@@ -209,9 +217,13 @@ class PendingProduce:
             raise Unavailable(f"the batch was damaged on its way to the leader: {error}") from error
 
     def _taken(self, appended: Appended, doubt: Doubt) -> ProduceResult:
+        service = self.service
+        service.seconds.observe(trio.current_time() - self.began_at)
+        service.records += appended.record_count
+        service.payload_bytes += len(self.batch.payload)
         sequence = self.sequence
         if sequence is not None:
-            self.service.sequences.give_back(sequence, self.batch.record_count)
+            service.sequences.give_back(sequence, self.batch.record_count)
         return ProduceResult(
             topic=self.topic,
             partition=self.partition,
