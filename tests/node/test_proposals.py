@@ -163,15 +163,22 @@ class TestQueue:
         with pytest.raises(ShuttingDown):
             await queue.put(proposals[2])
 
-    async def test_putting_is_always_a_checkpoint(self) -> None:
+    async def test_putting_with_room_yields_to_nobody_and_can_be_cancelled(self) -> None:
         queue = self.queue(10)
-        with trio.testing.assert_checkpoints():
+        others = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(record_run, others)
             await queue.put(proposal(1))
+            assert not others
         with trio.CancelScope() as scope:
             scope.cancel()
             await queue.put(proposal(1))
         assert scope.cancelled_caught
         assert len(queue) == 1, "what is cancelled was not queued"
+
+
+async def record_run(runs: list[None]) -> None:
+    runs.append(None)
 
 
 class TestUnderWay:

@@ -196,7 +196,8 @@ def when_ready(ready: trio.Event, handler: Handler) -> Handler:
     """`handler`, once the node has something to answer with."""
 
     async def waiting(*arguments: Any) -> Any:
-        await ready.wait()
+        if not ready.is_set():
+            await ready.wait()
         return await handler(*arguments)
 
     return waiting

@@ -137,7 +137,7 @@ class ProposalQueue:
         return len(self._queue)
 
     async def put(self, proposal: Proposal) -> None:
-        """Wait for room, then queue. Always a checkpoint.
+        """Wait for room, then queue. When there is room, this yields to no other task: the caller waits for the outcome next.
 
         Raises:
             BatchTooLarge: it is larger than the whole queue.
@@ -153,7 +153,6 @@ class ProposalQueue:
             raise self._closed_by
         if not self._waiting and self._has_room(proposal):
             self._append(proposal)
-            await trio.lowlevel.cancel_shielded_checkpoint()
             return
         waiting = _Waiting(proposal)
         self._waiting.append(waiting)
