@@ -1,4 +1,4 @@
-"""From committed entry frames to the state machines, and from there to who waits."""
+"""From committed entry frames to the state machines, and their results back to the callers that wait."""
 
 import logging
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Applier(Protocol):
         ...
 
     def apply(self, frame: EntryFrame) -> object:
-        """Take the next committed entry. Returns what its proposer is to be told: a result or an EventLogError.
+        """Apply the next committed entry. Returns the outcome for its proposer: a result or an EventLogError.
 
         Whatever a proposer may have put into an entry has an outcome here. Anything else than NewerRelease that is raised ends the
         node, now and at every start again, and the other replicas with it.
@@ -98,8 +98,8 @@ class CatalogApplier:
     """The catalog: each command changes what the node carries.
 
     Args:
-        on_applied: told of every command and its outcome, in order, on every replica.
-        feature_level: the highest that this node speaks.
+        on_applied: called with every command and its outcome, in order, on every replica.
+        feature_level: the highest that this node supports.
         on_restored: called when the machine has taken a snapshot, instead of `on_applied` for the commands that it covers.
     """
 

@@ -34,7 +34,7 @@ class Captured:
 
 
 class Applying:
-    """Owns how far the machine is, and what it is to take next. `run` is a task of its own.
+    """Owns the machine's position, and the entries that it has to apply next. `run` is a separate task.
 
     `take` and `take_notice` are called in the driver's task; waiting is for any task.
 
@@ -218,6 +218,6 @@ class Applying:
         self._closed_by = error
 
     def end(self) -> None:
-        """Whoever waits, or comes to wait, gets the error of `close`."""
+        """Fail the waiters, and later ones, with the error of `close`."""
         assert self._closed_by is not None
         self._moved.close(self._closed_by)

@@ -1,11 +1,11 @@
-"""How a node without data comes into a cluster: by beginning one with others, or by being told of one.
+"""How a node without data enters a cluster: it forms one with other nodes, or learns from a node that one exists.
 
-The first voters of a cluster are written down before the cluster id is, and are told to everybody in the hello from then on. So a
-node that was among them and stopped before it could write them itself learns them from any other: the cluster id is derived
+The first voters of a cluster are made durable before the cluster id is, and every hello announces them from then on. So a
+node that was among them and stopped before it could write them itself learns them from any other node: the cluster id is derived
 from the voters, which proves them.
 
-Before that, a node agrees to one complete set of first voters, and writes it down before it tells anybody. Without that, one that
-restarts while the cluster is being formed could agree to another set, and two clusters could begin that share it.
+Before that, a node agrees to one complete set of first voters, and makes it durable before it announces it. Otherwise a node that
+restarts while the cluster is being formed could agree to a second set, and two clusters could begin that share this node.
 
 ```
 <group of the catalog>/candidates     agreed to; never changes
@@ -84,7 +84,7 @@ async def save_candidates(directory: DataDirectory, candidates: Sequence[NodeId]
 
 @attrs.define(slots=True)
 class Forming:
-    """What a node that belongs to no cluster waits for, for people; "" when for nothing."""
+    """What a node that belongs to no cluster waits for, in words for people; "" when it waits for nothing."""
 
     waits_for: str = ""
 
@@ -96,12 +96,12 @@ async def find_cluster(
 
     A cluster that exists is joined whether or not this node was among the first voters: its leader adds it.
 
-    Settings of nodes that contradict each other are logged, both values named, and waited out: that another node says something
-    else is no reason to end, since anybody may say it. It ends when that node is gone, or says otherwise.
+    Contradicting settings of two nodes are logged with both values, and this node waits until the other one is gone or has
+    changed. It does not end because of them: any process could send such a hello.
 
     Args:
-        bootstrap_expect: how many nodes begin a cluster; 0: this one is none of them.
-        forming: is told what this node waits for.
+        bootstrap_expect: number of nodes that form a cluster; 0: this node only joins one.
+        forming: updated with what this node waits for.
 
     Raises:
         DataDirectoryError: what this node had agreed to cannot be read.
@@ -127,7 +127,7 @@ async def find_cluster(
                 if founded:
                     forming.waits_for = ""
                     return Bootstrap(cluster_id=cluster_id, voters=founded)
-                reason = f"cluster {format_id(cluster_id)} exists already, but no node has told its first voters yet"
+                reason = f"cluster {format_id(cluster_id)} exists already, but no node has announced its first voters yet"
             case Wait(reason):
                 candidates = discovery.known_ids()
                 if not agreed and candidates and len(candidates) == bootstrap_expect:
@@ -142,7 +142,7 @@ async def find_cluster(
 
 
 def _founded(hellos: Sequence[Hello], cluster_id: ClusterId, cluster_name: str) -> tuple[NodeId, ...]:
-    """The voters that `cluster_id` began with, as any of its nodes says and the id proves; empty when nobody says."""
+    """The voters that `cluster_id` began with, from a hello whose list the id proves; empty when there is none yet."""
     for hello in hellos:
         if hello.cluster_id == cluster_id and derive_cluster_id(cluster_name, hello.known_ids) == cluster_id:
             return tuple(sorted(hello.known_ids))

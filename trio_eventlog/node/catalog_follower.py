@@ -121,7 +121,7 @@ class CatalogFollower:
             await self._topics_changed.wait()
 
     async def wait_level_of(self, command_type: type[Command]) -> None:
-        """Until the cluster speaks the feature level at which such commands may be proposed."""
+        """Return once the cluster's feature level allows such commands."""
         while self._machine.feature_level < LEVELS[command_type]:
             await self._topics_changed.wait()
 

@@ -9,7 +9,7 @@ from trio_eventlog.raft import Configuration, ConfigurationChange
 
 @attrs.define(slots=True, eq=False)
 class PendingChange:
-    """One change and whoever waits for it. `index` is where it stands in the log, 0 before it does."""
+    """One change, and the caller that waits for it. `index` is its position in the log, 0 before it has one."""
 
     change: ConfigurationChange
     index: int = 0
@@ -50,7 +50,7 @@ class PendingChanges:
         pending.decide(error)
 
     def applied(self, index: int, change: ConfigurationChange, result: Configuration | EventLogError) -> None:
-        """A change is applied, whoever has proposed it."""
+        """A change is applied, proposed by this node or by another one."""
         for pending in self._waiting:
             if pending.index == index:
                 self._waiting.remove(pending)

@@ -1,11 +1,10 @@
-"""What a replica keeps in mind when its group moves to other nodes and its log is removed: it might come back.
+"""What a node keeps of a replica whose group has moved to other nodes: the replica may come back.
 
-A node that loses its log and votes again is the one thing that Raft does not allow: it would grant a candidate what it
-has denied it before, or, with the group's first voters for a configuration, stand for election in a group that has long gone on
-without it. So the hard state stays, and beside it how far the log went. (A replica that has lost files in another way is
-treated alike, see `Departed.loss`.) A replica that comes back behaves as the one that left:
-it does not stand for election before it holds again what it held and has applied again what it knew to be committed, and elects
-nobody whose log ends before its own did.
+Raft does not allow a node that has lost its log to vote as if it never had one: it could grant a vote that it has denied before, or
+stand for election with the group's first configuration, long after the group has changed it. So the hard state is kept, and with
+it the position of the log's end. (A replica that has lost files in another way is treated alike, see `Departed.loss`.) A replica
+that comes back does not stand for election before it holds again what it held, and has applied again what it knew to be
+committed; and it grants no vote to a candidate whose log ends before its own log did.
 
 ```
 <group>/departing   written first: the log is about to be removed
@@ -28,16 +27,16 @@ FILE_BYTES_MAX = 1024
 
 @attrs.frozen(slots=True, kw_only=True)
 class Departed:
-    """How far a log went. All 0: there was none before.
+    """The position of a log's end. All 0: there was no log before.
 
     Attributes:
         last_term, last_index: of its last entry.
-        commit_index: up to here it was known to be committed, changes of the configuration too. How far it was applied tells less:
-            nothing, when the replica had only just been opened.
-        loss: what files have shown to be lost without being removed in good order; "" for nothing. How much it was nobody knows,
-            so the replica elects nobody and does not stand for election before it has caught up with a leader: whatever it had
-            acknowledged and was committed, that leader holds.
-        is_vote_lost: term and vote are. Whom it has elected nobody knows: it takes no part any more, for good.
+        commit_index: highest index that was known to be committed, changes of the configuration included. (The applied index
+            would be less useful: right after opening it is 0.)
+        loss: which files are missing or damaged although the log was not removed; "" when nothing is lost. The amount is
+            unknown, so the replica neither votes nor stands for election before it has caught up with a leader: every committed
+            entry that it had acknowledged is held by that leader.
+        is_vote_lost: term and vote are lost. Its former votes are unknown, so it takes no part in the group any more.
     """
 
     last_term: int = 0
@@ -47,7 +46,7 @@ class Departed:
     is_vote_lost: bool = False
 
     def joined(self, later: "Departed") -> "Departed":
-        """What holds after leaving twice."""
+        """The combination of this departure and a later one."""
         last_term, last_index = max((self.last_term, self.last_index), (later.last_term, later.last_index))
         return attrs.evolve(
             later, last_term=last_term, last_index=last_index, commit_index=max(self.commit_index, later.commit_index)
@@ -58,7 +57,8 @@ NEVER = Departed()
 
 
 async def load_departed(disk: Disk, directory: str) -> Departed:
-    """How far the log went that was here before. Finishes a departure that a crash has cut short. Raises DamagedData."""
+    """Read the position of the end of the log that was here before. Finishes a removal that a crash has interrupted. Raises
+    DamagedData."""
     names = await disk.list_directory(directory)
     if DEPARTING_FILE in names:
         await finish_departure(disk, directory)
@@ -104,7 +104,7 @@ async def finish_departure(disk: Disk, directory: str) -> None:
 
 
 async def has_log(disk: Disk, directory: str) -> bool:
-    """Whether a log is here and nobody has begun to remove it."""
+    """Whether a log is here and its removal has not begun."""
     if await disk.exists(join_path(directory, DEPARTING_FILE)):
         return False
     log_directory = join_path(directory, LOG_DIRECTORY)

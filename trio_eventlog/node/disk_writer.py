@@ -32,7 +32,7 @@ class Write:
 
     Attributes:
         token, responses: what the core learns, and what leaves, once this is durable.
-        done: set then, when somebody waits for it.
+        done: set then, if a caller waits for it.
         seals: the active segment is sealed behind it.
     """
 
@@ -45,7 +45,7 @@ class Write:
 
 
 class DiskWriter:
-    """Owns the writes that wait, those that are done and not reported, and the files of the group. `run` is a task of its own.
+    """Owns the writes that wait, those that are done and not reported yet, and the files of the group. `run` is a separate task.
 
     Everything else is called in the driver's task, but for `persist_commit` and `seal`, which any task may call.
 

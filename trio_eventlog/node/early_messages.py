@@ -19,7 +19,7 @@ class EarlyMessages:
         self._messages_max = messages_max
         self._by_group: OrderedDict[GroupId, deque[Received]] = OrderedDict()
         self._known_end = GroupId(CATALOG_GROUP + 1)
-        """Groups below live here, or not any more, or live elsewhere."""
+        """Groups with lower ids are known: they are here, were here, or are on other nodes only."""
 
     def __len__(self) -> int:
         return sum(map(len, self._by_group.values()))
@@ -29,7 +29,7 @@ class EarlyMessages:
         return list(self._by_group)
 
     def put(self, group_id: GroupId, received: Received) -> None:
-        """Keep a message, unless the group is known to be deleted or to live elsewhere."""
+        """Keep a message, unless the group is known to be deleted or to be on other nodes only."""
         if group_id < self._known_end:
             return
         early = self._by_group.get(group_id)

@@ -25,7 +25,7 @@ _NO_BOUND = 1 << 62
 class Followers:
     """Owns what waits to be sent, and when each node was last heard.
 
-    `send_message` and `begin_again` are called in the driver's task; `run` is a task of its own, as is each catch-up.
+    `send_message` and `begin_again` are called in the driver's task. `run` is a separate task, as is each catch-up.
 
     Args:
         send: gives a message to the links.

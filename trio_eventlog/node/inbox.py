@@ -43,7 +43,7 @@ class Inbox:
         self._event.set()
 
     async def wait(self) -> None:
-        """Until somebody has called `wake` since the last return. Always a checkpoint."""
+        """Return once `wake` was called since the last return. Always a checkpoint."""
         await self._event.wait()
         self._event = trio.Event()
 

@@ -78,7 +78,7 @@ class Leadership:
         """Of what only the leader does. It names the leader, if this node knows it."""
         leader_id = self._core.leader
         if leader_id == NOBODY:
-            return NotLeader(f"{self._name} has no leader just now: try again shortly")
+            return NotLeader(f"{self._name} has no leader at the moment: try again shortly")
         return NotLeader(f"{self._name} is led by node {format_id(leader_id)}: go there", leader_id)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
@@ -91,8 +91,8 @@ class Leadership:
 
     @contextmanager
     def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> Iterator[None]:
-        """Within the block, `scope` is cancelled when somebody else is known to lead (not when just nobody is), or when this is
-        closed. At once, when that is so already."""
+        """Within the block, `scope` is cancelled once another node is known to lead, or this is closed; at once if that is the case
+        already. Losing the leader without knowing a new one does not cancel it."""
         if self._closed_by is not None or self._core.leader not in (node_id, NOBODY):
             scope.cancel()
         self._scopes[scope] = node_id
@@ -110,11 +110,11 @@ class Leadership:
         self._changed = trio.Event()
 
     def close(self, error: EventLogError) -> None:
-        """Whoever comes to wait from now on gets `error`."""
+        """Later calls of `wait_leader_other_than` fail with `error`."""
         self._closed_by = error
 
     def end(self) -> None:
-        """Whoever waits gets the error of `close`."""
+        """Fail the waiters with the error of `close`."""
         for scope in self._scopes:
             scope.cancel()
         self._changed.set()

@@ -1,4 +1,4 @@
-"""Which peers are there, told by one frame for each pair of nodes and heartbeat interval, whatever the number of groups.
+"""Which peers are alive: one frame for each pair of nodes and heartbeat interval, whatever the number of groups.
 
 Groups that sleep (docs/decisions/0025) exchange nothing. Their followers count on the node of their leader instead: while it says
 that it is there, and that it is the same process as before, its groups are as it left them. When it falls silent, each of them
@@ -30,7 +30,7 @@ class PeerLiveness:
     Args:
         silent_ticks_max: number of ticks without a word after which a peer counts as gone: an election timeout.
         is_connected: our link to the peer is up.
-        on_gone: a peer has fallen silent, or was started again: it leads nothing any more as far as sleeping groups can tell.
+        on_gone: called when a peer is silent, or has restarted: sleeping groups have to assume that it leads nothing any more.
         on_back: a peer is alive that was not before.
     """
 
@@ -78,7 +78,7 @@ class PeerLiveness:
         self._silent.discard(node_id)
 
     def lost(self, node_id: NodeId) -> None:
-        """A connection with the peer broke. (Who is told of that does what `on_gone` would.)"""
+        """A connection with the peer broke. `on_gone` is not called: the caller does the same itself."""
         self._leave(node_id)
 
     def _leave(self, node_id: NodeId) -> None:

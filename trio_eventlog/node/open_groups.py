@@ -174,7 +174,7 @@ class OpenGroups:
                 self._notify_sleeping_leader(replica)
 
     def peer_back(self) -> None:
-        """A peer is there that was not: leaders that sleep without it tell it that they lead."""
+        """A peer is back: leaders that sleep without it announce to it that they lead."""
         for replica in self._open.values():
             self._notify_sleeping_leader(replica)
 

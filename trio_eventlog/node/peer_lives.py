@@ -1,9 +1,9 @@
-"""What a node remembers of the lives of the others, and whom it therefore does not hear.
+"""What a node remembers of the lives (starts) of other nodes, and which processes it refuses because of that.
 
-Two processes with one node id are a node that breaks its word: what one has promised the other does not know. So of each id one
-life is heard at a time, and a life follows another only when it continues it at the moment at which that ended (codec/lives.py).
-What was accepted is written down before it takes effect, and told to all others: who was away, or cannot reach the node itself,
-knows it all the same.
+Two processes with one node id can break promises: one does not know what the other has promised. So for each id one life is
+accepted at a time, and another life only if it continues the accepted one at the moment at which that ended (codec/lives.py).
+What is accepted is made durable before it takes effect, and announced to all other nodes, so that a node that was away, or cannot
+reach the node in question, knows it too.
 
 | shown | in a hello | claimed by another member |
 | --- | --- | --- |
@@ -13,7 +13,8 @@ knows it all the same.
 | both continue an earlier moment | refused | *forked*: members have heard both. Neither is heard any more |
 | out of reach: more than 63 starts were missed | refused, until another member claims it | remembered |
 
-A node that is just joining has given no promise yet: what a member claims replaces what it has accepted, and it forks nobody.
+A node that is joining has not promised anything yet: a claim of a member replaces what it has accepted, and never marks a node as
+forked.
 
     <data-dir>/peers    the lives accepted, written before they are
 """
@@ -72,11 +73,11 @@ class PeerLives:
     """The lives of other nodes. `run` writes down what need not be durable at once; the rest may be called from any task.
 
     Args:
-        is_member: whether a node is in a configuration that this one knows: what it says of others counts, and its own lives are
-            remembered durably.
-        is_removed: whether a node has left the cluster for ever; then its lives are forgotten.
-        on_accepted: called when a life has become the one that is heard, or none is any more (forked): other links are to end.
-        on_news: called with what is to be told to all other nodes.
+        is_member: whether a node is in a configuration that this one knows. Only then do its claims about other nodes count, and
+            are its lives remembered durably.
+        is_removed: whether a node was removed from the cluster; then its lives are forgotten.
+        on_accepted: called when another life is accepted, or none is any more (forked): links of other lives have to end.
+        on_news: called with claims that have to be sent to all other nodes.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class PeerLives:
         except FileNotFoundError:
             self._is_provisional = True
             if is_newcomer:
-                self._informed.set()  # nobody tells it anything before it has joined
+                self._informed.set()  # It receives no claims before it has joined.
             return
         except (OSError, CodecError) as error:
             raise DataDirectoryError(
@@ -131,10 +132,11 @@ class PeerLives:
         self._known.update(known)
 
     async def join(self) -> None:
-        """To be called when the members are known, and before any message of Raft is taken or sent.
+        """Call this when the members are known, and before any message of Raft is taken or sent.
 
-        A node that has no memory has accepted the first process that came for each node, and that may be a copy. It has given and
-        taken no promise yet, so until this returns what a member knows replaces what was accepted, and nobody is forked by it.
+        A node without its file of peers has accepted, for each node id, the first process that connected, which may be a copy. No
+        promises have been exchanged yet, so until this returns, claims of members replace what was accepted, and no node is marked
+        as forked because of them.
 
         Raises: StorageFailed, DiskFull.
         """
@@ -189,7 +191,7 @@ class PeerLives:
                 yield Claim(node_id=node_id, lives=known.lives, is_forked=known.is_forked)
 
     def warnings(self) -> list[str]:
-        """Who is not heard, for people."""
+        """Which nodes are refused and why, for people."""
         forked = [
             f"node {format_id(node_id)} is not heard any more: {_FORKED}"
             for node_id, known in self._known.items()

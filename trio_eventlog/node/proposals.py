@@ -1,4 +1,4 @@
-"""What clients ask of a group's log, from the queue before the core to the answer."""
+"""Proposals of clients, from the queue before the core to the answer."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -22,14 +22,14 @@ class Appended:
 
 @attrs.define(slots=True, eq=False)
 class Proposal:
-    """One entry that somebody wants in the log: a batch, or a command of the catalog.
+    """One entry to be put into the log: a batch, or a command of the catalog.
 
     The task that made it waits in `outcome()`; the driver decides once.
 
     Attributes:
         payload: the batch or the encoded command.
-        acks: how safe it has to be before `outcome()` returns.
-        size_bytes: what it counts for in queues and windows.
+        acks: the level of durability to reach before `outcome()` returns.
+        size_bytes: its size for the bounds of queues and windows.
         index, term: where the core put it; 0 before.
         base_offset: where its records are, once it has an index.
     """
@@ -56,7 +56,7 @@ class Proposal:
         return self._error is not None
 
     def reach(self, level: Acks, result: object) -> None:
-        """It is now as safe as `level` says: everybody who asked for no more than that is answered."""
+        """The batch has reached this level of durability: answer the callers that asked for this level or a lower one."""
         if self._reached is not None and self._reached <= level:
             return
         self._reached, self._reached_result = level, result
@@ -72,19 +72,20 @@ class Proposal:
         self.reach(Acks.QUORUM, result)
 
     def fail(self, error: EventLogError) -> None:
-        """The first decision counts: a proposal acknowledged by the leader alone may be lost later, and that is no news."""
+        """Fail, unless there is an outcome already: a batch that only the leader had to acknowledge may be lost later, which its
+        caller has accepted."""
         self._decide(None, error)
         for follower in self._followers:
             follower.fail(error)
 
     def follow(self, original: "Proposal") -> None:
-        """Share the fate of `original`, which is the same batch and still under way; as safe as this one has to be."""
+        """`original` is the same batch, still in flight. Resolve or fail with it, but at this proposal's own `acks` level."""
         original._followers.append(self)
         if original._reached is not None:
             self.reach(original._reached, _as_repetition(original._reached_result))
 
     async def outcome(self) -> object:
-        """The result, or the error raised. A caller that is cancelled leaves the proposal to its fate."""
+        """Return the result, or raise the error. Cancelling the caller does not withdraw the proposal."""
         await self._done.wait()
         if self._error is not None:
             raise self._error
@@ -169,7 +170,7 @@ class ProposalQueue:
         return self._queue[0] if self._queue else None
 
     def take(self) -> Proposal:
-        """The oldest one. Its room goes to whoever waits longest."""
+        """Remove and return the oldest one. The proposal that has waited longest gets its room."""
         proposal = self._queue.popleft()
         self._queued_bytes -= proposal.size_bytes
         if self._waiting:
@@ -177,11 +178,11 @@ class ProposalQueue:
         return proposal
 
     def queued(self) -> Iterable[Proposal]:
-        """The oldest first; those that wait for room are not among them."""
+        """The queued proposals, oldest first, without those that wait for room."""
         return self._queue
 
     def fail_batches(self, error: EventLogError) -> None:
-        """Batches that are queued, and those that wait for room. Commands stay, in their order."""
+        """Fail all batches, queued or waiting for room. Commands stay, in their order."""
         kept: list[Proposal] = []
         while self._queue:
             proposal = self.take()
@@ -194,13 +195,13 @@ class ProposalQueue:
             self._queue.append(proposal)
 
     def fail_all(self, error: EventLogError) -> None:
-        """Everything that is queued, and everybody who waits for room."""
+        """Fail all proposals, queued or waiting for room."""
         while self._queue or self._waiting:
             while self._queue:
                 self.take().fail(error)
 
     def close(self, error: EventLogError) -> None:
-        """Fail what waits, and everybody who comes."""
+        """Fail all proposals, and all later ones."""
         self._closed_by = error
         self.fail_all(error)
 
@@ -213,7 +214,7 @@ class ProposalQueue:
         self._wake()
 
     def _admit(self) -> None:
-        """In order: a large one is not overtaken by smaller ones that would fit, or it would wait for ever."""
+        """Admit in order. If smaller proposals that fit could overtake a large one, it could wait for ever."""
         while self._waiting and self._has_room(self._waiting[0].proposal):
             waiting = self._waiting.popleft()
             self._append(waiting.proposal)
@@ -223,17 +224,18 @@ class ProposalQueue:
 class ProposalsUnderWay:
     """The leader's own proposals between the core and the answer, by index, with the overlay that finds duplicates among them.
 
-    The producers' table knows applied batches only; a repetition of one still under way is found here and shares its answer.
+    The producers' table has applied batches only. A repetition of a batch that is still in flight is found here, and gets the same
+    answer.
     A new leader begins empty: it takes proposals only once everything of older terms is applied.
 
     Args:
-        settled: number of batches recorded in the producers' table so long ago that none of them is repeated any more.
+        settled: number of batches in the producers' table that are too old to be repeated any more.
     """
 
     def __init__(self, settled: Callable[[], int] = lambda: 0) -> None:
         self._settled = settled
         self._newcomers: set[int] = set()
-        """Producers with their first batch under way."""
+        """Producers whose first batch is in flight."""
         self._by_index: OrderedDict[int, Proposal] = OrderedDict()
         # By producer: (epoch, base sequence) -> proposal, in the order of the log. Two epochs may begin at the same sequence.
         self._by_producer: dict[int, OrderedDict[tuple[int, int], Proposal]] = {}

@@ -80,7 +80,7 @@ class Proposing:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits for an answer."""
+        """Whether no proposal waits for an answer."""
         return not len(self._queue) and not len(self._under_way)
 
     def tick(self) -> None:
@@ -237,7 +237,7 @@ class Proposing:
         self._under_way.abandon_above(index, why)
 
     def close(self, error: EventLogError) -> None:
-        """What is queued fails, and whoever comes."""
+        """Fail what is queued, and all later proposals."""
         self._queue.close(error)
 
     def end(self, why: str, error: EventLogError | None) -> None:

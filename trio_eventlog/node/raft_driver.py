@@ -97,7 +97,7 @@ class RaftDriver:
         on_caught_up: writes down that a replica which had lost entries has caught up.
         peers: None: the group never sleeps.
         space: room on the disk.
-        read_nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
+        read_nonce: of this start of the node; see `Reads`.
 
     Attributes:
         leadership, reads, proposing, applying, followers, disk_writer, returning, sleeping, snapshotting, requests: its parts. Each
@@ -364,7 +364,7 @@ class RaftDriver:
             self._refusal_lines.log(level, "%s: a message of %s was refused: %s", self.name, format_id(sender), error)
 
     def _is_quiet(self) -> bool:
-        """Everything is durable, committed and applied here, and nobody waits for anything."""
+        """Everything is durable, committed and applied here, and no caller waits."""
         core = self._core
         last_index = core.last_index
         return (
@@ -424,8 +424,8 @@ class RaftDriver:
     def _finish_applying(self, index: int, change: ConfigurationChange | None) -> None:
         """The machine has taken the entries up to `index`; `change` is what stands there, if it changes the configuration."""
         if change is not None:
-            # A leader may be removed by it, and then sends nobody any more that the change is committed: its only follower would
-            # wait for it in every election, for ever.
+            # If the change removes this leader, it will not announce any more that the change is committed. Its only follower
+            # would then count this node as a voter in every election, for ever.
             self.followers.send_notices()
             try:
                 configuration = self._core.apply_configuration(change, index)

@@ -1,4 +1,4 @@
-"""Linearizable reads (ReadIndex), and refusals that need the same certainty."""
+"""Linearizable reads (ReadIndex), and refusals that may be sent only after a ReadIndex round."""
 
 import logging
 from collections import deque
@@ -18,12 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class Reads:
-    """Owns the reads that wait, and the questions that were asked for them.
+    """Owns the reads that wait, and the ReadIndex requests ("questions") that were made for them.
 
-    `linearizable_index` is for any task. Everything else is called in the driver's task, as what it asks of the core has to be.
+    `linearizable_index` is for any task. Everything else is for the driver's task, which alone may call the core.
 
     Args:
-        nonce: of this life of the node. Answers to reads that a former life has asked for are told apart by it.
+        nonce: of this start of the node. It is part of every context, so that a late answer to a request made before a restart
+            is not taken for an answer to a new one.
         wake: has the driver take a turn.
     """
 
@@ -46,13 +47,13 @@ class Reads:
         self._ticks = 0
         self._to_ask: dict[_Read, None] = {}
         self._questions: dict[bytes, _Question] = {}
-        """By context: those that may still be answered."""
+        """By context: requests that may still be answered."""
         self._answer_ticks = 0
-        """How long the last answer took."""
+        """Number of ticks that the last answer took."""
         self._refusals: dict[_Read, tuple[Proposal, EventLogError, int]] = {}
         """Proposals about to be refused, with the error and this leader's term."""
         self._asked_of = (0, NOBODY)
-        """Term and leader that the reads asked for were put to."""
+        """Term and leader at the time of the last request."""
         self._closed_by: EventLogError | None = None
 
     async def linearizable_index(self) -> int:
@@ -87,7 +88,7 @@ class Reads:
 
     @property
     def are_new(self) -> bool:
-        """Whether reads wait that nobody was asked for yet."""
+        """Whether reads wait for which no request was made yet."""
         return bool(self._to_ask)
 
     @property
@@ -130,11 +131,11 @@ class Reads:
             self._ask_anew()
 
     def close(self, error: EventLogError) -> None:
-        """Whoever comes from now on gets `error`."""
+        """Later reads fail with `error`."""
         self._closed_by = error
 
     def end(self) -> None:
-        """Whoever waits gets the error of `close`."""
+        """Fail the reads that wait with the error of `close`."""
         assert self._closed_by is not None
         for read in list(self._refusals):
             self._refusals.pop(read)[0].fail(self._closed_by)
@@ -147,7 +148,7 @@ class Reads:
             self._give_up_question(read)
 
     def _give_up_question(self, read: "_Read") -> None:
-        """The oldest one that was asked for this read does not answer it any more."""
+        """Stop waiting for an answer to the oldest request made for this read."""
         context = read.contexts.popleft()
         question = self._questions[context]
         del question.reads[read]
@@ -159,10 +160,10 @@ class Reads:
         proposal.fail(error if self._core.is_leader and term == self._core.term else self._leadership.refusal())
 
     def _ask(self, reads: "dict[_Read, None]", wait_ticks: int) -> bool:
-        """One question for all of them, to be repeated after `wait_ticks`. False: not now."""
+        """Make one request for all of them, to be repeated after `wait_ticks`. False: it cannot be made now."""
         core = self._core
         if core.leader == NOBODY:
-            return False  # asked when somebody leads
+            return False  # The request is made once there is a leader.
         self._number += 1
         context = self._nonce + self._number.to_bytes(8, "little")
         try:
@@ -179,8 +180,8 @@ class Reads:
         return True
 
     def _repeat_questions(self) -> None:
-        """Ask again for what has waited long enough. The question or its answer may be lost; or the way is long, and an answer to
-        any question that was asked for a read, after it began, tells it what it wants to know."""
+        """Repeat requests that have waited long enough: they, or their answers, may be lost. A read is served by an answer to any
+        of the requests made after it began, so an answer that is only slow is not wasted."""
         due = [question for question in self._questions.values() if question.is_due(self._ticks)]
         if due:
             reads = {read: None for question in due for read in question.reads}

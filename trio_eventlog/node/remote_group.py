@@ -63,7 +63,7 @@ class RemoteGroup:
 
     @property
     def known_leader_id(self) -> NodeId:
-        """NOBODY when it is a guess only."""
+        """The leader, if an answer has named it; NOBODY when there is only a guess."""
         return self._hint
 
     def worked(self, node_id: NodeId) -> None:
@@ -128,7 +128,7 @@ class RemoteGroup:
             self._unused_since = trio.current_time()
 
     async def wait_sought(self, patience_seconds: float) -> bool:
-        """Until somebody should ask the nodes which of them leads; False: nobody has had use for that for `patience_seconds`.
+        """Return once the nodes should be asked which of them leads. False: no caller has needed that for `patience_seconds`.
 
         That is as soon as a call waits for a leader, and once in `patience_seconds` while one has had no answer for as long.
         """

@@ -1,15 +1,15 @@
-"""Whether others have removed this node: who may say so, and how many of them have to.
+"""Whether this node was removed while it was away: which nodes may report that, and how many of them have to.
 
-A node that was away when it was removed learns it from others, since nobody sends it the log any more; and then it ends for ever.
-So this is the one verdict about a node that it takes from outside, and everything that has to be true of it is in here:
+A node that was away when it was removed does not receive the log any more. It learns of its removal when others refuse its links,
+and then ends for ever. Since this is the only verdict about itself that a node accepts from outside, it counts only if:
 
 - it comes from a voter of the catalog's configuration as this node has it in its own log, on a link that this node has dialled,
-  from whoever said there that he is that voter (and proved it, where nodes prove themselves): not from whoever answers at an
-  address that somebody has told;
-- a majority of the voters other than this node agree. One that lies, or whose address somebody else has got, is not enough;
-- a voter that takes a link of this node again has changed its mind.
+  after a hello in which the other side named itself as that voter (and proved it, if nodes have a secret or certificates);
+- a majority of the voters other than this node agree. One voter that lies, or whose address another process has got, is not
+  enough;
+- none of them has accepted a link of this node since.
 
-Anything less is a warning for people.
+Anything less is only a warning.
 """
 
 from collections.abc import Collection
@@ -19,16 +19,17 @@ import attrs
 from trio_eventlog.ids import NodeId, format_id
 
 SAYERS_MAX = 256
+"""Number of nodes whose refusals are remembered."""
 
 
 def needed(voters: Collection[NodeId], own: NodeId) -> int:
-    """How many of the voters have to say it."""
+    """The number of voters that have to report the removal."""
     return len(frozenset(voters) - {own}) // 2 + 1
 
 
 @attrs.define(slots=True)
 class RemovalVerdict:
-    """Collects what others say.
+    """Collects the refusals of other nodes.
 
     Attributes:
         own: this node.
@@ -38,25 +39,25 @@ class RemovalVerdict:
     _said: dict[NodeId, str] = attrs.field(factory=dict, init=False)
 
     def says(self, node_id: NodeId, text: str) -> None:
-        """A node that we have dialled refuses us as removed."""
+        """A node that we dialled has refused us as removed."""
         if node_id in self._said or len(self._said) < SAYERS_MAX:
             self._said[node_id] = text
 
     def takes_back(self, node_id: NodeId) -> None:
-        """A node that we have dialled takes our link."""
+        """A node that we dialled has accepted our link."""
         self._said.pop(node_id, None)
 
     def is_certain(self, voters: Collection[NodeId]) -> bool:
-        """Whether enough of `voters`, those of the catalog as this node knows them, have said it."""
+        """Whether enough of `voters`, those of the catalog as this node knows them, have reported the removal."""
         others = frozenset(voters) - {self.own}
         return bool(others) and len(others & self._said.keys()) >= needed(voters, self.own)
 
     def text(self, voters: Collection[NodeId]) -> str:
-        """What a voter has said, in its words; "" when none has."""
+        """The text of a voter's refusal; "" without one."""
         return next((self._said[node_id] for node_id in sorted(self._said) if node_id in voters), "")
 
     def warning(self, voters: Collection[NodeId]) -> str:
-        """What people are to know when it is not certain; "" when no voter has said anything."""
+        """A warning for operators while the removal is not certain; "" without any refusal of a voter."""
         others = frozenset(voters) - {self.own}
         sayers = sorted(others & self._said.keys())
         if not sayers:

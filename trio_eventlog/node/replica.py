@@ -63,9 +63,9 @@ class Follower:
 
     Attributes:
         is_learner: it receives the log and does not vote.
-        keeps_up: entries are sent to it as they come; it is neither probed nor unreachable.
-        lag_entries: of the leader's log, so many at the end are not known to be durable there.
-        last_contact_seconds: since its last message of this group; None: it has not sent any in this life of the leader.
+        keeps_up: entries are sent to it as they are proposed; it is neither probed nor unreachable.
+        lag_entries: number of entries at the end of the leader's log that are not known to be durable there.
+        last_contact_seconds: seconds since its last message of this group; None: none since this node has started.
     """
 
     is_learner: bool
@@ -75,14 +75,14 @@ class Follower:
 
 
 class Replica:
-    """A group on this node, running: what calls, the reconciler and status ask of it.
+    """A running group on this node, as calls, the reconciler and `status` use it.
 
     Attributes:
         name: for people and log lines: "catalog", or topic and partition.
         watermark: the high watermark; stays 0 in the catalog.
         log: for readers; only the driver appends.
-        departed: how far the log went that was here before.
-        driver: takes messages, ticks and news of peers. For `OpenGroups`, which holds the groups of a node, and for nobody else.
+        departed: the position of the end of the log that was here before.
+        driver: takes messages, ticks and events of peers. Only `OpenGroups`, which holds the groups of a node, may use it.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Replica:
         return followers
 
     def close(self, error: EventLogError) -> None:
-        """Whoever waits here gets `error`; the replica is about to be closed for good."""
+        """Set the error that all waiters get. Call it before closing the replica for good."""
         self.driver.close(error)
         self.watermark.close(error)
 
@@ -204,11 +204,11 @@ class Replica:
         return await self.driver.propose_configuration(change)
 
     def while_led_by(self, node_id: NodeId, scope: trio.CancelScope) -> AbstractContextManager[None]:
-        """A block within which `scope` is cancelled when somebody else than `node_id` is known to lead."""
+        """A block within which `scope` is cancelled once a node other than `node_id` is known to lead."""
         return self._leadership.while_led_by(node_id, scope)
 
     async def wait_leader_other_than(self, node_id: NodeId) -> NodeId:
-        """Until the leader this node knows of is another (or nobody)."""
+        """Return once this node knows of another leader, or of none."""
         return await self._leadership.wait_leader_other_than(node_id)
 
     async def wait_whole(self) -> None:
@@ -250,7 +250,7 @@ class Replica:
             NotLeader: this node does not lead.
             InvalidArgument: `to` is no voter.
             NoQuorum: no other voter keeps up.
-            OutcomeUnknown: nobody had taken over in time; this node may lead on.
+            OutcomeUnknown: no other node had taken over in time; this node may still lead.
         """
         if not self.is_leader:
             raise NotLeader(f"{self.name} is not led by this node", self.leader_id)
@@ -269,7 +269,7 @@ class Replica:
             while leader_id in (self.node_id, NOBODY):
                 leader_id = await self._leadership.wait_leader_other_than(leader_id)
             return leader_id
-        raise OutcomeUnknown(f"{format_id(to)} had not taken over {self.name} after {seconds_max:g} s: look who leads")
+        raise OutcomeUnknown(f"{format_id(to)} had not taken over {self.name} after {seconds_max:g} s: check which node leads")
 
 
 @asynccontextmanager
@@ -304,11 +304,11 @@ async def open_replica(
         applier: with an empty machine; it takes the newest snapshot, and is fed from there on.
         sealed, snapshot_slots: of all groups of the node.
         peers: None: the group never sleeps.
-        noted: how far the replica went when the node last wrote that down; None: it never did.
-        accepts_loss: the operator wants to go on with what is left when files show that something is lost.
-        is_alone: no other node has ever been in the cluster: what is lost here is lost.
+        noted: the position of the log's end that the node has last made durable; None: it never did.
+        accepts_loss: the operator accepts that something is lost, and wants to go on with what is left.
+        is_alone: no other node has ever been in the cluster, so no other node can have what is lost here.
         is_made: this process has made the group's files (`DataDirectory.make_groups`), and they are durable.
-        first_leader: who should lead when nobody does; NOBODY: it does not matter.
+        first_leader: the node that should lead when there is no leader; NOBODY: it does not matter.
         space: room on the disk.
 
     Raises:

@@ -49,10 +49,11 @@ class ReplicasSettings:
     Attributes:
         replica: of every group.
         producer_window_batches, producers_max: see `machine.producers`; the same on every node.
-        early_groups_max, early_messages_max: a peer may speak of a group before this node has heard of it from the catalog;
-            so many messages without entries of so many groups wait, the oldest group is forgotten first.
-        reset_stagger_seconds: when the leader's link breaks, the first of the other voters stands for election at once, the
-            next one so much later, and so on. Longer than an election takes, or two would split the votes.
+        early_groups_max, early_messages_max: number of groups, and of messages without entries for each, that are kept while the
+            catalog has not named the group here yet. The oldest group is evicted first; Raft repeats what is lost.
+        reset_stagger_seconds: when the link to a leader breaks, its voters stand for election one after another, with this many
+            seconds in between. If it is shorter than an election takes, votes are split; longer values prolong the outage when
+            the first voter is gone too.
         partitions_max: number of partitions that may be open on this node at a time; others that the catalog places here are
             degraded. Each takes two descriptors and some memory.
         open_segments_max: number of sealed segments, of all groups together, whose file and sparse index are kept open. Too few,
@@ -61,10 +62,10 @@ class ReplicasSettings:
             beside those that it keeps.
         made_at_once_max: number of new groups whose files are made in one operation of the disk. More share one sync of the
             directory that all are in; the first of them waits longer until it is open.
-        making_max: number of such operations at a time: syncs of a disk that are asked for together cost little more than one.
-        opening_leader_seconds_max: how long a group keeps its place among those being opened while it has no leader, if it is
-            new, or this node should lead it and others that could elect it are there. Without, a thousand groups would be opened,
-            and their elections wait for each other's disk writes until they time out.
+        making_max: number of such operations at a time. Several syncs at a time cost a disk little more than one.
+        opening_leader_seconds_max: seconds for which a group without a leader keeps its place among those being opened, if it is
+            new, or if this node should lead it and enough voters are connected. If it is too small, a thousand groups are opened
+            at once, and their elections wait for each other's disk writes until they time out.
         snapshotter: see there.
         snapshots_at_once_max: number of snapshots written at a time. Each keeps a disk thread busy.
         open_retry_seconds_min, open_retry_seconds_max: wait before a degraded group is opened again; doubles from one to the
@@ -98,7 +99,7 @@ class Replicas:
         on_removed: called once, when this node is removed from the cluster.
         rng: each group's core gets a generator of its own, seeded from this one.
         on_deleted: called for each group that is gone for good.
-        feature_level: the highest that this node speaks.
+        feature_level: the highest that this node supports.
         noted: how far each group went when the node last wrote that down, in an earlier life.
         accepts_loss: the operator wants to go on with what is left when files show that something is lost.
         is_alone: whether no other node has ever been in the cluster.

@@ -1,4 +1,4 @@
-"""A count as it was some time ago, for who has to know what has happened since."""
+"""A counter's value as of some time ago, to know what has been added since."""
 
 from collections import deque
 

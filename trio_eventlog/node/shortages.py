@@ -20,7 +20,7 @@ LOG_SECONDS = 60.0
 
 
 class Shortages:
-    """Repeats what met a shortage, and says so now and then.
+    """Repeats work that met a shortage, and logs that at intervals of `LOG_SECONDS`.
 
     Args:
         wait_seconds_min, wait_seconds_max: the wait before the next attempt doubles from one to the other; each one is drawn from
@@ -36,7 +36,7 @@ class Shortages:
         self._logged_at = -LOG_SECONDS
 
     async def when_possible(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of `work`, which may be done again, once nothing is short that it needs."""
+        """Repeat `work` until it meets no shortage, and return its result. It has to be safe to repeat."""
         backoff = self.backoff()
         while True:
             try:

@@ -34,7 +34,7 @@ class Sleeping:
     Args:
         after_ticks, unused_after_ticks: see `sleep_after_ticks` and `sleep_unused_after_ticks` of `DriverSettings`.
         peers: None: the group never sleeps.
-        is_quiet: whether everything is durable, committed and applied here, and nobody waits for anything.
+        is_quiet: whether everything is durable, committed and applied here, and no caller waits.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Sleeping:
             return False
         if not self.is_asleep:
             return message.type is MessageType.HEARTBEAT or message.type is MessageType.HEARTBEAT_RESPONSE
-        # A follower wakes by any message: its leader is awake, or somebody looks for one.
+        # Any message wakes a follower: its leader is awake, or a candidate asks for votes.
         is_answer = message.type is MessageType.HEARTBEAT_RESPONSE or message.type is MessageType.APPEND_RESPONSE
         return is_answer and self._core.is_leader and message.sender not in self._slept_without
 

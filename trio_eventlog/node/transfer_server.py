@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @attrs.frozen(slots=True)
 class ServedFile:
-    """A file that is open for reading; its first `size_bytes` bytes are served. Whoever asked for it closes it."""
+    """A file that is open for reading; its first `size_bytes` bytes are served. The caller closes it."""
 
     file: File
     size_bytes: int
@@ -75,7 +75,7 @@ Refusal = tuple[FetchRefusedCode, str]
 
 
 class TransferServer:
-    """Owns who is served at present. `serve` is called in the task of each side connection.
+    """Owns the set of nodes that are being served. `serve` is called in the task of each side connection.
 
     Attributes:
         served_bytes: data of pieces since this was made.

@@ -11,7 +11,7 @@ class TransferSettings:
     """Limits of transfers of files between nodes.
 
     Attributes:
-        transfers_served_max: number of other nodes that this one serves files to at a time; more are told that it is busy.
+        transfers_served_max: number of other nodes that this one serves files to at a time; further ones get the answer "busy".
         transfers_received_max: number of groups for which this node fetches files at a time; others wait.
         transfer_bytes_per_second: bytes per second that this node serves to all others together. 0: no limit. Too small, and a new
             replica takes long to be of use; too large, and calls of clients wait while files are served.

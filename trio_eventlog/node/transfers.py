@@ -81,7 +81,7 @@ class Source:
 
 
 class Transfers:
-    """Side connections of this node to others, at most one to each, since others serve no more."""
+    """Side connections of this node to others, at most one to each, since a node serves one per peer."""
 
     def __init__(self, open_side: OpenSide, settings: TransferSettings) -> None:
         self._open_side = open_side

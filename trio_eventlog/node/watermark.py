@@ -29,7 +29,7 @@ class Watermark:
         self._wake()
 
     def close(self, error: EventLogError) -> None:
-        """It moves no more: whoever waits, or comes to wait, gets `error`."""
+        """It will not move any more: waiters, and later ones, get `error`."""
         self._closed_by = self._closed_by or error
         self._wake()
 
