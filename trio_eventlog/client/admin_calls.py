@@ -59,7 +59,7 @@ class AdminCalls:
         except TopicExists:
             if not is_uncertain:
                 raise
-            # An attempt of ours whose answer was lost has made it, unless somebody else did in the same moment.
+            # An attempt of ours whose answer was lost has created it, unless another caller did at the same moment.
             return (await self.describe_topic(topic.name, caller)).topic
         info = topic_info(response.topic)
         if info.group_ids:

@@ -48,7 +48,7 @@ class Calls:
         self._refresh_lock = trio.Lock()
 
     def is_outdated(self) -> bool:
-        """Nobody has asked for nodes, topics and leaders for routing_refresh_seconds."""
+        """Whether nodes, topics and leaders were not asked for within routing_refresh_seconds."""
         return self.routing.updated_at <= trio.current_time() - self.settings.routing_refresh_seconds
 
     def backoff(self) -> Backoff:
@@ -70,7 +70,7 @@ class Calls:
         Args:
             addresses: time -> where to try, the best first.
             check: given the answer; raises Unavailable when another node has to be asked.
-            on_uncertain: of a call that changes something: told when an attempt may have had its effect without an answer.
+            on_uncertain: for a call that changes something: called when an attempt may have had an effect without an answer.
             grace: for calls about a topic that may be new to the node.
 
         Raises:
@@ -149,7 +149,7 @@ class Calls:
             await self.refresh_if_possible(newer_than=failed_at)
 
     async def refresh(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
-        """Ask any node for nodes and leaders, unless somebody has since `newer_than` (default: routing_refresh_seconds ago).
+        """Ask any node for nodes and leaders, unless that was done since `newer_than` (default: routing_refresh_seconds ago).
 
         Args:
             last: addresses to ask after all others.
@@ -184,7 +184,7 @@ class Calls:
                     return
                 reasons.append(f"{address} has not applied the catalog as far as others have")
             if is_answered and not self.routing.catalog_index:
-                # Nobody knows more: the cluster is only forming, or its nodes are of an older release.
+                # No node knows more: the cluster is being formed, or its nodes are of an older release.
                 return
             raise Unavailable("no node answers: " + "; ".join(reasons))
 
@@ -199,7 +199,7 @@ class Calls:
         )
 
     async def refresh_if_possible(self, newer_than: float | None = None, last: Collection[str] = ()) -> None:
-        """As `refresh`; when no node answers, what is known stays, and the call that needed it tells what is wrong."""
+        """As `refresh`; when no node answers, what is known stays, and the call that needed it raises the error."""
         try:
             await self.refresh(newer_than, last)
         except Unavailable as error:
@@ -238,7 +238,7 @@ class Calls:
 
 
 class TopicGrace:
-    """A node may be asked for a topic before it has heard of it. That is no error, unless it goes on for long.
+    """Retries for a topic that the asked node does not know yet. It is an error only if that lasts.
 
     Nodes of this release ask the catalog's leader before they say that there is no topic: what they say is believed at once.
     """

@@ -166,7 +166,7 @@ class ChannelPool:
         """A usable channel to `address`, which is kept open at least for the block.
 
         Args:
-            is_stream: for one call without an end of its own. Such calls never have all that a connection may have, so that
+            is_stream: for a call that lasts until it is cancelled. Such calls never take all that a connection may have, so that
                 others find room.
 
         Raises:
@@ -206,7 +206,7 @@ class ChannelPool:
         """A connection with room for a stream, which is counted there already."""
         while True:
             connection = self._with_room_for_stream(address, entry)
-            # Before it is open: those that come meanwhile go elsewhere.
+            # Before it is open: calls that come meanwhile use another connection.
             connection.streams += 1
             try:
                 channel = await self._opened(address, connection)
@@ -289,7 +289,7 @@ class ChannelPool:
                     await channel.wait_unusable()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, EventLogError) as error:
             if is_open:
-                # Every open call was told. Nobody waits for this task.
+                # Every open call got the error. No caller waits for this task.
                 logger.debug("connection to %s ended: %s", address, error)
             else:
                 task_status.started(_unavailable(address, error))

@@ -30,7 +30,7 @@ CORRUPT_REPLICAS_MAX = 3
 
 
 class PartitionReader:
-    """Follows one partition, whoever serves it, without a gap and without a repetition.
+    """Follows one partition across the nodes that serve it, without a gap and without a repetition.
 
     Attributes:
         next_offset: of the next record wanted; None until the first answer when the start is no offset.
@@ -55,7 +55,7 @@ class PartitionReader:
         self._metadata = client_metadata(caller)
 
     async def run(self) -> None:
-        """Put batches into the channel until cancelled; an error that cannot be overcome goes into the channel too."""
+        """Put batches into the channel until cancelled; an error that cannot be retried is put into the channel too."""
         async with self._items:
             try:
                 try:
@@ -63,7 +63,7 @@ class PartitionReader:
                 except EventLogError as error:
                     await self._items.send(error)
             except trio.BrokenResourceError:
-                # The receiving end was closed: nobody wants more. (Connections that break raise Unavailable.)
+                # The receiving end was closed. (Connections that break raise Unavailable.)
                 return
 
     async def _run(self) -> None:
@@ -82,7 +82,7 @@ class PartitionReader:
                     channel.stream(CONSUME_STREAM, metadata=self._metadata) as call,
                 ):
                     await self._follow(call)
-                # Silence: either there is nothing new, or the replica is cut off. The leader is the one to tell.
+                # Silence: either there is nothing new, or the replica is cut off. The leader knows.
                 if address != leader:
                     choose = calls.routing.for_write
                 continue
@@ -108,7 +108,7 @@ class PartitionReader:
         return error.retryable or isinstance(error, OffsetOutOfRange) or type(error).code == EventLogError.code
 
     async def _follow(self, call: ClientCall) -> None:
-        """Until the stream ends (raises), or is silent for so long that another replica is asked (returns)."""
+        """Read until the stream ends (raises), or has been silent long enough to ask another replica (returns)."""
         start = self._start if self.next_offset is None else self.next_offset
         await call.send(consume_request(self._topic, self._partition, start, self._max_bytes, self._group_id))
         await call.done_sending()

@@ -26,7 +26,7 @@ from trio_eventlog.records import Acks, Batch
 from trio_eventlog.service.producer import OnDone
 
 LEADER_UNKNOWN_SECONDS = 0.5
-"""How long the answer "nobody leads" is believed."""
+"""Seconds for which the answer "there is no leader" is believed."""
 BATCH_OVERHEAD_BYTES = 256
 """What a batch counts for in a buffer beside its payload."""
 
@@ -39,7 +39,7 @@ class PartitionSender:
 
     Attributes:
         group_id: of the partition: another topic of the same name has another sender, since its log has not seen this producer. 0:
-            nodes of an older release have not told it.
+            nodes of an older release have not reported it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PartitionSender:
         return {acks: produce_head(self.topic, self.partition, self.group_id, acks) for acks in Acks}
 
     def name_group(self, group_id: int) -> None:
-        """What the partition's group is has only now been told. The log, and the sequences in it, are the same."""
+        """The partition's group id is known only now. The log, and the sequences in it, are the same."""
         self.group_id = group_id
         self._heads = self._make_heads()
 
@@ -119,7 +119,7 @@ class PartitionSender:
     def has_room(self, size_bytes: int) -> bool:
         """Whether `submit_nowait` takes a batch of this payload now. An empty sender takes any."""
         if self._closed_by is not None:
-            return True  # To be told so.
+            return True  # It gets the error at once.
         if self._entrance.locked():
             return False  # Others were here before.
         room_bytes = self._calls.settings.producer_buffer_bytes - self._buffered_bytes
@@ -128,7 +128,7 @@ class PartitionSender:
     async def submit(self, batch: Batch, acks: Acks, on_done: OnDone) -> PendingBatch:
         """Wait for room, first come first served, and queue the batch. Raises BatchTooLarge, or Unavailable after closing."""
         if self.has_room(len(batch.payload)):
-            # Cancellable, but not a schedule point: whoever waits for the outcome gives way anyhow.
+            # Cancellable, but not a schedule point: a caller that waits for the outcome yields anyway.
             await trio.lowlevel.checkpoint_if_cancelled()
             return self.submit_nowait(batch, acks, on_done)
         async with self._entrance:
@@ -175,7 +175,7 @@ class PartitionSender:
         return pending
 
     def withdraw(self, pending: PendingBatch) -> bool:
-        """Nobody waits for it any more. True when it was never sent, and never will be."""
+        """No caller waits for it any more. True when it was not sent, and will not be."""
         if not self._core.withdraw(pending):
             return False
         self._buffered_bytes -= pending.size_bytes
@@ -264,7 +264,7 @@ class PartitionSender:
 
     @property
     def has_unknown_leader(self) -> bool:
-        """Batches are under way to a node that may only carry them on."""
+        """Batches are in flight to a node that may only forward them."""
         return bool(self._core.in_flight_batches) and self._calls.routing.leader(self.topic, self.partition) is None
 
     def _check_leader(self, address: str) -> None:
@@ -298,7 +298,7 @@ class PartitionSender:
             try:
                 await call.send(produce_request(self._heads[pending.acks], pending, self._producer_id))
             except EventLogError:
-                # The call is over; the receiving side is told why.
+                # The call is over; the receiving side gets the reason.
                 return
             self._progress()
 
@@ -314,7 +314,7 @@ class PartitionSender:
                 self._error = Unavailable(f"{address} ended the stream")
                 return
             if not core.in_flight_batches:
-                self._error = Unavailable(f"{address} answered a request that nobody made")
+                self._error = Unavailable(f"{address} answered a request that was not made")
                 return
             if response.HasField("error"):
                 self._hear_error(stream_error(response.error))

@@ -163,7 +163,7 @@ class ProducerCore:
         pending = self._in_flight.popleft()
         pending.last_error = error
         if isinstance(error, DuplicateOutOfWindow) and not pending.may_be_in_log:
-            # It was sent for the first time, so it is not in the log: this producer was idle for so long that it was forgotten.
+            # It was sent for the first time, so it is not in the log: this producer was idle for too long and was forgotten.
             self._has_error = self._has_hole = True
         elif isinstance(error, DuplicateOutOfWindow):
             # It is in the log; only its offset is lost.

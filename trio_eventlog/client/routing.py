@@ -105,7 +105,7 @@ class Routing:
         return True
 
     def forget_topic(self, name: str, catalog_index: int = 0) -> None:
-        """A node has said that there is no such topic, or that it is another one by now: whoever needs it asks again.
+        """A node has answered that there is no such topic, or that it is another one now: the next call that needs it asks again.
 
         Args:
             catalog_index: as of which entry; answers that are older than that are not taken from here on.
@@ -125,14 +125,14 @@ class Routing:
             topic = KnownTopic(name=name, group_ids=tuple(groups.get(partition, 0) for partition in range(max(groups) + 1)))
             before = None if known is None else known.get(name)
             if before is not None and (before == topic or (before.is_told and not topic.is_told)):
-                # A group that was told once is not forgotten because a node of an older release does not tell it.
+                # A group id that was reported once is not forgotten because a node of an older release does not report it.
                 topic = before
             self._topics[name] = topic
             for place in places:
                 self._placements[name, place.partition] = place
 
     def _take_leaders(self, placements: Iterable[Placement]) -> None:
-        """Also of an answer that is out of date: the group ids tell whether it means the partitions that are known."""
+        """Also takes an answer that is out of date: the group ids show whether it means the partitions that are known."""
         for place in placements:
             known = self._placements.get((place.topic, place.partition))
             server = self._servers.get(place.leader_id)
@@ -156,7 +156,7 @@ class Routing:
         self._leaders[topic, partition] = address
 
     def forget_leader(self, topic: str, partition: int, address: str) -> None:
-        """`address` does not lead (any more), and nobody said who does."""
+        """`address` does not lead (any more), and did not name the leader."""
         if self._leaders.get((topic, partition)) == address:
             del self._leaders[topic, partition]
 
@@ -190,15 +190,15 @@ class Routing:
         return self._ordered(_rotated(servers, self._turn) + _rotated(list(self._seeds), self._turn), now)
 
     def for_write(self, topic: str, partition: int, now: float) -> list[str]:
-        """The leader first, then everybody else: they forward."""
+        """The leader first, then all other nodes: they forward."""
         return self._first(self.leader(topic, partition), now)
 
     def for_catalog(self, now: float) -> list[str]:
-        """The catalog's leader first, then everybody else: they forward."""
+        """The catalog's leader first, then all other nodes: they forward."""
         return self._first(self.catalog_leader(), now)
 
     def for_read(self, topic: str, partition: int, now: float) -> list[str]:
-        """Followers in turn, then the leader, then everybody else."""
+        """Followers in turn, then the leader, then all other nodes."""
         self._turn += 1
         place = self._placements.get((topic, partition))
         leader = self.leader(topic, partition)

@@ -12,7 +12,7 @@ from trio_eventlog.grpc.callers import client_metadata
 from trio_eventlog.service.values import Caller, KnownTopic
 
 SENDERS_KEPT_MIN = 64
-"""Partitions produced to, below which nobody looks for those of topics that are gone."""
+"""Number of partitions produced to above which senders of deleted topics are looked for."""
 
 _Key = tuple[str, int, tuple[str, str]]
 """Topic, partition, and the identity of the caller: a stream has one caller."""
@@ -73,7 +73,7 @@ class Senders:
         return sender
 
     async def keep_routing_fresh(self) -> None:
-        """While there is work on a stream, nobody asks where the leader is, so this does."""
+        """Keep asking where leaders are: a stream with work on it does not."""
         settings = self._calls.settings
         seen = 0
         while True:

@@ -40,7 +40,7 @@ class Datagrams(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing comes or goes any more."""
+        """Nothing is received or sent any more."""
         ...
 
 

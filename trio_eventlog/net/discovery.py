@@ -1,4 +1,4 @@
-"""Who is out there, and when a new cluster may begin."""
+"""Which other nodes there are, and when a new cluster may begin."""
 
 import hashlib
 import logging
@@ -52,14 +52,14 @@ class MemberFailed:
 
 @attrs.frozen(slots=True)
 class MemberLeft:
-    """Said that it goes."""
+    """It has announced that it leaves."""
 
     member: Member
 
 
 @attrs.frozen(slots=True)
 class MemberForgotten:
-    """Nobody but itself has ever said that it belongs here, and it does not answer, or others need its place."""
+    """Only the node itself has ever claimed to belong here, and it does not answer, or its place is needed for another one."""
 
     member: Member
 
@@ -83,17 +83,17 @@ class Discovery(Protocol):
         ...
 
     def introduce(self, hello: Hello) -> None:
-        """Somebody has dialled us and says this of himself (`PeerIntroduced`)."""
+        """A process has dialled us with this hello (`PeerIntroduced`)."""
         ...
 
     def met(self, hello: Hello, address: str) -> None:
-        """Somebody whom we have dialled says this of himself (`PeerConnected`)."""
+        """A process that we dialled has answered with this hello (`PeerConnected`)."""
         ...
 
 
 @attrs.frozen(slots=True)
 class Wait:
-    """Not yet; `reason` says for what."""
+    """Not yet; `reason` says what this node waits for."""
 
     reason: str
 
@@ -135,8 +135,8 @@ def derive_cluster_id(cluster_name: str, voters: Sequence[NodeId]) -> ClusterId:
 def decide_bootstrap(own: Hello, hellos: Sequence[Hello]) -> BootstrapDecision:
     """What the node of `own` may do, having heard `hellos` (the latest of each other node). Pure.
 
-    Safe as long as every node tells others one complete set at most, for ever (`told_ids`): a node that has told one other
-    "these N are all" never tells a third node of another N. So two sets of voters that share a node cannot both be confirmed
+    Safe as long as every node announces at most one complete set, for ever (`told_ids`): a node that has announced one set of N
+    nodes as complete never announces another one. So two sets of voters that share a node cannot both be confirmed
     by it (docs/design/wire.md).
     """
     for hello in hellos:
@@ -182,7 +182,7 @@ def decide_bootstrap(own: Hello, hellos: Sequence[Hello]) -> BootstrapDecision:
 
 
 def told_ids(own: NodeId, known: Sequence[NodeId], agreed: Sequence[NodeId], expect: int) -> tuple[NodeId, ...]:
-    """What a node that is forming a cluster may tell others of the ids it knows. Pure.
+    """The ids that a node which is forming a cluster may announce. Pure.
 
     Args:
         known: ids of all candidates heard of, our own too.
@@ -203,10 +203,12 @@ class DiscoverySettings:
     Attributes:
         probe_seconds_min: between two probes of an address while a cluster is being formed.
         probe_seconds_max: between two probes of an address otherwise, and after a refusal. Waits are drawn from the upper half.
-        failed_probes_max: so many failures in a row and the member has failed.
-        addresses_max: addresses probed, those learnt from hellos included; also nodes remembered. Beyond it, who was first heard of
-            longest ago goes first, of those whom neither the operator nor our own log has named.
-        claims_max: of these, addresses that somebody has said in a hello to us and where nobody was met yet; the oldest goes first.
+        failed_probes_max: number of failed probes in a row after which a member counts as failed. Small values report nodes that
+            are only slow; large ones delay the report.
+        addresses_max: number of addresses probed, those learnt from hellos included, and of nodes remembered. Beyond it the
+            oldest one is evicted that neither the operator nor our own log has named.
+        claims_max: number of those addresses that a hello to us has named and at which no node was met yet. The oldest is evicted
+            first, so strangers cannot push out other addresses.
     """
 
     probe_seconds_min: float
@@ -217,18 +219,18 @@ class DiscoverySettings:
 
 
 class HelloDiscovery:
-    """A `Discovery` over addresses: fixed ones (`--join`), and hints; who is there is learnt in the hello exchange.
+    """A `Discovery` over addresses: fixed ones (`--join`), and hints. The exchange of hellos shows which node is there.
 
-    What somebody says who has dialled us is a claim: it gives an address to probe, and nothing else. A member is who has answered
-    there. So nothing that anybody can invent is remembered for longer than one probe takes.
+    The hello of a process that has dialled us is only a claim: it gives an address to probe. A node becomes a member when it has
+    answered there. So what a stranger invents is not remembered for longer than one probe takes.
 
     Arguments:
         addresses: "host:port" of other nodes; our own among them is noticed and skipped.
         probe: `Transport.probe`.
         identity: our own hello; its `known_ids` are not looked at, they come from here.
         on_event: takes each `DiscoveryEvent`; synchronous.
-        is_known: whether our own log says that the node belongs to the cluster: who does not is forgotten when it does not answer.
-        is_linked: whether our link to the node is up: then it does not move because somebody else says its id.
+        is_known: whether our own log has the node as a member of the cluster. Other nodes are forgotten when they do not answer.
+        is_linked: whether our link to the node is up. Then a claim of its id at another address does not move it.
     """
 
     def __init__(
@@ -261,7 +263,7 @@ class HelloDiscovery:
         self._members: dict[NodeId, Member] = {}
         self._failed: set[NodeId] = set()
         self._elsewhere: dict[NodeId, str] = {}
-        """Where else somebody says the id of a member that is connected: each is logged once."""
+        """Other addresses at which the id of a connected member was claimed: each is logged once."""
         self._nursery: trio.Nursery | None = None
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -286,7 +288,7 @@ class HelloDiscovery:
         return {node_id: self._members[node_id] for node_id in self._failed}
 
     def introduce(self, hello: Hello) -> None:
-        """Somebody has dialled us and says this of himself (`PeerIntroduced`)."""
+        """A process has dialled us with this hello (`PeerIntroduced`)."""
         address = hello.address
         if not address or hello.node_id == self._identity().node_id or address in self._watched:
             return
@@ -296,7 +298,7 @@ class HelloDiscovery:
             self._claims[address] = None
 
     def met(self, hello: Hello, address: str) -> None:
-        """Somebody whom we have dialled at `address` says this of himself (`PeerConnected`, a probe)."""
+        """A process that we dialled at `address` has answered with this hello (`PeerConnected`, a probe)."""
         if self._heard(hello, address):
             self._claims.pop(self._members[hello.node_id].address, None)
             self._begin_watching(self._members[hello.node_id].address)
@@ -306,7 +308,7 @@ class HelloDiscovery:
         return self._hellos[node_id]
 
     def set_hints(self, addresses: Iterable[str]) -> None:
-        """All addresses at which somebody else believes nodes to be: probed for as long as he does."""
+        """All addresses that another part names: they are probed until the next call leaves them out."""
         hints = list(addresses)
         self._hints = frozenset(hints)
         for address in hints:
@@ -316,7 +318,7 @@ class HelloDiscovery:
     def known_ids(self) -> tuple[NodeId, ...]:
         """Bootstrap candidates that our own probes have met and that answer, ourselves and those agreed to included, sorted.
 
-        Until this node has agreed to a set it has told nobody that any set is complete; so it may forget again who has gone.
+        Until this node has agreed to a set it has announced none as complete, so it may forget nodes that are gone.
         Empty for a node that may not begin a cluster.
         """
         own = self._identity()
@@ -332,7 +334,7 @@ class HelloDiscovery:
         return tuple(sorted({own.node_id, *self._agreed, *met})) if own.bootstrap_expect else ()
 
     def agree(self, ids: Sequence[NodeId]) -> None:
-        """This node has written down that it will begin a cluster with these or none: it tells others so from now on."""
+        """It is durable that this node forms a cluster with these nodes or none. Its hellos announce that from now on."""
         self._agreed = tuple(ids)
 
     def told_ids(self) -> tuple[NodeId, ...]:
@@ -360,7 +362,7 @@ class HelloDiscovery:
         return decision
 
     def _begin_watching(self, address: str) -> bool:
-        """Probe the address from now on. False: there is no room, and everybody who has one deserves it more."""
+        """Probe the address from now on. False: there is no room, and no other address may be evicted for it."""
         if address in self._watched:
             return True
         if len(self._watched) >= self._settings.addresses_max:
@@ -417,7 +419,7 @@ class HelloDiscovery:
                     self._lines.log(logging.WARNING, "probe of %s refused: %s", address, error.refused.text)
                     last_text = error.refused.text
                 if error.is_ours and error.refused.code == RefusedCode.NOT_THIS_LIFE:
-                    self._nobody_at(address)  # who answers there is not the node that was
+                    self._nobody_at(address)  # Another process answers there than the node that was.
             else:
                 failures = 0
                 last_text = ""
@@ -444,7 +446,7 @@ class HelloDiscovery:
                 self._elsewhere[node_id] = member.address
                 self._lines.log(
                     logging.WARNING,
-                    "somebody at %s says that he is node %s, which is connected at %s: not believed as long as it is",
+                    "a process at %s claims to be node %s, which is connected at %s: ignored while that link is up",
                     member.address,
                     format_id(node_id),
                     former.address,
@@ -465,7 +467,7 @@ class HelloDiscovery:
         return True
 
     def _forget_least(self) -> bool:
-        """Forget a member that nobody but itself has named: one that does not answer, or else the one known for longest."""
+        """Forget a member that only itself has named: one that does not answer, or else the one known for longest."""
         unknown = [
             node_id
             for node_id, member in self._members.items()
@@ -486,7 +488,7 @@ class HelloDiscovery:
         self._changed.unpark_all()
 
     def _nobody_at(self, address: str, *, but: NodeId = NOBODY) -> None:
-        """Nobody answers there, or (`but`) somebody else does."""
+        """No node answers there, or only the node `but`."""
         for member in list(self._members.values()):
             if member.address == address and member.node_id != but and member.node_id not in self._failed:
                 self._failed.add(member.node_id)

@@ -24,7 +24,7 @@ async def ask_addresses(host: str, servers: Sequence[tuple[str, int]]) -> list[s
 async def ask_services(name: str, servers: Sequence[tuple[str, int]]) -> list[ServiceHost]:
     """Hosts and ports of the SRV records, asked of these servers, or of those of /etc/resolv.conf. Raises OSError."""
     answer = await _ask(servers, lambda resolver: resolver.resolve(name, "SRV", search=True, backend=get_backend(TRIO)))
-    # A target of "." says that there is no such service (RFC 2782); nobody listens on port 0.
+    # A target of "." says that there is no such service (RFC 2782), and so does port 0.
     found = {ServiceHost(str(record.target).removesuffix("."), record.port) for record in answer}
     usable = sorted(service for service in found if service.host and service.port)
     if not usable:

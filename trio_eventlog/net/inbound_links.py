@@ -1,4 +1,4 @@
-"""The links that peers have dialled: frames in, who is trusted, and who has to give way."""
+"""The links that peers have dialled: frames in, which peers are trusted, and which link is closed for another one."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ SIGNS_OF_LIFE_INTERVALS = 2
 
 @attrs.frozen(slots=True, kw_only=True)
 class Inbound:
-    """What is known of somebody who has dialled us.
+    """What is known of a process that has dialled us.
 
     Attributes:
         hello: what he said of himself.
@@ -68,7 +68,7 @@ class InboundLink:
     received_bytes: int = 0
     received_frames: int = 0
     signs_of_life: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
-    """Who waits for something to arrive, or for the link to end."""
+    """A task that waits for something to arrive, or for the link to end."""
 
     def on_chunk(self) -> None:
         self.chunks_received += 1
@@ -148,7 +148,7 @@ class InboundLinks:
             inbound.end(reason, is_loss=True)
 
     def judge_address(self, hello: Hello) -> Refused | None:
-        """A node that is linked both ways is where it is: somebody else who says its id does not push it out."""
+        """Whether links in both directions are up. Then another process that claims the same id does not replace it."""
         link = self._outbound.get(hello.node_id)
         inbound = self.links.get(hello.node_id)
         if link is None or inbound is None or not link.is_up or not inbound.is_trusted or hello.address == link.address:
@@ -178,7 +178,7 @@ class InboundLinks:
         return None
 
     async def _speaks(self, inbound: InboundLink) -> bool:
-        """Whether something arrives on the link from now on: perhaps nobody has noticed yet that the peer is gone."""
+        """Wait whether anything arrives on the link: the peer may be gone without this node having noticed."""
         settings = self._settings
         chunks = inbound.chunks_received
         with trio.move_on_after(min(SIGNS_OF_LIFE_INTERVALS * settings.ping_interval_seconds, settings.hello_seconds_max / 2)):
@@ -191,7 +191,7 @@ class InboundLinks:
         return len(self.links) >= self._settings.inbound_links_max and node_id not in self.links and self._least_deserving() is None
 
     def _least_deserving(self) -> InboundLink | None:
-        """The oldest link of somebody who has shown by nothing that he is a node of the cluster."""
+        """The oldest link of a process that has not shown in any way that it is a node of the cluster."""
         return next((inbound for inbound in self.links.values() if not (inbound.is_trusted or self._is_trusted(inbound))), None)
 
     async def serve(self, stream: trio.abc.Stream, hello: Hello, is_proved: bool) -> None:
@@ -228,7 +228,7 @@ class InboundLinks:
             if inbound.is_loss:
                 self._on_lost(node_id, inbound.epoch, f"its link: {inbound.reason or reason}")
             if node_id not in self._outbound and node_id not in self.links:
-                # Anybody can invent ids.
+                # A stranger can invent ids.
                 self._epochs.forget(node_id)
 
     async def _receive_frames(self, stream: trio.abc.Stream, inbound: InboundLink) -> None:

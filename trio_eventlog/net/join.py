@@ -1,7 +1,7 @@
 """Finding nodes by names that have several addresses, or SRV records: `--join eventlog.example:8400`, `--join dns+srv://NAME`.
 
 Each name is looked up anew at every try, since a name is what stays while addresses change; everything found is asked who it is.
-Who answers is handed on and looked after elsewhere (`Discovery.introduce`).
+Hellos of nodes that answer are given to `Discovery.introduce`, which keeps probing them.
 """
 
 import logging
@@ -112,7 +112,7 @@ class Joiner:
             await trio.sleep(backoff.next_seconds())
 
     async def _try(self, target: JoinTarget) -> str:
-        """Ask everybody whom the name stands for; what each said."""
+        """Ask every address of the name which node it is; returns the answers as text."""
         said: dict[Place, str] = {}
         unknown: dict[str, str] = {}
         services: Sequence[ServiceHost] = (ServiceHost(target.host, target.port),)

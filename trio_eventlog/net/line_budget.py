@@ -1,4 +1,4 @@
-"""Lines of a log that strangers can cause: so many in an interval, then one that says that more are left out."""
+"""Log lines that strangers can cause: a limited number per interval, then one line saying that further ones are left out."""
 
 import logging
 import math
@@ -36,5 +36,5 @@ class LineBudget:
         if self._left > 0:
             self._logger.log(level, text, *arguments)
         elif self._left == 0:
-            self._logger.warning("%s: more than can be told; the next lines follow after %g s", self._what, self._interval_seconds)
+            self._logger.warning("%s: too many; no further lines about them for %g s", self._what, self._interval_seconds)
         self._left -= 1

@@ -44,12 +44,12 @@ from trio_eventlog.net.tls import TlsSource, certificate_is_for, names_of_certif
 logger = logging.getLogger(__name__)
 
 HELLO_BODY_BYTES_MAX = 64 * 1024
-"""Before the greeting nobody may make us hold more."""
+"""Bytes that a process may make us hold before it has been greeted."""
 
 JOIN_BYTES_MAX = 32 * 1024
 """Below this, one buffer is cheaper for the socket than several are for the kernel."""
 JOIN_BUFFERS_MIN = 64
-"""So many buffers hold small frames: joining them costs less than as many entries of a vectored write."""
+"""Number of buffers above which they are joined: they hold small frames, and copying costs less than a long vectored write."""
 UNSENT_BYTES_MAX = 256 * 1024
 """In the kernel, beyond what is on its way. Trio's 16 KiB would wake us for every 16 KiB that a network slower than loopback takes;
 more than this would let an urgent frame wait behind it (2 ms at 1 Gbit/s)."""
@@ -146,8 +146,9 @@ class LinkRefused(Exception):
     """The other side, or we, refused the link: `refused` says why.
 
     Attributes:
-        by: who refused it, when it said who it is before (and proved it, where there is a secret); None: we, or anybody at all.
-        is_ours: it was us.
+        by: the node that refused it, if it had sent its hello (and proof, where there is a secret); None: this node, or an unknown
+            process.
+        is_ours: this node refused it.
     """
 
     def __init__(self, refused: Refused, address: str, *, by: Hello | None = None, is_ours: bool = False) -> None:
@@ -230,7 +231,7 @@ def _host_of(address: str) -> str:
 
 
 class CertificateRefused(OSError):
-    """The certificate shown there is not accepted here: trying again does not help by itself, so people are told."""
+    """The certificate shown there is not accepted here. Repeating does not help by itself, so it is logged as a warning."""
 
 
 def _why_broken(error: trio.BrokenResourceError, address: str) -> OSError:
@@ -256,7 +257,7 @@ async def dial(
 
     Arguments:
         own: with a challenge whose nonce is fresh.
-        recognize: has the last word on who answers.
+        recognize: decides about the process that answers.
         host: whom the certificate there is to be for, unless `tls` has a name for all peers; "" takes the host in `address`.
 
     Raises:
@@ -337,7 +338,7 @@ async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: Pee
         if proof.kind != FrameKind.PROOF or not secrets.accepts(bytes(proof.body), Side.LISTENER, own_body, body):
             refused = Refused(RefusedCode.SECRET, "the node there has another peer secret than this one")
         elif (own.is_side or not own.is_probe) and other.address not in ("", address):
-            # Whoever sits between the two nodes can carry both proofs; he cannot change what address the node says it has.
+            # A process between the two nodes can forward both proofs, but cannot change the address that the node has announced.
             refused = Refused(RefusedCode.WRONG_NODE, f"node {format_id(other.node_id)} says that it is at {other.address}")
     if refused is not None:
         raise LinkRefused(refused, address, is_ours=True)
@@ -358,7 +359,7 @@ async def _greet(stream: trio.abc.Stream, own: Hello, address: str, secrets: Pee
 
 @attrs.frozen(slots=True, kw_only=True)
 class LinkOwner:
-    """Whom a link tells."""
+    """What a link reports to the transport."""
 
     on_up: Callable[["OutboundLink", Hello], None]
     on_lost: Callable[["OutboundLink", str], None]
@@ -411,9 +412,9 @@ class OutboundLink:
         self._queues: tuple[_Queue, _Queue] = (_Queue(), _Queue())
         self._not_empty = trio.lowlevel.ParkingLot()
         self._is_idle = False
-        """The writer sleeps and nobody has woken it."""
+        """The writer sleeps and was not woken yet."""
         self._unfinished: Sequence[Buffer] = ()
-        """The rest of a frame whose begin is on its way: goes before all else."""
+        """The rest of a frame that was written in part: it is sent before anything else."""
         self._io: SocketIo | None = None
         self._poked = trio.Event()
         self._session: trio.CancelScope | None = None
@@ -451,7 +452,7 @@ class OutboundLink:
         try:
             written_bytes = io.write_nowait(buffers)
         except trio.BrokenResourceError:
-            written_bytes = 0  # The writer meets the same error, and can tell it without being in the middle of a send.
+            written_bytes = 0  # The writer meets the same error, and reports it outside of a caller's `send`.
         self.sends += 1
         self.sent_bytes += written_bytes
         self.writes += 1
@@ -570,7 +571,7 @@ class OutboundLink:
         self._lose(reason)
 
     def _lose(self, reason: str) -> None:
-        """The session is over. Told at once, before anything is tidied up: elections wait for it."""
+        """The session is over. It is reported before anything is cleaned up: elections wait for it."""
         if self.is_up:
             self.is_up = False
             self._owner.on_lost(self, reason)

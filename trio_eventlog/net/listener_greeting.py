@@ -1,4 +1,4 @@
-"""What a node does when somebody has dialled it: takes the hello, judges it, answers, asks for the proof."""
+"""The listener's side of a greeting: it reads the hello, judges it, answers, and asks for the proof."""
 
 import logging
 import random
@@ -49,7 +49,7 @@ class LinkRefusedHere(Exception):
 
 
 class ListenerGreeting:
-    """Greets whoever has dialled us; has the last word on whom we have dialled, too.
+    """Greets processes that have dialled us; decides also about those that we have dialled.
 
     Arguments: see `Transport`.
     """
@@ -130,7 +130,7 @@ class ListenerGreeting:
         return None
 
     def _judge(self, hello: Hello, challenge: Challenge | None, secrets: PeerSecrets, info: ConnectionInfo) -> Refused | None:
-        """Why a dialler with this hello is not taken, before anybody is asked about it; None when it is."""
+        """Why a dialler with this hello is refused, before `recognize` is called; None when it is not."""
         own = self._identity()
         refused = judge_hello(own, hello)
         if refused is None and hello.expected_id not in (NOBODY, own.node_id):

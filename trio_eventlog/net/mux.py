@@ -30,7 +30,7 @@ PROBES = (b"GET /health", b"GET /ready", b"HEAD /health", b"HEAD /ready")
 RELIEF_CONNECTIONS = 4
 """Closed at once when the process is short of descriptors."""
 IPV6_SHARED_BITS = 64
-"""Addresses of IPv6 that agree in so many bits count as one: whoever has one has all of them."""
+"""Length of the prefix in which IPv6 addresses of one origin agree: a host that has one of them usually has all."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class MuxSettings:
         tls_required: plaintext gRPC, HTTP and peer links are refused.
         accept_retry_seconds: pause when the system has no room for one more connection.
         close_seconds_max: for saying goodbye to the other side; then the connection is closed without.
-        log_interval_seconds: warnings about connections that were turned away, of one reason, are at least so far apart.
+        log_interval_seconds: interval between two warnings about connections that were refused for the same reason.
     """
 
     inbound_unidentified_max: int
@@ -171,7 +171,8 @@ class _Places:
         return next(iter(origin))
 
     def least_deserving(self) -> _Connection | None:
-        """Who has asked for nothing yet comes first, then origins with more than half of the places, then who idles.
+        """First connections that have not asked for anything yet, then those of origins with more than half of the places, then
+        idle ones.
 
         Looking at all of them for each newcomer would be work that newcomers cause: a sixteenth is chosen at a time.
         """
@@ -275,7 +276,7 @@ class Mux:
         )
 
     def budgets(self) -> list[BudgetUse]:
-        """The places of the port, and who is there."""
+        """The places of the port, and which connections have them."""
         return [places.use() for places in (self._clients, self._peers, self._probes, self._unidentified)]
 
     def relieve(self) -> None:

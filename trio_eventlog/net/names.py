@@ -18,7 +18,7 @@ class ServiceHost:
 
 
 class Names(Protocol):
-    """Looks names up, anew at each call. Without a timeout of its own: who asks knows how long it may take."""
+    """Looks names up, anew at each call. It has no timeout: the caller sets one."""
 
     async def addresses(self, host: str) -> Sequence[str]:
         """The IP addresses of `host`, as text; at least one. An IP address is its own.

@@ -23,7 +23,7 @@ class BoundListener:
 
 class AddressError(OSError):
     """A text that is no address. An OSError, as is everything else that keeps an address from being reached: addresses come from
-    other nodes too, and whoever dials or looks up what a stranger wrote has to be ready for one that cannot be reached anyway."""
+    other nodes too, and code that dials what a stranger wrote has to expect addresses that cannot be reached anyway."""
 
     def __init__(self, text: str) -> None:
         super().__init__(errno.EADDRNOTAVAIL, text)

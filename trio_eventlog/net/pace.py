@@ -6,7 +6,7 @@ import trio
 class Pace:
     """A rate that all who send share, by Trio's clock.
 
-    Time that nobody used is not saved up, beyond what one piece takes: a pause is followed by no burst.
+    Unused time is not saved up beyond what one piece takes, so a pause is not followed by a burst.
 
     Args:
         bytes_per_second: 0: no limit.

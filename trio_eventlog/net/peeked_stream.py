@@ -20,7 +20,7 @@ class PeekedStream(trio.abc.HalfCloseableStream):
 
     @property
     def sends_to(self) -> trio.abc.Stream:
-        """What is sent goes there as it is: a writer may use it directly."""
+        """The stream below. Bytes are sent on it unchanged, so a writer may use it directly."""
         return self.stream
 
     async def peek_more(self, bytes_max: int = 4096) -> bool:

@@ -40,5 +40,5 @@ class SecretFile:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise SettingsError(f"peer_secret_file {self._path}: {reason}. {HOW_TO_MAKE}.") from error
         if mode & stat.S_IROTH:
-            logger.warning("peer_secret_file %s: everybody on this machine can read it: chmod 600", self._path)
+            logger.warning("peer_secret_file %s can be read by every user of this machine: chmod 600", self._path)
         return secrets

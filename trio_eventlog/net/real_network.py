@@ -83,5 +83,5 @@ def _tune(stream: trio.SocketStream) -> None:
             try:
                 stream.setsockopt(level, option, value)
             except OSError:
-                # The connection is broken already: whoever uses the stream is told so.
+                # The connection is broken already: the user of the stream gets the error.
                 return

@@ -52,7 +52,7 @@ class SideConnection:
         return self._frames.popleft()
 
     async def aclose(self) -> None:
-        """Without a goodbye: whoever waits at the other end learns that it ended."""
+        """Close without a goodbye. The other side notices the end of the stream."""
         await trio.aclose_forcefully(self._stream)
 
     async def _receive_some(self) -> list[Frame] | None:

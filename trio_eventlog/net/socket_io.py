@@ -60,13 +60,13 @@ class SocketIo:
             await trio.lowlevel.wait_writable(self._socket)
 
     def set_unsent_bytes_max(self, bytes_max: int) -> None:
-        """The socket counts as full when the kernel holds so many bytes that it could not send yet."""
+        """Bytes that the kernel may hold unsent before the socket counts as full."""
         option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
         if option is not None:
             try:
                 self._socket.setsockopt(socket.IPPROTO_TCP, option, bytes_max)
             except OSError:
-                return  # No TCP socket, or broken already: the next write tells.
+                return  # No TCP socket, or broken already: the next write raises the error.
 
     async def wait_readable(self) -> None:
         """Until there is something to read, or the end."""

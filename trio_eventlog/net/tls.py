@@ -30,7 +30,7 @@ class TlsSettings:
         certificate: chain of this node (server side, and client side towards peers).
         key: its private key.
         authority: who signs the others; "" takes the system's authorities.
-        require_client_certificate: mutual TLS: whoever connects must show a certificate of `authority`.
+        require_client_certificate: mutual TLS: every client has to show a certificate of `authority`.
     """
 
     certificate: str
@@ -173,7 +173,7 @@ def _no_password() -> str:
 def why_refused_by_peers(source: TlsSource, host: str) -> str:
     """What a node with the same settings would have against our certificate if we advertised `host`; "" when nothing.
 
-    A handshake with ourselves, in memory. Who is refused in a handshake is not told why, so this is where people read it.
+    A handshake with ourselves, in memory. A process that is refused in a handshake does not learn why, so the reason is shown here.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (

@@ -117,7 +117,7 @@ class Transport:
         admit: see `Admit`.
         trusts: see `Trust`: what comes on a link that is not trusted (yet) is dropped.
         secrets: what nodes prove themselves with, asked for at each exchange.
-        recognize: see `RecognizeProcess`; the last word on everybody who dials us or answers us.
+        recognize: see `RecognizeProcess`; decides about every process that dials us or answers us.
         serve_side: see `ServeSide`; called for each side connection. None: there are none here.
 
     One loss, one PeerReset: see `Epochs`.
@@ -229,7 +229,7 @@ class Transport:
     def remove_peer(self, node_id: NodeId) -> None:
         """Drop the link and what it has queued, and close the peer's inbound link. No PeerReset follows here.
 
-        The peer is told that our link ends on purpose; that its own ends it takes for a loss, and dials again.
+        The peer gets a goodbye on our link. The end of its own link looks like a loss to it, and it dials again.
         """
         link = self._links.pop(node_id, None)
         if link is not None:
@@ -268,7 +268,7 @@ class Transport:
         return [node_id for node_id, link in self._links.items() if link.is_up]
 
     async def probe(self, address: str, host: str = "") -> Hello:
-        """Ask who is at `address`; a certificate shown there is to be good for `host`, or else for the host in `address`.
+        """Ask which node is at `address`; a certificate shown there has to be valid for `host`, or else for the host in `address`.
 
         Raises:
             OSError: nobody answers in time (TimeoutError), or not as a peer.
@@ -368,7 +368,7 @@ class Transport:
         scope = self._scopes.get(link)
         says_goodbye = link.leave()
         if scope is not None:
-            # A goodbye waits behind the write under way, which may hang.
+            # A goodbye waits behind the current write, which may hang.
             scope.deadline = trio.current_time() + (self._settings.hello_seconds_max if says_goodbye else 0.0)
 
     def _on_up(self, link: OutboundLink, hello: Hello) -> None:
@@ -402,7 +402,7 @@ class Transport:
         self._on_event(PeerReset(node_id=node_id, reason=reason))
 
     async def _recognize_answer(self, hello: Hello) -> Refused | None:
-        """Who answers where we have dialled."""
+        """Decide about a process that answers where we have dialled."""
         return await self._greeting.recognize_process(hello, not hello.is_probe)
 
     def _is_news(self, error: LinkRefusedHere) -> bool:

@@ -15,7 +15,7 @@ from trio_eventlog.records import Batch
 from trio_eventlog.service.requests import ConsumeRequest, Fetched
 
 LEVEL_SECONDS_MAX = 2.0
-"""Seconds that a command waits for a cluster that does not speak it yet: a new one rises to its level in its first rounds. When it
+"""Seconds that a command waits for a higher feature level: a new cluster reaches its level in its first rounds. When it
 is over, the command is refused: some node is of an older release."""
 
 
@@ -98,7 +98,7 @@ class Broker:
         await self._replicas.wait_current()
 
     def replica(self, topic_name: str, partition: int) -> Replica:
-        """This node's replica of a partition. Raises TopicNotFound; NotLeader when it lives elsewhere."""
+        """This node's replica of a partition. Raises TopicNotFound; NotLeader when only other nodes have one."""
         return self._replicas.get(self._group_id(topic_name, partition))
 
     def _group_id(self, topic_name: str, partition: int) -> GroupId:
@@ -203,7 +203,7 @@ class Broker:
     ) -> Topic:
         """Change the topic whose partition 0 has this group; None: it stays as it is.
 
-        The nodes of a new cluster need a moment until each has said what it speaks; it is waited for.
+        The nodes of a new cluster need a moment until each has reported the level that it supports; this waits for that.
 
         Raises TopicNotFound, TopicRecreated, InvalidArgument, NotLeader, OutcomeUnknown.
         """

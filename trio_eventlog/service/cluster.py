@@ -30,7 +30,7 @@ _ROLES = {role.name.lower().replace("_", "-"): role for role in Role}
 
 
 class ClusterAdministration:
-    """What is asked and told about the nodes of a cluster.
+    """Requests about the nodes of a cluster.
 
     Args:
         seen: the members of gossip.
@@ -196,7 +196,7 @@ def _status(status: str, seen: str) -> str:
 
 
 def _gossip_info(seen: Seen) -> MemberInfo:
-    """Somebody whom only gossip knows: a foreign program, or a node that no hello has come from."""
+    """A member that only gossip knows: a foreign program, or a node that has not sent a hello."""
     return MemberInfo(
         id=format_id(seen.node_id) if seen.node_id != NOBODY else "",
         name=seen.name,

@@ -115,7 +115,7 @@ class ConsumeService:
         raise ShuttingDown("this node is stopping: go on from the next offset at another one")
 
     async def _cancel_when_stopping(self, scope: trio.CancelScope) -> None:
-        """A stream has no end of its own: a node that stops must send its consumers away, or it would wait for them."""
+        """End the streams: they have no other end, and a node that stops would wait for its consumers for ever."""
         await self._stopping.wait()
         scope.cancel()
 
@@ -207,7 +207,7 @@ class ConsumeService:
         raise NoQuorum(
             f"{replica.name}: after {self._settings.forward_timeout_seconds:g} s this node could not be sure of showing everything"
             f" that is acknowledged: {known}, and {replica.entries_behind} entries of what it has heard of are not applied here."
-            " Try again later, or elsewhere, or read what this node has (COMMITTED)"
+            " Try again later, or at another node, or read what this node has (COMMITTED)"
         )
 
     # At another node

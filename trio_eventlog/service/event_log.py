@@ -67,7 +67,7 @@ class EventLog(Protocol):
     async def submit_batch(
         self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM, caller: Caller = NOBODY_IN_PARTICULAR
     ) -> Delivery:
-        """Queue a batch that is encoded already, waiting for room only; the handle tells the outcome of its first record."""
+        """Queue a batch that is encoded already, waiting for room only; the handle has the outcome of its first record."""
 
     def producer(
         self,
@@ -90,7 +90,7 @@ class EventLog(Protocol):
 
         Raises:
             TopicNotFound: there is no such topic, and the nodes create none on first use.
-            EventLogError: at the end of the block, the first failure that nobody has been told of.
+            EventLogError: at the end of the block, the first failure that no caller has seen.
         """
 
     # Consuming

@@ -180,7 +180,7 @@ class Consumer(Protocol):
         """Have `function` called when the call is over, its answer sent or not."""
 
     def shed(self, error: Overloaded) -> None:
-        """End the call from another task: what it holds is needed elsewhere."""
+        """End the call from another task: the bytes it holds are needed for other calls."""
 
 
 class Gate:

@@ -57,7 +57,7 @@ class ForwardingSettings:
 
 
 class Doubt:
-    """What the attempts of one call that changes something have left open, so that its final error says no less than the truth.
+    """Collects, for a call that changes something, which attempts may have had an effect, so that the final error does not hide it.
 
     An attempt that ended without an answer may have had its effect, and no later refusal changes that: "no leader was found" or
     "this node is stopping" is then true of the last attempt only, and the caller would repeat what is in the log already.
@@ -76,7 +76,7 @@ class Doubt:
             self.cause = error
 
     def final(self, error: EventLogError) -> EventLogError:
-        """What the caller is told when the last attempt ended with `error`."""
+        """The error for the caller, when the last attempt ended with `error`."""
         if self.cause is None or isinstance(error, OutcomeUnknown | DuplicateOutOfWindow | OutOfOrderSequence):
             # The two refusals by sequence say what is in the log, whichever attempt has put it there.
             return error
@@ -142,7 +142,7 @@ class Forwarder:
 
         Raises:
             NoQuorum: no leader could be found or reached in time; the call had no effect.
-            OutcomeUnknown: an attempt may have had its effect, and no later one could tell.
+            OutcomeUnknown: an attempt may have had an effect, and no later one could find out.
             NotLeader: the call was forwarded here, and this node does not lead.
             TopicNotFound: the topic was deleted meanwhile.
         """
@@ -220,7 +220,7 @@ class Forwarder:
     ) -> None:
         """Read a consumer's stream from a node that has the group, and pass its answers to `deliver`, for ever.
 
-        When that node goes away or falls silent, the stream goes on at another one, behind the last record that was passed on.
+        When that node stops or falls silent, the stream continues at another one, after the last record that was passed on.
 
         Raises:
             EventLogError: what that node says; that no node of the group can be reached.

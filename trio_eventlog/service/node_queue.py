@@ -199,7 +199,7 @@ class NodeQueues:
         return None if found is None else self._known_topic(found)
 
     def is_outdated(self) -> bool:
-        return False  # What this node knows changes by itself.
+        return False  # This node's knowledge is updated when the catalog is applied.
 
     async def know_topic(self, topic: str, *, create: bool = False) -> KnownTopic:
         return self._known_topic(await self._topics.find(topic, create=create and self._creates_topics))
@@ -219,7 +219,7 @@ class NodeQueues:
         group_id = known.group_ids[partition] if partition < known.partitions else 0
         queue = self._queues.pop(key, None)
         if queue is None or queue.group_id != group_id:
-            # What is in the queue of a topic that was deleted fails by itself: its requests name the group.
+            # Batches queued for a deleted topic fail anyway: their requests name the group.
             queue = NodeQueue(known.name, partition, group_id, self, caller)
             for old, idle in list(self._queues.items()):
                 if len(self._queues) < IDLE_QUEUES_MAX:
@@ -231,5 +231,5 @@ class NodeQueues:
 
 
 def known_offset(result: ProduceResult, acks: Acks) -> ProduceResult:
-    """Without a base offset when nothing was waited for: nobody knows it yet."""
+    """Without a base offset when no acknowledgement was waited for: it is not known yet."""
     return attrs.evolve(result, base_offset=OFFSET_UNKNOWN) if acks is Acks.NONE and not result.duplicate else result

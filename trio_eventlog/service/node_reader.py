@@ -20,7 +20,7 @@ class LocalConsumer:
     """A call of the application, as the budget of fetched bytes sees it (`Consumer`).
 
     Attributes:
-        shed_by: why the call was ended from another task: its bytes were needed elsewhere.
+        shed_by: the error with which another task has ended the call, because its bytes were needed for other calls.
     """
 
     def __init__(self) -> None:
@@ -104,10 +104,10 @@ class NodePartitions:
                 except EventLogError as error:
                     await items.send(error)
             except trio.BrokenResourceError:
-                return  # The receiving end was closed: nobody wants more.
+                return  # The receiving end was closed.
 
     async def stream(self, request: ConsumeRequest, deliver: Callable[[Answer, int | None], Awaitable[int]]) -> None:
-        """Raises as `ConsumeService.stream`; Overloaded, too, when the bytes fetched were needed elsewhere."""
+        """Raises as `ConsumeService.stream`; also Overloaded, when the bytes fetched were needed for other calls."""
         consumer = LocalConsumer()
         try:
             with consumer.scope:

@@ -99,7 +99,7 @@ class ProduceService:
                 limit_bytes=settings.batch_bytes_max,
             )
         if not request.is_checked:
-            # Also what was forwarded: anybody can claim to be a node that has checked it.
+            # Also for forwarded batches: any process can claim to be a node that has checked it.
             check_batch(batch, settings.unpacked_bytes_max, settings.batch_records_max, settings.response_bytes_max)
         topic = self._topics.known(request.topic, request.partition or 0, request.group_id)
         if topic is None:

@@ -1,4 +1,4 @@
-"""The batching producer: records come one by one, leave in batches, and each has a handle that tells where it is."""
+"""The batching producer: records come one by one and leave in batches; each has a handle that gives its offset."""
 
 import random
 from bisect import bisect_right
@@ -60,7 +60,7 @@ class BatchQueue(Protocol):
         """As `submit`. `has_room` must have returned True."""
 
     def withdraw(self, pending: Any) -> bool:
-        """Nobody waits for it any more. True when it was never sent, and never will be."""
+        """No caller waits for it any more. True when it was not sent, and will not be."""
 
 
 class TopicSource(Protocol):
@@ -162,7 +162,7 @@ class Delivery:
         """Where the record is, `base_offset` being its own offset.
 
         Raises:
-            EventLogError: it was refused, or (OutcomeUnknown) nobody knows whether it is in the log.
+            EventLogError: it was refused; OutcomeUnknown: it may be in the log or not.
         """
         self._batch.run.check()
         result = await self._batch.wait()
@@ -342,7 +342,7 @@ class Producer:
                     self._seal(batch)
                     self._submit_while_there_is_room(sealed)
                 else:
-                    # It fills up meanwhile; whoever fills it waits for room.
+                    # It fills up meanwhile; the task that fills it waits for room.
                     batch.seal_at = look_again_at
             next_at = min((batch.seal_at for batch in self._open.values()), default=next_at)
             with trio.move_on_at(next_at):
@@ -382,7 +382,7 @@ class Producer:
         self._check_open()
         size_bytes = encoded_bytes_max(record)
         if size_bytes > self._max_batch_bytes:
-            # That is what it takes at most. One that just fits becomes a batch of its own.
+            # This is an upper bound. A record that just fits becomes a batch by itself.
             size_bytes = len(encode_records([record], now_ns=self._now_ns()).payload)
         if size_bytes > self._max_batch_bytes:
             raise BatchTooLarge(
@@ -535,7 +535,7 @@ class Producer:
 
 
 FAILED_BATCHES_KEPT = 100
-"""`flush` raises the first failure nobody has seen; more than these are not looked at."""
+"""Number of failures that `flush` looks through for one that no caller has seen."""
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ class ConsumedBatch:
 
     Attributes:
         topic, partition: where it is from.
-        group_id: identifies the partition for ever; 0 when its nodes do not tell it. Keep it with a position: offsets of a topic
+        group_id: identifies the partition for ever; 0 when its nodes do not report it. Keep it with a position: offsets of a topic
             that was deleted mean nothing in the next one of its name.
         batch: opaque; `decode_records` opens it.
         first_offset: the first record wanted. Above `batch.base_offset` when consuming began inside the batch.
@@ -257,7 +257,7 @@ async def _read_new_partitions(
             await trio.sleep(source.join_refresh_seconds)
             newest = await source.newest(known.name)
             if newest is None or not newest.is_same(known):
-                # Its partitions are no more: their readers are told so by the nodes.
+                # Its partitions are gone: their readers get the nodes' error.
                 continue
             for number in range(known.partitions, newest.partitions):
                 begin = named.get(number, Position.BEGINNING)

@@ -52,7 +52,7 @@ class TopicAdministration:
         except OutcomeUnknown as error:
             if not isinstance(error.__cause__, TopicExists):
                 raise
-            # An attempt whose answer was lost has made it, unless somebody else did in the same moment.
+            # An attempt whose answer was lost has created it, unless another caller did at the same moment.
             name = new.name
         await self._wait(name, present=True)
         if not caller.is_forwarded:
@@ -80,7 +80,7 @@ class TopicAdministration:
         in vain.
         """
         if change.retention_bytes is None and change.retention_seconds is None:
-            raise InvalidArgument(f"topic {change.name!r} is to be altered, and nothing is said that shall change")
+            raise InvalidArgument(f"no change of topic {change.name!r} is given")
         topic = await self.find(change.name, group_id=change.group_id, caller=caller)
         # Named from here on: an attempt that is repeated must not change a topic that was made meanwhile.
         change = attrs.evolve(change, group_id=topic.partitions[0].group_id)
@@ -119,7 +119,7 @@ class TopicAdministration:
         except OutcomeUnknown as error:
             if not isinstance(error.__cause__, TopicNotFound):
                 raise
-            # An attempt whose answer was lost has deleted it, or somebody else has meanwhile.
+            # An attempt whose answer was lost has deleted it, or another caller has meanwhile.
         await self._wait(name, present=False)
         return AsOf(None, self._broker.applied_command_index)
 
@@ -175,7 +175,7 @@ class TopicAdministration:
             create: make the topic if it does not exist.
 
         Raises:
-            TopicNotFound: nobody has created it, or it was deleted, before this call.
+            TopicNotFound: it does not exist: it was never created, or deleted before this call.
             TopicRecreated: the topic whose partition had this group was deleted; another one has its name.
             NoQuorum: this node does not know it, and cannot find out whether others do.
         """
@@ -207,7 +207,7 @@ class TopicAdministration:
         try:
             return await self._create(NewTopic(name=name), caller)
         except TopicExists:
-            # Somebody else was quicker, or this node is behind: it will know soon.
+            # Another caller was quicker, or this node is behind: it will know soon.
             await self._wait(name, present=True)
             return self._broker.topic(name)
         except OutcomeUnknown as error:
@@ -223,7 +223,7 @@ class TopicAdministration:
         """Until this node shows every change of topics that was acknowledged before the call.
 
         Raises:
-            NoQuorum: it could not find out in time; `what` is told to be unknown.
+            NoQuorum: it could not find out in time; the text calls `what` unknown.
         """
         with trio.move_on_after(self._visible_seconds_max) as scope:
             await self._broker.wait_current()
@@ -249,7 +249,7 @@ def topic_info(topic: Topic) -> TopicInfo:
 
 
 def id_text(node_id: NodeId) -> str:
-    """As the outward contract has it: "" for nobody."""
+    """The id as clients see it: "" for no node."""
     return format_id(node_id) if node_id else ""
 
 

@@ -73,7 +73,7 @@ class ProduceResult:
 
     Attributes:
         topic, partition: where they are.
-        base_offset: offset of the first record; -1 with `Acks.NONE`, as nobody knows it yet.
+        base_offset: offset of the first record; -1 with `Acks.NONE`, since it is not known yet.
         record_count: how many records; they have consecutive offsets.
         duplicate: an earlier attempt had succeeded already. The records are in the log once all the same.
     """
@@ -102,7 +102,7 @@ class KnownTopic:
     """A topic that exists, as of the newest answer.
 
     Attributes:
-        group_ids: of partition 0, 1, ...: another topic of the same name has others, larger ones. 0: not told.
+        group_ids: of partition 0, 1, ...: another topic of the same name has others, larger ones. 0: not reported.
     """
 
     name: str
@@ -139,7 +139,7 @@ class Placement:
     """Where a partition is.
 
     Attributes:
-        leader_id: "" while nobody leads.
+        leader_id: "" while there is no leader.
         group_id: identifies the partition for ever. 0 when nodes of an older release have answered.
     """
 
@@ -210,7 +210,7 @@ class TopicInfo:
 
 @attrs.frozen(slots=True, kw_only=True)
 class PartitionInfo:
-    """A partition as the answering node knows it; `leader_id` is "" while nobody leads, `problem` when it is open there.
+    """A partition as the answering node knows it; `leader_id` is "" while there is no leader, `problem` when it is open there.
 
     Attributes:
         size_bytes: of the log's entries in the node's files. None: no replica is open there, and the two offsets are 0. The status
@@ -287,7 +287,7 @@ class NodeStatus:
 
     Attributes:
         partitions_max: how many partitions may live on it.
-        feature_level: the highest that its release speaks; `cluster_feature_level` is what the cluster uses.
+        feature_level: the highest that its release supports; `cluster_feature_level` is what the cluster uses.
     """
 
     id: str
@@ -322,7 +322,7 @@ class MemberInfo:
     Attributes:
         id: "" for one that gossips but is no node, as a Serf agent.
         status: "alive", "suspect" (gossip had no answer from it for a while), "failed" (it does not answer, and is waited for),
-            "left" (it said that it goes, and is waited for), "joining", "draining", "removed", "unknown".
+            "left" (it has announced that it leaves, and may come back), "joining", "draining", "removed", "unknown".
         role: in the catalog: "leader", "voter", "learner", "".
         last_contact_seconds: since it last answered; None when it never did.
         lag_entries: entries of the catalog that it has not applied; None when not known.
@@ -340,7 +340,7 @@ class MemberInfo:
 
     @property
     def is_gone(self) -> bool:
-        """Removed, and no longer in anybody's configuration."""
+        """Removed, and in no configuration any more."""
         return self.status == "removed" and not self.role and not self.groups
 
 
@@ -354,12 +354,12 @@ class MembershipEvent(enum.Enum):
     FAILED = "failed"
     """It does not answer."""
     LEFT = "left"
-    """It said that it goes."""
+    """It has announced that it leaves."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class MembershipChange:
-    """Something has happened to another member, as far as this node can tell.
+    """Another member has joined, changed, failed or left, as this node sees it.
 
     Attributes:
         id: "" for one that gossips but is no node, as a Serf agent.
