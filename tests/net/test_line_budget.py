@@ -17,7 +17,7 @@ async def test_so_many_lines_and_one_that_says_so(caplog: pytest.LogCaptureFixtu
     for number in range(1000):
         budget.log(logging.DEBUG, "nobody sees this")
         budget.log(logging.INFO, "line %d", number)
-    assert caplog.messages == ["line 0", "line 1", "line 2", "probes: more than can be told; the next lines follow after 60 s"]
+    assert caplog.messages == ["line 0", "line 1", "line 2", "probes: too many; no further lines about them for 60 s"]
     await trio.sleep(60)
     budget.log(logging.INFO, "again")
     assert caplog.messages[-1] == "again"
