@@ -12,7 +12,7 @@ from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatu
 
 
 class RemoteNode(Protocol):
-    """Each call is answered by that node itself or refused with `NotLeader`, and raises what it raises there. `caller` is passed on.
+    """Each call is answered by that node itself or refused with `NotLeader`, and raises what it raises there. `caller` goes along.
 
     Raises:
         CallUnsent: the node has not seen the call.
