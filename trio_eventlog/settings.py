@@ -62,40 +62,47 @@ class NodeSettings:
     data_dir: str = setting(
         PATH,
         "trio-eventlog-data",
-        "Directory of everything the node keeps. Made when missing; one node only.",
+        "Directory with everything that the node keeps: logs, votes, its id. Made when it is missing. One node"
+        " only: a second process is refused while it is locked, and a copy of it must never run beside the"
+        " original.",
         group="Node and cluster",
     )
     node_name: str = setting(
         NAME,
         "",
-        "Name that people and gossip see. Unique in the cluster: without one, several nodes of one host differ by the id.",
+        "Name of the node for people and for gossip. It has to be unique in the cluster: without this setting,"
+        " several nodes of one host differ by their ids.",
         group="Node and cluster",
         default_text="the host's name and the beginning of the node's id",
     )
     listen: str = setting(
         ADDRESS,
         "127.0.0.1:8400",
-        "Address of every protocol, TCP and UDP. Port 0: any free one, told in the start line.",
+        "Address of all protocols, TCP and UDP on the same number. Port 0 takes any free port, which the start line shows.",
         group="Node and cluster",
     )
     advertise: str = setting(
         ADDRESS,
         "",
-        "Address that other nodes and clients are told. Set it behind a port mapping.",
+        "Address at which other nodes and clients reach this node. Set it when that is not the listen address, as"
+        " behind a port mapping: with a wrong one, others cannot connect.",
         group="Node and cluster",
         default_text="the listen address; when that is 0.0.0.0 or [::], the node name with the same port",
     )
     join: Sequence[str] = setting(
         JOIN_TARGETS,
         (),
-        "Where to look for other nodes: every address of a host is asked. `dns://HOST` is HOST:8400; `dns+srv://_eventlog._tcp.NAME`,"
-        " or short `dns+srv://NAME`, takes hosts and ports from SRV records. Several make the start robust.",
+        "Where to look for other nodes: every address of a host is asked. `dns://HOST` is HOST:8400;"
+        " `dns+srv://_eventlog._tcp.NAME`, or short `dns+srv://NAME`, takes hosts and ports from SRV records. Name"
+        " several, so that a start does not depend on a single node.",
         group="Node and cluster",
     )
     join_retry_seconds_min: float = setting(
         DURATION,
         0.25,
-        "Wait before a name in `join` is looked up and asked again; doubles each time, with jitter.",
+        "Wait before a name in `join` is looked up and its addresses are asked again, while the node knows no"
+        " leader. It doubles each time, with jitter. Small values load the DNS server when many nodes start; large"
+        " ones delay the start.",
         group="Node and cluster",
         minimum=0.01,
         maximum=3600,
@@ -103,7 +110,7 @@ class NodeSettings:
     join_retry_seconds_max: float = setting(
         DURATION,
         5.0,
-        "Longest such wait.",
+        "Upper bound of that wait. A name that appears late is found this much later.",
         group="Node and cluster",
         minimum=0.01,
         maximum=3600,
@@ -111,28 +118,41 @@ class NodeSettings:
     join_refresh_seconds: float = setting(
         DURATION,
         60.0,
-        "How often names in `join` are asked while the node knows a leader.",
+        "Interval between two look-ups of the names in `join` while the node knows a leader. New addresses of a"
+        " name are found that late.",
         group="Node and cluster",
         minimum=0.01,
         maximum=DAY_SECONDS,
     )
     join_addresses_max: int = setting(
-        COUNT, 64, "Addresses of one name in `join` that are asked.", group="Node and cluster", minimum=1, maximum=4096
+        COUNT,
+        64,
+        "Number of addresses of one name in `join` that are asked. More are ignored with a warning, so it has to"
+        " exceed the number of nodes behind a name.",
+        group="Node and cluster",
+        minimum=1,
+        maximum=4096,
     )
     dns_servers: Sequence[str] = setting(
         ADDRESSES,
         (),
-        "DNS servers, IP:PORT, that names in `join` are looked up at.",
+        "DNS servers, IP:PORT, at which names in `join` are looked up.",
         group="Node and cluster",
         default_text="the system's way for hosts, the servers of /etc/resolv.conf for SRV records",
     )
     dns_timeout_seconds: float = setting(
-        DURATION, 5.0, "How long one look-up of a name in `join` may take.", group="Node and cluster", minimum=0.001, maximum=3600
+        DURATION,
+        5.0,
+        "Seconds that one look-up of a name in `join` may take. If a slow DNS server takes longer, the name is never found.",
+        group="Node and cluster",
+        minimum=0.001,
+        maximum=3600,
     )
     bootstrap_expect: int | None = setting(
         COUNT,
         None,
-        "How many nodes form the cluster at first start. A node with data ignores it.",
+        "Number of nodes that form the cluster at their first start; the same on all of them. The cluster begins"
+        " when they have found each other. A node with data ignores it.",
         group="Node and cluster",
         default_text="1, or none (join only) when `join` is given",
         minimum=1,
@@ -141,22 +161,29 @@ class NodeSettings:
     accept_loss: bool = setting(
         SWITCH,
         False,
-        "Go on with what is left when the files of the node show that acknowledged entries or a vote are lost. For one start, when"
-        " there is no backup: without it such a replica has no vote, and a node that is its whole cluster does not start.",
+        "Continue with what is left when the files of the node show that acknowledged entries or a vote are lost."
+        " For one start, when there is no backup: without it such a replica has no vote, and a node that is its"
+        " whole cluster does not start. Left on, a later loss goes unnoticed.",
         group="Node and cluster",
     )
-    cluster_name: str = setting(NAME, "default", "Nodes of another cluster name are refused.", group="Node and cluster")
+    cluster_name: str = setting(
+        NAME,
+        "default",
+        "Name of the cluster, the same on all nodes. Nodes with another name are refused.",
+        group="Node and cluster",
+    )
     auto_create_topics: bool | None = setting(
         SWITCH,
         None,
-        "Make a topic when it is first produced to or consumed from.",
+        "Create a topic when it is first produced to or consumed from. With it, a misspelt name makes a topic instead of an error.",
         group="Node and cluster",
         default_text="on for a single node, off for a cluster",
     )
     shutdown_timeout_seconds: float = setting(
         DURATION,
         10.0,
-        "How long a graceful stop lets running calls finish.",
+        "Seconds that running calls may take to finish in a graceful stop. 0: they are cancelled at once, and"
+        " clients repeat them at other nodes. Large values delay restarts.",
         group="Node and cluster",
         minimum=0,
         maximum=3600,
@@ -165,7 +192,8 @@ class NodeSettings:
     gossip_profile: str = setting(
         TEXT,
         "lan",
-        "How fast and how patient gossip is: local for one machine, lan, wan for slow links. The same on all nodes.",
+        "Speed and patience of gossip: local for one machine, lan, or wan for slow links. The same on all nodes."
+        " Too fast for the network, and members are suspected in vain; too slow, and failures are reported late.",
         group="Node and cluster",
         choices=("local", "lan", "wan"),
     )
@@ -174,7 +202,9 @@ class NodeSettings:
     voters_wanted: int = setting(
         COUNT,
         5,
-        "Learners are promoted up to so many voters of the catalog; odd. Never below the size the cluster began with.",
+        "Number of voters of the catalog up to which learners are promoted; odd, and never below the size that"
+        " the cluster began with. 3 tolerate one failure, 5 tolerate two. Each voter more makes changes of topics"
+        " and members wait for more answers.",
         group="Membership",
         minimum=1,
         maximum=99,
@@ -182,7 +212,8 @@ class NodeSettings:
     stabilisation_seconds: float = setting(
         DURATION,
         10.0,
-        "A new node votes and carries partitions after it was healthy for so long without a break.",
+        "Seconds for which a new node has to be healthy without a break before it votes and carries partitions."
+        " Small values move data to nodes that keep failing; large ones delay the use of a new node.",
         group="Membership",
         minimum=0.1,
         maximum=DAY_SECONDS,
@@ -190,7 +221,8 @@ class NodeSettings:
     catch_up_entries_max: int = setting(
         COUNT,
         250,
-        "A node so many entries behind its leader, or less, has caught up.",
+        "Number of entries that a node may be behind its leader and still counts as caught up. If it is too"
+        " small, busy partitions never move; if it is too large, commits wait for a new voter to catch up.",
         group="Membership",
         minimum=1,
         maximum=1_000_000,
@@ -198,7 +230,8 @@ class NodeSettings:
     replica_moves_max: int = setting(
         COUNT,
         8,
-        "Partitions whose replicas move between nodes at the same time.",
+        "Number of partitions whose replicas move between nodes at the same time. More finish a drain sooner, and"
+        " take more network and disk from clients.",
         group="Membership",
         minimum=1,
         maximum=1000,
@@ -206,7 +239,9 @@ class NodeSettings:
     leader_balance_seconds: float = setting(
         DURATION,
         5.0,
-        "A node that leads partitions which others should lead hands over one so often, once they are healthy; 0: never.",
+        "Interval between two transfers of leadership from this node to the preferred leader of a partition, once"
+        " that one is healthy. 0: never, so that leaders stay where the last failure has put them. Small values"
+        " interrupt producers of many partitions in short succession.",
         group="Membership",
         minimum=0,
         maximum=DAY_SECONDS,
@@ -214,88 +249,115 @@ class NodeSettings:
     reconcile_seconds: float = setting(
         DURATION,
         1.0,
-        "How often leaders look at who is there and who should be.",
+        "Interval between two rounds in which leaders compare the members with what they should be. Joining,"
+        " draining and moving take several rounds each; each round costs a request to every node.",
         group="Membership",
         minimum=0.01,
         maximum=3600,
     )
 
     # Security
-    tls_cert: str = setting(PATH, "", "Certificate chain (PEM). With `tls_key` it turns TLS on.", group="Security")
+    tls_cert: str = setting(
+        PATH, "", "Certificate chain (PEM). With `tls_key` it turns TLS on, for clients and for other nodes.", group="Security"
+    )
     tls_key: str = setting(PATH, "", "Private key of the certificate (PEM).", group="Security")
-    tls_ca: str = setting(PATH, "", "Certificates (PEM) that vouch for other nodes and for clients.", group="Security")
+    tls_ca: str = setting(
+        PATH,
+        "",
+        "Certificates (PEM) of the authorities that sign the certificates of other nodes and of clients.",
+        group="Security",
+    )
     tls_require_client_cert: bool = setting(
-        SWITCH, False, "Refuse clients without a certificate vouched for by `tls_ca`.", group="Security"
+        SWITCH, False, "Refuse clients that show no certificate signed by `tls_ca`.", group="Security"
     )
     tls_peer_name: str = setting(
         TEXT,
         "",
-        "Name that the certificate of every node carries beside others, as it is and not by a wildcard, and no client's. The same"
-        " on all nodes.",
+        "Name that the certificate of every node contains (not by a wildcard), and that of no client. The same on"
+        " all nodes. It lets nodes share a certificate, or change their addresses.",
         group="Security",
         default_text="none: the certificate of a node is for the host that it advertises",
     )
     peer_secret_file: str = setting(
         PATH,
         "",
-        "Secret that the nodes of a cluster share and prove to each other on each link; at least 16 bytes, one a line: the first"
-        " proves, all are accepted. All nodes or none. Read again on SIGHUP. Without TLS it is what makes a stranger no peer.",
+        "File with the secret that the nodes of a cluster prove to each other on each link: at least 16 bytes,"
+        " one per line. The first is used for proofs, all are accepted, so that it can be changed node by node. On"
+        " all nodes or on none. Read again on SIGHUP. Without TLS, only this keeps strangers from acting as nodes.",
         group="Security",
         default_text="none: without TLS whoever reaches the port can be a node",
     )
     gossip_key_file: str = setting(
         PATH,
         "",
-        "Keys that encrypt gossip: 16, 24 or 32 bytes in base64, one a line; the first encrypts, all decrypt. Written again when"
-        " the keys were changed through gossip.",
+        "File with the keys that encrypt gossip: 16, 24 or 32 bytes in base64, one per line. The first encrypts,"
+        " all decrypt. The node rewrites it when keys are changed through gossip.",
         group="Security",
         default_text="no encryption; with TLS on, no gossip",
     )
     http_cors_origins: Sequence[str] = setting(
         WORDS,
         (),
-        "Origins, such as https://example.org, whose pages may use the HTTP interface from a browser (CORS). `*` stands for all.",
+        "Origins, such as https://example.org, whose pages may use the HTTP interface from a browser (CORS). `*`:"
+        " any page that a user opens may use it.",
         group="Security",
     )
     acl_model: str = setting(PATH, "", "Model of the access rules. Not in this release yet: refused.", group="Security")
     acl_policy: str = setting(PATH, "", "The access rules. Not in this release yet: refused.", group="Security")
 
     # Logs
-    log_format: str = setting(TEXT, "text", "How log lines are written to standard error.", group="Logs", choices=("text", "json"))
+    log_format: str = setting(TEXT, "text", "Format of log lines on standard error.", group="Logs", choices=("text", "json"))
     log_level: str = setting(
         TEXT,
         "info",
-        "Least important level that is written.",
+        "Least important level that is written. debug has lines for each connection and refused message: not for a busy node.",
         group="Logs",
         choices=("debug", "info", "warning", "error"),
     )
     http_access_log: bool = setting(
         SWITCH,
         False,
-        "Write a line for each HTTP request: method, path, status, bytes, milliseconds, client, request id.",
+        "Write a line for each HTTP request: method, path, status, bytes, milliseconds, client, request id. It"
+        " costs processor time and disk on a busy node.",
         group="Logs",
     )
 
     # Raft
     tick_seconds: float = setting(
-        DURATION, 0.1, "Length of a Raft tick. 0.03 suits a local network.", group="Raft", minimum=0.001, maximum=60
+        DURATION,
+        0.1,
+        "Length of a Raft tick, in which heartbeats and election timeouts are counted; 0.03 suits a local"
+        " network. The same on all nodes. Too short for the network or a busy machine, and leaders are deposed"
+        " without need; too long, and failures are noticed late.",
+        group="Raft",
+        minimum=0.001,
+        maximum=60,
     )
     election_timeout_ticks: int = setting(
         COUNT,
         10,
-        "Silence of a leader, in ticks, after which another is elected; randomised up to twice this. The same on all nodes.",
+        "Number of ticks without a message of the leader after which a follower stands for election; randomised"
+        " up to twice this. The same on all nodes. Too small, and slow nodes cause elections without need; too"
+        " large, and producing stops longer when a leader fails.",
         group="Raft",
         minimum=3,
         maximum=10_000,
     )
     heartbeat_ticks: int = setting(
-        COUNT, 1, "Ticks between a leader's heartbeats. Well below the election timeout.", group="Raft", minimum=1, maximum=1000
+        COUNT,
+        1,
+        "Number of ticks between two heartbeats of a leader. At most a third of the election timeout or so:"
+        " otherwise one lost heartbeat causes an election. Small values cost messages.",
+        group="Raft",
+        minimum=1,
+        maximum=1000,
     )
     sleep_after_ticks: int = setting(
         COUNT,
         30,
-        "A partition in which nothing happens for so many ticks falls asleep: it costs nothing until something is to be done."
-        " 0: never.",
+        "Number of ticks without activity after which a partition sleeps: it exchanges no heartbeats, so idle"
+        " partitions cost nothing. 0: never. If it is too small, a partition with an occasional record sleeps in"
+        " between, and wakes at the cost of a round of heartbeats.",
         group="Raft",
         minimum=0,
         maximum=1_000_000,
@@ -303,21 +365,35 @@ class NodeSettings:
     append_bytes_max: int = setting(
         SIZE,
         1 * MIB,
-        "Most entry bytes in one append message to a follower; one entry always goes.",
+        "Bytes of entries in one append message to a follower; one entry is always sent, whatever its size. Large"
+        " values delay heartbeats on slow links; small ones cost a message for few entries.",
         group="Raft",
         minimum=4 * KIB,
         maximum=64 * MIB,
     )
     inflight_messages_max: int = setting(
-        COUNT, 256, "Append messages to one follower without its answer.", group="Raft", minimum=1, maximum=100_000
+        COUNT,
+        256,
+        "Number of append messages sent to one follower and not answered yet. Too small limits throughput over"
+        " long round trips; large values use memory of the follower.",
+        group="Raft",
+        minimum=1,
+        maximum=100_000,
     )
     inflight_bytes_max: int = setting(
-        SIZE, 16 * MIB, "Entry bytes to one follower without its answer.", group="Raft", minimum=64 * KIB, maximum=4 * GIB
+        SIZE,
+        16 * MIB,
+        "Bytes of entries sent to one follower and not answered yet. It has to exceed bandwidth times round trip,"
+        " or it limits throughput.",
+        group="Raft",
+        minimum=64 * KIB,
+        maximum=4 * GIB,
     )
     uncommitted_bytes_max: int = setting(
         SIZE,
         64 * MIB,
-        "Entry bytes that a leader has taken and not yet committed, per group; then proposals wait.",
+        "Bytes of entries of a group that a leader has taken and not committed yet. Further batches wait. It"
+        " bounds the leader's memory while followers are slow or gone.",
         group="Raft",
         minimum=64 * KIB,
         maximum=4 * GIB,
@@ -325,7 +401,13 @@ class NodeSettings:
 
     # Storage
     segment_bytes: int = setting(
-        SIZE, 64 * MIB, "A segment is sealed when it reaches this size.", group="Storage", minimum=4 * KIB, maximum=4 * GIB
+        SIZE,
+        64 * MIB,
+        "Size of a segment file at which it is sealed and the next one begins. Small values make many files and"
+        " descriptors; large ones let old records be removed only in large steps.",
+        group="Storage",
+        minimum=4 * KIB,
+        maximum=4 * GIB,
     )
     snapshot_bytes_min: int = setting(
         SIZE,
@@ -357,8 +439,9 @@ class NodeSettings:
     preallocate_bytes: int = setting(
         SIZE,
         16 * MIB,
-        "Step in which the active segment is made larger ahead of the writes. 0: never; then an append that finds the disk full"
-        " ends the node.",
+        "Step by which the active segment is enlarged ahead of the writes, which makes fsync faster. 0: never;"
+        " then an append that finds the disk full ends the node. Each partition that is written to takes this much"
+        " room on the disk.",
         group="Storage",
         minimum=0,
         maximum=4 * GIB,
@@ -366,8 +449,8 @@ class NodeSettings:
     disk_reserve_bytes: int = setting(
         SIZE,
         64 * MIB,
-        "Size of a file that holds room on the disk, and is removed when the disk is full: so that removing segments, deleting"
-        " topics and stopping in good order work all the same. 0: none, and they may fail.",
+        "Bytes of a file that keeps room on the disk. It is removed when the disk is full, so that removing"
+        " segments, deleting topics and an orderly stop work even then. 0: no file, and they may fail.",
         group="Storage",
         minimum=0,
         maximum=64 * GIB,
@@ -375,9 +458,9 @@ class NodeSettings:
     disk_free_bytes_min: int = setting(
         SIZE,
         128 * MIB,
-        "The node takes no new records (DISK_FULL) while less is free on the disk of `data_dir`, beside the reserve, and hands"
-        " the partitions that it leads to nodes with room. It takes them again when a quarter more is free. 0: never refused early;"
-        " an append that finds the disk full waits.",
+        "Bytes that have to be free on the disk of `data_dir`, beside the reserve. With less, the node takes no"
+        " new records (DISK_FULL) and transfers leadership to nodes with room; it takes them again when a quarter"
+        " more is free. 0: records are never refused early, and an append that finds the disk full waits.",
         group="Storage",
         minimum=0,
         maximum=1024 * GIB,
@@ -385,7 +468,8 @@ class NodeSettings:
     disk_check_seconds: float = setting(
         DURATION,
         1.0,
-        "Interval between two questions to the disk how much is free. What is written within one has to fit `disk_free_bytes_min`.",
+        "Interval between two checks of the free room on the disk. What is written within one has to fit into"
+        " `disk_free_bytes_min`.",
         group="Storage",
         minimum=0.01,
         maximum=3600,
@@ -393,7 +477,8 @@ class NodeSettings:
     index_interval_bytes: int = setting(
         SIZE,
         64 * KIB,
-        "Log bytes between two entries of the sparse index.",
+        "Bytes of log between two entries of the sparse index. A read scans this much on average by half; small"
+        " values make larger indexes.",
         group="Storage",
         minimum=1 * KIB,
         maximum=64 * MIB,
@@ -401,7 +486,9 @@ class NodeSettings:
     tail_cache_bytes: int = setting(
         SIZE,
         16 * MIB,
-        "Newest entries of a group kept in memory, for followers and consumers close behind.",
+        "Bytes of the newest entries of a group that are kept in memory, for followers and consumers that are"
+        " close behind. Those further behind read from the disk. 0: none is kept. Counts for each partition that"
+        " is written to.",
         group="Storage",
         minimum=0,
         maximum=16 * GIB,
@@ -409,45 +496,84 @@ class NodeSettings:
     shortage_patience_seconds: float = setting(
         DURATION,
         10.0,
-        "How long the node tries again to open a file when the process is short of descriptors or memory. Connections of clients"
-        " are closed meanwhile. Then a read fails; partitions that are being opened or appended to wait, and it tries again.",
+        "Seconds for which the node tries again to open a file when the process is short of descriptors or"
+        " memory; connections of clients are closed meanwhile. After that a read fails; partitions that are being"
+        " opened or appended to keep trying.",
         group="Storage",
         minimum=0,
         maximum=3600,
     )
-    disk_threads: int = setting(COUNT, 4, "Threads for writes and fsyncs of all groups.", group="Storage", minimum=1, maximum=256)
+    disk_threads: int = setting(
+        COUNT,
+        4,
+        "Number of threads for writes and fsyncs of all groups. Too few, and partitions wait for each other's"
+        " fsync; more than the disk can serve at a time are of no use.",
+        group="Storage",
+        minimum=1,
+        maximum=256,
+    )
 
     # Limits on work
     message_bytes_max: int = setting(
         SIZE,
         4 * MIB,
-        "Largest gRPC message taken or sent.",
+        "Bytes of the largest gRPC message taken or sent. It has to exceed `batch_bytes_max` and `fetch_bytes_max` by 64 KiB.",
         group="Limits",
         minimum=64 * KIB,
         maximum=64 * MIB,
     )
     batch_bytes_max: int = setting(
-        SIZE, 1 * MIB, "Largest batch taken from a producer.", group="Limits", minimum=1 * KIB, maximum=32 * MIB
+        SIZE,
+        1 * MIB,
+        "Bytes of the largest batch taken from a producer; a larger one fails with BATCH_TOO_LARGE. Large batches"
+        " delay the records of others in the same partition.",
+        group="Limits",
+        minimum=1 * KIB,
+        maximum=32 * MIB,
     )
     inbox_messages_max: int = setting(
-        COUNT, 4096, "Peer messages waiting for a group; more are dropped, which Raft tolerates.", group="Limits", minimum=1
+        COUNT,
+        4096,
+        "Number of peer messages that wait for a group. Further ones are dropped and repeated later, so too small"
+        " costs throughput.",
+        group="Limits",
+        minimum=1,
     )
     inbox_bytes_max: int = setting(
-        SIZE, 64 * MIB, "Bytes of peer messages waiting for a group; more are dropped.", group="Limits", minimum=64 * KIB
+        SIZE,
+        64 * MIB,
+        "Bytes of peer messages that wait for a group. Further ones are dropped and repeated later.",
+        group="Limits",
+        minimum=64 * KIB,
     )
     proposals_max: int = setting(
-        COUNT, 4096, "Batches waiting for a group's leader; then producers wait.", group="Limits", minimum=1
+        COUNT,
+        4096,
+        "Number of batches that wait for a group's leader to take them. Then producers wait.",
+        group="Limits",
+        minimum=1,
     )
     proposal_bytes_max: int = setting(
-        SIZE, 64 * MIB, "Bytes of batches waiting for a group's leader; then producers wait.", group="Limits", minimum=64 * KIB
+        SIZE,
+        64 * MIB,
+        "Bytes of batches that wait for a group's leader to take them. Then producers wait. It bounds memory for"
+        " each busy partition.",
+        group="Limits",
+        minimum=64 * KIB,
     )
     produce_stream_requests_max: int = setting(
-        COUNT, 32, "Requests of one produce stream under way; then its client waits.", group="Limits", minimum=1
+        COUNT,
+        32,
+        "Number of requests of one produce stream that are not answered yet. Then its client waits. Too small"
+        " limits the throughput of one producer over a long round trip.",
+        group="Limits",
+        minimum=1,
     )
     producer_window_batches: int = setting(
         COUNT,
         5,
-        "Newest batches remembered of an idempotent producer in a partition. A client keeps at most as many in flight.",
+        "Number of newest batches remembered for each idempotent producer in a partition, to recognise"
+        " repetitions. A client keeps at most this many in flight. The same on all nodes.",
         group="Limits",
         minimum=1,
         maximum=WINDOW_BATCHES_MAX,
@@ -455,7 +581,9 @@ class NodeSettings:
     producers_max: int = setting(
         COUNT,
         10_000,
-        "Idempotent producers remembered in a partition, the least recently heard forgotten first. The same on all nodes.",
+        "Number of idempotent producers remembered in a partition; the one heard least recently is forgotten"
+        " first. The same on all nodes. Too small, and new producers are refused while there are many; each takes"
+        " some hundred bytes of memory.",
         group="Limits",
         minimum=1,
         maximum=PRODUCERS_MAX,
@@ -463,41 +591,55 @@ class NodeSettings:
     producer_idle_seconds: float = setting(
         DURATION,
         60.0,
-        "A producer that wrote less than this ago is not forgotten, so that a batch it repeats is not taken twice: when"
-        " `producers_max` did, new ones are refused with OVERLOADED. More than a client's `request_timeout_seconds`.",
+        "Seconds after its last batch for which a producer is not forgotten, so that a batch it repeats is not"
+        " taken twice. When none of `producers_max` may be forgotten, new producers get OVERLOADED. It has to"
+        " exceed a client's `request_timeout_seconds`.",
         group="Limits",
         minimum=0.0,
         maximum=86400.0,
     )
     fetch_records_max: int = setting(
-        COUNT, 100_000, "Most records in one answer to a consumer.", group="Limits", minimum=1, maximum=10_000_000
+        COUNT, 100_000, "Number of records in one answer to a consumer.", group="Limits", minimum=1, maximum=10_000_000
     )
     fetch_bytes_max: int = setting(
         SIZE,
         1 * MIB,
-        "Most bytes of batches in one answer to a consumer; one batch always goes.",
+        "Bytes of batches in one answer to a consumer; one batch is always sent. Small values cost a round trip"
+        " for few records; large ones take memory for each consumer.",
         group="Limits",
         minimum=1 * KIB,
         maximum=32 * MIB,
     )
     batch_records_max: int = setting(
-        COUNT, 250_000, "Most records in a batch taken from a producer.", group="Limits", minimum=1, maximum=10_000_000
+        COUNT,
+        250_000,
+        "Number of records in a batch taken from a producer. A consumer needs memory for all of them at once.",
+        group="Limits",
+        minimum=1,
+        maximum=10_000_000,
     )
     fetched_bytes_max: int = setting(
         SIZE,
         256 * MIB,
-        "Bytes of records fetched for consumers and not sent yet, of all connections together. Then consumers wait.",
+        "Bytes of records fetched for consumers and not sent yet, of all connections together. Then consumers"
+        " wait. It bounds the memory that slow consumers can take.",
         group="Limits",
         minimum=1 * MIB,
         maximum=64 * GIB,
     )
     fetched_bytes_per_connection_max: int = setting(
-        SIZE, 32 * MIB, "The same of one connection.", group="Limits", minimum=64 * KIB, maximum=16 * GIB
+        SIZE,
+        32 * MIB,
+        "The same for one connection. Smaller values leave more to the others.",
+        group="Limits",
+        minimum=64 * KIB,
+        maximum=16 * GIB,
     )
     slow_consumer_seconds: float = setting(
         DURATION,
         10.0,
-        "A consumer that does not read what was fetched for it for so long, while others wait for memory, is sent away.",
+        "Seconds for which a consumer may leave what was fetched for it unread while others wait for memory."
+        " After that its call ends with OVERLOADED.",
         group="Limits",
         minimum=0.01,
         maximum=3600,
@@ -512,12 +654,19 @@ class NodeSettings:
         maximum=1_000_000,
     )
     fetch_wait_seconds_max: float = setting(
-        DURATION, 60.0, "Longest that a fetch may wait for the first record.", group="Limits", minimum=0, maximum=DAY_SECONDS
+        DURATION,
+        60.0,
+        "Seconds for which a fetch may wait for a first record. Consumers may ask for less. Large values keep"
+        " calls open; small ones cost a call each time when nothing is produced.",
+        group="Limits",
+        minimum=0,
+        maximum=DAY_SECONDS,
     )
     http_bodies_bytes_max: int = setting(
         SIZE,
         64 * MIB,
-        "Bytes of HTTP bodies, of requests and answers, held at once by all connections together; more are answered with 503.",
+        "Bytes of HTTP bodies, of requests and answers, held by all connections together; further requests get"
+        " 503. It bounds memory.",
         group="Limits",
         minimum=64 * KIB,
         maximum=64 * GIB,
@@ -525,8 +674,9 @@ class NodeSettings:
     http_body_bytes_max: int = setting(
         SIZE,
         4 * MIB,
-        "Largest body of one HTTP request, inflated; more is answered with 413. Uploads of lines have no limit, but each line has"
-        " this one. A body is decoded in one turn of the event loop: 4MiB of JSON take some 20 ms.",
+        "Bytes of the body of one HTTP request, inflated; larger ones get 413. An upload of lines is not limited,"
+        " but each of its lines is. A body is decoded in one turn of the event loop, in which nothing else runs:"
+        " 4MiB of JSON take some 20 ms.",
         group="Limits",
         minimum=1 * KIB,
         maximum=64 * MIB,
@@ -534,8 +684,8 @@ class NodeSettings:
     http_answer_seconds_max: float = setting(
         DURATION,
         60.0,
-        "Longest that an HTTP request may take until its answer begins; then 503, or 504 when the outcome is unknown. Live tails"
-        " and uploads of lines take as long as they take.",
+        "Seconds until the answer to an HTTP request has to begin; then 503, or 504 when the outcome is unknown."
+        " Live tails and uploads of lines have no limit.",
         group="Limits",
         minimum=0.1,
         maximum=DAY_SECONDS,
@@ -543,7 +693,7 @@ class NodeSettings:
     http_tails_max: int = setting(
         COUNT,
         4096,
-        "Live tails over HTTP at the same time; one more is answered with 429. Each takes some 100 KiB.",
+        "Number of live tails over HTTP at the same time; further ones get 429. Each takes some 100 KiB of memory.",
         group="Limits",
         minimum=1,
         maximum=1_000_000,
@@ -558,12 +708,19 @@ class NodeSettings:
         maximum=100_000,
     )
     forward_timeout_seconds: float = setting(
-        DURATION, 30.0, "Longest that a forwarded call may take.", group="Limits", minimum=0.001, maximum=DAY_SECONDS
+        DURATION,
+        30.0,
+        "Seconds that a forwarded call may take, all attempts together, when its client has set no deadline. Then"
+        " it fails with NO_QUORUM or OUTCOME_UNKNOWN.",
+        group="Limits",
+        minimum=0.001,
+        maximum=DAY_SECONDS,
     )
     forward_attempt_timeout_seconds: float | None = setting(
         DURATION,
         None,
-        "Silence of a node that a call was forwarded to, after which its connection is given up and another node is asked.",
+        "Seconds of silence of the node that a call was forwarded to, after which its connection is closed and"
+        " another node is asked. Below the longest election, calls are repeated without need.",
         group="Limits",
         minimum=0.001,
         maximum=DAY_SECONDS,
@@ -574,7 +731,8 @@ class NodeSettings:
     peek_timeout_seconds: float = setting(
         DURATION,
         5.0,
-        "How long a new connection may take to show its first bytes, TLS included.",
+        "Seconds within which a new connection has to send its first bytes, TLS included. Large values let idle"
+        " connections hold places; small ones refuse clients behind slow links.",
         group="Connections",
         minimum=0.001,
         maximum=3600,
@@ -582,7 +740,7 @@ class NodeSettings:
     peek_timeout_seconds_min: float = setting(
         DURATION,
         0.5,
-        "What that time falls to as the last half of `inbound_unidentified_max` fills up.",
+        "What that time is reduced to as the second half of `inbound_unidentified_max` fills up.",
         group="Connections",
         minimum=0.001,
         maximum=3600,
@@ -590,16 +748,18 @@ class NodeSettings:
     raise_descriptor_limit: bool | None = setting(
         SWITCH,
         None,
-        "Raise the soft limit of open files and connections of the process (`ulimit -n`) to the hard one at start. What is there is"
-        " then divided, logged in one line and shown by `status`.",
+        "Raise the soft limit of open files and connections of the process (`ulimit -n`) to the hard limit at"
+        " start. The descriptors are then divided among files and connections, which one log line and `status`"
+        " show.",
         group="Connections",
         default_text="on in the daemon, off in a program that embeds a node",
     )
     inbound_clients_max: int | None = setting(
         COUNT,
         None,
-        "Connections of clients. When one more comes, the one that deserves its place least is closed: of an address that has more"
-        " than its share, never a request, idle longest.",
+        "Number of connections of clients. When one more comes, another one is closed: one of an address with"
+        " more than its share, one without a request, or the one that has been idle longest. Too small, and"
+        " clients keep losing their connections; each takes a descriptor and memory.",
         group="Connections",
         default_text="a third of the descriptors, at most 4096",
         minimum=1,
@@ -608,7 +768,7 @@ class NodeSettings:
     inbound_peers_max: int | None = setting(
         COUNT,
         None,
-        "Connections of peers, which no client takes.",
+        "Number of connections of other nodes, which clients cannot use up. At least two for each other node.",
         group="Connections",
         default_text="a twelfth of the descriptors, 16 to 256",
         minimum=8,
@@ -617,7 +777,8 @@ class NodeSettings:
     inbound_probes_max: int = setting(
         COUNT,
         16,
-        "Connections that ask for /health or /ready first, which no client takes. More count as clients.",
+        "Number of connections whose first request is for /health or /ready, which clients cannot use up. Further"
+        " ones count as clients.",
         group="Connections",
         minimum=1,
         maximum=10_000,
@@ -625,36 +786,57 @@ class NodeSettings:
     inbound_unidentified_max: int = setting(
         COUNT,
         256,
-        "Connections that have not shown their first bytes, a twelfth of the descriptors at most. When one more comes, the oldest"
-        " of the address that has most of them is closed.",
+        "Number of connections that have not sent their first bytes; at most a twelfth of the descriptors. When"
+        " one more comes, the oldest of the address with the most of them is closed.",
         group="Connections",
         minimum=1,
     )
     streams_per_connection_max: int = setting(
-        COUNT, 1024, "Calls at once on one gRPC connection.", group="Connections", minimum=1, maximum=1_000_000
+        COUNT,
+        1024,
+        "Number of calls at a time on one gRPC connection. Clients open another connection, or wait.",
+        group="Connections",
+        minimum=1,
+        maximum=1_000_000,
     )
     useless_frames_per_second_max: int = setting(
         COUNT,
         1000,
-        "HTTP/2 frames that make work and no progress (resets, pings, settings), of all connections together. When there are more,"
-        " connections that sent more than an equal part wait until the second is over.",
+        "Number of HTTP/2 frames per second, of all connections together, that cause work and no progress"
+        " (resets, pings, settings). Above it, connections that have sent more than an equal part wait until the"
+        " second is over.",
         group="Connections",
         minimum=10,
         maximum=1_000_000,
     )
     idle_timeout_seconds: float = setting(
-        DURATION, 600.0, "A client connection without calls is closed after this long.", group="Connections", minimum=0.001
+        DURATION,
+        600.0,
+        "Seconds without a call after which a connection of a client is closed. Small values cost reconnects,"
+        " large ones keep places of clients that are gone.",
+        group="Connections",
+        minimum=0.001,
     )
     link_queue_messages_max: int = setting(
-        COUNT, 4096, "Messages waiting for a peer; more are dropped.", group="Connections", minimum=1
+        COUNT,
+        4096,
+        "Number of messages that wait to be sent to a peer. Further ones are dropped and repeated later.",
+        group="Connections",
+        minimum=1,
     )
     link_queue_bytes_max: int = setting(
-        SIZE, 64 * MIB, "Bytes of messages waiting for a peer; more are dropped.", group="Connections", minimum=64 * KIB
+        SIZE,
+        64 * MIB,
+        "Bytes of messages that wait to be sent to a peer. Further ones are dropped and repeated later. Too small"
+        " costs throughput on slow links; it bounds memory for each peer.",
+        group="Connections",
+        minimum=64 * KIB,
     )
     peer_frame_bytes_max: int = setting(
         SIZE,
         16 * MIB,
-        "Largest frame taken from a peer. Above append_bytes_max and batch_bytes_max.",
+        "Bytes of the largest frame taken from a peer; a larger one ends the link. It has to exceed"
+        " `append_bytes_max` and `batch_bytes_max` of all nodes.",
         group="Connections",
         minimum=64 * KIB,
         maximum=1 * GIB,
@@ -662,7 +844,8 @@ class NodeSettings:
     transfers_served_max: int = setting(
         COUNT,
         4,
-        "Other nodes that this one serves whole files of its logs to at the same time. More wait, or ask another node.",
+        "Number of other nodes to which this node serves whole files of its logs at the same time. Further ones"
+        " wait, or ask another node. More of them take disk and network from clients.",
         group="Connections",
         minimum=1,
         maximum=1000,
@@ -670,7 +853,8 @@ class NodeSettings:
     transfers_received_max: int = setting(
         COUNT,
         2,
-        "Partitions for which this node fetches whole files from other nodes at the same time. Others wait.",
+        "Number of partitions for which this node fetches whole files from other nodes at the same time. Others"
+        " wait. More of them take disk and network from clients.",
         group="Connections",
         minimum=1,
         maximum=1000,
@@ -707,7 +891,7 @@ class NodeSettings:
             try:
                 check_host(self.node_name)
             except ValueError as error:
-                why = f"with listen {self.listen} others are told it as the host where this node is, and {error}; set advertise"
+                why = f"with listen {self.listen} it is announced as the host of this node, and {error}; set advertise"
                 raise refuse("node_name", shown(self.node_name), why) from None
         if not self.voters_wanted % 2:
             raise refuse("voters_wanted", self.voters_wanted, "it is even, which tolerates no more failures than one less")
@@ -777,7 +961,7 @@ class NodeSettings:
         return bool(self.tls_cert)
 
     def advertised(self, port: int, host_name: str = "") -> str:
-        """The address others are told, `port` being the one that was bound; `host_name` is used when nothing else says where."""
+        """The address announced to others. `port` is the one that was bound; `host_name` is used when no setting names a host."""
         if self.advertise:
             return self.advertise
         host, _ = parse_address(self.listen)

@@ -192,7 +192,7 @@ async def test_a_topic_is_altered(autojump_clock: trio.testing.MockClock, capfd:
             assert capfd.readouterr().out == words
         assert await alter_topic(client, parsed("topics", "alter", "t", "--retention-time", "none", "--json")) == 0
         assert json.loads(capfd.readouterr().out)["retention_seconds"] == 0
-        with pytest.raises(InvalidArgument, match="nothing is said"):
+        with pytest.raises(InvalidArgument, match="no change of topic"):
             await alter_topic(client, parsed("topics", "alter", "t"))
     with pytest.raises(SystemExit):
         parsed("topics", "alter", "t", "--partitions", "4")

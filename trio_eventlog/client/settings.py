@@ -16,7 +16,7 @@ class ClientSettings:
     message_bytes_max: int = setting(
         SIZE,
         4 * MIB,
-        "Largest gRPC message taken or sent. The same as the nodes'.",
+        "Bytes of the largest gRPC message taken or sent. Not below that of the nodes, or their answers cannot be read.",
         group="Limits",
         minimum=64 * KIB,
         maximum=64 * MIB,
@@ -24,7 +24,7 @@ class ClientSettings:
     batch_bytes_max: int = setting(
         SIZE,
         1 * MIB,
-        "Largest batch sent, as packed. Not above the nodes'.",
+        "Bytes of the largest batch sent, after compression. Not above that of the nodes, or they refuse it.",
         group="Limits",
         minimum=1 * KIB,
         maximum=32 * MIB,
@@ -32,7 +32,8 @@ class ClientSettings:
     unpacked_bytes_max: int = setting(
         SIZE,
         64 * MIB,
-        "Largest batch unpacked when consuming; a compressed batch that is larger is refused as corrupt.",
+        "Bytes of the largest batch after decompression when consuming; a larger one counts as corrupt. It bounds"
+        " the memory that a batch can take.",
         group="Limits",
         minimum=1 * KIB,
         maximum=1024 * MIB,
@@ -40,7 +41,8 @@ class ClientSettings:
     request_timeout_seconds: float = setting(
         DURATION,
         30.0,
-        "How long a call may take, retries included, unless the caller's own deadline comes first.",
+        "Seconds that a call may take, retries included, unless the caller's own deadline is earlier. Below an"
+        " election (about 1 s by default), calls fail when a leader does.",
         group="Timeouts and retries",
         minimum=0.001,
         maximum=DAY_SECONDS,
@@ -48,7 +50,8 @@ class ClientSettings:
     attempt_timeout_seconds: float = setting(
         DURATION,
         5.0,
-        "How long one node may take to answer one attempt before the next one is tried. Above the longest election.",
+        "Seconds that one node may take to answer an attempt before another node is tried. It has to exceed the"
+        " longest election, or attempts are given up that would have succeeded.",
         group="Timeouts and retries",
         minimum=0.001,
         maximum=DAY_SECONDS,
@@ -56,7 +59,8 @@ class ClientSettings:
     stall_seconds: float = setting(
         DURATION,
         0.5,
-        "A batch without an answer for this long makes the client ask other nodes whether another one leads by now.",
+        "Seconds without an answer to a batch after which the client asks other nodes for the leader. Small"
+        " values cost requests while a cluster is only slow; large ones delay producing when a leader is cut off.",
         group="Timeouts and retries",
         minimum=0.01,
         maximum=DAY_SECONDS,
@@ -64,7 +68,7 @@ class ClientSettings:
     connect_timeout_seconds: float = setting(
         DURATION,
         2.0,
-        "How long connecting to one node may take, TLS included.",
+        "Seconds that connecting to one node may take, TLS included.",
         group="Timeouts and retries",
         minimum=0.001,
         maximum=3600,
@@ -72,7 +76,7 @@ class ClientSettings:
     keepalive_seconds: float = setting(
         DURATION,
         5.0,
-        "A connection without a byte from the node for this long is probed.",
+        "Seconds without a byte from the node after which a connection is probed by a PING.",
         group="Timeouts and retries",
         minimum=0.1,
         maximum=DAY_SECONDS,
@@ -80,7 +84,7 @@ class ClientSettings:
     keepalive_timeout_seconds: float = setting(
         DURATION,
         5.0,
-        "A probed connection is given up when nothing comes for this long.",
+        "Seconds without an answer to that probe after which the connection is closed, and its calls fail or are repeated.",
         group="Timeouts and retries",
         minimum=0.1,
         maximum=3600,
@@ -88,7 +92,8 @@ class ClientSettings:
     delivery_timeout_seconds: float = setting(
         DURATION,
         60.0,
-        "How long a batch is sent again before its producer is told that its outcome is unknown.",
+        "Seconds for which a batch without an answer is sent again, before its producer gets OUTCOME_UNKNOWN."
+        " Keep it above an outage that should be survived.",
         group="Timeouts and retries",
         minimum=0.001,
         maximum=DAY_SECONDS,
@@ -96,7 +101,7 @@ class ClientSettings:
     retry_backoff_seconds_min: float = setting(
         DURATION,
         0.02,
-        "Wait before the first repetition; doubles each time, with jitter.",
+        "Wait before the first repetition of a call. It doubles each time, with jitter.",
         group="Timeouts and retries",
         minimum=0.001,
         maximum=3600,
@@ -104,7 +109,7 @@ class ClientSettings:
     retry_backoff_seconds_max: float = setting(
         DURATION,
         1.0,
-        "Longest wait before a repetition.",
+        "Upper bound of that wait. Large values delay calls after an outage; small ones load nodes that are short of something.",
         group="Timeouts and retries",
         minimum=0.001,
         maximum=3600,
@@ -112,7 +117,7 @@ class ClientSettings:
     attempts_max: int = setting(
         COUNT,
         100,
-        "How many attempts a call makes before its last error is raised, when the time has not run out before.",
+        "Number of attempts of one call, after which its last error is raised even if time is left. 1: nothing is repeated.",
         group="Timeouts and retries",
         minimum=1,
         maximum=1_000_000,
@@ -120,7 +125,8 @@ class ClientSettings:
     routing_refresh_seconds: float = setting(
         DURATION,
         5.0,
-        "Knowledge of leaders and nodes older than this is asked for again at the next call; errors refresh it at once.",
+        "Age at which knowledge of leaders and nodes is refreshed by the next call. Errors refresh it at once, so"
+        " a large value costs at most one failed attempt.",
         group="Routing",
         minimum=0.01,
         maximum=DAY_SECONDS,
@@ -128,7 +134,8 @@ class ClientSettings:
     channels_max: int = setting(
         COUNT,
         64,
-        "How many nodes a client keeps connections to. The least recently used idle one is closed for a new one.",
+        "Number of nodes to which a client keeps connections. For a further one the idle one that was used least"
+        " recently is closed. Below the number of nodes, connections are opened again and again.",
         group="Routing",
         minimum=1,
         maximum=10_000,
@@ -136,7 +143,8 @@ class ClientSettings:
     connections_per_node_max: int = setting(
         COUNT,
         8,
-        "Connections to one node. Another is opened when streams have used up the calls that the node allows on those there are.",
+        "Number of connections to one node. A further one is opened when streams have used up the calls that the"
+        " node allows on one connection; then calls wait.",
         group="Routing",
         minimum=1,
         maximum=1000,
@@ -144,7 +152,8 @@ class ClientSettings:
     producer_linger_seconds: float = setting(
         DURATION,
         0.005,
-        "How long a batching producer waits for more records before it sends a batch that is not full.",
+        "Seconds for which a batching producer waits for more records before it sends a batch that is not full."
+        " 0: it does not wait. Larger values make larger batches, and add to the latency of single records.",
         group="Producing",
         minimum=0,
         maximum=3600,
@@ -152,7 +161,8 @@ class ClientSettings:
     producer_batch_bytes: int = setting(
         SIZE,
         256 * KIB,
-        "A batching producer sends a batch when its records reach this size. 64 KiB to 256 KiB carry the most per second.",
+        "Bytes of records at which a batching producer sends a batch. 64 KiB to 256 KiB give the highest rate;"
+        " large batches delay each other.",
         group="Producing",
         minimum=1,
         maximum=32 * MIB,
@@ -160,7 +170,7 @@ class ClientSettings:
     producer_batch_records: int = setting(
         COUNT,
         100_000,
-        "A batching producer sends a batch when it has this many records.",
+        "Number of records at which a batching producer sends a batch.",
         group="Producing",
         minimum=1,
         maximum=1_000_000,
@@ -168,7 +178,8 @@ class ClientSettings:
     producer_buffer_bytes: int = setting(
         SIZE,
         16 * MIB,
-        "Bytes of one partition's batches that wait to be acknowledged; then `send` and `produce` wait for room.",
+        "Bytes of batches of one partition that are queued or not acknowledged yet. Then `send` and `produce`"
+        " wait for room. Too small limits the rate; it bounds memory for each partition.",
         group="Producing",
         minimum=1 * KIB,
         maximum=4096 * MIB,
@@ -176,7 +187,8 @@ class ClientSettings:
     producer_in_flight_batches: int = setting(
         COUNT,
         5,
-        "Batches of one partition on their way at once. Not above the nodes' `producer_window_batches`.",
+        "Number of batches of one partition sent and not acknowledged yet. Not above the nodes'"
+        " `producer_window_batches`, or repetitions cannot be recognised. 1 halves the rate over long round trips.",
         group="Producing",
         minimum=1,
         maximum=1000,
@@ -184,7 +196,8 @@ class ClientSettings:
     produce_stream_idle_seconds: float = setting(
         DURATION,
         30.0,
-        "An open produce stream of a partition without work is closed after this long.",
+        "Seconds without work after which a partition's produce stream is closed. The next batch opens another,"
+        " which costs a round trip.",
         group="Producing",
         minimum=0.01,
         maximum=DAY_SECONDS,
@@ -192,7 +205,7 @@ class ClientSettings:
     sender_idle_seconds: float = setting(
         DURATION,
         60.0,
-        "A partition that nothing has been produced to for this long has no task any more, until something is.",
+        "Seconds without a batch after which the task of a partition ends, and its memory is freed, until the next batch.",
         group="Producing",
         minimum=0.01,
         maximum=DAY_SECONDS,
@@ -200,14 +213,15 @@ class ClientSettings:
     compression: str = setting(
         TEXT,
         "none",
-        "How batches are packed. zstd pays off where the network is slower than the processor.",
+        "How batches are compressed. It pays off where the network or the disk is slower than the processor. zstd"
+        " is faster than gzip and smaller.",
         group="Producing",
         choices=("none", "zstd", "gzip"),
     )
     consumer_fetch_bytes: int = setting(
         SIZE,
         1 * MIB,
-        "Most bytes of batches that a node puts into one answer to a consumer. At least one batch comes.",
+        "Bytes of batches in one answer to a consumer; one batch is always sent. Small values cost round trips, large ones memory.",
         group="Consuming",
         minimum=1,
         maximum=32 * MIB,
@@ -215,7 +229,8 @@ class ClientSettings:
     consumer_buffer_batches: int = setting(
         COUNT,
         16,
-        "Batches fetched ahead of the application, each decoded when it is due. When full, the node is made to wait.",
+        "Number of batches fetched ahead of the application; each is decoded when it is due. When the buffer is"
+        " full, the node stops sending. 0: none is fetched ahead.",
         group="Consuming",
         minimum=0,
         maximum=100_000,
@@ -223,7 +238,8 @@ class ClientSettings:
     consumer_idle_seconds: float = setting(
         DURATION,
         30.0,
-        "A consumer that hears nothing for this long asks another replica, lest it listens to one that is cut off.",
+        "Seconds of silence after which a consumer asks another replica: the one that it follows may be cut off."
+        " Small values cost a request each time when nothing is produced.",
         group="Consuming",
         minimum=0.1,
         maximum=DAY_SECONDS,
@@ -231,7 +247,7 @@ class ClientSettings:
     consumer_retry_seconds: float = setting(
         DURATION,
         300.0,
-        "How long a consumer goes on trying without a single answer before it raises its last error.",
+        "Seconds without any answer after which a consumer raises its last error. Keep it above an outage that should be survived.",
         group="Consuming",
         minimum=0.1,
         maximum=DAY_SECONDS,
