@@ -412,8 +412,8 @@ class NodeSettings:
     snapshot_bytes_min: int = setting(
         SIZE,
         MIB,
-        "No snapshot of a group is taken before its log has grown by this since the last one. Smaller: quiet groups get more and"
-        " smaller segments; larger: a start has more to read.",
+        "Bytes by which the log of a group has to grow before another snapshot of it is taken. Small values give"
+        " quiet groups more and smaller segments; large ones give a start more to read.",
         group="Storage",
         minimum=4 * KIB,
         maximum=4 * GIB,
@@ -421,8 +421,8 @@ class NodeSettings:
     snapshot_seconds: float = setting(
         DURATION,
         600.0,
-        "A group that does not fill a segment within this time gets a snapshot all the same, if its log has grown by"
-        " snapshot_bytes_min.",
+        "Seconds after which a group that does not fill a segment gets a snapshot all the same, if its log has"
+        " grown by snapshot_bytes_min.",
         group="Storage",
         minimum=1.0,
         maximum=7 * DAY_SECONDS,
@@ -430,8 +430,9 @@ class NodeSettings:
     replay_bytes_max: int = setting(
         SIZE,
         512 * MIB,
-        "Bytes of log that a start may have to read, over all groups. Above, segments are sealed and snapshots taken, of the groups"
-        " that have most of it first. Smaller: more small segments; larger: a slower start.",
+        "Bytes of log that a start may have to read, over all groups. Above it, segments are sealed and snapshots"
+        " taken, of the groups with most of it first. Small values make more small segments; large ones a slower"
+        " start.",
         group="Storage",
         minimum=64 * KIB,
         maximum=1024 * GIB,
