@@ -702,8 +702,8 @@ class NodeSettings:
     metrics_partitions_max: int = setting(
         COUNT,
         200,
-        "Partitions with series of their own in `/metrics`; `eventlog_partitions_without_series` has the number of the others. Each"
-        " has seven series; 200 partitions take some 12 ms of the processor for each question.",
+        "Number of partitions with series of their own in `/metrics`; `eventlog_partitions_without_series` counts"
+        " the others. Each has seven series; 200 partitions take about 12 ms of the processor for each scrape.",
         group="Limits",
         minimum=0,
         maximum=100_000,
