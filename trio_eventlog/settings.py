@@ -285,7 +285,7 @@ class NodeSettings:
         " one per line. The first is used for proofs, all are accepted, so that it can be changed node by node. On"
         " all nodes or on none. Read again on SIGHUP. Without TLS, only this keeps strangers from acting as nodes.",
         group="Security",
-        default_text="none: without TLS whoever reaches the port can be a node",
+        default_text="none: without TLS any process that reaches the port can act as a node",
     )
     gossip_key_file: str = setting(
         PATH,

@@ -35,9 +35,9 @@ def test_what_only_programs_of_the_same_machine_reach(host: str, expected: bool)
     [
         ({}, False, ""),
         ({"listen": "0.0.0.0:0", "advertise": "127.0.0.1:1"}, False, "neither TLS nor a peer secret"),
-        ({"advertise": "log.example:8400"}, False, "whoever reaches log.example:8400 can be a node"),
+        ({"advertise": "log.example:8400"}, False, "any process that reaches log.example:8400 can act as a node"),
         ({"advertise": "log.example:8400", "peer_secret_file": "a secret of ours"}, False, ""),
-        ({"advertise": "log.example:8400", "peer_secret_file": "none"}, False, "whoever reaches"),
+        ({"advertise": "log.example:8400", "peer_secret_file": "none"}, False, "any process that reaches"),
         ({}, True, "tls_peer_name"),
         ({"tls_peer_name": "peers.example"}, True, ""),
         ({"peer_secret_file": "a secret of ours"}, True, ""),

@@ -1,6 +1,6 @@
 """Puts a node together out of what was opened for it: every part once, in the order of `NodeParts`.
 
-Parts are told of each other only here: each gets the functions that it calls, and knows nothing of the others.
+Parts are connected only here: each gets the functions that it calls, and knows nothing of the others.
 """
 
 import logging

@@ -14,7 +14,7 @@ from trio_eventlog.settings import NodeSettings, is_loopback
 logger = logging.getLogger(__name__)
 
 ANYBODY_IS_A_NODE = (
-    "whoever reaches {} can be a node of this cluster, lead it and write what it likes: there is neither TLS nor a peer secret."
+    "any process that reaches {} can act as a node of this cluster, lead it and write anything: there is no TLS and no peer secret."
     " Give all nodes a peer_secret_file, or TLS with tls_peer_name, or let only nodes reach the port"
 )
 HOSTS_ARE_NODES = (

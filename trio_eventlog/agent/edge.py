@@ -1,4 +1,4 @@
-"""A node's port: the mux tells connections apart, and clients are served in what they speak."""
+"""A node's port: the mux finds the protocol of each connection, and clients are served in it."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from trio_eventlog.rpc import Peer, Server, Service
 
 
 class Edge:
-    """Connections of clients, once the mux knows what they speak."""
+    """Connections of clients, once the mux knows their protocol."""
 
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts

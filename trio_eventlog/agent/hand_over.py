@@ -42,7 +42,7 @@ class HandOvers:
             logger.debug("%s is closed: %s", replica.name, error)
 
     def peer_lost(self, lost: NodeId) -> None:
-        """The link to a node is down: a hand-over to it would wait in vain, and tries another voter."""
+        """The link to a node is down: a hand-over to it gives up, and tries another voter."""
         for group_id, scope in self._running.items():
             replica = self._parts.replicas.find(group_id)
             if replica is not None and replica.status().lead_transferee in (lost, NOBODY):
@@ -64,7 +64,7 @@ class HandOvers:
                 else:
                     logger.info("%s was handed over to %s", replica.name, format_id(leader_id))
                     return
-        # Nodes that are stopped together hand over to each other, until nobody is left. That is as it should be.
+        # Nodes that are stopped together hand over to each other until none is left, which is right.
         logger.info("%s is not handed over: no other voter of it can be reached", replica.name)
 
     def _reaches_another_voter(self, replica: Replica) -> bool:

@@ -46,7 +46,7 @@ def identify(settings: NodeSettings, node_id: NodeId, port: Port, host_name: str
 
 
 def default_name(host_name: str, node_id: NodeId) -> str:
-    """The name of a node that nobody has named. Unique, as a name has to be: several nodes may be on one host."""
+    """The name of a node without the setting node_name. It has to be unique, and several nodes may be on one host."""
     return f"{host_name}-{format_id(node_id)[:ID_DIGITS_IN_NAME]}" if host_name else format_id(node_id)
 
 

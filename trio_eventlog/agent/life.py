@@ -5,7 +5,7 @@ run     links, lives, discovery, joining by name, gossip
         the port is served; the node has started
         a leader of the catalog is known: the node is ready
 
-stop    not ready any more, the health service says so; no connection is accepted any more
+stop    not ready any more, as the health service shows; no connection is accepted any more
         gossip is left while leaderships are handed over, then calls come to their end (until the deadline)
         the port's connections end
         everything else ends
@@ -115,7 +115,7 @@ class NodeLife:
         found = await find_cluster(parts.discovery, parts.directory, settings.cluster_name, settings.bootstraps, parts.forming)
         await save_voters(parts.directory, found.cluster_id, settings.cluster_name, found.voters)
         self._peers.first_voters = found.voters
-        # Until now this node has said that it belongs to no cluster, and on such links nobody takes Raft.
+        # Until now this node's hellos had no cluster id, and peers take no Raft messages on such links.
         parts.transport.renew_links()
         logger.info(
             "cluster %s (%s) begins with %s",
@@ -146,7 +146,7 @@ class NodeLife:
             self._readiness.report(parts.health)
 
     async def stop(self, seconds_max: float) -> None:
-        """Outside in: nobody new, leadership away, calls to their end, then everything else."""
+        """Outside in: accept no connection, transfer leadership, let calls finish, then stop everything else."""
         parts = self._parts
         parts.milestones.stopping.set()
         parts.membership_changes.end()

@@ -15,7 +15,7 @@ from trio_eventlog.storage.disk import is_shortage
 logger = logging.getLogger(__name__)
 
 MOMENT_SECONDS = 5.0
-"""The interval at which a node that writes moves to the next moment of its life, and tells its peers: a copy of its directory made
+"""The interval at which a node that writes moves to the next moment of its life, and announces it: a copy of its directory made
 before that is refused."""
 CLAIMS_MAX = 1024
 """The number of claims of peers about lives that wait to be looked at. More are dropped; peers repeat them when a link comes up."""

@@ -1,4 +1,4 @@
-"""Other nodes: what they are told of this one, whom it trusts, and what follows when links, hellos and gossip report something."""
+"""Other nodes: the hellos they get, which of them are trusted, and what follows when links, hellos and gossip report something."""
 
 import logging
 
@@ -30,11 +30,11 @@ from trio_eventlog.service.cluster import ask_node
 logger = logging.getLogger(__name__)
 
 FAREWELL_SECONDS_MAX = 2.0
-"""The time that a node which others refuse as removed waits for its own log to say so."""
+"""Seconds for which a node that others refuse as removed waits for its tombstone in its own log."""
 
 
 class NodePeers:
-    """What a node tells other nodes, and what it believes of what they say.
+    """What a node announces to other nodes, and which of their announcements it accepts.
 
     Attributes:
         first_voters: the nodes that the cluster began with; empty until this node belongs to one.
@@ -46,12 +46,12 @@ class NodePeers:
         self._hand_overs = hand_overs
         self.first_voters: tuple[NodeId, ...] = ()
         self._not_heard_by: dict[NodeId, str] = {}
-        """Peers that do not take this process for this node, and what they say."""
+        """Peers that take another process for this node, and the texts of their refusals."""
         self._removal = RemovalVerdict(parts.identity.node_id)
         self._disowned: NodeRemoved | None = None
         self._disowned_wanted = trio.Event()
 
-    # What others are told
+    # What this node announces
 
     def hello(self) -> Hello:
         """The hello on links: with the first voters once they are known, with the candidates heard of before."""
@@ -169,10 +169,10 @@ class NodePeers:
             logger.warning("%s", warning)
 
     async def end_when_disowned(self) -> None:
-        """End a node that missed its own removal: those that it dials tell it.
+        """End a node that missed its own removal, once the nodes that it dials have refused it as removed.
 
         Raises:
-            NodeRemoved: always, unless its own log says so first.
+            NodeRemoved: always, unless its own log has its tombstone first.
         """
         await self._disowned_wanted.wait()
         assert self._disowned is not None
@@ -183,9 +183,10 @@ class NodePeers:
         raise self._disowned
 
     def not_heard(self) -> str | None:
-        """Why this process cannot reach a quorum as this node: too many voters take another process for it. None: enough hear it.
+        """Why this process cannot reach a quorum as this node: too many voters take another process for it. None: it can.
 
-        They said so on links that this node has dialled, to where it believes them to be. No reason to end: anybody may say so.
+        It counts their refusals on links that this node has dialled. The node does not end because of them: any process that
+        answers at such an address could send one.
         """
         catalog = self._parts.replicas.find(CATALOG_GROUP)
         voters = catalog.configuration.voters if catalog is not None else frozenset(self.first_voters)

@@ -1,4 +1,4 @@
-"""Whether a node should be given work, and who is told so."""
+"""Whether a node should be given work, and the probes that report it."""
 
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.peers import NodePeers
@@ -14,7 +14,7 @@ HEALTH_NAMES = (
 
 
 class Readiness:
-    """Answers of probes: `/readyz`, and the health service of gRPC, which is told at each tick."""
+    """Answers of probes: `/readyz`, and the health service of gRPC, which is updated at each tick."""
 
     def __init__(self, parts: NodeParts, peers: NodePeers) -> None:
         self._parts = parts
@@ -42,7 +42,7 @@ class Readiness:
             reason = f": {parts.forming.waits_for}" if parts.forming.waits_for else ""
             return f"the node has not found a cluster with a leader yet{reason}"
         if not self.knows_leader():
-            return "no leader of the catalog is known: an election is under way, or there is no quorum"
+            return "no leader of the catalog is known: there is an election, or no quorum"
         opening = parts.replicas.opening_at_start()
         if opening:
             return f"{opening} partitions are being opened"

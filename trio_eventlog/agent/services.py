@@ -29,7 +29,7 @@ def make_forwarding(parts: NodeParts, peers: NodePeers) -> None:
 
 
 def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) -> None:
-    """Make `sequences` and `services` of `parts`: what the node offers, whoever asks."""
+    """Make `sequences` and `services` of `parts`: what the node offers to clients of any kind."""
     settings = part_settings.service(parts.settings)
     application = part_settings.application(parts.settings)
     milestones = parts.milestones

@@ -17,7 +17,7 @@ _CATALOG = Place("", 0)
 """What the catalog is called in a status: no topic has this name."""
 
 NO_GOSSIP = (
-    "this node does not gossip: TLS is on, packets cannot be TLS, and without gossip_key_file everybody could read them."
+    "this node does not gossip: TLS is on, packets cannot use it; without gossip_key_file anyone in the network could read them."
     " So nodes know of each other through --join alone, and each has to be named there"
 )
 
@@ -69,7 +69,7 @@ class StatusAnswers:
         return groups
 
     def warnings(self) -> list[str]:
-        """What somebody should do something about, in words."""
+        """What an operator should do something about, in words."""
         parts = self._parts
         found: list[str] = []
         degraded = [group for group in parts.replicas.unopened() if group.trouble]

@@ -30,7 +30,7 @@ class Surroundings:
         now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
         protocol_versions: the oldest and the newest version of peer links that the node says it speaks. Simulated upgrades set
             others.
-        feature_level: the highest that the node says it speaks. Simulated upgrades set another.
+        feature_level: the highest that the node claims to support. Simulated upgrades set another.
         descriptors_max: the number of files and connections that may be open. None: what the process is allowed.
         host_name: a node without a name is called after it, followed by the beginning of the node's id, since other nodes may be
             on the same host. "": the name is the id alone.

@@ -28,7 +28,7 @@ GOSSIP_PING = 0x00
 SMALL_MAPS = range(0x80, 0x90)
 """First bytes of a MessagePack map with up to 15 fields."""
 FIRST_BYTES_MAX = len(HTTP2_PREFACE)
-"""So many bytes are always enough to decide."""
+"""Number of bytes that is always enough to decide."""
 
 TLS_RECORD_HEAD_BYTES = 5
 TLS_RECORD_BYTES_MAX = 1 << 14

@@ -9,7 +9,7 @@ A slot is one 4 KiB page holding eight equal copies, one per 512-byte sector, of
  9  u8 * 7  0
 16  u64  sequence
 24  u64  term
-32  u64  vote (a node id, 0: nobody)
+32  u64  vote (a node id, 0: none)
 40  u64  commit
 48       zeros up to 512
 ```

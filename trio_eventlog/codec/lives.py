@@ -6,7 +6,7 @@ which the directory stands that it starts from, and its chain says so. What foll
 
 - Two processes that were started from one directory and its copy have different nonces for the same number: their chains part.
 - A copy, or a directory that was put back to an earlier state, continues a moment that the original has left: they part too.
-- Whoever remembers one moment of a node can tell for any chain whether it continues that moment.
+- A process that remembers one moment of a node can decide for any chain whether it continues that moment.
 
 The layout in hellos and files: u64 number of the life, then (u64 nonce, u64 moment) of this life and of those before it, the newest
 first; the moment of an earlier life is the one at which the next took over. All numbers little-endian.
@@ -23,7 +23,7 @@ from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import GroupId
 
 LIVES_MAX = 64
-"""Most lives in a chain: this one and the 63 before. Who has missed more starts than that cannot judge."""
+"""Number of lives in a chain: this one and the 63 before. A node that has missed more starts than that cannot decide."""
 GROUPS_MAX = 1 << 20
 """Most extents in a file."""
 

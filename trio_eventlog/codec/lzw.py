@@ -40,7 +40,7 @@ def inflate(data: bytes, inflated_bytes_max: int) -> bytes:
         bits_count -= width
         if code == CLEAR:
             if is_cleared:
-                # Nobody writes this, and it would be work that the limit does not count.
+                # No encoder writes this, and it would be work that the limit does not count.
                 raise CodecError("LZW: two clears in a row")
             is_cleared = True
             del table[END + 1 :]

@@ -34,7 +34,7 @@ from trio_eventlog.texts import NAME_BYTES_MAX, check_name, shown
 PROTOCOL_VERSION = 1
 """Of the frames and the hello; raised when a node of the version before could not make sense of them."""
 OLDEST_PROTOCOL_VERSION = 1
-"""The oldest that this release speaks, to peers that know no newer one: one behind, so that a cluster is upgraded node by node."""
+"""The oldest version that this release supports: one behind the newest, so that a cluster can be upgraded node by node."""
 
 HEARTBEATS_BODY = struct.Struct("<Q")
 """A number that the sender has drawn when it was started."""
@@ -151,8 +151,8 @@ class Hello:
     """Who a node is, as it says so on a new link. Its values change while the node lives (cluster id, known ids).
 
     Attributes:
-        protocol_version: the newest that the sender speaks.
-        oldest_protocol_version: the oldest that it speaks as well; 0: only that one.
+        protocol_version: the newest that the sender supports.
+        oldest_protocol_version: the oldest that it supports; 0: only the newest.
         cluster_name: both sides must have the same.
         cluster_id: 0 while the sender belongs to no cluster yet.
         node_id: never 0.
@@ -163,7 +163,7 @@ class Hello:
         is_probe: the link ends after this exchange and carries no Raft.
         is_side: see `HelloTag.SIDE`; `is_probe` is set, too.
         known_ids: bootstrap candidates the sender has heard of, itself included, sorted.
-        expected_id: the node the dialler means to reach; 0: whoever is there. In a reply: 0.
+        expected_id: the node that the dialler wants to reach; 0: any node. In a reply: 0.
         lives: the chain of the sender's starts; None: the sender is of a release that has none.
         challenge: of this exchange; None in what is kept of a hello afterwards.
     """
@@ -186,7 +186,7 @@ class Hello:
 
     @property
     def protocol_versions(self) -> range:
-        """All that the sender speaks."""
+        """All versions that the sender supports."""
         return range(self.oldest_protocol_version or self.protocol_version, self.protocol_version + 1)
 
 
@@ -284,7 +284,7 @@ class FrameDecoder:
         self._gathered_bytes = len(received)
 
     def _gather(self, view: memoryview, frames: list[Frame]) -> memoryview:
-        """Take what the frame under way lacks from `view`; return the rest."""
+        """Take what the current frame lacks from `view`; return the rest."""
         gathered = self._gathered
         assert gathered is not None
         missing = view[: len(gathered) - self._gathered_bytes]
@@ -300,7 +300,7 @@ class FrameDecoder:
 class FrameReader:
     """As `FrameDecoder`, for who can read into buffers given to it (readv): large frames are not copied at all then.
 
-    The loop: read into `buffers()`, tell `received` how many bytes that were.
+    The loop: read into `buffers()`, then call `received` with the number of bytes.
 
     Small frames pass through one small buffer that is used again and again, and leave it as copies of their own size: a frame that
     somebody keeps does not keep a large read alive. The rest of a large frame is read to where it stays, and what follows it to

@@ -53,7 +53,7 @@ class PeerSecrets:
         """Whether `proof` shows that the other side, which is `side`, knows one of the secrets."""
         is_known = False
         for secret in self.secrets:
-            # All of them, whichever it is: how long this takes tells nothing.
+            # All of them are compared in any case, so that the time does not show which one matches.
             is_known |= hmac.compare_digest(proof, _proof(secret, side, dialler_hello, listener_hello))
         return is_known
 

@@ -125,5 +125,5 @@ def decode_sparse_index(
 
 
 def sparse_index_bytes(slots: int) -> int:
-    """Size of the file for so many slots."""
+    """Bytes of a file with this number of slots."""
     return _HEAD.size + slots * _SLOT_BYTES

@@ -24,7 +24,7 @@ PIECE:
 
 FETCH_REFUSED: as REFUSED (u16 code, text). All numbers little-endian.
 
-Of a segment only the frames travel: its footer follows from them, and whoever receives them makes it anew.
+Of a segment only the frames are sent: its footer follows from them, and the receiver makes it anew.
 """
 
 import enum

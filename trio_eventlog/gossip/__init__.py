@@ -1,4 +1,4 @@
-"""Who is there: the SWIM failure detector with Lifeguard's corrections, and the Serf layer over it. No I/O.
+"""Membership: the SWIM failure detector with Lifeguard's corrections, and the Serf layer over it. No I/O.
 
 Two classes, each owned by one task: `Swim` (swim.py) keeps the table of members (rows.py), probes them (probing.py) and spreads
 rumors (packets.py); `Serf` (serf.py) drives it and adds tags and a long memory (member_list.py), user_events.py, queries.py and
@@ -17,7 +17,7 @@ The whole of a caller's loop:
         send actions.datagrams; a failure is a lost packet
         for each of actions.exchanges, on a stream of its own: send serf.push_pull(...), read, serf.merge(...)
         for each of actions.stream_pings: send a ping, read, serf.stream_ack(...)
-        tell actions.events to whom it concerns
+        deliver actions.events to the application
 
 What a caller owes: times never go back; everything that has arrived is handed in before `tick`; accepted streams are answered with
 what `receive_stream` returns. `node/gossip_driver.py` is that caller. docs/design/gossip.md has the wire format, the rules and

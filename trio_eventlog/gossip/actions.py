@@ -8,7 +8,7 @@ from trio_eventlog.gossip.messages import Address
 
 @attrs.frozen(slots=True)
 class Datagram:
-    """Encoded messages to be sent in one packet. A failure to send is a lost packet, no more."""
+    """Encoded messages to be sent in one packet. A failure to send counts as a lost packet."""
 
     address: Address
     messages: tuple[bytes, ...]

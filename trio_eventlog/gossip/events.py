@@ -1,4 +1,4 @@
-"""What gossip tells the application: plain values, delivered in order."""
+"""Events for the application: plain values, delivered in order."""
 
 import enum
 from collections.abc import Mapping
@@ -56,14 +56,14 @@ class MemberUpdated:
 
 @attrs.frozen(slots=True)
 class MemberFailed:
-    """No longer answers, as far as the members that asked can tell."""
+    """It does not answer any more, as the members that probed it report."""
 
     member: Member
 
 
 @attrs.frozen(slots=True)
 class MemberLeft:
-    """Said that it goes, or was said to have gone by `force_leave`."""
+    """It has announced that it leaves, or was marked as left by `force_leave`."""
 
     member: Member
 
@@ -126,7 +126,7 @@ class QueryFinished:
 
 @attrs.frozen(slots=True, kw_only=True)
 class NameConflict:
-    """Somebody uses the name `name` from another address. Only reported: neither is thrown out, and nobody exits.
+    """Another process uses the name `name` from another address. Only reported: neither is removed, and no process exits.
 
     When `name` is our own, an operator should look: two nodes believe they are the same.
     """
@@ -161,7 +161,7 @@ class OnlyStreamsWork:
 
 @attrs.frozen(slots=True)
 class LoopStalled:
-    """This process stood still for `seconds`; nobody was accused for it."""
+    """This process stood still for `seconds`; no member was suspected because of that."""
 
     seconds: float
 

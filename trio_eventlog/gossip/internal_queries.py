@@ -1,4 +1,4 @@
-"""The queries that members answer by themselves: who is called so, and what is to be done with the keyring."""
+"""The queries that members answer without their application: about name conflicts, and operations on the keyring."""
 
 import base64
 from collections import Counter

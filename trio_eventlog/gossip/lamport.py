@@ -1,7 +1,7 @@
 """Order in time without clocks that agree: Lamport times, and what was seen at the recent ones."""
 
 LAMPORT_TIME_MAX = 1 << 62
-"""Later times are nobody's: clocks would run out of their 64 bits."""
+"""Later times are refused: clocks would run out of their 64 bits."""
 
 
 class LamportClock:
@@ -23,7 +23,7 @@ class LamportClock:
 
 
 class Recent:
-    """What was seen in the last so many Lamport times, so that nothing is delivered twice."""
+    """What was seen in the most recent Lamport times, so that nothing is delivered twice."""
 
     def __init__(self, times_max: int, per_time_max: int, bytes_max: int) -> None:
         self._times_max = times_max

@@ -23,7 +23,7 @@ class _Stage(enum.Enum):
     DEAD = enum.auto()
     """So is the failure detector's message."""
     LINGER = enum.auto()
-    """Everybody knows; we still answer, so that nobody takes silence for failure before he has heard."""
+    """The announcement has spread; we still answer, so that a member that has not received it yet reports no failure."""
     DONE = enum.auto()
 
 

@@ -1,4 +1,4 @@
-"""The members with their tags, statuses and intents: the failure detector forgets who is gone, this list does for long not."""
+"""The members with their tags, statuses and intents. Unlike the failure detector, this list remembers members that are gone."""
 
 import math
 from collections import Counter
@@ -69,7 +69,7 @@ class MemberList:
     """What this node knows of all members, itself included.
 
     Arguments:
-        refute: called when somebody says that this node leaves, and it does not.
+        refute: called when another member claims that this node leaves, and it does not.
 
     Attributes:
         records: by name.
@@ -169,7 +169,7 @@ class MemberList:
         self._actions.events.append(MemberJoined(self.snapshot(record), has_flapped))
 
     def _make_room(self) -> None:
-        """The table of the failure detector soon forgets who is gone, we do not: the longest gone goes for who is new."""
+        """Make room: unlike the failure detector's table, this list keeps members that are gone. Evict the one gone longest."""
         if len(self.records) >= self._swim.settings.members_max:
             gone = [one for one in self.records.values() if one.status in (GossipStatus.FAILED, GossipStatus.LEFT)]
             if gone:
@@ -246,7 +246,7 @@ class MemberList:
         return True
 
     def reap(self, now: float) -> None:
-        """Forget members that are gone for long, and intents that nobody came for."""
+        """Forget members that have been gone for long, and intents whose members never appeared."""
         settings = self._settings
         for record in list(self.records.values()):
             if record is self.own:

@@ -1,4 +1,4 @@
-"""What members tell each other: values only, their bytes are made in `codec/memberlist.py` and `codec/serf.py`.
+"""Messages between members, as values; their bytes are made in `codec/memberlist.py` and `codec/serf.py`.
 
 The first half is the failure detector's (memberlist), the second the layer above it (Serf). Names are text; bytes in them that
 are not UTF-8 travel as surrogate escapes. Times are Lamport times unless the name says otherwise.
@@ -31,7 +31,7 @@ class RowStatus(enum.IntEnum):
 
 
 class Versions(NamedTuple):
-    """What a member understands and speaks of the failure detector's protocol and of the layer above it."""
+    """Versions of the failure detector's protocol, and of the layer above it, that a member understands and uses."""
 
     protocol_min: int
     protocol_max: int
@@ -69,7 +69,7 @@ class Ping:
 
 @attrs.frozen(slots=True, kw_only=True)
 class IndirectPing:
-    """Ping `target` at `address` for me; tell me by a nack when it does not answer, if `wants_nack`."""
+    """Ping `target` at `address` on behalf of the sender; with `wants_nack`, answer with a nack when it does not answer."""
 
     sequence: int
     target: str
@@ -105,7 +105,7 @@ class Suspect:
 
 @attrs.frozen(slots=True, kw_only=True)
 class Alive:
-    """`name` lives at `address`; said by itself and passed on."""
+    """`name` is alive at `address`; first sent by itself, then passed on by others."""
 
     name: str
     incarnation: int
@@ -170,7 +170,7 @@ class UserBytes:
 
 @attrs.frozen(slots=True, kw_only=True)
 class LeaveIntent:
-    """`name` is about to leave; said by itself, or by another about one that has failed. `prune`: forget it altogether."""
+    """`name` is leaving; sent by itself, or by another member for one that has failed. `prune`: remove it from the list at once."""
 
     time: int
     name: str
@@ -187,7 +187,7 @@ class JoinIntent:
 
 @attrs.frozen(slots=True, kw_only=True)
 class UserEvent:
-    """Something the application tells every member. `coalesce`: of several with this name only the newest counts."""
+    """An event that the application sends to every member. `coalesce`: of several with this name only the newest counts."""
 
     time: int
     name: str

@@ -14,7 +14,7 @@ MESSAGES_MAX = 255
 
 
 def rumor_bytes_max(settings: SwimSettings) -> int:
-    """The longest rumor that fits a packet by itself."""
+    """Bytes of the longest rumor that fits into a packet alone."""
     return settings.packet_bytes_max - settings.packet_overhead_bytes - COMPOUND_BYTES - 2
 
 

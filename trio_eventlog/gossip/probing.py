@@ -28,7 +28,7 @@ from trio_eventlog.gossip.settings import SwimSettings
 
 @attrs.define(slots=True, kw_only=True)
 class _Probe:
-    """The ping under way."""
+    """The current ping."""
 
     name: str
     sequence: int
@@ -43,7 +43,7 @@ class _Probe:
 
 @attrs.define(slots=True, kw_only=True)
 class _Relay:
-    """A ping under way for another member."""
+    """A ping in progress on behalf of another member."""
 
     asker: Address
     sequence: int
@@ -113,7 +113,7 @@ class Prober:
         self._relays.clear()
 
     def change_health(self, delta: int) -> None:
-        """By what speaks for (below 0) or against this node's own reliability."""
+        """Change the health score: below 0 when this node has proved reliable, above 0 when it missed something."""
         self.health = min(max(self.health + delta, 0), self._settings.health_score_max - 1)
 
     def nack(self, sequence: int) -> None:

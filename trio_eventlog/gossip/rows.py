@@ -30,7 +30,7 @@ class Row:
 
     @property
     def is_here(self) -> bool:
-        """Alive, as far as anybody knows for sure."""
+        """Alive, or only suspected."""
         return self.status in (RowStatus.ALIVE, RowStatus.SUSPECT)
 
 
@@ -130,7 +130,7 @@ class Table:
         return None
 
     def _clean(self, now: float) -> None:
-        """Forget rows that are gone for so long that nobody is gossiping about them any more."""
+        """Forget rows that have been gone for so long that no rumors about them are left."""
         for row in list(self._rows.values()):
             is_old = now - row.changed_at > self._gossip_to_dead_seconds
             if not row.is_here and is_old and row is not self.own:

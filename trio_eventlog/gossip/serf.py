@@ -5,13 +5,13 @@ comes from three Lamport clocks (members, events, queries), so that an old inten
 
 Divergences from Serf, each on purpose:
 
-* A name conflict is reported; nobody votes, nobody exits.
+* A name conflict is only reported: there is no vote, and no member exits.
 * *Leaving* members, ourselves first, are left out of the status times of a push/pull, and no push/pull is begun while leaving:
   otherwise a peer may store the time, drop the intent as old, and report a leave as a failure.
 * A member that left and has sent a join intent since is not among the left members of a push/pull: its status time is that of
-  the join, and whoever applies "left, one later" to that holds a member that has just come back for leaving. Such a member,
+  the join, and a receiver that applies "left, one later" to that takes a member that has just come back for leaving. Such a member,
   from others' push/pulls, is alive again when it is still there after `leaving_seconds_max`.
-* A leave intent is not only a rumor: so many members are told directly. Few transmissions of a rumor leave somebody out now and
+* A leave intent is not only a rumor: some members get it directly. Few transmissions of a rumor leave out a member now and
   then, and an agent that hears of the departure from the failure detector alone reports a failure.
 * A member whose own word that it leaves reaches the failure detector has left, even when the intent before it was lost.
 * Regular expressions in filters must be tame (`filters.py`).
@@ -315,7 +315,7 @@ class Serf:
         self._spread(self._intent_rumors, intent, self.name)
 
     def joined(self, now: float) -> None:
-        """An exchange with `is_join` has succeeded: tell everybody that we are here to stay."""
+        """An exchange with `is_join` has succeeded: announce our join to all members."""
         self._now = now
         if not self.is_leaving:
             self._spread_join_intent()
@@ -326,7 +326,7 @@ class Serf:
         self._leaving.begin(now)
 
     def force_leave(self, name: str, now: float, *, prune: bool = False) -> bool:
-        """Call a failed member left, everywhere; `prune`: forget it. A member that is alive refutes it.
+        """Mark a failed member as left, on all members; `prune`: remove it from their lists. A member that is alive refutes it.
 
         False when there is no such member.
         """
@@ -401,7 +401,7 @@ class Serf:
         self.actions.events.append(MemberUpdated(self._members.snapshot(own)))
 
     def send_event(self, name: str, payload: bytes, now: float, *, coalesce: bool = False) -> int:
-        """Tell every member, ourselves included; returns its Lamport time. Raises InvalidArgument when it is too long."""
+        """Send an event to every member, ourselves included; returns its Lamport time. Raises InvalidArgument if it is too long."""
         self._now = now
         event = self._events.new(name, payload, coalesce=coalesce)
         self._spread(self._event_rumors, event)

@@ -11,30 +11,36 @@ class SwimSettings:
     """The failure detector.
 
     Attributes:
-        probe_interval_seconds: one member is probed per interval; also the unit of suspicion times.
-        probe_timeout_seconds: without an ack for so long, others are asked to ping, and TCP is tried; below the interval.
-        indirect_probes: members asked to ping.
-        suspicion_multiplier: shortest suspicion is this times max(1, log10(members)) probe intervals; two less than this is how
-            many further accusers shorten a suspicion from the longest to the shortest.
-        suspicion_multiplier_max: longest suspicion, in shortest ones.
-        retransmit_multiplier: a rumor is sent this times ceil(log10(members + 1)) times.
-        gossip_interval_seconds, gossip_members: so often, to so many, rumors are sent.
-        gossip_to_dead_seconds: members that failed or left less than so long ago are still gossiped to (failed ones, so that
-            they can refute) and stay in the table.
-        push_pull_interval_seconds: between two exchanges of the whole table; longer above 32 members.
-        stream_timeout_seconds: for one exchange or ping on a stream.
-        health_score_max: probe intervals grow up to this factor while this node does badly itself.
-        reclaim_seconds: a member of a failed one's name may come from another address after so long. Never sooner: until
-            then it could be a thief.
-        late_tick_seconds: a tick that comes so much too late means that this process stood still; nobody is accused for what
-            happened meanwhile.
-        packet_bytes_max: a datagram.
-        packet_overhead_bytes: of it, what is not messages (`codec.memberlist.packet_overhead_bytes`).
-        rumors_max: in each queue; the most sent are dropped first.
-        members_max: rows in the table, and members remembered: more are not taken up, or in place of those gone the longest.
-        relays_max: indirect pings under way for others.
-        pings_per_packet_max: answered; one is all that anybody sends. An ack goes where the ping says, so that many in one packet
-            would be a flood for somebody else.
+        probe_interval_seconds: interval between two probes; each probes one member. Also the unit of suspicion times. Small values
+            find failures sooner and cost packets.
+        probe_timeout_seconds: seconds without an ack after which other members are asked to ping, and TCP is tried. Below the
+            interval; above the round trip, or members are suspected without need.
+        indirect_probes: number of members that are asked to ping.
+        suspicion_multiplier: the shortest suspicion lasts this times max(1, log10(members)) probe intervals. This minus two is the
+            number of further accusers that shorten a suspicion from the longest to the shortest. Small values report members as
+            failed before they can refute.
+        suspicion_multiplier_max: duration of the longest suspicion, as a multiple of the shortest.
+        retransmit_multiplier: each rumor is sent this times ceil(log10(members + 1)) times. Too few, and some members miss it until
+            the next exchange of tables.
+        gossip_interval_seconds: interval between two rounds in which rumors are sent.
+        gossip_members: number of members that get rumors in one round.
+        gossip_to_dead_seconds: seconds for which members that failed or left still get rumors (so that failed ones can refute),
+            and stay in the table.
+        push_pull_interval_seconds: interval between two exchanges of the whole table; longer above 32 members.
+        stream_timeout_seconds: seconds that one exchange or ping on a stream may take.
+        health_score_max: factor up to which probe intervals grow while this node itself misses acks.
+        reclaim_seconds: seconds after which a failed member's name may be used from another address. Before that, the new member
+            could be an impostor.
+        late_tick_seconds: delay of a tick from which on this process is taken to have stood still. No member is then suspected for
+            not answering meanwhile.
+        packet_bytes_max: bytes of one datagram. Above the network's MTU, packets are fragmented and lost more often.
+        packet_overhead_bytes: bytes of a packet that are not messages (`codec.memberlist.packet_overhead_bytes`).
+        rumors_max: number of rumors in each queue; those sent most often are dropped first.
+        members_max: number of rows in the table, and of members remembered. New ones are refused, or replace those that have been
+            gone longest.
+        relays_max: number of indirect pings in progress for other members; further requests are ignored.
+        pings_per_packet_max: number of pings in one packet that are answered; members send one. An ack goes to the address in the
+            ping, so that without a bound one packet could cause a flood to a third party.
     """
 
     probe_interval_seconds: float
@@ -117,26 +123,29 @@ class SerfSettings:
     """The layer above the failure detector.
 
     Attributes:
-        broadcast_timeout_seconds: how long each of the two steps of leaving waits for its rumor to be spread.
-        leave_told_max: members who are told of our leaving directly, besides the rumor.
-        leave_delay_seconds: a node that has left goes on answering for so long.
-        leaving_seconds_max: a member that is leaving for so long and still here is not leaving; well above both steps of a leave.
-        reap_interval_seconds: how often the list of failed and left members is looked through.
-        failed_kept_seconds, left_kept_seconds: how long they stay on the list.
-        reconnect_interval_seconds: how often a failed member may be tried again.
-        intents_kept_seconds: intents about members not known yet.
-        intents_max: of these.
-        flap_seconds: a member back within this time has flapped.
+        broadcast_timeout_seconds: seconds that each of the two steps of leaving waits until its rumor has spread.
+        leave_told_max: number of members that get the announcement of our leaving directly, besides the rumor.
+        leave_delay_seconds: seconds for which a node that has left still answers. If it is too small, members that missed the
+            announcement report a failure.
+        leaving_seconds_max: seconds after which a member that is leaving and still there counts as alive again; well above both
+            steps of a leave.
+        reap_interval_seconds: interval between two searches for failed and left members to remove from the list.
+        failed_kept_seconds, left_kept_seconds: seconds for which they stay on the list. A failed member that comes back later is
+            not tried again by itself.
+        reconnect_interval_seconds: interval between two attempts to reach a failed member.
+        intents_kept_seconds: seconds for which intents about unknown members are kept.
+        intents_max: number of such intents.
+        flap_seconds: a member that fails and is back within this time has flapped.
         query_timeout_multiplier: default timeout of a query, in gossip intervals times ceil(log10(members + 1)).
         query_bytes_max, query_response_bytes_max: encoded, and so small that they fit a packet with its sealing.
         event_bytes_max: name and payload of an event of ours.
-        recent_times_max: so many Lamport times back events and queries are remembered; older ones are dropped unread.
-        recent_per_time_max: events, or queries, remembered of one time; more are dropped.
-        recent_bytes_max: of events remembered; the oldest are forgotten, and not wanted again.
-        relay_factor_max: members asked to pass on an answer of ours to a query, whatever the query wants.
-        state_events_bytes_max: events handed to others in a push/pull.
-        open_queries_max: queries of ours waiting for answers.
-        ignores_events_before_join: the past is not delivered to a node that joins.
+        recent_times_max: number of Lamport times for which events and queries are remembered; older ones are dropped unread.
+        recent_per_time_max: number of events, or queries, remembered for one Lamport time; further ones are dropped.
+        recent_bytes_max: bytes of events remembered; the oldest are forgotten, and not accepted again.
+        relay_factor_max: number of members asked to relay our answer to a query, even if the query asks for more.
+        state_events_bytes_max: bytes of events sent to another member in a push/pull.
+        open_queries_max: number of our queries whose time is not over.
+        ignores_events_before_join: whether events from before its joining are not delivered on this node.
     """
 
     broadcast_timeout_seconds: float

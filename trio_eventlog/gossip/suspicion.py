@@ -14,7 +14,7 @@ def suspicion_seconds_min(settings: SwimSettings, members: int) -> float:
 
 
 def accusers_expected(settings: SwimSettings, members: int) -> int:
-    """Further accusers that bring a suspicion to its shortest; 0 when there are not so many others."""
+    """Number of further accusers that shorten a suspicion to its minimum; 0 when there are not that many other members."""
     expected = settings.suspicion_multiplier - 2
     return 0 if members - 2 < expected else max(0, expected)
 
@@ -29,7 +29,7 @@ def suspicion_seconds(accusers: int, expected: int, seconds_min: float, seconds_
 
 @attrs.define(slots=True, kw_only=True)
 class Suspicion:
-    """One suspicion under way.
+    """A suspicion that is neither refuted nor confirmed yet.
 
     Attributes:
         incarnation: of the member when it was accused.

@@ -130,7 +130,7 @@ class Swim:
         return deadline
 
     def wake(self, now: float) -> None:
-        """The caller goes on after a wait. Was it so long that this process must have stood still?"""
+        """The caller has waited. If that took much longer than planned, this process stood still: report it."""
         lateness = now - self._promised
         self._promised = math.inf
         self._now = now
@@ -315,7 +315,7 @@ class Swim:
         self._queue_alive(own)
 
     def _repeat_refutation(self, name: str) -> None:
-        """An accusation of ourselves that is refuted already: somebody has not heard it yet, so say it again.
+        """An accusation of ourselves that was refuted already: its sender has not received the refutation, so send it again.
 
         memberlist stays silent here, and a lost refutation is lost. Rumors end by themselves, and so does this.
         """
@@ -330,13 +330,13 @@ class Swim:
     # --- Requests. ---
 
     def set_meta(self, meta: bytes) -> None:
-        """Tell everybody of other meta."""
+        """Publish other meta."""
         self.own.meta = meta
         self.own.incarnation = min(self.own.incarnation + 1, INCARNATION_MAX)
         self._queue_alive(self.own)
 
     def leave(self, now: float) -> None:
-        """Tell everybody that this node goes; it still answers."""
+        """Announce that this node leaves; it still answers."""
         self.is_leaving = True
         self._dead(Dead(name=self.name, incarnation=self.own.incarnation, accuser=self.name), now)
 
@@ -358,9 +358,9 @@ class Swim:
         layer_max = min(versions.layer_max for _, versions in known)
         for name, versions in known:
             if not protocol_min <= versions.protocol <= protocol_max:
-                return f"{name!r} speaks protocol {versions.protocol}, all understand {protocol_min} to {protocol_max}"
+                return f"{name!r} uses protocol {versions.protocol}, all understand {protocol_min} to {protocol_max}"
             if not layer_min <= versions.layer <= layer_max:
-                return f"{name!r} speaks layer protocol {versions.layer}, all understand {layer_min} to {layer_max}"
+                return f"{name!r} uses layer protocol {versions.layer}, all understand {layer_min} to {layer_max}"
         return ""
 
     def merge(self, records: Iterable[MemberRecord], now: float) -> None:

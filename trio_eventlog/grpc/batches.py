@@ -60,7 +60,7 @@ def _given_batch(message: records_pb2.Batch) -> Batch:
     if not message.record_count:
         raise InvalidArgument("the batch announces no records: record_count is at least 1")
     if message.base_sequence + message.record_count > SEQUENCE_END_MAX:
-        raise InvalidArgument(f"the batch begins at sequence {message.base_sequence}: there are not so many numbers after it")
+        raise InvalidArgument(f"the batch begins at sequence {message.base_sequence}: its sequence numbers would overflow")
     first_timestamp_ns, last_timestamp_ns = _nanoseconds(message.first_timestamp), _nanoseconds(message.last_timestamp)
     if first_timestamp_ns > last_timestamp_ns:
         raise InvalidArgument(

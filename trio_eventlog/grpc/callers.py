@@ -12,7 +12,7 @@ FORWARDED = "eventlog-forwarded"
 """Metadata of a call that another node has forwarded here: it is answered here or refused, never forwarded again."""
 SUBJECT = "eventlog-subject"
 ADDRESS = "eventlog-client-address"
-"""Beside FORWARDED: subject and address of the original caller. From anybody but a node they mean nothing."""
+"""Beside FORWARDED: subject and address of the original caller. They are ignored unless a node sends them."""
 TENANT = "x-scope-orgid"
 """The header that names the tenant in HTTP too."""
 TEXT_LENGTH_MAX = 256

@@ -33,7 +33,7 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
 
 class Health:
-    """What is served, as told by `set_serving`, to whoever asks."""
+    """The health service: answers with what `set_serving` has set."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, int] = {}
@@ -41,7 +41,7 @@ class Health:
         self._is_stopping = False
 
     def set_serving(self, is_serving: bool, service: str = "") -> None:
-        """Tells that `service` (a full name; "" for the whole node) answers calls now, or does not."""
+        """Set whether `service` (a full name; "" for the whole node) answers calls now."""
         status = SERVING if is_serving and not self._is_stopping else NOT_SERVING
         if self._statuses.get(service) != status:
             self._statuses[service] = status

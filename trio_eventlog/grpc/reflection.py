@@ -1,6 +1,6 @@
 """Server reflection, `grpc.reflection.v1` and `v1alpha`: tools such as grpcurl learn from it what can be called.
 
-Tells of the files that the served services are defined in and of those they import, and of nothing else in the process.
+Answers with the files in which the served services are defined and those they import, and with nothing else of the process.
 """
 
 from collections.abc import Collection, Iterable

@@ -31,7 +31,7 @@ NODE_NAME_BYTES_MAX = 4096
 """In UTF-8. Hellos carry less; this is what bounds a single node, which sends none."""
 
 FEATURE_LEVEL = 2
-"""The highest level that this release speaks. A release that adds a kind of command, or of entry, takes the next one for it."""
+"""The highest level that this release supports. A release that adds a kind of command, or of entry, takes the next one for it."""
 FEATURE_LEVEL_MAX = (1 << 16) - 1
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -193,16 +193,16 @@ class DrainNode:
 
 @attrs.frozen(slots=True, kw_only=True)
 class RemoveNode:
-    """A node is gone for ever. Nobody talks to it any more; its id never comes back."""
+    """A node is removed for ever. Other nodes refuse it; its id is never used again."""
 
     node_id: NodeId = attrs.field(validator=_whole(1, ID_MAX))
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class RaiseFeatureLevel:
-    """Every node speaks this level: what belongs to it may be proposed from here on. It never falls.
+    """Every node supports this level: what belongs to it may be proposed from here on. It never falls.
 
-    A node that does not speak it (it was away, or went back to an older release) stops applying here, where it is told why.
+    A node that does not support it (it was away, or went back to an older release) stops applying here, and reports why.
     """
 
     level: int = attrs.field(validator=_whole(1, FEATURE_LEVEL_MAX))

@@ -185,7 +185,7 @@ class Channel:
         return self._protocol.peer_calls_max
 
     async def wait_ready(self) -> None:
-        """Until the server has shown that it speaks HTTP/2, and said how. Raises CallUnsent when the connection is lost before."""
+        """Wait for the server's HTTP/2 settings. Raises CallUnsent when the connection is lost before."""
         await self._ready.wait()
         self._check_usable()
 
@@ -337,7 +337,7 @@ class Channel:
     def _receive_go_away(self, event: GoAwayReceived) -> None:
         for stream_id, call in self._calls.items():
             if stream_id > event.last_stream_id:
-                # A sender that waits for window is woken as well, and finds that there is nobody to send to.
+                # A sender that waits for window is woken as well, and finds the call ended.
                 self._protocol.close_stream(call._stream.entry)
                 call._end(CallUnsent("the server stopped before it looked at the call; go to another one"))
         self._make_unusable()
@@ -394,7 +394,7 @@ async def open_channel(
 ) -> AsyncIterator[Channel]:
     """Speaks HTTP/2 as a client on `stream`; closes it at the end, and cancels the calls that are open then.
 
-    Does not wait for the server: whether it speaks HTTP/2 shows with the first call.
+    Does not wait for the server: a server without HTTP/2 makes the first call fail.
 
     Args:
         authority: `host:port` as the server should see it.

@@ -125,7 +125,7 @@ class ClientSide:
         if entry.is_closed:
             self._streams.forget(entry)
         else:
-            # The server answered without waiting for all requests: nobody needs the rest.
+            # The server answered without waiting for all requests: the rest is not needed.
             self._streams.reset_quietly(entry)
 
 

@@ -74,7 +74,7 @@ class DataReader:
         if entry is None:
             if not self._streams.was_opened(stream_id):
                 raise ConnectionFailure(ErrorCodes.PROTOCOL_ERROR, "DATA on a stream that was never opened")
-            # In flight when the stream was reset: nobody waits for it, and its room is for others.
+            # In flight when the stream was reset: no call waits for it, and its room is given back.
             if length:
                 self._streams.credit_connection(length)
         elif (error_code := self._check(entry, length)) is not None:

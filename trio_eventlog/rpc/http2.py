@@ -97,7 +97,7 @@ class Http2(H2Connection):  # type: ignore[misc]
     def put_block(self, stream_id: int, block: bytes, *, ends: bool) -> None:
         """Queues an encoded header block: HEADERS, and CONTINUATION for what the peer's frame size leaves over."""
         if self.encoder.header_table.resized:
-            # The peer changed our table's size, and wants to be told so at the head of the next block (RFC 7541, 4.2).
+            # The peer changed our table's size, which the next block has to acknowledge at its head (RFC 7541, 4.2).
             block = self.encoder.encode([]) + block
         size_max: int = self.max_outbound_frame_size
         flags = END_STREAM if ends else 0

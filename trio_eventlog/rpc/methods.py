@@ -95,7 +95,7 @@ class Encoded:
 
 @attrs.frozen(slots=True, kw_only=True)
 class Peer:
-    """Who is at the other end of a connection.
+    """The other end of a connection.
 
     Attributes:
         address: `host:port`, or anything readable.

@@ -167,7 +167,7 @@ class RpcConnection:
         self._streams.acknowledge(entry, flow_controlled_length)
 
     def release(self, entry: StreamEntry) -> None:
-        """Drops what this stream received and nobody has read, now and later."""
+        """Drops what this stream has received unread, now and later."""
         self._streams.release(entry)
 
     def reset_stream(self, stream_id: int, error_code: ErrorCodes = ErrorCodes.CANCEL) -> None:
@@ -200,7 +200,7 @@ class RpcConnection:
         self._server.finish_response(entry, status, trailing, initial)
 
     def refuse_call(self, entry: StreamEntry, status: CallStatus | None) -> None:
-        """Ends a call that was not run: with a status, or, with None, so that the client may try it elsewhere."""
+        """Ends a call that was not run: with a status, or, with None, so that the client may repeat it at another node."""
         try:
             self._server.refuse_call(entry, status)
         except ConnectionFailure as failure:

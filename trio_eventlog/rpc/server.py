@@ -36,7 +36,7 @@ Handler = Callable[..., Awaitable[Any]]
 - bidirectional: `async def handler(requests, context, send) -> None`
 
 `requests` is a `Requests`; `await send(message)` waits for room under HTTP/2 flow control. A response is a message or
-`Encoded`. A handler ends its call with an error by raising an `EventLogError`; anything else is logged and told as UNKNOWN.
+`Encoded`. A handler ends its call with an error by raising an `EventLogError`; any other exception is logged and sent as UNKNOWN.
 """
 
 
@@ -115,7 +115,7 @@ class Context:
         self._call.finally_.append(function)
 
     def shed(self, error: Overloaded) -> None:
-        """End the call from another task: what it holds is needed elsewhere. Amid a message only a reset can tell the client so."""
+        """End the call from another task: its bytes are needed for other calls. Within a message, only a reset can end it."""
         call = self._call
         call.final_status = status_of(error)
         if call.stream.is_sending:
@@ -255,7 +255,7 @@ class _ServerConnection:
                 nursery.start_soon(self._keep_house)
                 nursery.start_soon(self._finish)
                 reason = await self.wire.read()
-                # The calls end with the connection, and at once: nobody is there to be answered.
+                # The calls end with the connection, and at once: there is no client to answer.
                 for call in self.calls.values():
                     call.is_gone = True
                     call.scope.cancel()
@@ -456,7 +456,7 @@ class _ServerConnection:
                 logger.error("%s failed", call.bound.method.path, exc_info=error)
             return status_of(error)
         if isinstance(error, trio.BrokenResourceError) and not call.stream.entry.can_send:
-            return _GONE  # It noticed before its cancellation did; nobody will read this.
+            return _GONE  # It noticed before it was cancelled; the result is not used.
         logger.error("%s failed", call.bound.method.path, exc_info=error)
         return _INTERNAL
 
@@ -480,12 +480,12 @@ class Server:
         self._all_ended = trio.Event()
 
     async def serve(self, stream: trio.abc.Stream, peer: Peer | None = None, standing: Standing | None = None) -> None:
-        """Speaks HTTP/2 and gRPC on an accepted stream until the connection ends, and closes it. Run one task per connection.
+        """Serve gRPC on an accepted stream until the connection ends, and close it. Run one task per connection.
 
         Nothing that a client or a handler does makes this raise: a crash of one connection ends that connection only.
 
         Args:
-            standing: told how to find out what the connection does.
+            standing: gets the functions by which others find out what the connection does.
         """
         connection = _ServerConnection(self, stream, peer or Peer())
         if standing is not None:
@@ -498,7 +498,7 @@ class Server:
             # A mistake of ours, as the handlers' are dealt with where they are called. The node and the others go on.
             logger.exception("gRPC connection of %s crashed", connection.peer.address)
         finally:
-            # At once: between these lines nobody looks, so no byte is counted twice or not at all.
+            # Without a checkpoint between these lines, so no byte is counted twice or not at all.
             del self._connections[connection]
             self.counters.received_bytes += connection.wire.received_bytes
             self.counters.sent_bytes += connection.wire.sent_bytes

@@ -131,7 +131,7 @@ class ServerSide:
             self._streams.reset(entry.stream_id, ErrorCodes.NO_ERROR)
 
     def refuse_call(self, entry: StreamEntry, status: CallStatus | None) -> None:
-        """Ends a call that was not run: with a status, or, with None, so that the client may try it elsewhere.
+        """Ends a call that was not run: with a status, or, with None, so that the client may repeat it at another node.
 
         Raises ConnectionFailure when too many refusals are queued.
         """

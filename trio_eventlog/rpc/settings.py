@@ -20,7 +20,7 @@ class RpcSettings:
         receive_bytes: how much is asked of the socket at once.
         send_buffer_bytes: how much output may be queued before senders wait for the socket.
         call_slot_seconds: how long a client's call waits until the server allows one more at once; then OVERLOADED, unsent.
-        streams_per_connection_max: calls open at once; further ones are refused and may be repeated elsewhere.
+        streams_per_connection_max: number of calls at a time; further ones are refused and may be repeated on another connection.
         header_bytes_max: largest header list taken, decoded, as HTTP/2 counts it (32 bytes more per header).
         header_block_bytes_max: largest encoded header block that reaches the HPACK decoder. A call with headers beyond
             `header_bytes_max` is refused alone; a block beyond this ends the connection, as what is not decoded leaves the

@@ -97,7 +97,7 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.Overloaded: _Row(StatusCode.RESOURCE_EXHAUSTED, (_RETRY_AFTER,)),
     errors.DiskFull: _Row(StatusCode.RESOURCE_EXHAUSTED),
     errors.ResourceShortage: _Row(
-        StatusCode.UNAVAILABLE, (), "the node is short of descriptors or memory; try again, or elsewhere"
+        StatusCode.UNAVAILABLE, (), "the node is short of descriptors or memory; try again, or at another node"
     ),
     errors.TooManyPartitions: _Row(StatusCode.RESOURCE_EXHAUSTED),
     errors.NoQuorum: _Row(StatusCode.UNAVAILABLE),
@@ -108,7 +108,7 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.Unavailable: _Row(StatusCode.UNAVAILABLE),
     errors.MembershipRefused: _Row(StatusCode.FAILED_PRECONDITION),
     errors.NodeRemoved: _Row(StatusCode.FAILED_PRECONDITION),
-    # UNKNOWN and not UNAVAILABLE or ABORTED: nobody may take it for "nothing happened" and repeat it without a sequence.
+    # UNKNOWN and not UNAVAILABLE or ABORTED: a client must not take it for "nothing happened" and repeat it without a sequence.
     errors.OutcomeUnknown: _Row(StatusCode.UNKNOWN),
     errors.DamagedData: _Row(StatusCode.DATA_LOSS, (), "the node found damaged data on its disk; its log says where"),
     errors.DataDirectoryError: _Row(StatusCode.INTERNAL, (), "the node cannot use its data directory; its log says why"),

@@ -62,5 +62,5 @@ class StreamEntry:
 
     @property
     def is_within_message(self) -> bool:
-        """A part of a message has arrived that somebody waits for."""
+        """A part of a message has arrived that a call waits for."""
         return not self.is_discarding and (self.need >= 0 or bool(self.prefix))

@@ -52,13 +52,13 @@ class Streams:
         return stream_id <= (h2.highest_outbound_stream_id if is_ours else h2.highest_inbound_stream_id)  # type: ignore[no-any-return]
 
     def forget(self, entry: StreamEntry) -> None:
-        """Both sides are done: the stream's entry goes."""
+        """Both sides are done: remove the stream's entry."""
         self.entries.pop(entry.stream_id, None)
         self._h2.streams.pop(entry.stream_id, None)
         entry.pieces.clear()
 
     def release(self, entry: StreamEntry) -> None:
-        """Drops what this stream received and nobody has read, now and later, and gives it back to the peer's windows."""
+        """Drops what this stream has received unread, now and later, and gives it back to the peer's windows."""
         entry.is_discarding = True
         entry.pieces.clear()
         self._repay(entry)

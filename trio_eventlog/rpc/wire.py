@@ -214,7 +214,7 @@ class RpcWire:
             while output := protocol.take_output():
                 self._is_writing = True
                 if self.blocked:
-                    self.wake_senders()  # They queue the next piece while this one is under way.
+                    self.wake_senders()  # They queue the next piece while this one is being written.
                 try:
                     self.sent_bytes += await send_buffers(self._sending_end, output)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -233,7 +233,7 @@ class RpcWire:
             self._flushed = None
 
     def wake_senders(self) -> None:
-        """Room has appeared for everybody: every sender that waits looks again."""
+        """Room has appeared: every sender that waits checks again."""
         for call in self.blocked:
             call.sendable.set()
 
@@ -443,7 +443,7 @@ class CallStream:
             await self._wait_room()
 
     def abandon(self) -> None:
-        """Nobody will read what is left."""
+        """Drop what is left: it will not be read."""
         self.wire.calls.pop(self.entry.stream_id, None)
         self.wire.protocol.release(self.entry)
         self.queue.clear()

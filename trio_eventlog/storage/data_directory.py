@@ -144,7 +144,7 @@ class DataDirectory:
 
         In one operation of the disk, durable when this returns. A crash, or an error, leaves of each group no directory; or one
         without a hard state, as of a group that was never opened; or one with it, whole, since it was synced under another name
-        before. In all of them the log is empty or missing, and nobody has been promised anything. Opening makes what is missing,
+        before. In all of them the log is empty or missing, and nothing was acknowledged. Opening makes what is missing,
         and finds a group in which nothing has happened.
 
         Raises:

@@ -48,7 +48,7 @@ class HardStateFile:
                 ) from error
             beyond = beyond_bounds(found.state)
             if beyond and not is_repair:
-                # With it this node could neither elect nor follow anybody, and would spread it.
+                # With it this node could neither vote for nor follow another one, and would spread it.
                 raise DamagedData(
                     f"{path}: {beyond}. Stop every node of the cluster, run `trio-eventlog log repair` on the data directory of"
                     " each, and start them again. If the other nodes are well: remove this one and add it as a new one.",

@@ -63,7 +63,7 @@ def find_loss(held: Held, noted: Extent | None) -> Loss | None:
     if noted.commit_index > held.last_index:
         return Loss(text=f"entries up to {noted.commit_index} were committed, and the log ends at {held.last_index}")
     # A new leader replaces what earlier ones have left, and a crash may come in between: the log is shorter then, and all is well.
-    # But what a leader has appended in its term nobody takes away before there is a later term.
+    # But entries that a leader has appended in its term are not removed before there is a later term.
     is_same_term = noted.last_term == noted.term == held.term
     if is_same_term and (held.last_term, held.last_index) < (noted.last_term, noted.last_index):
         return Loss(text=f"the log went up to entry {noted.last_index}, and ends at {held.last_index}")

@@ -1,4 +1,4 @@
-"""The disk of the machine: every call that may wait runs in a thread of its own limiter.
+"""The disk of the machine: every call that may wait runs in a thread, bounded by a limiter.
 
 Reads of what the page cache holds do not wait, and a thread hop (40 to 140 microseconds) costs more than the copy. Linux can
 tell: `preadv` with RWF_NOWAIT copies what is cached and refuses the rest. So reads up to `INLINE_READ_BYTES_MAX` are tried in

@@ -15,7 +15,7 @@ class SealedSegments:
     them, the next one waits. No reader holds one segment and asks for another, so all of them end.
 
     A segment that is sealed while a reader is at work on it keeps its file until that reader is done, and may be over the limit
-    meanwhile: nobody can append to a log whose appender waits for readers.
+    meanwhile: an appender that waited for readers could not append.
     """
 
     def __init__(self, open_max: int) -> None:

@@ -1,4 +1,4 @@
-"""One segment file: what is in it, how it is scanned, and how a torn tail is told from damage."""
+"""One segment file: its contents, how it is scanned, and how a torn tail is distinguished from damage."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence

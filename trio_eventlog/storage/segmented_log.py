@@ -202,7 +202,7 @@ class SegmentedLog:
             await self._files.close(self._contents.segments)
 
     def close_nowait(self) -> None:
-        """`aclose` without a checkpoint, for cleaning up after an exception: nobody has used the log yet."""
+        """`aclose` without a checkpoint, to clean up after an exception before the log was used."""
         self._files.is_closed = True
         for segment in self._contents.segments:
             if segment.file is not None:

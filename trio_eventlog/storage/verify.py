@@ -51,7 +51,7 @@ class Problem:
         position: byte in it where the problem begins.
         index: the entry that belongs there.
         text: what is wrong.
-        is_damage: False for what opening the log mends by itself: a torn tail, a sparse index that does not fit.
+        is_damage: False for what opening the log repairs: a torn tail, a sparse index that does not fit.
     """
 
     path: str
