@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import attrs
 import trio
@@ -20,12 +21,15 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SIGNAL = signal.SIGHUP
 
 
-def run_daemon(settings: NodeSettings) -> None:
+def run_daemon(settings: NodeSettings, notes: Sequence[str] = ()) -> None:
     """Run a node until SIGTERM or Ctrl-C stops it gracefully; a second one ends the process at once. With TLS or a peer secret,
     SIGHUP makes it read its certificates and its secret again.
 
     Prints `listening on HOST:PORT node=NAME id=ID` to standard output when connections are accepted. Calls that come before the
     node has found its cluster wait.
+
+    Args:
+        notes: what the log is to say first, one line each.
 
     Raises:
         EventLogError: it cannot start, or cannot go on; the text says why and what to do.
@@ -36,6 +40,8 @@ def run_daemon(settings: NodeSettings) -> None:
             " does damage; start it without"
         )
     set_up_logging(settings.log_format, settings.log_level)
+    for note in notes:
+        logger.info("%s", note)
     if settings.raise_descriptor_limit is None:
         settings = attrs.evolve(settings, raise_descriptor_limit=True)  # The process is the node's own.
     trio.run(_run, settings)

@@ -17,6 +17,7 @@ import attrs
 from trio_eventlog.bounds import PRODUCERS_MAX, WINDOW_BATCHES_MAX
 from trio_eventlog.client.settings import ClientSettings as ClientSettings
 from trio_eventlog.errors import SettingsError
+from trio_eventlog.setting_aliases import fill_from_aliases
 from trio_eventlog.setting_fields import (
     ADDRESS,
     ADDRESSES,
@@ -1012,7 +1013,7 @@ def load_settings(
     file: Mapping[str, object] | None = None,
     file_name: str = "the settings file",
 ) -> T:
-    """Settings from, in order of precedence, flags, environment, file, defaults.
+    """Settings from, in order of precedence, flags, environment, file, defaults. Of a node, `setting_aliases` come before defaults.
 
     Args:
         cls: NodeSettings or ClientSettings.
@@ -1049,6 +1050,8 @@ def load_settings(
             values[name] = tuple(flag)
         else:
             values[name] = _from_text(name, known[name].kind, flag) if isinstance(flag, str) else flag
+    if cls is NodeSettings:
+        fill_from_aliases(values, environment or {})
     # Keys were checked above, values are checked by the fields' validators.
     return cls(**values)  # type: ignore[arg-type]
 

@@ -13,6 +13,7 @@ from trio_eventlog.agent.metrics import METRICS
 from trio_eventlog.cli import make_parser
 from trio_eventlog.http.problems import EXACT_STATUSES, STATUS_OF_GRPC
 from trio_eventlog.rpc.status import STATUS_TABLE
+from trio_eventlog.setting_aliases import REFERENCE as ALIASES_REFERENCE
 from trio_eventlog.settings import ClientSettings, NodeSettings, reference_table
 
 HOME = Path(__file__).resolve().parent
@@ -35,6 +36,9 @@ refused with the setting's name before anything starts.
 ## Of a node
 
 {node}
+### Variables of others
+
+{aliases}
 ## Of a client
 
 Client commands take these as `--set NAME=VALUE`, as variables, and from the file that their `--config` names; programs give
@@ -118,7 +122,9 @@ def pages() -> dict[str, str]:
     return {
         "errors.md": ERRORS.format(errors="\n".join(_errors())),
         "metrics.md": METRICS_PAGE.format(metrics="\n".join(_metrics())),
-        "settings.md": SETTINGS.format(node=reference_table(NodeSettings), client=reference_table(ClientSettings)),
+        "settings.md": SETTINGS.format(
+            aliases=ALIASES_REFERENCE, node=reference_table(NodeSettings), client=reference_table(ClientSettings)
+        ),
         "command-line.md": COMMAND_LINE.format(commands="\n".join(_commands(make_parser()))),
     }
 

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from trio_eventlog.cli.parser import Commands, add_command
+from trio_eventlog.setting_aliases import alias_notes
 from trio_eventlog.settings import NodeSettings, add_flags, load_settings, read_settings_file
 
 
@@ -33,5 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
         file=read_settings_file(path) if path else None,
         file_name=path,
     )
-    run_daemon(settings)
+    run_daemon(settings, alias_notes(os.environ))
     return 0
