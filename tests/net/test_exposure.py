@@ -34,7 +34,7 @@ def test_what_only_programs_of_the_same_machine_reach(host: str, expected: bool)
     ("values", "has_tls", "says"),
     [
         ({}, False, ""),
-        ({"listen": "0.0.0.0:0", "advertise": "127.0.0.1:1"}, False, "neither TLS nor a peer secret"),
+        ({"listen": "0.0.0.0:0", "advertise": "127.0.0.1:1"}, False, "no TLS and no peer secret"),
         ({"advertise": "log.example:8400"}, False, "any process that reaches log.example:8400 can act as a node"),
         ({"advertise": "log.example:8400", "peer_secret_file": "a secret of ours"}, False, ""),
         ({"advertise": "log.example:8400", "peer_secret_file": "none"}, False, "any process that reaches"),
