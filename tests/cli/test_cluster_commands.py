@@ -11,7 +11,7 @@ import trio.testing
 
 from trio_eventlog.cli import make_parser
 from trio_eventlog.cli.cluster import drain, members, problems_of, remove, status
-from trio_eventlog.cli.topics import TopicDescriber, alter_topic, delete_topic, list_topics
+from trio_eventlog.cli.topics import TopicDescriber, alter_topic, delete_topic, list_topics, show_sizes
 from trio_eventlog.cli.watch import NotConfirmed, watched
 from trio_eventlog.client import ClientSettings, GroupInfo, NodeStatus, Placement, ServerInfo
 from trio_eventlog.errors import InvalidArgument, TopicNotFound, Unavailable
@@ -160,6 +160,28 @@ async def test_sizes_of_partitions_wherever_they_live(
         assert capfd.readouterr().out.count(" KiB") == 6
         with pytest.raises(NotConfirmed, match="about 21 records"):
             await delete_topic(client, parsed("topics", "delete", "t"))
+
+
+async def test_sizes_of_topics_on_the_disks_of_nodes(
+    autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A row for each topic and node with a replica, the largest first. A node that does not answer is named; exit code 1."""
+    async with Cluster(3, seed=9) as cluster, cluster.client(settings=QUICK) as client:
+        await cluster.wait_ready()
+        await client.create_topic("small")
+        await client.create_topic("large", partitions=2)
+        await cluster.wait_topic("large")
+        await client.produce("large", b"x" * 50_000, partition=0)
+        arguments = parsed("topics", "sizes", "--json")
+        assert await watched(show_sizes)(client, arguments) == 0
+        rows = json.loads(capfd.readouterr().out)
+        assert [(row["topic"], row["partitions"]) for row in rows] == [("large", 2)] * 3 + [("small", 1)] * 3
+        assert all(row["size_bytes"] > 50_000 for row in rows[:3])
+        cluster.crash("n3")
+        assert await watched(show_sizes)(client, parsed("topics", "sizes")) == 1
+        printed = capfd.readouterr()
+        assert printed.out.splitlines()[0].split() == ["TOPIC", "NODE", "PARTITIONS", "SIZE"]
+        assert printed.err.startswith("without node n3: ")
 
 
 async def test_no_node_is_taken_out_unasked(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:

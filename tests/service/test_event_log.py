@@ -23,12 +23,13 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
-from trio_eventlog.ids import format_id
+from trio_eventlog.ids import CATALOG_GROUP, format_id
 from trio_eventlog.records import Acks, Record
 from trio_eventlog.service.event_log import EventLog
 from trio_eventlog.service.node_event_log import NodeEventLog
 from trio_eventlog.service.values import BEGINNING, END, Caller
 from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.inside import groups
 
 VIRTUAL_TIME = True
 
@@ -207,6 +208,25 @@ async def test_a_topic_is_altered(which: str) -> None:
         with pytest.raises(TopicRecreated):
             await log.alter_topic("new", retention_bytes=1, group_id=altered.group_ids[0])
         assert (await log.describe_topic("new")).topic.retention_bytes == 0
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_the_disk_use_of_topics(which: str) -> None:
+    """Of the node that is named, whichever answers; the largest topic first. An address without a node is an error."""
+    async with opened(which) as (cluster, log):
+        await log.produce("here", b"x" * 10_000)
+        addresses = [server.address for server in await log.servers()]
+        for address in addresses:
+            uses = await log.disk_use(address)
+            assert [use.size_bytes for use in uses] == sorted((use.size_bytes for use in uses), reverse=True)
+            node = next(cluster.node(name) for name in cluster.names if cluster.address(name) == address)
+            replicas = [replica for replica in groups(node).all() if replica.group_id != CATALOG_GROUP]
+            assert sum(use.partitions for use in uses) == len(replicas)
+            assert sum(use.size_bytes for use in uses) == sum(replica.log.size_bytes for replica in replicas)
+        assert any(use.name == "here" and use.size_bytes > 10_000 for use in await log.disk_use(addresses[0]))
+        assert await log.disk_use() in [await log.disk_use(address) for address in addresses]
+        with pytest.raises(Unavailable):
+            await log.disk_use("nowhere:1")
 
 
 @pytest.mark.parametrize("which", WHICH)

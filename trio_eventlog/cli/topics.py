@@ -1,4 +1,4 @@
-"""`topics`: list, create, describe, alter, delete."""
+"""`topics`: list, create, describe, sizes, alter, delete."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ from trio_eventlog.cli.output import byte_text, duration_text, print_json, print
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import progress
 from trio_eventlog.cli.watch import confirm, watched
-from trio_eventlog.client import Client, GroupInfo, NodeStatus, ServerInfo, TopicDescription, TopicInfo
+from trio_eventlog.client import Client, GroupInfo, NodeStatus, ServerInfo, TopicDescription, TopicDiskUse, TopicInfo
 from trio_eventlog.errors import EventLogError
 from trio_eventlog.service.background import background
 
@@ -52,6 +52,11 @@ def add_parser(commands: Commands) -> None:
     add_look_flags(describe)
     add_client_flags(describe)
     describe.set_defaults(run=lambda arguments: run_with_client(arguments, watched(TopicDescriber())))
+
+    sizes = add_command(actions, "sizes", "what each topic takes on the disks of the nodes")
+    add_look_flags(sizes)
+    add_client_flags(sizes)
+    sizes.set_defaults(run=lambda arguments: run_with_client(arguments, watched(show_sizes)))
 
     alter = add_command(actions, "alter", "change what a topic keeps")
     alter.add_argument("name")
@@ -198,6 +203,39 @@ async def _described(client: Client, name: str, servers: Sequence[ServerInfo]) -
         for item in described.partitions
     )
     return attrs.evolve(described, partitions=partitions)
+
+
+async def show_sizes(client: Client, arguments: argparse.Namespace) -> int:
+    """A row for each topic and node, the largest first. Exit code 1 when a node does not answer."""
+    servers = await client.servers()
+    uses: dict[str, list[TopicDiskUse]] = {}
+    failed: dict[str, EventLogError] = {}
+
+    async def ask(server: ServerInfo) -> None:
+        try:
+            uses[server.id] = await client.disk_use(server.address)
+        except EventLogError as error:
+            failed[server.id] = error
+
+    async with trio.open_nursery() as nursery:
+        for server in servers:
+            nursery.start_soon(ask, server)
+    found = [(use, server) for server in servers for use in uses.get(server.id, ())]
+    found.sort(key=lambda item: (-item[0].size_bytes, item[0].name, item[1].name))
+    if arguments.json:
+        print_json(
+            [
+                {"topic": use.name, "node": server.name, "partitions": use.partitions, "size_bytes": use.size_bytes}
+                for use, server in found
+            ]
+        )
+    else:
+        rows = [(use.name, server.name, use.partitions, byte_text(use.size_bytes)) for use, server in found]
+        print_table(("TOPIC", "NODE", "PARTITIONS", "SIZE"), rows, arguments.look)
+    for server in servers:
+        if server.id in failed:
+            print(f"without node {server.name}: {failed[server.id]}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 async def alter_topic(client: Client, arguments: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ from trio_eventlog.service.values import (
     ServerInfo,
     Start,
     TopicDescription,
+    TopicDiskUse,
     TopicInfo,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "ServerInfo",
     "Start",
     "TopicDescription",
+    "TopicDiskUse",
     "TopicInfo",
     "build_client_context",
     "open_client",

@@ -7,13 +7,14 @@ import trio
 
 from trio_eventlog.client.calls import Calls
 from trio_eventlog.errors import TopicExists, TopicNotFound
-from trio_eventlog.grpc.answers import member_info, node_status, topic_description, topic_info
+from trio_eventlog.grpc.answers import disk_use, member_info, node_status, topic_description, topic_info
 from trio_eventlog.grpc.methods import (
     ALTER_TOPIC,
     CREATE_TOPIC,
     DELETE_TOPIC,
     DESCRIBE_TOPIC,
     DRAIN_NODE,
+    GET_DISK_USE,
     GET_STATUS,
     LIST_MEMBERS,
     LIST_TOPICS,
@@ -34,6 +35,7 @@ from trio_eventlog.service.values import (
     ServerInfo,
     TopicChange,
     TopicDescription,
+    TopicDiskUse,
     TopicInfo,
 )
 from trio_eventlog.v1 import admin_pb2
@@ -109,6 +111,12 @@ class AdminCalls:
         if address is not None:
             return node_status(await self._calls.call_once(address, GET_STATUS, request, caller=caller))
         return node_status(await self._calls.call(GET_STATUS, request, self._routing.addresses, caller=caller))
+
+    async def disk_use(self, address: str | None, caller: Caller) -> list[TopicDiskUse]:
+        request = admin_pb2.GetDiskUseRequest()
+        if address is not None:
+            return disk_use(await self._calls.call_once(address, GET_DISK_USE, request, caller=caller))
+        return disk_use(await self._calls.call(GET_DISK_USE, request, self._routing.addresses, caller=caller))
 
     async def servers(self) -> list[ServerInfo]:
         await self._calls.refresh(newer_than=trio.current_time())

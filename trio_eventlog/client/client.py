@@ -53,6 +53,7 @@ from trio_eventlog.service.values import (
     ServerInfo,
     Start,
     TopicDescription,
+    TopicDiskUse,
     TopicInfo,
 )
 
@@ -284,6 +285,10 @@ class Client:
         """See `EventLog.describe_topic`."""
         check_text("name", name)
         return await self._admin.describe_topic(name, caller)
+
+    async def disk_use(self, address: str | None = None, *, caller: Caller = NOBODY_IN_PARTICULAR) -> list[TopicDiskUse]:
+        """See `EventLog.disk_use`."""
+        return await self._admin.disk_use(address, caller)
 
     # The cluster
 

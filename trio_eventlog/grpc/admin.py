@@ -5,7 +5,7 @@ from typing import Any
 import trio
 
 from trio_eventlog.errors import InvalidArgument
-from trio_eventlog.grpc.answers import description_message, members_message, status_message, topic_message
+from trio_eventlog.grpc.answers import description_message, disk_use_message, members_message, status_message, topic_message
 from trio_eventlog.grpc.callers import caller_of
 from trio_eventlog.grpc.event_log import when_ready
 from trio_eventlog.grpc.requests import requested_change, requested_topic
@@ -39,6 +39,7 @@ class AdminHandlers:
             "DeleteTopic": self.delete_topic,
             "ListTopics": self.list_topics,
             "DescribeTopic": self.describe_topic,
+            "GetDiskUse": self.get_disk_use,
             "TransferLeadership": self.transfer_leadership,
             "ListMembers": self.list_members,
             "DrainNode": self.drain_node,
@@ -70,6 +71,9 @@ class AdminHandlers:
     async def describe_topic(self, request: messages.DescribeTopicRequest, context: Context) -> messages.DescribeTopicResponse:
         create = request.create and self._creates_topics
         return description_message(await self._topics.describe(request.name, caller_of(context), create=create))
+
+    async def get_disk_use(self, request: messages.GetDiskUseRequest, context: Context) -> messages.GetDiskUseResponse:
+        return disk_use_message(self._topics.disk_use())
 
     async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
         return status_message(self._cluster.status(request.catalog_only))

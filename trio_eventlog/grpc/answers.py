@@ -16,6 +16,7 @@ from trio_eventlog.service.values import (
     Placement,
     ServerInfo,
     TopicDescription,
+    TopicDiskUse,
     TopicInfo,
 )
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
@@ -43,6 +44,16 @@ def topic_info(message: admin_pb2.Topic) -> TopicInfo:
         retention_seconds=retention.time.seconds + retention.time.nanos / 1e9,
         group_ids=tuple(message.group_ids),
     )
+
+
+def disk_use_message(uses: Iterable[TopicDiskUse]) -> admin_pb2.GetDiskUseResponse:
+    return admin_pb2.GetDiskUseResponse(
+        topics=[admin_pb2.TopicDiskUse(name=use.name, partitions=use.partitions, size_bytes=use.size_bytes) for use in uses]
+    )
+
+
+def disk_use(message: admin_pb2.GetDiskUseResponse) -> list[TopicDiskUse]:
+    return [TopicDiskUse(name=item.name, partitions=item.partitions, size_bytes=item.size_bytes) for item in message.topics]
 
 
 def description_message(described: AsOf[TopicDescription]) -> admin_pb2.DescribeTopicResponse:

@@ -8,7 +8,7 @@ import trio
 
 from trio_eventlog.background import Background
 from trio_eventlog.errors import CallUnsent, EventLogError, ShuttingDown
-from trio_eventlog.grpc.answers import member_info, node_status
+from trio_eventlog.grpc.answers import disk_use, member_info, node_status
 from trio_eventlog.grpc.batches import batch_message, consumed_batch, encode_produce_request, produce_head
 from trio_eventlog.grpc.callers import forwarded_metadata
 from trio_eventlog.grpc.methods import (
@@ -18,6 +18,7 @@ from trio_eventlog.grpc.methods import (
     CREATE_TOPIC,
     DELETE_TOPIC,
     DRAIN_NODE,
+    GET_DISK_USE,
     GET_STATUS,
     LIST_MEMBERS,
     PRODUCE,
@@ -30,7 +31,7 @@ from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.rpc import Call, Channel, RpcSettings, open_channel
 from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer
-from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange
+from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 ANSWER_HEAD_BYTES_MAX = 22
@@ -124,6 +125,10 @@ class GrpcNode:
     async def status(self, *, catalog_only: bool, caller: Caller) -> NodeStatus:
         request = admin_pb2.GetStatusRequest(catalog_only=catalog_only)
         return node_status(await self._channel.unary(GET_STATUS, request, metadata=forwarded_metadata(caller)))
+
+    async def disk_use(self, caller: Caller) -> list[TopicDiskUse]:
+        request = admin_pb2.GetDiskUseRequest()
+        return disk_use(await self._channel.unary(GET_DISK_USE, request, metadata=forwarded_metadata(caller)))
 
 
 @attrs.frozen(slots=True)

@@ -26,6 +26,7 @@ from trio_eventlog.service.values import (
     ServerInfo,
     Start,
     TopicDescription,
+    TopicDiskUse,
     TopicInfo,
 )
 
@@ -210,6 +211,10 @@ class EventLog(Protocol):
 
     async def describe_topic(self, name: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> TopicDescription:
         """A topic with its partitions. Raises TopicNotFound."""
+
+    async def disk_use(self, address: str | None = None, *, caller: Caller = NOBODY_IN_PARTICULAR) -> list[TopicDiskUse]:
+        """What each topic takes on the disk of the node at `address`, the largest first; None: any node (of an embedded node: that
+        one). Raises Unavailable when the node does not answer."""
 
     # The cluster
 

@@ -33,7 +33,7 @@ from trio_eventlog.service.node_reader import NodePartitions
 from trio_eventlog.service.produce import ProduceService
 from trio_eventlog.service.producer import Delivery, OpenBatch, Producer, ProducerSettings, open_producer
 from trio_eventlog.service.receivers import BatchReceiver, RecordReceiver, open_batches
-from trio_eventlog.service.remote_node import RemoteNodes
+from trio_eventlog.service.remote_node import RemoteNode, RemoteNodes
 from trio_eventlog.service.requests import ProduceRequest, Timestamp
 from trio_eventlog.service.settings import ApplicationSettings
 from trio_eventlog.service.topics import TopicAdministration
@@ -49,6 +49,7 @@ from trio_eventlog.service.values import (
     ServerInfo,
     Start,
     TopicDescription,
+    TopicDiskUse,
     TopicInfo,
     timestamp_ns,
 )
@@ -291,6 +292,14 @@ class NodeEventLog:
         check_text("name", name)
         return (await self._in_time(self._services.topics.describe(name, caller), caller)).value
 
+    async def disk_use(self, address: str | None = None, *, caller: Caller = NOBODY_IN_PARTICULAR) -> list[TopicDiskUse]:
+        """See `EventLog.disk_use`."""
+        await self._services.ready.wait()
+        if address in (None, self._services.cluster.status(True).address):
+            return self._services.topics.disk_use()
+        node = await self._node_at(address, caller)
+        return await self._in_time(node.disk_use(caller), caller)
+
     # The cluster
 
     async def status(self, address: str | None = None, *, caller: Caller = NOBODY_IN_PARTICULAR) -> NodeStatus:
@@ -299,11 +308,14 @@ class NodeEventLog:
         status = self._services.cluster.status(False)
         if address in (None, status.address):
             return status
+        node = await self._node_at(address, caller)
+        return await self._in_time(node.status(catalog_only=False, caller=caller), caller)
+
+    async def _node_at(self, address: str | None, caller: Caller) -> RemoteNode:
         for server in self._services.cluster.view().servers:
             if server.address == address:
-                node = await self._in_time(self._services.nodes.get(parsed_node_id(server.id)), caller)
-                return await self._in_time(node.status(catalog_only=False, caller=caller), caller)
-        raise Unavailable(f"there is no node at {address}, as far as this one knows")
+                return await self._in_time(self._services.nodes.get(parsed_node_id(server.id)), caller)
+        raise Unavailable(f"this node knows of no node at {address}")
 
     async def servers(self, *, caller: Caller = NOBODY_IN_PARTICULAR) -> list[ServerInfo]:
         """See `EventLog.servers`."""

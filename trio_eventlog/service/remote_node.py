@@ -8,7 +8,7 @@ from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer
-from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange
+from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 
 
 class RemoteNode(Protocol):
@@ -46,6 +46,8 @@ class RemoteNode(Protocol):
     async def remove_node(self, node_id: NodeId, caller: Caller) -> None: ...
 
     async def status(self, *, catalog_only: bool, caller: Caller) -> NodeStatus: ...
+
+    async def disk_use(self, caller: Caller) -> list[TopicDiskUse]: ...
 
 
 class RemoteNodes(Protocol):

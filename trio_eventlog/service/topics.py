@@ -20,6 +20,7 @@ from trio_eventlog.service.values import (
     PartitionInfo,
     TopicChange,
     TopicDescription,
+    TopicDiskUse,
     TopicInfo,
 )
 
@@ -148,6 +149,16 @@ class TopicAdministration:
             )
         described = TopicDescription(topic=topic_info(topic), partitions=tuple(partitions))
         return AsOf(described, self._broker.catalog_index)
+
+    def disk_use(self) -> list[TopicDiskUse]:
+        """Of each topic with a partition that is open on this node, the largest first."""
+        uses = []
+        for topic in self._broker.topics():
+            places = [self._broker.group(partition.group_id) for partition in topic.partitions]
+            sizes = [place.log.size_bytes for place in places if isinstance(place, Replica)]
+            if sizes:
+                uses.append(TopicDiskUse(name=topic.name, partitions=len(sizes), size_bytes=sum(sizes)))
+        return sorted(uses, key=lambda use: (-use.size_bytes, use.name))
 
     def known(self, name: str, partition: int, group_id: int) -> Topic | None:
         """The topic when this node knows it and the partition, and nothing has to be asked; None otherwise: see `find`."""

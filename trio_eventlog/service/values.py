@@ -236,6 +236,20 @@ class TopicDescription:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class TopicDiskUse:
+    """What a topic takes on the disk of one node.
+
+    Attributes:
+        partitions: number of its partitions that are open on that node.
+        size_bytes: bytes of their logs' entries in the node's files.
+    """
+
+    name: str
+    partitions: int
+    size_bytes: int
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class GroupInfo:
     """A Raft group as one of its nodes sees it. `topic` is "" for the catalog; `problem` says why it is degraded there.
 

@@ -135,6 +135,26 @@ class DescribeTopicResponse(_message.Message):
     catalog_index: int
     def __init__(self, topic: _Optional[_Union[Topic, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[PartitionDescription, _Mapping]]] = ..., catalog_index: _Optional[int] = ...) -> None: ...
 
+class GetDiskUseRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TopicDiskUse(_message.Message):
+    __slots__ = ("name", "partitions", "size_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    partitions: int
+    size_bytes: int
+    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class GetDiskUseResponse(_message.Message):
+    __slots__ = ("topics",)
+    TOPICS_FIELD_NUMBER: _ClassVar[int]
+    topics: _containers.RepeatedCompositeFieldContainer[TopicDiskUse]
+    def __init__(self, topics: _Optional[_Iterable[_Union[TopicDiskUse, _Mapping]]] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ("catalog_only",)
     CATALOG_ONLY_FIELD_NUMBER: _ClassVar[int]
