@@ -26,6 +26,7 @@ from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
+from trio_eventlog.node.retention import RetentionSettings
 from trio_eventlog.node.snapshotter import SnapshotterSettings
 from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.raft import RaftSettings, ReadMode
@@ -230,6 +231,10 @@ def replicas(settings: NodeSettings, budgets: DescriptorBudgets) -> ReplicasSett
             snapshot_seconds=settings.snapshot_seconds,
             replay_bytes_max=settings.replay_bytes_max,
             snapshot_check_seconds=5.0,
+        ),
+        retention=RetentionSettings(
+            retention_check_seconds=settings.retention_check_seconds,
+            trim_seconds_max=5.0,
         ),
         snapshots_at_once_max=2,
         open_retry_seconds_min=0.5,

@@ -428,6 +428,15 @@ class NodeSettings:
         minimum=1.0,
         maximum=7 * DAY_SECONDS,
     )
+    retention_check_seconds: float = setting(
+        DURATION,
+        60.0,
+        "Interval between two checks of which partitions are older or larger than the retention of their topics allows. Records go"
+        " up to this much later; small values cost some work for each partition.",
+        group="Storage",
+        minimum=0.01,
+        maximum=DAY_SECONDS,
+    )
     replay_bytes_max: int = setting(
         SIZE,
         512 * MIB,

@@ -52,7 +52,7 @@ def test_a_committed_entry_that_holds_no_readable_batch_ends_nothing(payload: by
 
 
 def test_a_control_entry_of_a_partition_is_of_a_newer_release() -> None:
-    """This release writes none. Skipped, the replica would differ from those that know it."""
+    """One of a kind that this release does not know. Skipped, the replica would differ from those that know it."""
     machine, watermark = PartitionMachine(5, 10), Watermark()
     applier = PartitionApplier(machine, watermark)
     with pytest.raises(NewerRelease, match="control entry"):

@@ -60,6 +60,7 @@ class Kit:
                 send=self._send,
                 settings=self.settings,
                 rng=random.Random(1),
+                now_ns=lambda: 0,
                 on_deleted=self.deleted.append,
             )
             async with trio.open_nursery() as nursery:

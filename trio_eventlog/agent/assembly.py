@@ -173,6 +173,7 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         send=traffic.send,
         settings=part_settings.replicas(parts.settings, parts.descriptors),
         rng=parts.surroundings.rng,
+        now_ns=parts.surroundings.now_ns,
         peers=Peers(reach=parts.liveness.reach, send_sleep=traffic.send_sleep),
         on_removed=parts.milestones.removed.set,
         on_deleted=lambda group_id: parts.sequences.forget(group_id),

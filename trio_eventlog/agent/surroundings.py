@@ -27,7 +27,7 @@ class Surroundings:
             that the system does not, and there each is dialled as it is written.
         disk: where its data directory is.
         rng: for ids, jitter and election timeouts.
-        now_ns: the wall clock, nanoseconds since 1970 UTC; only stamped into records, never waited on.
+        now_ns: the wall clock, nanoseconds since 1970 UTC; stamped into records, and compared with their stamps; never waited on.
         protocol_versions: the oldest and the newest version of peer links that the node says it speaks. Simulated upgrades set
             others.
         feature_level: the highest that the node claims to support. Simulated upgrades set another.

@@ -6,6 +6,7 @@ an attribute here, a field of `PartitionSnapshot`, and a `PartKind` (`codec.snap
 
 import attrs
 
+from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.machine.producers import ProducersSnapshot, ProducerTable, Remembered
 
 
@@ -72,8 +73,23 @@ class PartitionMachine:
                 Remembered(batch.base_sequence, batch.record_count, batch.base_offset),
             )
 
+    def trim(self, index: int, start: LogStart) -> LogStart | InvalidArgument:
+        """Entry `index` moves the log start to `start`. It never goes back: one before the present one changes nothing.
+
+        Returns where it is then; an error when there is no such place.
+        """
+        self.skip(index)
+        if start.offset > self.high_watermark or start.index >= index:
+            return InvalidArgument(
+                f"the log cannot start at offset {start.offset}, after entry {start.index}: it goes up to offset"
+                f" {self.high_watermark} and entry {index - 1}"
+            )
+        if start.offset > self.log_start.offset:
+            self.log_start = start
+        return self.log_start
+
     def skip(self, index: int) -> None:
-        """An entry without records: no-op, configuration or control."""
+        """An entry without records that changes nothing here: no-op or configuration."""
         assert index == self.applied_index + 1, "entries are applied in order, each once"
         self.applied_index = index
 

@@ -8,11 +8,12 @@ from typing import Protocol
 from trio_eventlog.codec.catalog import decode_command
 from trio_eventlog.codec.catalog_snapshot import decode_catalog, encode_catalog
 from trio_eventlog.codec.entry import EntryFrame
+from trio_eventlog.codec.partition_command import decode_trim
 from trio_eventlog.codec.partition_snapshot import decode_partition, encode_partition
 from trio_eventlog.codec.stored_batch import batch_producer
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
 from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, CatalogSnapshot, Command, Outcome, RaiseFeatureLevel
-from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine, PartitionSnapshot
+from trio_eventlog.machine.partition import AppliedBatch, LogStart, PartitionMachine, PartitionSnapshot
 from trio_eventlog.machine.producers import ProducerTable
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.watermark import Watermark
@@ -27,6 +28,11 @@ class Applier(Protocol):
     @property
     def producers(self) -> ProducerTable | None:
         """What is known of idempotent producers, when the machine keeps it."""
+        ...
+
+    @property
+    def log_start_offset(self) -> int:
+        """The smallest offset that readers are to see; only grows."""
         ...
 
     def apply(self, frame: EntryFrame) -> object:
@@ -59,7 +65,7 @@ class Applier(Protocol):
 
 
 class PartitionApplier:
-    """A partition: batches move the high watermark."""
+    """A partition: batches move the high watermark, control entries the log start."""
 
     def __init__(self, machine: PartitionMachine, watermark: Watermark) -> None:
         self._machine = machine
@@ -69,10 +75,14 @@ class PartitionApplier:
     def producers(self) -> ProducerTable:
         return self._machine.producers
 
-    def apply(self, frame: EntryFrame) -> Appended | None:
+    @property
+    def log_start_offset(self) -> int:
+        return self._machine.log_start.offset
+
+    def apply(self, frame: EntryFrame) -> Appended | LogStart | InvalidArgument | None:
+        if frame.kind is EntryKind.CONTROL:
+            return self._trim(frame)
         if frame.kind is not EntryKind.DATA:
-            if frame.kind is EntryKind.CONTROL:
-                raise NewerRelease("a control entry in a partition")
             self._machine.skip(frame.index)
             return None
         # Whether the payload can be read is for readers to find out; the machine takes any, or one bad batch would end every node.
@@ -82,6 +92,18 @@ class PartitionApplier:
         )
         self._watermark.advance(self._machine.high_watermark)
         return Appended(frame.base_offset, frame.record_count)
+
+    def _trim(self, frame: EntryFrame) -> LogStart | InvalidArgument:
+        try:
+            start = decode_trim(frame.payload)
+        except NewerRelease:
+            raise
+        except CodecError as error:
+            # It is committed, so every replica has it, and refuses it alike, at every start again.
+            self._machine.skip(frame.index)
+            logger.error("committed control entry %d changes nothing, on every replica alike: %s", frame.index, error)
+            return InvalidArgument(f"the command cannot be carried out: {error}")
+        return self._machine.trim(frame.index, start)
 
     def snapshot(self) -> Callable[[], bytes]:
         return partial(encode_partition, self._machine.snapshot())
@@ -118,6 +140,10 @@ class CatalogApplier:
     @property
     def producers(self) -> None:
         return None
+
+    @property
+    def log_start_offset(self) -> int:
+        return 0
 
     def apply(self, frame: EntryFrame) -> Outcome | None:
         if frame.kind is not EntryKind.CONTROL:

@@ -75,6 +75,7 @@ class Applying:
         """Where the machine is to be captured next; it is there already, or there is none, when this is not above `index`."""
         self._captured: Captured | None = None
         self._closed_by: EventLogError | None = None
+        log.prefix.hide_below(applier.log_start_offset)
         self.index = core.applied_index
         """Of the last entry that the machine has taken."""
         self.count = 0
@@ -187,6 +188,8 @@ class Applying:
     def _apply(self, frame: EntryFrame) -> None:
         change = self._change_in(frame) if frame.kind is EntryKind.CONFIGURATION else None
         result = self._applier.apply(frame)
+        if frame.kind is EntryKind.CONTROL:
+            self._log.prefix.hide_below(self._applier.log_start_offset)
         self.index = frame.index
         self._moved.advance(frame.index)
         self.count += 1

@@ -105,8 +105,8 @@ class EntryFrames:
         cached = self._log.cached(index, index, _NO_BOUND)
         if cached is not None:
             return cached[0].end_offset
-        if index < self._log.first_index:
-            return self._log.log_start_offset
+        if index == self._log.base.index:
+            return self._log.base.offset
         if self._looked_up[:2] == (term, index):
             return self._looked_up[2]
         return None

@@ -67,6 +67,9 @@ class Followers:
         self.heard_at = {node: at for node, at in self.heard_at.items() if node in configuration.nodes}
 
     def send_message(self, message: Message) -> None:
+        if message.type is MessageType.SNAPSHOT:
+            # The follower lacks entries that this log does not hold any more. It waits for another leader, which may hold them.
+            return
         if message.type is not MessageType.APPEND:
             self._send(self._group_id, message, ())
             return

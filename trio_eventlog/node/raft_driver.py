@@ -437,6 +437,7 @@ class RaftDriver:
                 logger.error("%s: entry %d changes nothing, on every replica alike: %s", self.name, index, error)
         self._core.on_applied(index)
         self.snapshotting.take_captured()
+        self.snapshotting.look_at_start()
 
     def _on_soft_state(self) -> None:
         """Another leader, another term, or another role of this node."""

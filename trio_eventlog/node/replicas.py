@@ -6,6 +6,7 @@ Composed of parts, each of which owns its state:
 - `group_opener`: which groups are wanted here, and the task of each;
 - `open_groups`: which of them are open, and which of those are awake;
 - `snapshotter`: has snapshots taken of groups that do not fill their segments;
+- `retention`: has the beginnings of partitions given up that are old or surplus;
 - `room`: which nodes have room for further partitions.
 """
 
@@ -32,6 +33,7 @@ from trio_eventlog.node.liveness import Reach
 from trio_eventlog.node.open_groups import GroupTotals, OpenGroups
 from trio_eventlog.node.remote_group import not_here
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
+from trio_eventlog.node.retention import Retention, RetentionSettings
 from trio_eventlog.node.room import PartitionRoom
 from trio_eventlog.node.shortages import Shortages
 from trio_eventlog.node.sleeping import Peers
@@ -66,7 +68,7 @@ class ReplicasSettings:
         opening_leader_seconds_max: seconds for which a group without a leader keeps its place among those being opened, if it is
             new, or if this node should lead it and enough voters are connected. If it is too small, a thousand groups are opened
             at once, and their elections wait for each other's disk writes until they time out.
-        snapshotter: see there.
+        snapshotter, retention: see there.
         snapshots_at_once_max: number of snapshots written at a time. Each keeps a disk thread busy.
         open_retry_seconds_min, open_retry_seconds_max: wait before a degraded group is opened again; doubles from one to the
             other, each wait drawn from its upper half.
@@ -85,6 +87,7 @@ class ReplicasSettings:
     making_max: int
     opening_leader_seconds_max: float
     snapshotter: SnapshotterSettings
+    retention: RetentionSettings
     snapshots_at_once_max: int
     open_retry_seconds_min: float
     open_retry_seconds_max: float
@@ -95,6 +98,7 @@ class Replicas:
 
     Args:
         send: gives a message to the links.
+        now_ns: the wall clock, nanoseconds since 1970, for retention by age.
         peers: None: no group ever sleeps.
         on_removed: called once, when this node is removed from the cluster.
         rng: each group's core gets a generator of its own, seeded from this one.
@@ -114,6 +118,7 @@ class Replicas:
         send: Send,
         settings: ReplicasSettings,
         rng: random.Random,
+        now_ns: Callable[[], int],
         peers: Peers | None = None,
         on_removed: Callable[[], None] = lambda: None,
         on_deleted: Callable[[GroupId], None] = lambda group_id: None,
@@ -130,6 +135,7 @@ class Replicas:
         self._send = send
         self._settings = settings
         self._rng = rng
+        self._now_ns = now_ns
         self._noted = noted or {}
         self._accepts_loss = accepts_loss
         self._is_alone = is_alone
@@ -314,6 +320,7 @@ class Replicas:
             try:
                 nursery.start_soon(self._opener.run, nursery)
                 nursery.start_soon(Snapshotter(self._open.all, self._settings.snapshotter).run)
+                nursery.start_soon(Retention(self._open.all, self.machine, self._settings.retention, self._now_ns).run)
                 await self._opener.want(CATALOG_GROUP, "catalog", catalog_voters, catalog_voters[0]).opened.wait()
                 nursery.start_soon(self.catalog_follower.run, self.catalog)
                 task_status.started()

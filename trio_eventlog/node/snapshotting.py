@@ -71,7 +71,7 @@ class Snapshotting:
         """Where the newest sealed segment ended when the log was looked at last."""
         self._is_requested = False
         self._pending: _Pending | None = None
-        self._is_writing = False
+        self._is_working = False
         self.saved_at = trio.current_time()
         """When the newest snapshot was written, or the group was opened, in Trio's time."""
 
@@ -124,27 +124,54 @@ class Snapshotting:
             index=captured.index, term=self._log.term(captured.index), configuration=self._core.configuration
         )
         self._pending = _Pending(metadata=metadata, manifest=manifest, encode_machine=captured.encode)
-        if not self._is_writing:
-            self._is_writing = True
-            self._start(self._write)
+        self._begin_work()
 
-    async def _write(self) -> None:
-        while (pending := self._pending) is not None:
+    def look_at_start(self) -> None:
+        """The machine has taken entries: has the log start moved beyond segments? Then they go, once a snapshot covers them."""
+        log = self._log
+        is_all_hidden = log.log_start_offset == log.log_end_offset > log.base.offset
+        if log.prefix.last_index_hidden > max(self._store.newest_index, log.base.index) or (
+            is_all_hidden and log.last_index > log.sealed_last_index
+        ):
+            self.request()
+        self._begin_work()
+
+    @property
+    def _removable_index(self) -> int:
+        """Up to this entry the log is of no use: nothing in it is readable, and a start does not need it."""
+        return min(self._log.prefix.last_index_hidden, self._store.newest_index)
+
+    def _begin_work(self) -> None:
+        if not self._is_working and (self._pending is not None or self._removable_index > self._log.base.index):
+            self._is_working = True
+            self._start(self._work)
+
+    async def _work(self) -> None:
+        """Write what waits, and remove what is of no use, until there is nothing of either."""
+        while True:
+            pending = self._pending
             try:
-                async with self._store.slots:
-                    pending = self._pending or pending  # a newer one may have come while this waited
-                    await self._store.save(pending.file, self._log.base.index)
-            except CodecError as error:
-                logger.error("%s: no snapshot at entry %d: %s", self._name, pending.metadata.index, error)
+                if pending is not None:
+                    await self._write(pending)
+                elif self._removable_index > self._log.base.index:
+                    await self._log.prefix.remove(self._removable_index)
+                else:
+                    break
             except EventLogError as error:
                 if not is_shortage(error):
                     raise
-                logger.warning("%s: the snapshot at entry %d waits: %s", self._name, pending.metadata.index, error)
+                logger.warning("%s: a snapshot, or a removal of old segments, waits: %s", self._name, error)
                 await trio.sleep(self._settings.shortage_retry_seconds)
-                continue
+        self._is_working = False
+
+    async def _write(self, pending: _Pending) -> None:
+        async with self._store.slots:
+            pending = self._pending or pending  # a newer one may have come while this waited
+            try:
+                await self._store.save(pending.file, self._log.base.index)
+            except CodecError as error:
+                logger.error("%s: no snapshot at entry %d: %s", self._name, pending.metadata.index, error)
             else:
                 self.saved_at = trio.current_time()
-                logger.debug("%s: snapshot at entry %d", self._name, pending.metadata.index)
-            if self._pending is pending:
-                self._pending = None
-        self._is_writing = False
+        if self._pending is pending:
+            self._pending = None

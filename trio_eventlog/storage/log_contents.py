@@ -70,16 +70,18 @@ class LogContents:
             first write.
         terms: of the durable entries.
         last_index: of the last durable entry; `base.index` when there is none.
-        removals: number of suffixes removed since opening. A reader that waited compares it: when it has changed, what the
-            reader looked at before may be gone.
+        hidden_below: no reader is to see offsets below this, though segments may hold them.
+        removals: number of suffixes and prefixes removed since opening. A reader that waited compares it: when it has changed, what
+            the reader looked at before may be gone.
     """
 
-    __slots__ = ("_base_indexes", "base", "last_index", "removals", "segments", "terms")
+    __slots__ = ("_base_indexes", "base", "hidden_below", "last_index", "removals", "segments", "terms")
 
     def __init__(self) -> None:
         self.segments: list[OpenSegment] = []
         self._base_indexes: list[int] = []  # of `segments`, for bisection
         self.removals = 0
+        self.hidden_below = 0
         self.begin_after(LogBase())
 
     def begin_after(self, base: LogBase) -> None:
@@ -91,6 +93,11 @@ class LogContents:
     @property
     def first_index(self) -> int:
         return self.base.index + 1
+
+    @property
+    def start_offset(self) -> int:
+        """The smallest offset that readers see."""
+        return max(self.base.offset, self.hidden_below)
 
     @property
     def end_offset(self) -> int:
@@ -146,7 +153,8 @@ class LogContents:
         """The first segment with a record stamped at or after `timestamp_ns`; None when there is none."""
         for segment in self.segments:
             contents = segment.contents
-            if contents.max_timestamp_ns >= timestamp_ns and contents.next_index > contents.base_index:
+            is_visible = contents.end_offset > self.hidden_below
+            if is_visible and contents.max_timestamp_ns >= timestamp_ns and contents.next_index > contents.base_index:
                 return segment
         return None
 
@@ -168,6 +176,41 @@ class LogContents:
             cut.segment.contents.rewind(cut.slot)
             if cut.kept:
                 cut.segment.contents.add(cut.kept)
+        return removed
+
+    def last_index_hidden(self) -> int:
+        """See `LogPrefix.last_index_hidden`."""
+        last_index = self.base.index
+        for segment in self.segments:
+            if not segment.is_sealed or segment.contents.end_offset > self.hidden_below:
+                break
+            last_index = segment.contents.last_index
+        return last_index
+
+    def retained_from(self, bytes_max: int, oldest_ns: int, end_offset: int) -> LogBase:
+        """See `LogPrefix.retained_from`."""
+        size_bytes = sum(segment.contents.frames_bytes for segment in self.segments) if bytes_max else 0
+        start = self.base
+        for segment in self.segments:
+            contents = segment.contents
+            size_bytes -= contents.frames_bytes
+            is_surplus = bytes_max > 0 and size_bytes >= bytes_max
+            is_old = oldest_ns > 0 and contents.max_timestamp_ns < oldest_ns
+            if not (is_surplus or is_old) or contents.end_offset > end_offset or not contents.frames_bytes:
+                break
+            start = LogBase(index=contents.last_index, term=self.terms.term(contents.last_index), offset=contents.end_offset)
+        return start
+
+    def remove_prefix(self, base: LogBase) -> list[OpenSegment]:
+        """Forget the segments up to the one that ends with `base`. Returns them, the oldest first."""
+        self.removals += 1
+        end = bisect_right(self._base_indexes, base.index)
+        removed = self.segments[:end]
+        assert all(segment.is_sealed for segment in removed), "the active segment stays"
+        del self.segments[:end]
+        del self._base_indexes[:end]
+        self.base = base
+        self.terms.remove_prefix(base.index)
         return removed
 
 

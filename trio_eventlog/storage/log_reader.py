@@ -1,6 +1,6 @@
-"""Reads of an open log, at any time, also while a segment is rolled or a suffix removed.
+"""Reads of an open log, at any time, also while a segment is rolled or a suffix or prefix removed.
 
-A reader waits for the disk, and a suffix may be removed meanwhile. Then whatever the reader saw proves nothing: it starts again.
+A reader waits for the disk, and entries may be removed meanwhile. Then whatever the reader saw proves nothing: it starts again.
 """
 
 from bisect import bisect_right
@@ -92,12 +92,12 @@ class LogReader:
             if index > self._contents.last_index:
                 return self._contents.end_offset
             (frame,) = await self.read(index, index, 1)
-            return frame.base_offset
+            return max(frame.base_offset, self._contents.start_offset)
 
         return await self._repeated(find)
 
     async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The result of the first `attempt` during which no suffix was removed.
+        """The result of the first `attempt` during which nothing was removed.
 
         An attempt that was disturbed may return a stale result, or fail: with DamagedData, because a file was cut or removed under
         it, or with IndexError, because the entry it looked for is gone. Neither counts. Each attempt therefore checks its
@@ -132,11 +132,11 @@ class LogReader:
             raise IndexError(f"entries {first}..{last} are not within {contents.first_index}..{contents.last_index}")
 
     def _check_offset(self, offset: int) -> None:
-        if not self._contents.base.offset <= offset < self._contents.end_offset:
+        if not self._contents.start_offset <= offset < self._contents.end_offset:
             raise self._out_of_range(offset)
 
     def _out_of_range(self, offset: int) -> OffsetOutOfRange:
-        start, end = self._contents.base.offset, self._contents.end_offset
+        start, end = self._contents.start_offset, self._contents.end_offset
         return OffsetOutOfRange(
             f"offset {offset} is not among {start}..{end - 1} held in {self._files.directory}",
             log_start_offset=start,

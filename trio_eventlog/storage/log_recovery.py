@@ -4,7 +4,7 @@ Nothing that was acknowledged is ever cut: damage raises DamagedData and changes
 """
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import attrs
 
@@ -67,7 +67,7 @@ async def recover_log(
     contents.begin_after(await read_base(disk, directory, names))
     base_indexes = segment_base_indexes(names)
     # A crash may have interrupted a removal of old segments.
-    held = max(bisect_right(base_indexes, contents.first_index) - 1, 0)
+    held = await _count_removed(disk, directory, base_indexes, contents.base.index)
     for base_index in base_indexes[:held]:
         path = join_path(directory, segment_name(base_index))
         await remove_if_there(disk, path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX)
@@ -81,6 +81,22 @@ async def recover_log(
     if not is_durable:
         await disk.sync_directory(directory)
     return attrs.evolve(recovery, segments=len(contents.segments))
+
+
+async def _count_removed(disk: Disk, directory: str, base_indexes: Sequence[int], removed_index: int) -> int:
+    """Number of the segments that hold entries up to `removed_index` only: the removal of a prefix has left them."""
+    begun = bisect_right(base_indexes, removed_index)
+    if not begun or begun < len(base_indexes):
+        return begun
+    # All of them begin before. What does not end before as well, is no part of a removed prefix.
+    file = await open_present(disk, join_path(directory, segment_name(base_indexes[-1])))
+    try:
+        footer = await read_footer(file)
+    except CodecError:
+        return begun - 1
+    finally:
+        file.close_nowait()
+    return begun if footer.last_index <= removed_index else begun - 1
 
 
 async def read_base(disk: Disk, directory: str, names: Collection[str]) -> LogBase:

@@ -80,6 +80,13 @@ class TermRuns:
         del self._firsts[keep:]
         del self._terms[keep:]
 
+    def remove_prefix(self, base_index: int) -> None:
+        """Forget the entries before `base_index`, whose own term stays known."""
+        run = bisect_right(self._firsts, base_index) - 1
+        del self._firsts[:run]
+        del self._terms[:run]
+        self._firsts[0] = base_index
+
     def term(self, index: int) -> int:
         """Term of the entry at `index`, which the caller has checked to be held."""
         return self._terms[bisect_right(self._firsts, index) - 1]

@@ -1,7 +1,7 @@
 """The log of one replica: entries in segment files, the newest also in memory.
 
 One appender at a time (`log_appender`); readers at any time, also while a segment is rolled or a suffix removed (`log_reader`).
-Both work on the same `LogContents`, which changes only between two awaits, so every plain property is consistent.
+All work on the same `LogContents`, which changes only between two awaits, so every plain property is consistent.
 """
 
 from bisect import bisect_right
@@ -18,6 +18,7 @@ from trio_eventlog.storage.frame_block import FrameRange
 from trio_eventlog.storage.log_appender import LogAppender
 from trio_eventlog.storage.log_contents import LogContents
 from trio_eventlog.storage.log_files import LogFiles
+from trio_eventlog.storage.log_prefix import LogPrefix
 from trio_eventlog.storage.log_reader import LogReader
 from trio_eventlog.storage.log_recovery import LogRecovery, recover_log
 from trio_eventlog.storage.log_settings import LogSettings
@@ -32,6 +33,9 @@ class SegmentedLog:
     """The log of one replica. One appender at a time; readers at any time, also during a roll or a truncation.
 
     Properties and plain methods never touch the disk and describe what is durable, except where they say "staged".
+
+    Attributes:
+        prefix: hides and removes the beginning.
     """
 
     def __init__(self, contents: LogContents, files: LogFiles, recovery: LogRecovery) -> None:
@@ -41,6 +45,7 @@ class SegmentedLog:
         self._files = files
         self._cache = TailCache(files.settings.tail_cache_bytes, contents.last_index)
         self._appender = LogAppender(contents, files, self._cache)
+        self.prefix = LogPrefix(contents, files)
         self._reader = LogReader(contents, files, self._cache)
 
     # What is there.
@@ -67,8 +72,8 @@ class SegmentedLog:
 
     @property
     def log_start_offset(self) -> int:
-        """Smallest offset held."""
-        return self._contents.base.offset
+        """Smallest offset that is readable. Segments may hold smaller ones, see `LogPrefix.hide_below`."""
+        return self._contents.start_offset
 
     @property
     def log_end_offset(self) -> int:

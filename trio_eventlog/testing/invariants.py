@@ -206,7 +206,7 @@ class Invariants(trio.abc.Instrument):
             raise self._broken_by(seen, f"came back with {state} after {promise}")
         if (departed.last_term, departed.last_index) >= (promise.index_term, promise.index):
             promise.index = promise.index_term = 0
-        elif inside.term_in_core(driver, promise.index) != promise.index_term:
+        elif promise.index > inside.log(driver).base.index and inside.term_in_core(driver, promise.index) != promise.index_term:
             raise self._broken_by(seen, f"came back with a log to {core.last_index} after {promise}")
         self._look(seen)
 
@@ -319,8 +319,12 @@ class Invariants(trio.abc.Instrument):
         last = inside.core(driver).last_index
         if last == len(terms) and (not terms or inside.term_in_core(driver, last) == terms[-1]):
             return
+        removed = inside.log(driver).base.index
+        if len(terms) < removed:
+            # It begins without what it has removed, which was committed.
+            terms += seen.group.committed[len(terms) : removed]
         kept = min(last, len(terms))
-        while kept and inside.term_in_core(driver, kept) != terms[kept - 1]:
+        while kept > removed and inside.term_in_core(driver, kept) != terms[kept - 1]:
             kept -= 1
         if kept < len(terms):
             if seen.led_term and seen.led_term == inside.core(seen.driver).term:
@@ -375,8 +379,9 @@ class Invariants(trio.abc.Instrument):
                 driver = group.drivers.get(node_id)
                 if driver is None:
                     return 0
-                last = min(commit, inside.log(driver).last_index)
-                while last and inside.log(driver).term(last) != seen.terms[last - 1]:
+                log = inside.log(driver)
+                last = min(commit, log.last_index)
+                while last > log.base.index and log.term(last) != seen.terms[last - 1]:
                     last -= 1
                 return last
 
