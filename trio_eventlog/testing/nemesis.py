@@ -15,9 +15,9 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | cut off, split, one way | silent cuts |
 | depose | a leader is cut off from the nodes and not from clients, until another leads; some crash as they replace what they held |
 | clog | nothing passes between two, and comes in a burst later |
-| reset, torn frame | connections between two, now or after so many more bytes |
+| reset, torn frame | connections between two, now or after a number of further bytes |
 | slow network, slow link | latency everywhere; 20 kB/s between two |
-| silent crash | power fails and nobody is told: connections are half-open |
+| silent crash | power fails, and connections are not reset: they stay half-open |
 | address | the node's machine comes back under another IP address |
 | slow disk | one kind of its calls |
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
@@ -210,7 +210,7 @@ class Nemesis:
 
     @property
     def spent(self) -> dict[str, NodeId]:
-        """Nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out."""
+        """Nodes whose durable data is not what it was, and their ids. The code that replaces a node takes it out."""
         return self._ledger.spent
 
     @property

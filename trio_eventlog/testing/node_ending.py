@@ -31,7 +31,7 @@ class RunEnding:
         self._run = run
 
     async def until_alive(self) -> None:
-        """A leader of every partition, and a batch acknowledged by each, whatever a client is told at first."""
+        """Require a leader of every partition, and a batch acknowledged by each, whatever errors a client gets at first."""
         cluster = self._run.cluster
         deadline = trio.current_time() + LIVENESS_SECONDS_MAX
         for partition, history in enumerate(self._run.histories):

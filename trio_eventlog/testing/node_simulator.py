@@ -302,7 +302,7 @@ class NodeRun:
         self.counts.update(self.invariants.marks)
 
     async def start(self, name: str) -> None:
-        """With an empty disk if the node is known to be removed. If it is and nobody here knows, it ends, and is seen again."""
+        """Start it, with an empty disk if it is known to be removed. If this is not known here, it ends, and is handled then."""
         cluster = self.cluster
         if not cluster.is_new(name) and cluster.node_id(name) in cluster.removed_ids():
             self.counts["replaced"] += 1
