@@ -88,7 +88,7 @@ def test_unknown_names() -> None:
 
 def test_importing_loads_neither_node_nor_client() -> None:
     """Every pytest session of an environment with the plugin, and each start of a program, would wait for them."""
-    assert loaded_after("import trio_eventlog") <= {"errors", "ids", "records"}
+    assert loaded_after("import trio_eventlog") <= {"errors", "events", "ids", "records"}
 
 
 def test_a_client_loads_no_node() -> None:
@@ -103,6 +103,6 @@ def test_a_client_loads_only_what_it_needs_from_the_first_call_on() -> None:
     """Nothing of how entries are stored, and no DNS before a name is looked up: together they would take as long as the rest."""
     modules = modules_after("import trio_eventlog as el; el.open_client, el.ClientSettings, el.Producer, el.ConsumedBatch")
     ours = {name for name in modules if name.startswith("trio_eventlog.codec.")}
-    assert ours == {f"trio_eventlog.codec.{name}" for name in ("batch", "checksum", "partitioner")}
+    assert ours == {f"trio_eventlog.codec.{name}" for name in ("batch", "checksum", "events", "partitioner")}
     foreign = {name.partition(".")[0] for name in modules}
     assert not foreign & {"dns", "asyncio", "cryptography", "h11", "multiprocessing", "unittest"}

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from trio_eventlog.errors import (
+    AggregateClosed,
     BatchTooLarge,
     CallUnsent,
     CodecError,
@@ -50,6 +51,19 @@ from trio_eventlog.errors import (
     WrongExpectedVersion,
     WrongRun,
 )
+from trio_eventlog.events import (
+    ANY,
+    EVENTS_TOPIC,
+    EXISTS,
+    NO_STREAM,
+    AggregatePage,
+    AppendResult,
+    Event,
+    EventPage,
+    Expectation,
+    ExpectedVersion,
+    RecordedEvent,
+)
 from trio_eventlog.records import Acks, Batch, BatchFormat, Compression, Header, Record
 
 if TYPE_CHECKING:
@@ -65,6 +79,7 @@ if TYPE_CHECKING:
         ConsumedBatch,
         Delivery,
         EventLog,
+        EventTail,
         GroupInfo,
         MemberGroupInfo,
         MemberInfo,
@@ -91,9 +106,16 @@ if TYPE_CHECKING:
     from trio_eventlog.settings import NodeSettings
 
 __all__ = [
+    "ANY",
     "BEGINNING",
     "END",
+    "EVENTS_TOPIC",
+    "EXISTS",
+    "NO_STREAM",
     "Acks",
+    "AggregateClosed",
+    "AggregatePage",
+    "AppendResult",
     "Batch",
     "BatchFormat",
     "BatchReceiver",
@@ -112,8 +134,13 @@ __all__ = [
     "Delivery",
     "DiskFull",
     "DuplicateOutOfWindow",
+    "Event",
     "EventLog",
     "EventLogError",
+    "EventPage",
+    "EventTail",
+    "Expectation",
+    "ExpectedVersion",
     "GroupInfo",
     "Header",
     "InvalidArgument",
@@ -145,6 +172,7 @@ __all__ = [
     "QuotaExceeded",
     "Record",
     "RecordReceiver",
+    "RecordedEvent",
     "ResourceShortage",
     "RpcFailed",
     "ServerInfo",
@@ -184,6 +212,7 @@ _LOADED_WHEN_NAMED = {
         "ConsumedBatch",
         "Delivery",
         "EventLog",
+        "EventTail",
         "GroupInfo",
         "MemberGroupInfo",
         "MemberInfo",

@@ -88,9 +88,24 @@ class CorruptBatch(EventLogError):
 
 
 class WrongExpectedVersion(EventLogError):
-    """The aggregate is at `actual_version`, not where the writer believed it to be."""
+    """The aggregate is at `actual_version`, not where the writer believed it to be.
+
+    Attributes:
+        expected_version: the version that was expected, in digits, or "exists".
+    """
 
     code = "WRONG_EXPECTED_VERSION"
+
+    def __init__(self, message: str, actual_version: int = 0, expected_version: str = "") -> None:
+        super().__init__(message)
+        self.actual_version = actual_version
+        self.expected_version = expected_version
+
+
+class AggregateClosed(EventLogError):
+    """The aggregate's last event, of version `actual_version`, has closed it: nothing is appended unless it is opened again."""
+
+    code = "AGGREGATE_CLOSED"
 
     def __init__(self, message: str, actual_version: int = 0) -> None:
         super().__init__(message)

@@ -22,6 +22,7 @@ from trio_eventlog.node.disk_space import DiskSpaceSettings
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
+from trio_eventlog.node.partition_events import EventSettings
 from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
@@ -44,6 +45,8 @@ LEAVE_DELAY_SECONDS = 0.2
 """How long a node that has left gossip still answers. That it leaves has been told by then, several times over."""
 RESPONSE_HEAD_BYTES = 64 * KIB
 """Of a gRPC message to a consumer, kept free for what is around the records."""
+UNPACKED_BYTES_MAX = 16 * MIB
+"""Of a batch, unpacked."""
 MEMBERSHIP_CHANGES_MAX = 256
 """Changes of the membership that wait for an application that reads them slowly, unless it says otherwise."""
 
@@ -215,6 +218,7 @@ def replica(settings: NodeSettings) -> ReplicaSettings:
 def replicas(settings: NodeSettings, budgets: DescriptorBudgets) -> ReplicasSettings:
     return ReplicasSettings(
         replica=replica(settings),
+        events=events(settings),
         producer_window_batches=settings.producer_window_batches,
         producers_max=settings.producers_max,
         early_groups_max=256,
@@ -242,6 +246,16 @@ def replicas(settings: NodeSettings, budgets: DescriptorBudgets) -> ReplicasSett
     )
 
 
+def events(settings: NodeSettings) -> EventSettings:
+    return EventSettings(
+        event_window_max=settings.event_window_max,
+        event_index_batch=2000,
+        event_index_retry_seconds=0.005,
+        unpacked_bytes_max=UNPACKED_BYTES_MAX,
+        event_read_bytes_max=1 * MIB,
+    )
+
+
 def membership(settings: NodeSettings) -> MembershipSettings:
     return MembershipSettings(
         voters_wanted=settings.voters_wanted,
@@ -266,7 +280,7 @@ def reconciler(settings: NodeSettings) -> ReconcilerSettings:
 def service(settings: NodeSettings) -> ServiceSettings:
     return ServiceSettings(
         batch_bytes_max=settings.batch_bytes_max,
-        unpacked_bytes_max=16 * MIB,
+        unpacked_bytes_max=UNPACKED_BYTES_MAX,
         batch_records_max=settings.batch_records_max,
         fetch_bytes_max=settings.fetch_bytes_max,
         fetch_records_max=settings.fetch_records_max,

@@ -504,6 +504,24 @@ class NodeSettings:
         minimum=0,
         maximum=16 * GIB,
     )
+    event_index_cache_bytes: int = setting(
+        SIZE,
+        64 * MIB,
+        "Memory for pages of the index of aggregates, for each partition of events. Too small, and every event of an aggregate that"
+        " was quiet for a while waits for reads of the disk.",
+        group="Storage",
+        minimum=64 * KIB,
+        maximum=16 * GIB,
+    )
+    event_window_max: int = setting(
+        COUNT,
+        65_536,
+        "Events of a partition kept in memory until the index of aggregates holds them, about 1 KB each. With more, appends are"
+        " refused with OVERLOADED until the index has caught up.",
+        group="Storage",
+        minimum=1,
+        maximum=16_777_216,
+    )
     shortage_patience_seconds: float = setting(
         DURATION,
         10.0,

@@ -6,6 +6,7 @@ Parts are connected only here: each gets the functions that it calls, and knows 
 import logging
 
 import attrs
+import trio
 
 from trio_eventlog import part_settings
 from trio_eventlog.agent.credentials import Credentials
@@ -42,6 +43,8 @@ from trio_eventlog.release import VERSION
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.membership_changes import MembershipChanges
 from trio_eventlog.service.node_event_log import NodeEventLog
+from trio_eventlog.storage.event_index import EventIndexes, MemoryEventIndexes
+from trio_eventlog.storage.sqlite_event_index import SqliteEventIndexes
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +185,7 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         accepts_loss=parts.settings.accept_loss,
         is_alone=lambda: not parts.peer_lives.has_known,
         space=parts.disk_space,
+        event_indexes=_event_indexes(parts),
     )
     parts.broker = Broker(parts.replicas)
     parts.reconciler = Reconciler(
@@ -199,6 +203,16 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         part_settings.reconciler(parts.settings),
         first_voters=lambda: len(peers.first_voters),
     )
+
+
+def _event_indexes(parts: NodeParts) -> EventIndexes:
+    surroundings = parts.surroundings
+    if surroundings.event_indexes is not None:
+        return surroundings.event_indexes
+    if surroundings.disk is not None:
+        return MemoryEventIndexes()
+    # Apart from the threads that append: an index that waits for the disk holds up no log.
+    return SqliteEventIndexes(trio.CapacityLimiter(parts.settings.disk_threads), parts.settings.event_index_cache_bytes)
 
 
 def _serve_clients(parts: NodeParts, peers: NodePeers, readiness: Readiness, answers: StatusAnswers) -> None:

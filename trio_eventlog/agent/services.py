@@ -6,6 +6,7 @@ from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.peers import NodePeers
 from trio_eventlog.agent.status import StatusAnswers
 from trio_eventlog.grpc.admin import AdminHandlers
+from trio_eventlog.grpc.event_handlers import EventHandlers
 from trio_eventlog.grpc.event_log import EventLogHandlers
 from trio_eventlog.grpc.health import Health
 from trio_eventlog.grpc.reflection import reflection_services
@@ -13,6 +14,8 @@ from trio_eventlog.grpc.remote_nodes import GrpcNodes
 from trio_eventlog.rpc import Service
 from trio_eventlog.service.cluster import ClusterAdministration
 from trio_eventlog.service.consume import ConsumeService
+from trio_eventlog.service.event_requests import new_event_id
+from trio_eventlog.service.events import EventStore
 from trio_eventlog.service.forwarding import Forwarder
 from trio_eventlog.service.node_event_log import NodeServices
 from trio_eventlog.service.node_queue import NodeQueues
@@ -39,6 +42,7 @@ def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) ->
     parts.services = NodeServices(
         topics=topics,
         producing=producing,
+        events=EventStore(parts.broker, topics, parts.forwarder, settings, now_ns=parts.surroundings.now_ns),
         consuming=ConsumeService(parts.broker, topics, parts.forwarder, settings, stopping=milestones.stopping),
         cluster=ClusterAdministration(
             parts.broker,
@@ -70,6 +74,7 @@ def make_handlers(parts: NodeParts) -> list[Service]:
     event_log = EventLogHandlers(
         services.producing,
         services.consuming,
+        EventHandlers(services.events, services.ready, new_event_id(parts.surroundings.rng)),
         settings,
         now_ns=parts.surroundings.now_ns,
         view=services.cluster.view,

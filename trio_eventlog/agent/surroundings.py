@@ -14,6 +14,7 @@ from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_datagrams import RealDatagramNetwork
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.storage.disk import Disk
+from trio_eventlog.storage.event_index import EventIndexes
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Surroundings:
             others.
         feature_level: the highest that the node claims to support. Simulated upgrades set another.
         descriptors_max: the number of files and connections that may be open. None: what the process is allowed.
+        event_indexes: where indexes of aggregates are kept. None: in the data directory, or in memory when `disk` is given.
         host_name: a node without a name is called after it, followed by the beginning of the node's id, since other nodes may be
             on the same host. "": the name is the id alone.
     """
@@ -45,4 +47,5 @@ class Surroundings:
     protocol_versions: tuple[int, int] = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
     feature_level: int = FEATURE_LEVEL
     descriptors_max: int | None = None
+    event_indexes: EventIndexes | None = None
     host_name: str = ""

@@ -66,6 +66,7 @@ COMMANDS = {
     "produce": ("produce", "make records of values, or of the lines of a file or of standard input"),
     "consume": ("consume", "write the records of topics to standard output"),
     "topics": ("topics", "list, create, describe and delete topics"),
+    "events": ("events", "append events to aggregates, show them, follow them"),
     "members": ("cluster", "the nodes of the cluster"),
     "status": ("cluster", "the cluster as Raft sees it, asked of every node"),
     "leader": ("cluster", "who leads"),

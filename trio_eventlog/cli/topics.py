@@ -43,6 +43,9 @@ def add_parser(commands: Commands) -> None:
     create.add_argument("name")
     create.add_argument("--partitions", type=count, default=1, metavar="N", help="default: 1")
     create.add_argument("--replicas", type=natural, default=0, metavar="N", help="default: one on every voter")
+    create.add_argument(
+        "--kind", choices=("records", "events"), default="records", help="events: of aggregates, appended by `events append`"
+    )
     _add_retention_flags(create, "Default: no limit", retention_bytes=0, retention_time=0.0)
     add_client_flags(create)
     create.set_defaults(run=lambda arguments: run_with_client(arguments, create_topic))
@@ -119,6 +122,7 @@ async def create_topic(client: Client, arguments: argparse.Namespace) -> int:
             replicas=arguments.replicas,
             retention_bytes=arguments.retention_bytes,
             retention_seconds=arguments.retention_time,
+            kind="events" if arguments.kind == "events" else "",
         )
     if arguments.json:
         print_json(topic)

@@ -10,6 +10,7 @@ from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.tls import build_client_context
 from trio_eventlog.service.event_log import EventLog
+from trio_eventlog.service.event_tail import EventTail
 from trio_eventlog.service.producer import Delivery, ProducedRange, Producer
 from trio_eventlog.service.receivers import BatchReceiver, ConsumedBatch, RecordReceiver
 from trio_eventlog.service.values import (
@@ -46,6 +47,7 @@ __all__ = [
     "ConsumedBatch",
     "Delivery",
     "EventLog",
+    "EventTail",
     "GroupInfo",
     "MemberGroupInfo",
     "MemberInfo",

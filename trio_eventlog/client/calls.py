@@ -27,7 +27,7 @@ from trio_eventlog.errors import (
 from trio_eventlog.grpc.answers import cluster_view, described_topic
 from trio_eventlog.grpc.callers import client_metadata
 from trio_eventlog.grpc.methods import DESCRIBE_TOPIC, GET_SERVERS
-from trio_eventlog.rpc import Method
+from trio_eventlog.rpc import Method, MethodKind
 from trio_eventlog.service.values import NOBODY_IN_PARTICULAR, Caller, KnownTopic
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
@@ -126,13 +126,24 @@ class Calls:
         timeout_seconds: float = float("inf"),
         caller: Caller = NOBODY_IN_PARTICULAR,
     ) -> Any:
-        """One attempt at one node. Raises Unavailable when there is no answer in time."""
+        """One attempt at one node. Of a method that streams its answers: the first one.
+
+        Raises Unavailable when there is no answer in time.
+        """
         metadata = client_metadata(caller)
         timeout_seconds = min(timeout_seconds, self.settings.attempt_timeout_seconds)
         with trio.move_on_after(timeout_seconds):
             try:
                 async with self.pool.use(address) as channel:
-                    return await channel.unary(method, request, metadata=metadata)
+                    if method.kind is MethodKind.UNARY:
+                        return await channel.unary(method, request, metadata=metadata)
+                    async with channel.stream(method, metadata=metadata) as call:
+                        await call.send(request)
+                        await call.done_sending()
+                        response = await call.receive()
+                    if response is None:
+                        raise Unavailable("the node ended a stream without an answer")
+                    return response
             except Unavailable as error:
                 if address in str(error):
                     raise

@@ -13,6 +13,7 @@ from trio_eventlog.client.admin_calls import AdminCalls
 from trio_eventlog.client.calls import Calls
 from trio_eventlog.client.channels import ChannelPool, Connect, connect_over, rpc_settings
 from trio_eventlog.client.consumer import ClientPartitions, ask_offset_at, ask_offsets
+from trio_eventlog.client.event_calls import EventCalls
 from trio_eventlog.client.partition_sender import PartitionSender
 from trio_eventlog.client.producer_core import PendingBatch
 from trio_eventlog.client.routing import Routing
@@ -21,6 +22,7 @@ from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.target import find_seeds
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.errors import OutcomeUnknown, TopicRecreated, Unavailable
+from trio_eventlog.events import ANY, EVENTS_TOPIC, AggregatePage, AppendResult, Event, EventPage, ExpectedVersion
 from trio_eventlog.net.names import Names
 from trio_eventlog.net.network import Network
 from trio_eventlog.net.real_names import RealNames
@@ -39,6 +41,9 @@ from trio_eventlog.service.arguments import (
     topic_change,
 )
 from trio_eventlog.service.background import background
+from trio_eventlog.service.event_arguments import append_request, check_tail, read_aggregate_request, read_events_request
+from trio_eventlog.service.event_requests import PAGE_EVENTS, new_event_id
+from trio_eventlog.service.event_tail import EventTail, open_tail
 from trio_eventlog.service.producer import Delivery, OpenBatch, Producer, ProducerSettings, open_producer
 from trio_eventlog.service.receivers import BatchReceiver, RecordReceiver, open_batches
 from trio_eventlog.service.values import (
@@ -49,6 +54,7 @@ from trio_eventlog.service.values import (
     MemberInfo,
     NodeStatus,
     Placement,
+    Position,
     ProduceResult,
     ServerInfo,
     Start,
@@ -85,6 +91,8 @@ class Client:
         self._calls = calls
         self._senders = senders
         self._admin = AdminCalls(calls)
+        self._events = EventCalls(calls)
+        self._make_event_id = new_event_id(rng)
         self._rng = rng
         self._now_ns = now_ns
         self.settings = settings
@@ -239,6 +247,63 @@ class Client:
         offset, _ = await ask_offset_at(self._calls, topic, partition, when, caller=caller)
         return offset
 
+    # Events of aggregates
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[Event],
+        *,
+        expected_version: ExpectedVersion = ANY,
+        reopens: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AppendResult:
+        """See `EventLog.append`."""
+        request = append_request(aggregate_id, events, expected_version, reopens, topic, self._make_event_id)
+        return await self._events.append(request, caller)
+
+    async def read_aggregate(
+        self,
+        aggregate_id: str,
+        *,
+        from_version: int | None = None,
+        limit: int = PAGE_EVENTS,
+        backwards: bool = False,
+        linearizable: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AggregatePage:
+        """See `EventLog.read_aggregate`."""
+        request = read_aggregate_request(aggregate_id, from_version, limit, backwards, linearizable, topic)
+        return await self._events.read_aggregate(request, caller)
+
+    async def read_events(
+        self,
+        *,
+        type: str = "",  # noqa: A002
+        after: str = "",
+        limit: int = PAGE_EVENTS,
+        linearizable: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> EventPage:
+        """See `EventLog.read_events`."""
+        return await self._events.read_events(read_events_request(type, after, limit, linearizable, topic), caller)
+
+    def tail_events(
+        self,
+        *,
+        after: str | Position = Position.END,
+        type: str = "",  # noqa: A002
+        aggregate_id: str = "",
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AbstractAsyncContextManager[EventTail]:
+        """See `EventLog.tail_events`."""
+        check_tail(after, type, aggregate_id, topic)
+        return open_tail(self, topic, after, type, aggregate_id, caller)
+
     # Topics
 
     async def partitions(self, topic: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> int:
@@ -254,10 +319,11 @@ class Client:
         replicas: int = 0,
         retention_bytes: int = 0,
         retention_seconds: float = 0.0,
+        kind: str = "",
         caller: Caller = NOBODY_IN_PARTICULAR,
     ) -> TopicInfo:
         """See `EventLog.create_topic`."""
-        topic = new_topic(name, partitions, replicas, retention_bytes, retention_seconds)
+        topic = new_topic(name, partitions, replicas, retention_bytes, retention_seconds, kind)
         return await self._admin.create_topic(topic, caller)
 
     async def alter_topic(

@@ -37,8 +37,16 @@ COMMANDS: dict[str, type[Command]] = {
 }
 LEVELS: dict[type[Command], int] = dict.fromkeys(COMMANDS.values(), 1) | {AlterTopic: 2}
 """The feature level from which on each may be proposed."""
+EVENTS_LEVEL = 2
+"""The feature level from which on topics of events may be created."""
 _KEYS = {"partition_count": "partitions", "group_id": "group", "node_id": "node"}
 """Fields that are called differently in the log."""
+
+
+def level_of(command: Command) -> int:
+    """The feature level from which on the command may be proposed."""
+    level = LEVELS[type(command)]
+    return max(level, EVENTS_LEVEL) if isinstance(command, CreateTopic) and command.kind is not None else level
 
 
 def encode_command(command: Command) -> bytes:

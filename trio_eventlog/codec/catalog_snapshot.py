@@ -46,6 +46,8 @@ _FIELDS: dict[type, dict[str, str]] = {
     for kind in (CatalogSnapshot, Topic, Partition, CatalogNode)
 }
 """The fields of each class with their keys. The applied index is in the frame around the part."""
+_OPTIONAL = {kind: {field.name for field in attrs.fields(kind) if field.default is None} for kind in _FIELDS}
+"""Those that are None by default are left out while they are: a later release has added them."""
 
 
 def encode_catalog(snapshot: CatalogSnapshot) -> bytes:
@@ -87,15 +89,18 @@ def _object(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_object(item) for item in value]
     keys = _FIELDS.get(type(value))
-    return {key: _object(getattr(value, name)) for name, key in keys.items()} if keys is not None else value
+    if keys is None:
+        return value
+    return {key: _object(item) for name, key in keys.items() if (item := getattr(value, name)) is not None}
 
 
 def _make(kind: type[T], fields: object, *, applied_index: int | None = None, **parts: Callable[[object], object]) -> T:
     """A value of `kind`; `parts` make those fields that are more than numbers, texts and tuples of them."""
     names = _FIELDS[kind]
-    if not isinstance(fields, dict) or fields.keys() != set(names.values()):
+    required = {key for name, key in names.items() if name not in _OPTIONAL[kind]}
+    if not isinstance(fields, dict) or not required <= fields.keys() <= set(names.values()):
         raise CodecError(f"snapshot of a catalog: no {kind.__name__} with {', '.join(sorted(names.values()))}")
-    values = {name: parts.get(name, _plain)(fields[key]) for name, key in names.items()}
+    values = {name: parts.get(name, _plain)(fields[key]) for name, key in names.items() if key in fields}
     if applied_index is not None:
         values["applied_index"] = applied_index
     return kind(**values)
@@ -150,6 +155,7 @@ def _check_topic(topic: Topic) -> None:
             replica_count=topic.replica_count,
             retention_bytes=topic.retention_bytes,
             retention_seconds=topic.retention_seconds,
+            kind=topic.kind,
         )
 
     if not topic.partitions:

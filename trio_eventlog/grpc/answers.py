@@ -27,7 +27,13 @@ NANOSECONDS = 1_000_000_000
 
 
 def topic_message(topic: TopicInfo) -> admin_pb2.Topic:
-    message = admin_pb2.Topic(name=topic.name, partitions=topic.partitions, replicas=topic.replicas, group_ids=topic.group_ids)
+    message = admin_pb2.Topic(
+        name=topic.name,
+        partitions=topic.partitions,
+        replicas=topic.replicas,
+        group_ids=topic.group_ids,
+        kind=topic.kind,
+    )
     if topic.retention_bytes or topic.retention_seconds:
         message.retention.bytes = topic.retention_bytes
         message.retention.time.seconds = int(topic.retention_seconds)
@@ -43,6 +49,7 @@ def topic_info(message: admin_pb2.Topic) -> TopicInfo:
         retention_bytes=retention.bytes,
         retention_seconds=retention.time.seconds + retention.time.nanos / 1e9,
         group_ids=tuple(message.group_ids),
+        kind=message.kind,
     )
 
 
@@ -190,6 +197,7 @@ def status_message(status: NodeStatus) -> admin_pb2.GetStatusResponse:
                 problem=item.problem,
                 log_start_offset=item.log_start_offset,
                 size_bytes=item.size_bytes,
+                index_behind_entries=item.index_behind_entries,
             )
             for item in status.groups
         ],
@@ -232,6 +240,7 @@ def node_status(message: admin_pb2.GetStatusResponse) -> NodeStatus:
                 problem=item.problem,
                 log_start_offset=item.log_start_offset,
                 size_bytes=item.size_bytes,
+                index_behind_entries=item.index_behind_entries,
             )
             for item in message.groups
         ),

@@ -10,6 +10,7 @@ from trio_eventlog.errors import EventLogError, InvalidArgument
 from trio_eventlog.grpc.answers import servers_message
 from trio_eventlog.grpc.batches import encode_batches, requested_acks, requested_batch
 from trio_eventlog.grpc.callers import caller_of
+from trio_eventlog.grpc.event_handlers import EventHandlers
 from trio_eventlog.grpc.record_answers import record_answer
 from trio_eventlog.grpc.remote_nodes import EncodedAnswer
 from trio_eventlog.grpc.requests import requested_consume
@@ -39,6 +40,7 @@ class EventLogHandlers:
         self,
         producing: ProduceService,
         consuming: ConsumeService,
+        events: EventHandlers,
         settings: ServiceSettings,
         *,
         now_ns: Callable[[], int],
@@ -48,6 +50,7 @@ class EventLogHandlers:
     ) -> None:
         self._producing = producing
         self._consuming = consuming
+        self._events = events
         self._settings = settings
         self._now_ns = now_ns
         self._view = view
@@ -63,6 +66,7 @@ class EventLogHandlers:
                 "Consume": when_ready(self._ready, self.consume),
                 "ConsumeStream": when_ready(self._ready, self.consume_stream),
                 "GetServers": self.get_servers,
+                **self._events.handlers(),
             },
         )
 
@@ -103,7 +107,7 @@ class EventLogHandlers:
             now_ns=self._now_ns(),
         )
         if message.HasField("expected_version"):
-            raise InvalidArgument("expected_version belongs to the event store, which this release does not have")
+            raise InvalidArgument("expected_version belongs to events of an aggregate: use Append")
         return ProduceRequest(
             topic=message.topic,
             batch=batch,

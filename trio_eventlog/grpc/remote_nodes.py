@@ -2,17 +2,27 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
 
 from trio_eventlog.background import Background
-from trio_eventlog.errors import CallUnsent, EventLogError, ShuttingDown
+from trio_eventlog.errors import CallUnsent, EventLogError, ShuttingDown, Unavailable
 from trio_eventlog.grpc.answers import disk_use, member_info, node_status
 from trio_eventlog.grpc.batches import batch_message, consumed_batch, encode_produce_request, produce_head
 from trio_eventlog.grpc.callers import forwarded_metadata
+from trio_eventlog.grpc.events import (
+    append_request_message,
+    append_result,
+    found_in_aggregate,
+    found_in_partition,
+    read_aggregate_message,
+    read_partition_message,
+)
 from trio_eventlog.grpc.methods import (
     ALTER_TOPIC,
+    APPEND,
     CONSUME,
     CONSUME_STREAM,
     CREATE_TOPIC,
@@ -22,6 +32,8 @@ from trio_eventlog.grpc.methods import (
     GET_STATUS,
     LIST_MEMBERS,
     PRODUCE,
+    READ_AGGREGATE,
+    READ_EVENTS,
     REMOVE_NODE,
     TRANSFER_LEADERSHIP,
 )
@@ -29,7 +41,8 @@ from trio_eventlog.grpc.requests import alter_topic_request, create_topic_reques
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
-from trio_eventlog.rpc import Call, Channel, RpcSettings, open_channel
+from trio_eventlog.rpc import Call, Channel, Method, RpcSettings, open_channel
+from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
 from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer
 from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
@@ -90,6 +103,25 @@ class GrpcNode:
         message = forwarded_consume_request(request)
         async with self._channel.stream(CONSUME_STREAM, message, metadata=forwarded_metadata(caller), raw=True) as call:
             yield EncodedAnswers(call)
+
+    async def append(self, request: AppendRequest, caller: Caller) -> Appended:
+        response = await self._channel.unary(APPEND, append_request_message(request), metadata=forwarded_metadata(caller))
+        result = append_result(response)
+        return Appended(result.first_offset, len(result.event_ids), result.duplicate, result.first_version)
+
+    async def read_aggregate(self, request: ReadAggregateRequest, caller: Caller) -> EventsFound:
+        return found_in_aggregate(await self._page(READ_AGGREGATE, read_aggregate_message(request), caller), request.topic)
+
+    async def read_event_partition(self, request: PartitionEventsRequest, caller: Caller) -> EventsFound:
+        return found_in_partition(await self._page(READ_EVENTS, read_partition_message(request), caller), request.topic)
+
+    async def _page(self, method: Method, request: Any, caller: Caller) -> Any:
+        """The first answer of a call that streams them; the others are not wanted."""
+        async with self._channel.stream(method, request, metadata=forwarded_metadata(caller)) as call:
+            response = await call.receive()
+        if response is None:
+            raise Unavailable("the node has ended a stream of events without an answer")
+        return response
 
     async def create_topic(self, topic: NewTopic, caller: Caller) -> str:
         request = create_topic_request(topic)

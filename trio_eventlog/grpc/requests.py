@@ -20,6 +20,7 @@ _POSITIONS = {event_log_pb2.BEGINNING: Position.BEGINNING, event_log_pb2.END: Po
 
 def create_topic_request(topic: NewTopic) -> admin_pb2.CreateTopicRequest:
     request = admin_pb2.CreateTopicRequest(name=topic.name, partitions=topic.partitions, replicas=topic.replicas)
+    request.kind = topic.kind
     request.retention.bytes = topic.retention_bytes
     if topic.retention_seconds:
         request.retention.time.seconds = topic.retention_seconds
@@ -34,6 +35,7 @@ def requested_topic(request: admin_pb2.CreateTopicRequest) -> NewTopic:
         replicas=request.replicas,
         retention_bytes=request.retention.bytes,
         retention_seconds=_whole_seconds(request.retention.time),
+        kind=request.kind,
     )
 
 

@@ -33,6 +33,8 @@ NODE_NAME_BYTES_MAX = 4096
 FEATURE_LEVEL = 2
 """The highest level that this release supports. A release that adds a kind of command, or of entry, takes the next one for it."""
 FEATURE_LEVEL_MAX = (1 << 16) - 1
+EVENTS = "events"
+"""The kind of a topic whose records are events of aggregates."""
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -55,6 +57,11 @@ def _nodes(count_min: int) -> Validator:
             is_node(command, attribute, item)
 
     return check
+
+
+def _is_kind(command: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is not None and value != EVENTS:
+        raise InvalidArgument(f"{value!r} is no kind of topics: {EVENTS!r}, or none for plain records")
 
 
 def _is_topic_name(command: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
@@ -108,6 +115,11 @@ class Topic:
     retention_bytes: int
     retention_seconds: int
     partitions: tuple[Partition, ...]
+    kind: str | None = None
+
+    @property
+    def holds_events(self) -> bool:
+        return self.kind == EVENTS
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -119,6 +131,7 @@ class CreateTopic:
         replicas: the nodes to choose from, by `placement.place`; at least one.
         replica_count: the number of them that carry each partition; 0 means "every voter of the catalog", also of those to come.
         retention_bytes, retention_seconds: 0 means no limit.
+        kind: EVENTS; None: plain records. Never changes.
     """
 
     name: str = attrs.field(validator=_is_topic_name)
@@ -127,6 +140,7 @@ class CreateTopic:
     replica_count: int = attrs.field(default=0, validator=_whole(0, NODES_MAX))
     retention_bytes: int = attrs.field(default=0, validator=_whole(0, RETENTION_BYTES_MAX))
     retention_seconds: int = attrs.field(default=0, validator=_whole(0, RETENTION_SECONDS_MAX))
+    kind: str | None = attrs.field(default=None, validator=_is_kind)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -350,6 +364,7 @@ class CatalogMachine:
             retention_bytes=command.retention_bytes,
             retention_seconds=command.retention_seconds,
             partitions=tuple(self._new_partition(GroupId(first + number), command) for number in range(command.partition_count)),
+            kind=command.kind,
         )
         self._add_topic(topic)
         return topic

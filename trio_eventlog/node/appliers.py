@@ -13,9 +13,11 @@ from trio_eventlog.codec.partition_snapshot import decode_partition, encode_part
 from trio_eventlog.codec.stored_batch import batch_producer
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease
 from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, CatalogSnapshot, Command, Outcome, RaiseFeatureLevel
+from trio_eventlog.machine.events import EventJudge
 from trio_eventlog.machine.partition import AppliedBatch, LogStart, PartitionMachine, PartitionSnapshot
 from trio_eventlog.machine.producers import ProducerTable
-from trio_eventlog.node.proposals import Appended
+from trio_eventlog.node.partition_events import PartitionEvents
+from trio_eventlog.node.proposals import Appended, Proposal
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import EntryKind
 
@@ -33,6 +35,11 @@ class Applier(Protocol):
     @property
     def log_start_offset(self) -> int:
         """The smallest offset that readers are to see; only grows."""
+        ...
+
+    @property
+    def events(self) -> EventJudge[Proposal] | None:
+        """What appends to aggregates are judged by, in a partition of events."""
         ...
 
     def apply(self, frame: EntryFrame) -> object:
@@ -65,11 +72,16 @@ class Applier(Protocol):
 
 
 class PartitionApplier:
-    """A partition: batches move the high watermark, control entries the log start."""
+    """A partition: batches move the high watermark, control entries the log start.
 
-    def __init__(self, machine: PartitionMachine, watermark: Watermark) -> None:
+    Args:
+        events: of a partition of events: told of everything that is applied. None: the records are no events.
+    """
+
+    def __init__(self, machine: PartitionMachine, watermark: Watermark, events: PartitionEvents | None = None) -> None:
         self._machine = machine
         self._watermark = watermark
+        self._events = events
 
     @property
     def producers(self) -> ProducerTable:
@@ -79,19 +91,29 @@ class PartitionApplier:
     def log_start_offset(self) -> int:
         return self._machine.log_start.offset
 
+    @property
+    def events(self) -> EventJudge[Proposal] | None:
+        return self._events.judge if self._events is not None else None
+
     def apply(self, frame: EntryFrame) -> Appended | LogStart | InvalidArgument | None:
         if frame.kind is EntryKind.CONTROL:
-            return self._trim(frame)
+            result = self._trim(frame)
+            if self._events is not None:
+                self._events.applied(frame)
+            return result
         if frame.kind is not EntryKind.DATA:
             self._machine.skip(frame.index)
+            if self._events is not None:
+                self._events.applied(frame)
             return None
         # Whether the payload can be read is for readers to find out; the machine takes any, or one bad batch would end every node.
         producer_id, producer_epoch, base_sequence = batch_producer(frame)
         self._machine.apply(
             frame.index, AppliedBatch(frame.base_offset, frame.record_count, producer_id, producer_epoch, base_sequence)
         )
+        first_version = self._events.applied(frame) if self._events is not None else 0
         self._watermark.advance(self._machine.high_watermark)
-        return Appended(frame.base_offset, frame.record_count)
+        return Appended(frame.base_offset, frame.record_count, first_version=first_version)
 
     def _trim(self, frame: EntryFrame) -> LogStart | InvalidArgument:
         try:
@@ -113,6 +135,8 @@ class PartitionApplier:
 
     def _restore(self, snapshot: PartitionSnapshot) -> None:
         self._machine.restore(snapshot)
+        if self._events is not None:
+            self._events.restored(snapshot.applied_index)
         self._watermark.advance(snapshot.high_watermark)
 
 
@@ -144,6 +168,10 @@ class CatalogApplier:
     @property
     def log_start_offset(self) -> int:
         return 0
+
+    @property
+    def events(self) -> None:
+        return None
 
     def apply(self, frame: EntryFrame) -> Outcome | None:
         if frame.kind is not EntryKind.CONTROL:

@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from trio_eventlog.codec.catalog import LEVELS, encode_command
+from trio_eventlog.codec.catalog import encode_command, level_of
 from trio_eventlog.errors import InvalidArgument, NodeRemoved, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import CatalogMachine, Command, Outcome, Partition, Result, Topic
@@ -120,9 +120,9 @@ class CatalogFollower:
         while (name in self._topics) is not present:
             await self._topics_changed.wait()
 
-    async def wait_level_of(self, command_type: type[Command]) -> None:
-        """Return once the cluster's feature level allows such commands."""
-        while self._machine.feature_level < LEVELS[command_type]:
+    async def wait_level_of(self, command: Command) -> None:
+        """Return once the cluster's feature level allows the command."""
+        while self._machine.feature_level < level_of(command):
             await self._topics_changed.wait()
 
     async def wait_settled(self, name: str) -> None:
@@ -259,7 +259,7 @@ async def propose_command(catalog: Replica, machine: CatalogMachine, command: Co
         NotLeader: this node does not lead the catalog. OutcomeUnknown.
         What the catalog refuses it with.
     """
-    level = LEVELS[type(command)]
+    level = level_of(command)
     if level > machine.feature_level:
         raise InvalidArgument(
             f"{type(command).__name__} needs feature level {level}, and the cluster is at {machine.feature_level}: upgrade"

@@ -7,7 +7,7 @@ and `status` shows why.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from functools import partial
 
@@ -86,6 +86,7 @@ class GroupOpener:
         may_make: whether a group's files are made when there are none.
         is_alive: whether another node is known to be there.
         on_deleted: called for each group that is closed for good.
+        remove_derived: removes what was derived from the log of a group that is closed for good.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class GroupOpener:
         may_make: Callable[[GroupId], bool],
         is_alive: Callable[[NodeId], bool],
         on_deleted: Callable[[GroupId], None],
+        remove_derived: Callable[[GroupId], Awaitable[None]],
     ) -> None:
         self._node_id = node_id
         self._directory = directory
@@ -112,6 +114,7 @@ class GroupOpener:
         self._may_make = may_make
         self._is_alive = is_alive
         self._on_deleted = on_deleted
+        self._remove_derived = remove_derived
         self._groups: dict[GroupId, Group] = {}
         self._opening = trio.CapacityLimiter(settings.opening_max)
         self._to_open: deque[Group] = deque()
@@ -298,6 +301,7 @@ class GroupOpener:
         await group.closed.wait()
         self._on_deleted(group_id)
         async with self._opening:
+            await self._remove_derived(group_id)
             if not has_moved:
                 await self._remove_files(group_id)
             elif replica is not None:
@@ -314,6 +318,7 @@ class GroupOpener:
     async def remove_left_behind(self, group_id: GroupId) -> None:
         """Remove the files of a group that was deleted: a crash amid their removal has left them."""
         self._closed.add(group_id)
+        await self._remove_derived(group_id)
         await self._remove_files(group_id)
 
     async def _remove_files(self, group_id: GroupId) -> None:

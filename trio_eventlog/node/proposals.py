@@ -6,18 +6,34 @@ from collections.abc import Callable, Iterable
 import attrs
 import trio
 
+from trio_eventlog.codec.events import EncodedEvents
 from trio_eventlog.errors import BatchTooLarge, DuplicateOutOfWindow, EventLogError, OutcomeUnknown, Overloaded
+from trio_eventlog.machine.events import AppendIntent, LoadedAggregate
 from trio_eventlog.machine.producers import ProducerTable, Remembered, find_duplicate
 from trio_eventlog.records import Acks, Batch
 
 
 @attrs.frozen(slots=True)
 class Appended:
-    """Where a batch is in the log."""
+    """Where a batch is in the log. `first_version`: of its first event; 0 when it has none."""
 
     base_offset: int
     record_count: int
     duplicate: bool = False
+    first_version: int = 0
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PendingEvents:
+    """Events of an aggregate that are to be judged before they are appended: which version they get is decided then.
+
+    Attributes:
+        loaded: what the index knew of the aggregate when they were queued.
+    """
+
+    encoded: EncodedEvents
+    intent: AppendIntent
+    loaded: LoadedAggregate
 
 
 @attrs.define(slots=True, eq=False)
@@ -32,11 +48,13 @@ class Proposal:
         size_bytes: its size for the bounds of queues and windows.
         index, term: where the core put it; 0 before.
         base_offset: where its records are, once it has an index.
+        events: of an append to an aggregate, whose payload has no versions before it is judged; None for all others.
     """
 
     payload: Batch | bytes
     acks: Acks
     size_bytes: int
+    events: PendingEvents | None = None
     index: int = 0
     term: int = 0
     base_offset: int = 0

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from trio_eventlog.bounds import OFFSET_MAX
 from trio_eventlog.codec.entry import HEADER_BYTES, EntryFrame
 from trio_eventlog.codec.stored_batch import HEAD
-from trio_eventlog.errors import DiskFull, EventLogError, NotLeader
+from trio_eventlog.errors import DiskFull, EventLogError, NotLeader, Overloaded
 from trio_eventlog.ids import NOBODY, NodeId
+from trio_eventlog.machine.events import Accepted, Follows, InLog, Outdated, Refused, Waits
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.disk_space import AMPLE, SpaceView
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.leadership import Leadership, best_successor
-from trio_eventlog.node.proposals import Appended, Proposal, ProposalQueue, ProposalsUnderWay
+from trio_eventlog.node.proposals import Appended, PendingEvents, Proposal, ProposalQueue, ProposalsUnderWay
 from trio_eventlog.node.reads import Reads
 from trio_eventlog.node.settled import SettledCount
 from trio_eventlog.raft import EntryKind, ProposalDropped, ProposedEntry, RaftNode
@@ -47,7 +48,11 @@ class Proposing:
         self._settings = settings
         self._name = name
         self._space = space
+        self._wake = wake
         self._queue = ProposalQueue(settings.proposal_bytes_max, settings.proposals_max, wake)
+        self._put_aside: dict[int, list[Proposal]] = {}
+        """Appends to aggregates that wait until the entry at this index is decided."""
+        self._to_judge_again: deque[Proposal] = deque()
         self._settled_batches = SettledCount(settings.producer_idle_seconds)
         self._under_way = ProposalsUnderWay(self._settled_batches.value)
         self._wait_for_own_disk: deque[Proposal] = deque()
@@ -70,9 +75,18 @@ class Proposing:
         await self._queue.put(proposal)
         return proposal
 
+    async def propose_events(self, events: PendingEvents) -> Proposal:
+        """Queue an append to an aggregate, to be judged in its turn. Raises as `propose`."""
+        if not self._core.is_leader:
+            raise self._leadership.refusal()
+        batch = events.encoded.batch
+        proposal = Proposal(batch, Acks.QUORUM, len(batch.payload), events)
+        await self._queue.put(proposal)
+        return proposal
+
     @property
     def queued_count(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._to_judge_again)
 
     @property
     def queued_bytes(self) -> int:
@@ -81,7 +95,7 @@ class Proposing:
     @property
     def is_idle(self) -> bool:
         """Whether no proposal waits for an answer."""
-        return not len(self._queue) and not len(self._under_way)
+        return not self.queued_count and not len(self._under_way)
 
     def tick(self) -> None:
         if self._applier.producers is not None:
@@ -97,7 +111,7 @@ class Proposing:
         core = self._core
         queue = self._queue
         if not core.is_leader:
-            queue.fail_all(self._leadership.refusal())
+            self._fail_queued(self._leadership.refusal())
             return
         if self._accepts_from_index is None or applied_index < self._accepts_from_index:
             # A new leader first applies what older terms have left: then it knows every producer's last batch.
@@ -111,19 +125,25 @@ class Proposing:
         entries: list[ProposedEntry] = []
         waiting_bytes = core.uncommitted_bytes
         first_index = core.last_index + 1
-        while (proposal := queue.first()) is not None:
+        while (proposal := self._to_judge_again[0] if self._to_judge_again else queue.first()) is not None:
             entry = _proposed(proposal.payload)
             is_full = len(self._under_way) >= self._settings.proposals_in_flight_max
             if is_full or (waiting_bytes and waiting_bytes + entry.size_bytes > core.settings.uncommitted_bytes_max):
                 break
-            queue.take()
+            if self._to_judge_again:
+                self._to_judge_again.popleft()
+            else:
+                queue.take()
             if self._is_repetition(proposal):
                 continue
             if end_offset + entry.record_count > OFFSET_MAX:
                 proposal.fail(DiskFull(f"{self._name} is at offset {end_offset}, and there is none beyond {OFFSET_MAX}"))
                 continue
+            index = first_index + len(entries)
+            if proposal.events is not None and not self._is_accepted(proposal, proposal.events, index):
+                continue
             end_offset += entry.record_count
-            proposal.index = first_index + len(entries)
+            proposal.index = index
             proposal.term = core.term
             self._under_way.add(proposal, self._applier.producers)
             waiting_bytes += entry.size_bytes
@@ -135,6 +155,7 @@ class Proposing:
             indexes = core.propose(entries)
         except (NotLeader, ProposalDropped) as error:
             # Not for lack of room, which was looked at: this node is no member any more.
+            self._abandon_events_above(first_index - 1, self._leadership.refusal())
             for proposal in accepted:
                 self._under_way.pop(proposal.index)
                 proposal.fail(NotLeader(f"{self._name}: this node is about to stop leading ({error}): try again shortly"))
@@ -164,6 +185,42 @@ class Proposing:
             proposal.resolve(Appended(known.base_offset, known.record_count, duplicate=True))
         return known is not None
 
+    def _is_accepted(self, proposal: Proposal, events: PendingEvents, index: int) -> bool:
+        """Judge an append to an aggregate. True: it is to be the entry `index`, and its events have their versions. False: it is
+        taken care of."""
+        judge = self._applier.events
+        assert judge is not None
+        match judge.judge(events.intent, events.loaded):
+            case Accepted(first_version=first_version):
+                proposal.payload = events.encoded.stamped(first_version)
+                judge.appended(index, events.intent, first_version, proposal)
+                return True
+            case InLog(first=first):
+                count = len(events.intent.event_ids)
+                proposal.resolve(Appended(first.offset, count, duplicate=True, first_version=first.version))
+            case Follows(original=original):
+                proposal.follow(original)
+            case Waits(other=other):
+                self._put_aside.setdefault(other.index, []).append(proposal)
+            case Refused(error=error):
+                self._reads.refuse(proposal, error)
+            case Outdated():
+                proposal.fail(Overloaded(f"{self._name}: too much was applied since the append was queued: try again"))
+        return False
+
+    def _fail_queued(self, error: EventLogError) -> None:
+        while self._to_judge_again:
+            self._to_judge_again.popleft().fail(error)
+        self._queue.fail_all(error)
+
+    def _abandon_events_above(self, index: int, error: EventLogError) -> None:
+        """Appends that wait for entries above `index` fail: they are in no log."""
+        if self._applier.events is not None:
+            self._applier.events.abandon_above(index)
+        for other in [other for other in self._put_aside if other > index]:
+            for proposal in self._put_aside.pop(other):
+                proposal.fail(error)
+
     def find(self, index: int, term: int) -> Proposal | None:
         """The proposal that the core has put there, until it is answered."""
         proposal = self._under_way.get(index)
@@ -181,6 +238,11 @@ class Proposing:
         proposal = self._under_way.pop(frame.index)
         if proposal is None:
             return
+        if proposal.events is not None and self._applier.events is not None:
+            self._applier.events.decided(frame.index)
+            if (waiting := self._put_aside.pop(frame.index, None)) is not None:
+                self._to_judge_again += waiting
+                self._wake()
         if proposal.term != frame.term:
             proposal.fail(self._leadership.refusal())
         elif isinstance(result, EventLogError):
@@ -201,8 +263,8 @@ class Proposing:
         self._accepts_from_index = None
         self._wait_for_own_disk.clear()
         self.abandon_above(self._core.commit_index, "leadership was lost before the batch was committed")
-        if len(self._queue):
-            self._queue.fail_all(self._leadership.refusal())
+        if self.queued_count:
+            self._fail_queued(self._leadership.refusal())
 
     def hand_over(self) -> None:
         """This node can append nothing for now. A leader lets the voter lead that is closest behind it, of those that have room."""
@@ -220,10 +282,12 @@ class Proposing:
 
         Without one, queued batches are refused, and everything else (retention, configuration) may go on.
         """
-        if any(isinstance(proposal.payload, Batch) for proposal in self._queue.queued()):
+        if self._to_judge_again or any(isinstance(proposal.payload, Batch) for proposal in self._queue.queued()):
             self.hand_over()
             if self._core.lead_transferee != NOBODY:
                 return False
+            while self._to_judge_again:
+                self._to_judge_again.popleft().fail(self._space.refusal(self._name))
             self._queue.fail_batches(self._space.refusal(self._name))
         return True
 
@@ -234,14 +298,17 @@ class Proposing:
 
     def abandon_above(self, index: int, why: str) -> None:
         """What becomes of the entries above `index` is not known here."""
+        self._abandon_events_above(index, self._leadership.refusal())
         self._under_way.abandon_above(index, why)
 
     def close(self, error: EventLogError) -> None:
         """Fail what is queued, and all later proposals."""
+        self._fail_queued(error)
         self._queue.close(error)
 
     def end(self, why: str, error: EventLogError | None) -> None:
         """Nothing in the log is answered any more. `error`: it is known what has become of it."""
+        self._abandon_events_above(0, error or self._leadership.refusal())
         self._under_way.abandon_above(0, why, error)
 
 

@@ -2,13 +2,14 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import attrs
 import trio
 
+from trio_eventlog.codec.events import EncodedEvents
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import (
     DamagedData,
@@ -22,6 +23,7 @@ from trio_eventlog.errors import (
     Unavailable,
 )
 from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.machine.events import AppendIntent
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.departed import Departed, load_departed, save_departed
 from trio_eventlog.node.disk_space import AMPLE, SpaceView
@@ -29,7 +31,8 @@ from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.followers import Send
 from trio_eventlog.node.leadership import CoreView, best_successor
 from trio_eventlog.node.log_view import SegmentedLogView
-from trio_eventlog.node.proposals import Proposal
+from trio_eventlog.node.partition_events import PartitionEvents
+from trio_eventlog.node.proposals import Appended, PendingEvents, Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.watermark import Watermark
@@ -82,6 +85,7 @@ class Replica:
         watermark: the high watermark; stays 0 in the catalog.
         log: for readers; only the driver appends.
         departed: the position of the end of the log that was here before.
+        events: what a partition of events has beside its log; None in all others.
         driver: takes messages, ticks and events of peers. Only `OpenGroups`, which holds the groups of a node, may use it.
     """
 
@@ -94,6 +98,7 @@ class Replica:
         watermark: Watermark,
         departed: Departed,
         space: SpaceView = AMPLE,
+        events: PartitionEvents | None = None,
     ) -> None:
         self.node_id = node_id
         self.group_id = driver.group_id
@@ -103,6 +108,7 @@ class Replica:
         self.watermark = watermark
         self.departed = departed
         self._space = space
+        self.events = events
         self._core = core
         self._leadership = driver.leadership
         self._reads = driver.reads
@@ -167,6 +173,11 @@ class Replica:
         shortage = self.driver.disk_writer.shortage
         return self.stopped_because or (f"stores nothing just now, and tries again: {shortage}" if shortage else "")
 
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry that this node's machine has taken."""
+        return self._applying.index
+
     def voters(self) -> Collection[NodeId]:
         """Voters of the configuration in force."""
         return self.configuration.voters
@@ -195,6 +206,25 @@ class Replica:
     async def propose_batch(self, batch: Batch, acks: Acks) -> Proposal:
         """Raises as `Proposing.propose`; `Proposal.outcome` gives what has become of the batch."""
         return await self._proposing.propose(batch, acks)
+
+    async def append_events(self, encoded: EncodedEvents, intent: AppendIntent) -> Appended:
+        """Append events of an aggregate, which are judged in the leader's turn; returns once they are applied.
+
+        Raises:
+            WrongExpectedVersion, AggregateClosed, InvalidArgument: nothing was appended.
+            NotLeader, Overloaded: likewise; try again.
+            OutcomeUnknown: they may be in the log: the same event ids will tell.
+        """
+        events = self.events
+        if events is None:
+            raise InvalidArgument(f"{self.name} holds records and no events: create a topic of events, and append to that")
+        if not self.is_leader:
+            raise self._leadership.refusal()
+        async with events.loaded(intent) as loaded:
+            proposal = await self._proposing.propose_events(PendingEvents(encoded=encoded, intent=intent, loaded=loaded))
+            result = await proposal.outcome()
+        assert isinstance(result, Appended)
+        return result
 
     async def propose_control(self, payload: bytes) -> Proposal:
         return await self._proposing.propose(payload, Acks.QUORUM)
@@ -295,6 +325,7 @@ async def open_replica(
     first_leader: NodeId = NOBODY,
     space: SpaceView = AMPLE,
     snapshot_slots: trio.CapacityLimiter | None = None,
+    events: PartitionEvents | None = None,
 ) -> AsyncIterator[Replica]:
     """Open a group's files, in one operation of the disk, and run its driver for the length of the block.
 
@@ -302,14 +333,14 @@ async def open_replica(
         directory: of the group; made when missing.
         configuration: the group's first one. Later ones are in its log, and in its snapshots.
         applier: with an empty machine; it takes the newest snapshot, and is fed from there on.
-        sealed, snapshot_slots: of all groups of the node.
+        sealed, snapshot_slots, space: of all groups of the node; the last is room on the disk.
         peers: None: the group never sleeps.
         noted: the position of the log's end that the node has last made durable; None: it never did.
         accepts_loss: the operator accepts that something is lost, and wants to go on with what is left.
         is_alone: no other node has ever been in the cluster, so no other node can have what is lost here.
         is_made: this process has made the group's files (`DataDirectory.make_groups`), and they are durable.
         first_leader: the node that should lead when there is no leader; NOBODY: it does not matter.
-        space: room on the disk.
+        events: of a partition of events; the same that the applier has.
 
     Raises:
         DamagedData: files are damaged; or something is lost, and there is no other node that could have it.
@@ -327,9 +358,7 @@ async def open_replica(
         decode_snapshot=applier.decode_snapshot,
     )
     async with AsyncExitStack() as stack:
-        files = await disk.at_once(partial(_open_files, opening))
-        stack.push_async_callback(files.log.aclose)
-        await stack.enter_async_context(files.hard_state)
+        files, run_events = await _enter_files(opening, events, stack)
         snapshots = SnapshotStore(disk, directory, files.snapshots, snapshot_slots)
         core = _make_core(node_id, settings.raft, files, snapshots, configuration, first_leader, rng)
         driver = RaftDriver(
@@ -351,8 +380,24 @@ async def open_replica(
         stack.callback(watermark.close, ShuttingDown("this node is stopping: go to another one"))
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
-            yield Replica(node_id, core, driver, files.log, watermark, files.departed, space)
+            nursery.start_soon(run_events)
+            yield Replica(node_id, core, driver, files.log, watermark, files.departed, space, events)
             nursery.cancel_scope.cancel()
+
+
+async def _enter_files(
+    opening: "_Opening", events: PartitionEvents | None, stack: AsyncExitStack
+) -> tuple["_Files", Callable[[], Awaitable[None]]]:
+    """Open the files of a replica, and what a partition of events has beside them, until `stack` closes them. Returns also the
+    task of the latter."""
+    files = await opening.disk.at_once(partial(_open_files, opening))
+    stack.push_async_callback(files.log.aclose)
+    await stack.enter_async_context(files.hard_state)
+    if events is None:
+        return files, trio.lowlevel.checkpoint
+    await events.open(files.log)
+    stack.push_async_callback(events.aclose)
+    return files, events.run
 
 
 def _make_core(

@@ -31,6 +31,7 @@ from trio_eventlog.node.group_opener import Group, GroupOpener, OpeningSettings,
 from trio_eventlog.node.inbox import Received
 from trio_eventlog.node.liveness import Reach
 from trio_eventlog.node.open_groups import GroupTotals, OpenGroups
+from trio_eventlog.node.partition_events import EventSettings, PartitionEvents
 from trio_eventlog.node.remote_group import not_here
 from trio_eventlog.node.replica import Replica, ReplicaSettings, open_replica
 from trio_eventlog.node.retention import Retention, RetentionSettings
@@ -41,6 +42,7 @@ from trio_eventlog.node.snapshotter import Snapshotter, SnapshotterSettings
 from trio_eventlog.node.watermark import Watermark
 from trio_eventlog.raft import Configuration
 from trio_eventlog.storage.data_directory import DataDirectory
+from trio_eventlog.storage.event_index import EventIndexes, MemoryEventIndexes
 from trio_eventlog.storage.sealed_segments import SealedSegments
 
 
@@ -50,6 +52,7 @@ class ReplicasSettings:
 
     Attributes:
         replica: of every group.
+        events: of every partition of events.
         producer_window_batches, producers_max: see `machine.producers`; the same on every node.
         early_groups_max, early_messages_max: number of groups, and of messages without entries for each, that are kept while the
             catalog has not named the group here yet. The oldest group is evicted first; Raft repeats what is lost.
@@ -75,6 +78,7 @@ class ReplicasSettings:
     """
 
     replica: ReplicaSettings
+    events: EventSettings
     producer_window_batches: int
     producers_max: int
     early_groups_max: int
@@ -108,6 +112,7 @@ class Replicas:
         accepts_loss: the operator wants to go on with what is left when files show that something is lost.
         is_alone: whether no other node has ever been in the cluster.
         space: room on the disk.
+        event_indexes: where indexes of aggregates are kept; None: in memory.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class Replicas:
         accepts_loss: bool = False,
         is_alone: Callable[[], bool] = lambda: False,
         space: SpaceView = AMPLE,
+        event_indexes: EventIndexes | None = None,
     ) -> None:
         self.machine = CatalogMachine()
         self.feature_level = feature_level
@@ -141,6 +147,7 @@ class Replicas:
         self._is_alone = is_alone
         self.space = space
         self.sealed_segments = SealedSegments(settings.open_segments_max)
+        self._event_indexes = event_indexes or MemoryEventIndexes()
         self.room = PartitionRoom(node_id, self.machine, settings.partitions_max)
         self._open = OpenGroups(node_id, settings.reset_stagger_seconds, rng)
         self._peers = None if peers is None else attrs.evolve(peers, on_sleep=self._open.on_sleep)
@@ -167,6 +174,7 @@ class Replicas:
             may_make=lambda group_id: group_id not in self._noted,
             is_alive=lambda node_id: peers is not None and peers.reach(node_id) is Reach.ALIVE,
             on_deleted=on_deleted,
+            remove_derived=lambda group_id: self._event_indexes.remove(directory.index_path(group_id)),
         )
         self.catalog_follower = CatalogFollower(
             node_id=node_id,
@@ -331,12 +339,13 @@ class Replicas:
     def _make_replica(self, group: Group) -> AbstractAsyncContextManager[Replica]:
         watermark = Watermark()
         applier: Applier
+        events = self._make_events(group)
         if group.group_id == CATALOG_GROUP:
             follower = self.catalog_follower
             applier = CatalogApplier(self.machine, follower.on_applied, self.feature_level, follower.on_restored)
         else:
             machine = PartitionMachine(self._settings.producer_window_batches, self._settings.producers_max)
-            applier = PartitionApplier(machine, watermark)
+            applier = PartitionApplier(machine, watermark, events)
         return open_replica(
             node_id=self._node_id,
             group_id=group.group_id,
@@ -361,4 +370,13 @@ class Replicas:
             # The catalog is one group, and everything else waits for it.
             first_leader=NOBODY if group.group_id == CATALOG_GROUP else group.first_leader,
             snapshot_slots=self._snapshot_slots,
+            events=events,
         )
+
+    def _make_events(self, group: Group) -> PartitionEvents | None:
+        """What the group has beside its log when it is a partition of events."""
+        place = self.machine.place_of.get(group.group_id)
+        if place is None or not self.machine.topics[place.topic].holds_events:
+            return None
+        path = self._directory.index_path(group.group_id)
+        return PartitionEvents(group.name, self._event_indexes, path, self._settings.events)

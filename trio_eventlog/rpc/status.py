@@ -89,7 +89,11 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.BatchTooLarge: _Row(StatusCode.RESOURCE_EXHAUSTED, (_Field("limit_bytes", "limit-bytes"),)),
     errors.CorruptBatch: _Row(StatusCode.INVALID_ARGUMENT),
     # ABORTED: read again, decide again, write again.
-    errors.WrongExpectedVersion: _Row(StatusCode.ABORTED, (_Field("actual_version", "actual-version"),)),
+    errors.WrongExpectedVersion: _Row(
+        StatusCode.ABORTED,
+        (_Field("actual_version", "actual-version"), _Field("expected_version", "expected-version", str, str)),
+    ),
+    errors.AggregateClosed: _Row(StatusCode.FAILED_PRECONDITION, (_Field("actual_version", "actual-version"),)),
     errors.DuplicateOutOfWindow: _Row(StatusCode.FAILED_PRECONDITION),
     errors.OutOfOrderSequence: _Row(StatusCode.FAILED_PRECONDITION, (_Field("expected_sequence", "expected-sequence"),)),
     errors.ProducerFenced: _Row(StatusCode.FAILED_PRECONDITION),

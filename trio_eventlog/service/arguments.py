@@ -66,18 +66,20 @@ def records_of(items: Sequence[Record | bytes | Sequence[Record | bytes]]) -> li
     return records
 
 
-def new_topic(name: str, partitions: int, replicas: int, retention_bytes: int, retention_seconds: float) -> NewTopic:
+def new_topic(name: str, partitions: int, replicas: int, retention_bytes: int, retention_seconds: float, kind: str) -> NewTopic:
     """Raises InvalidArgument for what no topic can have."""
     check_text("name", name)
     check_whole("partitions", partitions, lowest=1)
     check_whole("replicas", replicas)
     check_retention(retention_bytes, retention_seconds)
+    check_text("kind", kind)
     return NewTopic(
         name=name,
         partitions=partitions,
         replicas=replicas,
         retention_bytes=retention_bytes,
         retention_seconds=int(retention_seconds),
+        kind=kind,
     )
 
 

@@ -173,7 +173,14 @@ class Broker:
         )
 
     async def create_topic(
-        self, name: str, partition_count: int, *, replica_count: int = 0, retention_bytes: int = 0, retention_seconds: int = 0
+        self,
+        name: str,
+        partition_count: int,
+        *,
+        replica_count: int = 0,
+        retention_bytes: int = 0,
+        retention_seconds: int = 0,
+        kind: str = "",
     ) -> Topic:
         """Create a topic on every voter of the catalog.
 
@@ -194,6 +201,7 @@ class Broker:
             replica_count=replica_count,
             retention_bytes=retention_bytes,
             retention_seconds=retention_seconds,
+            kind=kind or None,
         )
         with self._replicas.room.held_for(command):
             return await self._command(command)
@@ -203,12 +211,8 @@ class Broker:
     ) -> Topic:
         """Change the topic whose partition 0 has this group; None: it stays as it is.
 
-        The nodes of a new cluster need a moment until each has reported the level that it supports; this waits for that.
-
         Raises TopicNotFound, TopicRecreated, InvalidArgument, NotLeader, OutcomeUnknown.
         """
-        with trio.move_on_after(LEVEL_SECONDS_MAX):
-            await self._replicas.catalog_follower.wait_level_of(AlterTopic)
         command = AlterTopic(name=name, group_id=group_id, retention_bytes=retention_bytes, retention_seconds=retention_seconds)
         return await self._command(command)
 
@@ -217,6 +221,9 @@ class Broker:
         return await self._command(DeleteTopic(name=name))
 
     async def _command(self, command: CreateTopic | AlterTopic | DeleteTopic) -> Topic:
+        # The nodes of a new cluster need a moment until each has said what it speaks.
+        with trio.move_on_after(LEVEL_SECONDS_MAX):
+            await self._replicas.catalog_follower.wait_level_of(command)
         topic = await self._replicas.command(command)
         assert isinstance(topic, Topic)
         return topic

@@ -170,6 +170,7 @@ def group_info(replica: Replica, topic: str, partition: int) -> GroupInfo:
         outgoing_voter_ids=_id_texts(status.configuration.voters_outgoing),
         log_start_offset=replica.log.log_start_offset,
         size_bytes=replica.log.size_bytes,
+        index_behind_entries=replica.events.status.entries_behind if replica.events is not None else 0,
     )
 
 

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from trio_eventlog.events import ANY, EVENTS_TOPIC, AggregatePage, AppendResult, Event, EventPage, ExpectedVersion
 from trio_eventlog.records import Acks, Batch, Compression, Record
+from trio_eventlog.service.event_requests import PAGE_EVENTS
+from trio_eventlog.service.event_tail import EventTail
 from trio_eventlog.service.producer import Delivery, Producer
 from trio_eventlog.service.receivers import BatchReceiver, RecordReceiver
 from trio_eventlog.service.values import (
@@ -22,6 +25,7 @@ from trio_eventlog.service.values import (
     MemberInfo,
     NodeStatus,
     Placement,
+    Position,
     ProduceResult,
     ServerInfo,
     Start,
@@ -157,6 +161,100 @@ class EventLog(Protocol):
             TopicNotFound: no such topic or partition.
         """
 
+    # Events of aggregates
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[Event],
+        *,
+        expected_version: ExpectedVersion = ANY,
+        reopens: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AppendResult:
+        """Append `events` to an aggregate, all of them together or none; returns once they are durable on a quorum.
+
+        Safe to repeat with the same event ids, however late: events that are in the log already are answered with the original,
+        before any version is judged. Events without an id get one, so that an attempt whose answer is lost is repeated safely.
+
+        Args:
+            expected_version: the number of events that the aggregate has now (NO_STREAM: none), or EXISTS, or ANY.
+            reopens: append also when the aggregate was closed.
+            topic: of events. Made when it does not exist, where nodes create topics on first use.
+
+        Raises:
+            WrongExpectedVersion, AggregateClosed: as the aggregate is, they are not appended.
+            InvalidArgument: an id is in the log already as another event, or together with others; or the topic holds no events.
+            BatchTooLarge: together they are over the limit of a batch.
+            OutcomeUnknown: no answer in time; they may be in the log or not.
+            EventLogError: as the node says; then they are not in the log.
+        """
+
+    async def read_aggregate(
+        self,
+        aggregate_id: str,
+        *,
+        from_version: int | None = None,
+        limit: int = PAGE_EVENTS,
+        backwards: bool = False,
+        linearizable: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AggregatePage:
+        """Some events of an aggregate, in the order of their versions, and its version. It may have no events.
+
+        Args:
+            from_version: of the first event; None: of the aggregate's first, or last one when `backwards`.
+            limit: most events; there may be fewer, when an answer has no room for more: ask again from the next version on.
+            linearizable: everything acknowledged before the call is seen. Otherwise it is what the node has that is asked.
+
+        Raises:
+            TopicNotFound, InvalidArgument: there is no such topic of events.
+            Overloaded: the index of aggregates is being made: try again.
+        """
+
+    async def read_events(
+        self,
+        *,
+        type: str = "",  # noqa: A002
+        after: str = "",
+        limit: int = PAGE_EVENTS,
+        linearizable: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> EventPage:
+        """Some events of a topic, in the order of each partition; of several partitions, by their timestamps.
+
+        Args:
+            type: only events of this type; "": all.
+            after: where to go on: `next` of an earlier page, or the token of a tail. "": from the beginning.
+            limit, linearizable: as of `read_aggregate`.
+
+        Raises as `read_aggregate`; InvalidArgument also when `after` is no place in this topic.
+        """
+
+    def tail_events(
+        self,
+        *,
+        after: str | Position = Position.END,
+        type: str = "",  # noqa: A002
+        aggregate_id: str = "",
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AbstractAsyncContextManager[EventTail]:
+        """Follow the events of a topic: `async with log.tail_events() as tail: async for event in tail`.
+
+        No event is left out and none is given twice, whatever happens to leaders; `tail.token` is where to go on later.
+
+        Args:
+            after: a token, or BEGINNING, or END.
+            type, aggregate_id: only events of these; "": all.
+
+        Raises:
+            TopicNotFound, InvalidArgument: as `read_events`.
+        """
+
     # Topics
 
     async def partitions(self, topic: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> int:
@@ -170,6 +268,7 @@ class EventLog(Protocol):
         replicas: int = 0,
         retention_bytes: int = 0,
         retention_seconds: float = 0.0,
+        kind: str = "",
         caller: Caller = NOBODY_IN_PARTICULAR,
     ) -> TopicInfo:
         """Make a topic. `replicas` 0: one on every voter; retention 0: no limit, else whole seconds.

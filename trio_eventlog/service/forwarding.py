@@ -21,6 +21,7 @@ from trio_eventlog.errors import (
     OutOfOrderSequence,
     ShuttingDown,
     Unavailable,
+    WrongExpectedVersion,
 )
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.node.remote_group import RemoteGroup
@@ -77,8 +78,11 @@ class Doubt:
 
     def final(self, error: EventLogError) -> EventLogError:
         """The error for the caller, when the last attempt ended with `error`."""
-        if self.cause is None or isinstance(error, OutcomeUnknown | DuplicateOutOfWindow | OutOfOrderSequence):
-            # The two refusals by sequence say what is in the log, whichever attempt has put it there.
+        if self.cause is None or isinstance(
+            error, OutcomeUnknown | DuplicateOutOfWindow | OutOfOrderSequence | WrongExpectedVersion
+        ):
+            # Refusals by sequence, and by version after a look at the event ids, say what is in the log, whichever attempt has put
+            # it there.
             return error
         unknown = OutcomeUnknown(
             f"an attempt whose answer was lost may have had its effect ({self.cause}); the last attempt: {error}."

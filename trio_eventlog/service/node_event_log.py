@@ -3,7 +3,7 @@
 import datetime
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import attrs
@@ -11,6 +11,7 @@ import trio
 
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.errors import EventLogError, OutcomeUnknown, Unavailable
+from trio_eventlog.events import ANY, EVENTS_TOPIC, AggregatePage, AppendResult, Event, EventPage, ExpectedVersion
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, format_id
 from trio_eventlog.own_run import OwnRun, belongs_to_run
 from trio_eventlog.records import Acks, Batch, Compression, Record
@@ -28,6 +29,10 @@ from trio_eventlog.service.arguments import (
 )
 from trio_eventlog.service.cluster import ClusterAdministration, parsed_node_id
 from trio_eventlog.service.consume import ConsumeService
+from trio_eventlog.service.event_arguments import append_request, check_tail, read_aggregate_request, read_events_request
+from trio_eventlog.service.event_requests import PAGE_EVENTS, new_event_id
+from trio_eventlog.service.event_tail import EventTail, open_tail
+from trio_eventlog.service.events import EventStore
 from trio_eventlog.service.node_queue import NodeQueues, known_offset
 from trio_eventlog.service.node_reader import NodePartitions
 from trio_eventlog.service.produce import ProduceService
@@ -68,6 +73,7 @@ class NodeServices:
 
     topics: TopicAdministration
     producing: ProduceService
+    events: EventStore
     consuming: ConsumeService
     cluster: ClusterAdministration
     queues: NodeQueues
@@ -94,6 +100,7 @@ class NodeEventLog:
         self._settings = settings
         self._rng = rng
         self._now_ns = now_ns
+        self._make_event_id = new_event_id(rng)
 
     # Producing
 
@@ -244,6 +251,66 @@ class NodeEventLog:
             caller=caller,
         )
 
+    # Events of aggregates
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[Event],
+        *,
+        expected_version: ExpectedVersion = ANY,
+        reopens: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AppendResult:
+        """See `EventLog.append`."""
+        request = append_request(aggregate_id, events, expected_version, reopens, topic, self._make_event_id)
+        late = OutcomeUnknown("no answer by the caller's deadline: the events may be in the log, or get there still")
+        return await self._in_time(self._services.events.append(request, caller), caller, late)
+
+    async def read_aggregate(
+        self,
+        aggregate_id: str,
+        *,
+        from_version: int | None = None,
+        limit: int = PAGE_EVENTS,
+        backwards: bool = False,
+        linearizable: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AggregatePage:
+        """See `EventLog.read_aggregate`."""
+        request = read_aggregate_request(aggregate_id, from_version, limit, backwards, linearizable, topic)
+        found = await self._in_time(self._services.events.read_aggregate(request, caller), caller)
+        return AggregatePage(events=found.events, version=found.version, is_closed=found.is_closed)
+
+    async def read_events(
+        self,
+        *,
+        type: str = "",  # noqa: A002
+        after: str = "",
+        limit: int = PAGE_EVENTS,
+        linearizable: bool = False,
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> EventPage:
+        """See `EventLog.read_events`."""
+        request = read_events_request(type, after, limit, linearizable, topic)
+        return await self._in_time(self._services.events.read_events(request, caller), caller)
+
+    def tail_events(
+        self,
+        *,
+        after: str | Position = Position.END,
+        type: str = "",  # noqa: A002
+        aggregate_id: str = "",
+        topic: str = EVENTS_TOPIC,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> AbstractAsyncContextManager[EventTail]:
+        """See `EventLog.tail_events`."""
+        check_tail(after, type, aggregate_id, topic)
+        return open_tail(self, topic, after, type, aggregate_id, caller)
+
     # Topics
 
     async def partitions(self, topic: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> int:
@@ -259,10 +326,11 @@ class NodeEventLog:
         replicas: int = 0,
         retention_bytes: int = 0,
         retention_seconds: float = 0.0,
+        kind: str = "",
         caller: Caller = NOBODY_IN_PARTICULAR,
     ) -> TopicInfo:
         """See `EventLog.create_topic`."""
-        topic = new_topic(name, partitions, replicas, retention_bytes, retention_seconds)
+        topic = new_topic(name, partitions, replicas, retention_bytes, retention_seconds, kind)
         return (await self._in_time(self._services.topics.create(topic, caller), caller, _late_change())).value
 
     async def alter_topic(

@@ -17,6 +17,7 @@ from trio_eventlog.errors import (
     CodecError,
     CorruptBatch,
     DuplicateOutOfWindow,
+    InvalidArgument,
     NotLeader,
     OutcomeUnknown,
     OutOfOrderSequence,
@@ -110,6 +111,8 @@ class ProduceService:
                 create=settings.creates_topics and not caller.is_forwarded,
                 caller=caller,
             )
+        if topic.holds_events:
+            raise InvalidArgument(f"topic {topic.name!r} holds events of aggregates, which are appended and not produced")
         partition = request.partition
         if partition is None:
             partition = partition_of(request.key, len(topic.partitions)) if request.key else self._turns.next(topic)

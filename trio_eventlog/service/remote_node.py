@@ -7,6 +7,7 @@ from typing import Protocol
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
+from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
 from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer
 from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 
@@ -28,6 +29,12 @@ class RemoteNode(Protocol):
     def consume_stream(
         self, request: ConsumeRequest, caller: Caller
     ) -> AbstractAsyncContextManager[AsyncIterator[ForwardedAnswer]]: ...
+
+    async def append(self, request: AppendRequest, caller: Caller) -> Appended: ...
+
+    async def read_aggregate(self, request: ReadAggregateRequest, caller: Caller) -> EventsFound: ...
+
+    async def read_event_partition(self, request: PartitionEventsRequest, caller: Caller) -> EventsFound: ...
 
     async def create_topic(self, topic: NewTopic, caller: Caller) -> str:
         """Returns its name."""

@@ -71,6 +71,7 @@ class TopicAdministration:
             replica_count=new.replicas,
             retention_bytes=new.retention_bytes,
             retention_seconds=new.retention_seconds,
+            kind=new.kind,
         )
         return topic.name
 
@@ -174,6 +175,7 @@ class TopicAdministration:
         group_id: int = 0,
         *,
         create: bool = False,
+        kind: str = "",
         caller: Caller = NOBODY_IN_PARTICULAR,
     ) -> Topic:
         """The topic, which has this partition.
@@ -184,6 +186,7 @@ class TopicAdministration:
         Args:
             group_id: what the caller takes the partition's group for; 0: the caller does not know.
             create: make the topic if it does not exist.
+            kind: of a topic that is made; see `NewTopic`.
 
         Raises:
             TopicNotFound: it does not exist: it was never created, or deleted before this call.
@@ -192,7 +195,7 @@ class TopicAdministration:
         """
         topic = self._broker.find_topic(name)
         if topic is None and create:
-            topic = await self._create_on_first_use(name, caller)
+            topic = await self._create_on_first_use(name, kind, caller)
         if topic is None or not _has(topic, partition, group_id):
             await self.wait_current(f"whether topic {name!r} has a partition {partition}")
             topic = self._broker.find_topic(name)
@@ -214,9 +217,9 @@ class TopicAdministration:
             )
         return topic
 
-    async def _create_on_first_use(self, name: str, caller: Caller) -> Topic:
+    async def _create_on_first_use(self, name: str, kind: str, caller: Caller) -> Topic:
         try:
-            return await self._create(NewTopic(name=name), caller)
+            return await self._create(NewTopic(name=name, kind=kind), caller)
         except TopicExists:
             # Another caller was quicker, or this node is behind: it will know soon.
             await self._wait(name, present=True)
@@ -256,6 +259,7 @@ def topic_info(topic: Topic) -> TopicInfo:
         retention_bytes=topic.retention_bytes,
         retention_seconds=topic.retention_seconds,
         group_ids=tuple(partition.group_id for partition in topic.partitions),
+        kind=topic.kind or "",
     )
 
 

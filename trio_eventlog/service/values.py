@@ -167,13 +167,15 @@ class ClusterView:
 
 @attrs.frozen(slots=True, kw_only=True)
 class NewTopic:
-    """What a topic is created with. `replicas` 0: one on every voter; retention 0: no limit."""
+    """What a topic is created with. `replicas` 0: one on every voter; retention 0: no limit; `kind` "": plain records, "events":
+    events of aggregates."""
 
     name: str
     partitions: int = 1
     replicas: int = 0
     retention_bytes: int = 0
     retention_seconds: int = 0
+    kind: str = ""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -197,6 +199,7 @@ class TopicInfo:
 
     `unopened_partitions` is above 0 only in the answer to `create_topic`: the topic is made, and the node that has answered is
     still busy opening these. `group_ids` identify the partitions for ever, in their order; nodes of an older release name none.
+    `kind` is "events" for a topic of events, and "" for one of plain records.
     """
 
     name: str
@@ -206,6 +209,7 @@ class TopicInfo:
     retention_seconds: float = 0.0
     unopened_partitions: int = 0
     group_ids: tuple[int, ...] = ()
+    kind: str = ""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -254,7 +258,8 @@ class GroupInfo:
     """A Raft group as one of its nodes sees it. `topic` is "" for the catalog; `problem` says why it is degraded there.
 
     `outgoing_voter_ids` are those of the configuration that is being left, while it is joint (`is_joint`). `size_bytes` counts the
-    log's entries in its files.
+    log's entries in its files. Of a partition of events, `index_behind_entries` is the number of applied entries that the index of
+    aggregates on this node does not hold yet.
     """
 
     group_id: int
@@ -275,6 +280,7 @@ class GroupInfo:
     outgoing_voter_ids: tuple[str, ...] = ()
     log_start_offset: int = 0
     size_bytes: int = 0
+    index_behind_entries: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -8,6 +8,8 @@
     hard_state   term, vote and commit index
     log/         segments and their sparse indexes
     departing, departed   notes of a replica whose group has moved to other nodes
+  derived/       what can be made again from the logs
+    <group-id>.events     index of aggregates of a partition of events (`sqlite_event_index`)
 ```
 """
 
@@ -31,6 +33,8 @@ LOCK_FILE = "LOCK"
 GROUPS_DIRECTORY = "groups"
 HARD_STATE_FILE = "hard_state"
 LOG_DIRECTORY = "log"
+DERIVED_DIRECTORY = "derived"
+INDEX_SUFFIX = ".events"
 DEPARTING_FILE = "departing"
 DEPARTED_FILE = "departed"
 
@@ -158,6 +162,10 @@ class DataDirectory:
         path = self.group_path(group_id)
         if await self.disk.exists(path):
             await _remove_files(self.disk, path)
+
+    def index_path(self, group_id: GroupId) -> str:
+        """Path of the group's index of aggregates, there or not."""
+        return join_path(self.path, DERIVED_DIRECTORY, format_id(group_id) + INDEX_SUFFIX)
 
     def group_path(self, group_id: GroupId) -> str:
         """Path of the group's directory, there or not."""

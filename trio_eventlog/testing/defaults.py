@@ -19,6 +19,7 @@ from trio_eventlog.node.disk_space import DiskSpaceSettings
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.gossip_settings import GossipSettings
 from trio_eventlog.node.membership import MembershipSettings
+from trio_eventlog.node.partition_events import EventSettings
 from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
@@ -63,6 +64,7 @@ _MAKERS: Mapping[type, Callable[[], object]] = {
     DiscoverySettings: lambda: part_settings.discovery(NodeSettings()),
     DiskSpaceSettings: lambda: part_settings.disk_space(NodeSettings()),
     DriverSettings: lambda: part_settings.driver(NodeSettings()),
+    EventSettings: lambda: part_settings.events(NodeSettings()),
     ForwardingSettings: lambda: part_settings.forwarding(NodeSettings()),
     GossipSettings: lambda: part_settings.gossip(NodeSettings()),
     HttpSettings: lambda: part_settings.http(NodeSettings()),

@@ -20,6 +20,7 @@ import trio
 from trio_eventlog.errors import DamagedData, DataDirectoryError, DiskFull, ResourceShortage, StorageFailed
 from trio_eventlog.storage.disk import FILE_MODE, Buffer, Disk, parent_directory
 from trio_eventlog.testing.files import Change, CrashMode, Directory, FileTree, Inode
+from trio_eventlog.testing.journal import Journal
 
 __all__ = ["CrashMode", "DiskCrashed", "Fault", "Operation", "SimDisk", "SimDiskStatistics", "SimFile", "SimLock"]
 
@@ -215,6 +216,7 @@ class SimDisk:
             It is a state of the process: after `crash` there are some again.
         statistics: counts.
         tree: the files; `paths`, `content`, `put`, `delete` and `flip_bit` are its methods.
+        journals: of the indexes of aggregates (`SimEventIndexes`), by path.
     """
 
     def __init__(self, rng: random.Random, *, capacity_bytes: int = 1 << 40) -> None:
@@ -226,6 +228,7 @@ class SimDisk:
         self.faults: list[Fault] = []
         self.has_descriptors = True
         self.statistics = SimDiskStatistics()
+        self.journals: dict[str, Journal] = {}
         self._hold(FileTree())
         self._locked: set[str] = set()
         self._is_crashed = False
@@ -344,6 +347,7 @@ class SimDisk:
         fresh._former_capacity_bytes = self._former_capacity_bytes
         fresh.latency_seconds = dict(self.latency_seconds)
         fresh._hold(self.tree.after_crash(mode, self._rng))
+        fresh.journals = {path: journal.after_crash(mode is CrashMode.KEEP) for path, journal in self.journals.items()}
         return fresh
 
     def image(self) -> "SimDisk":

@@ -18,6 +18,7 @@ from trio_eventlog.settings import KIB, NodeSettings
 from trio_eventlog.storage.segment import INDEX_SUFFIX
 from trio_eventlog.testing.determinism import Freezer, derive
 from trio_eventlog.testing.disk import CrashMode, Operation, SimDisk
+from trio_eventlog.testing.event_indexes import SimEventIndexes
 from trio_eventlog.testing.lives import Host, Life, innermost, is_death, life_of_task, reason_of
 from trio_eventlog.testing.network import SimNetwork
 from trio_eventlog.testing.story import Story
@@ -187,6 +188,7 @@ class Machines:
             datagrams=self._network.host(name).datagrams,
             names=self._names,
             disk=self.disks[name],
+            event_indexes=SimEventIndexes(self.disks[name]),
             rng=derive(self.seed, f"node:{name}:{self.starts_of[name]}"),
             now_ns=self.wall_clock(name),
             protocol_versions=release,

@@ -18,30 +18,34 @@ class Retention(_message.Message):
     def __init__(self, bytes: _Optional[int] = ..., time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class CreateTopicRequest(_message.Message):
-    __slots__ = ("name", "partitions", "replicas", "retention")
+    __slots__ = ("name", "partitions", "replicas", "retention", "kind")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     partitions: int
     replicas: int
     retention: Retention
-    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ...) -> None: ...
+    kind: str
+    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Topic(_message.Message):
-    __slots__ = ("name", "partitions", "replicas", "retention", "group_ids")
+    __slots__ = ("name", "partitions", "replicas", "retention", "group_ids", "kind")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
     GROUP_IDS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     partitions: int
     replicas: int
     retention: Retention
     group_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ..., group_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    kind: str
+    def __init__(self, name: _Optional[str] = ..., partitions: _Optional[int] = ..., replicas: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ..., group_ids: _Optional[_Iterable[int]] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class CreateTopicResponse(_message.Message):
     __slots__ = ("topic", "unopened_partitions", "catalog_index")
@@ -162,7 +166,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, catalog_only: bool = ...) -> None: ...
 
 class GroupStatus(_message.Message):
-    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids", "is_joint", "outgoing_voter_ids", "problem", "log_start_offset", "size_bytes")
+    __slots__ = ("group_id", "topic", "partition", "role", "leader_id", "term", "first_index", "last_index", "commit_index", "applied_index", "high_watermark", "voter_ids", "learner_ids", "is_joint", "outgoing_voter_ids", "problem", "log_start_offset", "size_bytes", "index_behind_entries")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +185,7 @@ class GroupStatus(_message.Message):
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     LOG_START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_BEHIND_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     topic: str
     partition: int
@@ -199,7 +204,8 @@ class GroupStatus(_message.Message):
     problem: str
     log_start_offset: int
     size_bytes: int
-    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ..., is_joint: bool = ..., outgoing_voter_ids: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ..., log_start_offset: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    index_behind_entries: int
+    def __init__(self, group_id: _Optional[int] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., role: _Optional[str] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., high_watermark: _Optional[int] = ..., voter_ids: _Optional[_Iterable[str]] = ..., learner_ids: _Optional[_Iterable[str]] = ..., is_joint: bool = ..., outgoing_voter_ids: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ..., log_start_offset: _Optional[int] = ..., size_bytes: _Optional[int] = ..., index_behind_entries: _Optional[int] = ...) -> None: ...
 
 class Peer(_message.Message):
     __slots__ = ("id", "address")

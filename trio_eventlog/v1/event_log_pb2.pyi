@@ -47,6 +47,146 @@ class ExpectedVersion(_message.Message):
     exists: bool
     def __init__(self, exact: _Optional[int] = ..., exists: bool = ...) -> None: ...
 
+class NewEvent(_message.Message):
+    __slots__ = ("event_id", "type", "data", "content_type", "metadata", "timestamp", "closes")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    CLOSES_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    type: str
+    data: bytes
+    content_type: str
+    metadata: bytes
+    timestamp: _timestamp_pb2.Timestamp
+    closes: bool
+    def __init__(self, event_id: _Optional[str] = ..., type: _Optional[str] = ..., data: _Optional[bytes] = ..., content_type: _Optional[str] = ..., metadata: _Optional[bytes] = ..., timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., closes: bool = ...) -> None: ...
+
+class AppendRequest(_message.Message):
+    __slots__ = ("topic", "aggregate_id", "events", "expected_version", "reopens", "group_id")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REOPENS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    aggregate_id: str
+    events: _containers.RepeatedCompositeFieldContainer[NewEvent]
+    expected_version: ExpectedVersion
+    reopens: bool
+    group_id: int
+    def __init__(self, topic: _Optional[str] = ..., aggregate_id: _Optional[str] = ..., events: _Optional[_Iterable[_Union[NewEvent, _Mapping]]] = ..., expected_version: _Optional[_Union[ExpectedVersion, _Mapping]] = ..., reopens: bool = ..., group_id: _Optional[int] = ...) -> None: ...
+
+class AppendResponse(_message.Message):
+    __slots__ = ("topic", "partition", "aggregate_id", "version", "first_offset", "event_ids", "duplicate")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    EVENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    aggregate_id: str
+    version: int
+    first_offset: int
+    event_ids: _containers.RepeatedScalarFieldContainer[str]
+    duplicate: bool
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., aggregate_id: _Optional[str] = ..., version: _Optional[int] = ..., first_offset: _Optional[int] = ..., event_ids: _Optional[_Iterable[str]] = ..., duplicate: bool = ...) -> None: ...
+
+class RecordedEvent(_message.Message):
+    __slots__ = ("event_id", "type", "aggregate_id", "version", "data", "content_type", "metadata", "timestamp_ns", "closes", "partition", "offset")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
+    CLOSES_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    type: str
+    aggregate_id: str
+    version: int
+    data: bytes
+    content_type: str
+    metadata: bytes
+    timestamp_ns: int
+    closes: bool
+    partition: int
+    offset: int
+    def __init__(self, event_id: _Optional[str] = ..., type: _Optional[str] = ..., aggregate_id: _Optional[str] = ..., version: _Optional[int] = ..., data: _Optional[bytes] = ..., content_type: _Optional[str] = ..., metadata: _Optional[bytes] = ..., timestamp_ns: _Optional[int] = ..., closes: bool = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class ReadAggregateRequest(_message.Message):
+    __slots__ = ("topic", "aggregate_id", "from_version", "limit", "backwards", "consistency", "group_id")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BACKWARDS_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    aggregate_id: str
+    from_version: int
+    limit: int
+    backwards: bool
+    consistency: Consistency
+    group_id: int
+    def __init__(self, topic: _Optional[str] = ..., aggregate_id: _Optional[str] = ..., from_version: _Optional[int] = ..., limit: _Optional[int] = ..., backwards: bool = ..., consistency: _Optional[_Union[Consistency, str]] = ..., group_id: _Optional[int] = ...) -> None: ...
+
+class ReadAggregateResponse(_message.Message):
+    __slots__ = ("events", "version", "closed", "end")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[RecordedEvent]
+    version: int
+    closed: bool
+    end: bool
+    def __init__(self, events: _Optional[_Iterable[_Union[RecordedEvent, _Mapping]]] = ..., version: _Optional[int] = ..., closed: bool = ..., end: bool = ...) -> None: ...
+
+class ReadEventsRequest(_message.Message):
+    __slots__ = ("topic", "after", "type", "limit", "consistency", "group_id", "partition", "from_offset")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    FROM_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    after: str
+    type: str
+    limit: int
+    consistency: Consistency
+    group_id: int
+    partition: int
+    from_offset: int
+    def __init__(self, topic: _Optional[str] = ..., after: _Optional[str] = ..., type: _Optional[str] = ..., limit: _Optional[int] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., group_id: _Optional[int] = ..., partition: _Optional[int] = ..., from_offset: _Optional[int] = ...) -> None: ...
+
+class ReadEventsResponse(_message.Message):
+    __slots__ = ("events", "next", "end", "next_offset")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[RecordedEvent]
+    next: str
+    end: bool
+    next_offset: int
+    def __init__(self, events: _Optional[_Iterable[_Union[RecordedEvent, _Mapping]]] = ..., next: _Optional[str] = ..., end: bool = ..., next_offset: _Optional[int] = ...) -> None: ...
+
 class ProduceRequest(_message.Message):
     __slots__ = ("topic", "partition", "records", "batch", "acks", "expected_version", "group_id")
     TOPIC_FIELD_NUMBER: _ClassVar[int]

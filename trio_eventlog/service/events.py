@@ -1,0 +1,415 @@
+"""The event store on a node: events of aggregates are appended, and read by aggregate, by type, or all of them.
+
+An append goes to the leader of the aggregate's partition, here or elsewhere, and is judged there (`node.proposing`). It may be sent
+again after a lost answer: its event ids say whether it is in the log. Reads are served by any node that has the partition.
+"""
+
+import heapq
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import attrs
+import trio
+
+from trio_eventlog.codec.batch import decode_records
+from trio_eventlog.codec.events import encode_events, recorded_event
+from trio_eventlog.codec.partitioner import partition_of
+from trio_eventlog.errors import (
+    BatchTooLarge,
+    CodecError,
+    InvalidArgument,
+    NoQuorum,
+    NotLeader,
+    Overloaded,
+    TopicRecreated,
+    Unavailable,
+)
+from trio_eventlog.events import AppendResult, EventPage, RecordedEvent, check_append
+from trio_eventlog.ids import GroupId
+from trio_eventlog.machine.catalog import EVENTS, Topic
+from trio_eventlog.machine.events import AppendIntent
+from trio_eventlog.node.partition_events import PartitionEvents
+from trio_eventlog.node.proposals import Appended
+from trio_eventlog.node.remote_group import RemoteGroup
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.records import Record
+from trio_eventlog.service.broker import Broker
+from trio_eventlog.service.event_requests import (
+    AppendRequest,
+    EventsFound,
+    PartitionEventsRequest,
+    ReadAggregateRequest,
+    ReadEventsRequest,
+    decode_token,
+    encode_token,
+)
+from trio_eventlog.service.forwarding import Doubt, Forwarder
+from trio_eventlog.service.remote_node import RemoteNode
+from trio_eventlog.service.requests import ConsumeRequest
+from trio_eventlog.service.settings import ServiceSettings
+from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.service.values import Caller
+from trio_eventlog.storage.event_index import EventIndex, IndexQuestion
+
+T = TypeVar("T")
+
+NEAR_OFFSETS = 256
+"""Offsets between two events up to which they are read from the log in one go."""
+READ_BYTES = 256 * 1024
+"""Read from the log in one go."""
+INDEX_WAIT_SECONDS_MAX = 2.0
+"""How long a read waits for an index that is behind, before it is refused."""
+EVENT_OVERHEAD_BYTES = 64
+"""Of an event in an answer, beside its texts: tags, lengths and numbers."""
+
+
+class EventStore:
+    """Appends and reads events of any topic of events, on any node.
+
+    Args:
+        now_ns: the wall clock, for events without a timestamp.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        topics: TopicAdministration,
+        forwarder: Forwarder,
+        settings: ServiceSettings,
+        *,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._forwarder = forwarder
+        self._settings = settings
+        self._now_ns = now_ns
+
+    # Appending
+
+    async def append(self, request: AppendRequest, caller: Caller) -> AppendResult:
+        """Append events of one aggregate, all of them together or none.
+
+        Raises:
+            WrongExpectedVersion, AggregateClosed: nothing was appended.
+            InvalidArgument: what is to be appended cannot be, or the topic holds no events.
+            BatchTooLarge: together the events are over the limit of a batch.
+            TopicNotFound: there is no such topic, and the nodes create none on first use.
+            Overloaded, NoQuorum: nothing was appended; try again.
+            OutcomeUnknown: they may be in the log: the same call with the same event ids will tell.
+            NotLeader: the call was forwarded here, and this node does not lead.
+        """
+        check_append(request.aggregate_id, request.events, request.expected)
+        topic = await self._topic(request.topic, request.group_id, caller, create=True)
+        partition = _partition_of(topic, request.aggregate_id)
+        place = self._broker.group(topic.partitions[partition].group_id)
+        if caller.is_forwarded and isinstance(place, RemoteGroup):
+            raise place.refusal()
+        named = attrs.evolve(request, group_id=place.group_id)
+        doubt = Doubt()
+        appended = await self._forwarder.at_leader(
+            place,
+            partial(self._append_here, place.group_id, named),
+            partial(_append_there, named, caller),
+            doubt,
+            caller=caller,
+        )
+        event_ids = tuple(event.event_id for event in request.events)
+        return AppendResult(
+            topic=topic.name,
+            partition=partition,
+            aggregate_id=request.aggregate_id,
+            version=appended.first_version + len(event_ids) - 1,
+            first_offset=appended.base_offset,
+            event_ids=event_ids,
+            # After an attempt in doubt, a repetition is this node's own doing.
+            duplicate=appended.duplicate and not doubt,
+        )
+
+    async def _append_here(self, group_id: GroupId, request: AppendRequest) -> Appended:
+        place = self._broker.group(group_id)
+        if isinstance(place, RemoteGroup):
+            raise place.refusal()
+        encoded = encode_events(request.aggregate_id, request.events, self._now_ns())
+        size_bytes = len(encoded.batch.payload)
+        if size_bytes > self._settings.batch_bytes_max:
+            raise BatchTooLarge(
+                f"the events have {size_bytes} bytes together, {self._settings.batch_bytes_max} are the most: append fewer",
+                limit_bytes=self._settings.batch_bytes_max,
+            )
+        intent = AppendIntent(
+            aggregate_id=request.aggregate_id,
+            event_ids=tuple(event.event_id for event in request.events),
+            expected=request.expected,
+            reopens=request.reopens,
+            closes=request.events[-1].closes,
+        )
+        return await place.append_events(encoded, intent)
+
+    # Reading
+
+    async def read_aggregate(self, request: ReadAggregateRequest, caller: Caller) -> EventsFound:
+        """Some events of one aggregate, in the order of their versions.
+
+        Raises:
+            TopicNotFound; InvalidArgument: the topic holds no events.
+            Overloaded: the index of aggregates is being made: try again.
+            NoQuorum: a linearizable read found no leader in time, or no node with the partition could be asked.
+        """
+        topic = await self._topic(request.topic, request.group_id, caller)
+        partition = _partition_of(topic, request.aggregate_id)
+
+        async def read(replica: Replica, events: PartitionEvents) -> EventsFound:
+            limit = min(request.limit, self._settings.fetch_records_max)
+            index = await self._index_to_show(replica, request.is_linearizable)
+            (answer,), places = await self._found(
+                replica,
+                events,
+                index,
+                lambda held: (
+                    held.ask([IndexQuestion(request.aggregate_id)]),
+                    held.places(request.aggregate_id, request.from_version, limit, backwards=request.is_backwards),
+                ),
+            )
+            reading = _Reading(topic.name, partition, replica, self._settings.response_bytes_max)
+            await self._read_places(reading, [place.offset for place in places])
+            return EventsFound(
+                events=reading.events,
+                version=answer.state.version,
+                is_closed=answer.state.is_closed,
+                is_end=len(reading.events) == len(places) < limit,
+            )
+
+        group_id = topic.partitions[partition].group_id
+        named = attrs.evolve(request, group_id=group_id)
+        return await self._at_replica(group_id, read, lambda node: node.read_aggregate(named, caller), caller)
+
+    async def read_events(self, request: ReadEventsRequest, caller: Caller) -> EventPage:
+        """Events of all partitions of a topic, merged by their timestamps as far as the order within each partition allows.
+
+        Raises:
+            InvalidArgument: `after` is no token of this topic.
+            As `read_aggregate`.
+        """
+        topic = await self._topic(request.topic, 0, caller)
+        groups = [partition.group_id for partition in topic.partitions]
+        positions = decode_token(request.after, groups)
+        limit = min(request.limit, self._settings.fetch_records_max)
+        found: dict[int, EventsFound] = {}
+
+        async def read(number: int) -> None:
+            found[number] = await self.read_partition(
+                PartitionEventsRequest(
+                    topic=topic.name,
+                    partition=number,
+                    group_id=groups[number],
+                    from_offset=positions[number],
+                    limit=limit,
+                    event_type=request.event_type,
+                    is_linearizable=request.is_linearizable,
+                ),
+                caller,
+            )
+
+        if len(groups) == 1:
+            await read(0)
+        else:
+            async with trio.open_nursery() as nursery:
+                for number in range(len(groups)):
+                    nursery.start_soon(read, number)
+        merged = list(heapq.merge(*(found[number].events for number in sorted(found)), key=lambda event: event.timestamp_ns))
+        is_end = len(merged) <= limit and all(item.is_end for item in found.values())
+        taken = merged[:limit]
+        counts = dict.fromkeys(found, 0)
+        for event in taken:
+            positions[event.partition] = event.offset + 1
+            counts[event.partition] += 1
+        for number, item in found.items():
+            if counts[number] == len(item.events):
+                positions[number] = item.next_offset
+        return EventPage(events=taken, next=encode_token(dict(zip(groups, positions, strict=True))), is_end=is_end)
+
+    async def read_partition(self, request: PartitionEventsRequest, caller: Caller) -> EventsFound:
+        """Some events of one partition, in the order of the log. Raises as `read_aggregate`."""
+        topic = await self._topic(request.topic, request.group_id, caller)
+
+        async def read(replica: Replica, events: PartitionEvents) -> EventsFound:
+            index = await self._index_to_show(replica, request.is_linearizable)
+            end_offset = replica.watermark.value
+            first_offset = max(request.from_offset, replica.log.log_start_offset)
+            if first_offset > end_offset:
+                raise Unavailable(
+                    f"{replica.name} ends at offset {end_offset} on this node, and {first_offset} was asked for: ask again"
+                )
+            limit = min(request.limit, self._settings.fetch_records_max)
+            reading = _Reading(topic.name, request.partition, replica, self._settings.response_bytes_max)
+            if not request.event_type:
+                return await self._read_range(reading, first_offset, end_offset, limit)
+            event_type = request.event_type
+            offsets = await self._found(replica, events, index, lambda held: held.offsets_of_type(event_type, first_offset, limit))
+            offsets = [offset for offset in offsets if offset < end_offset]
+            await self._read_places(reading, offsets)
+            is_end = len(reading.events) == len(offsets) < limit
+            next_offset = end_offset if is_end else reading.events[-1].offset + 1
+            return EventsFound(events=reading.events, is_end=is_end, next_offset=next_offset)
+
+        group_id = topic.partitions[request.partition].group_id
+        return await self._at_replica(group_id, read, lambda node: node.read_event_partition(request, caller), caller)
+
+    async def _at_replica(
+        self,
+        group_id: GroupId,
+        read: Callable[[Replica, PartitionEvents], Awaitable[EventsFound]],
+        remote: Callable[[RemoteNode], Awaitable[EventsFound]],
+        caller: Caller,
+    ) -> EventsFound:
+        async def here() -> EventsFound:
+            place = self._broker.group(group_id)
+            if isinstance(place, RemoteGroup):
+                raise place.refusal()
+            return await read(place, _events_of(place))
+
+        place = self._broker.group(group_id)
+        if isinstance(place, Replica):
+            try:
+                return await read(place, _events_of(place))
+            except NotLeader:
+                if caller.is_forwarded:
+                    raise
+                # It was closed while the call waited, since its group has moved.
+                place = self._broker.group(group_id)
+        return await self._forwarder.at_leader(place, here, remote, caller=caller)
+
+    async def _index_to_show(self, replica: Replica, is_linearizable: bool) -> int:
+        """The entry whose events the answer has to show."""
+        if is_linearizable:
+            with trio.move_on_after(self._settings.forward_timeout_seconds) as scope:
+                await replica.wait_linearizable()
+            if scope.cancelled_caught:
+                raise NoQuorum(
+                    f"{replica.name}: after {self._settings.forward_timeout_seconds:g} s this node could not be sure of showing"
+                    " everything that is acknowledged: try again later, or elsewhere, or read what this node has"
+                )
+        return replica.applied_index
+
+    async def _found(self, replica: Replica, events: PartitionEvents, index: int, work: Callable[[EventIndex], T]) -> T:
+        """What `work` finds in the index once that shows entry `index`. Raises Overloaded when it is too far behind."""
+        with trio.move_on_after(INDEX_WAIT_SECONDS_MAX):
+            return await events.read(index, work)
+        status = events.status
+        raise Overloaded(
+            f"{replica.name}: the index of aggregates holds {status.index} of {index} entries on this node: try again later, or"
+            " elsewhere",
+            retry_after_seconds=INDEX_WAIT_SECONDS_MAX,
+        )
+
+    async def _read_places(self, reading: "_Reading", offsets: Sequence[int]) -> None:
+        """The events at these offsets, in this order, as many as an answer has room for."""
+        wanted = sorted(offsets)
+        found: dict[int, RecordedEvent] = {}
+        size_bytes = 0
+        number = 0
+        while number < len(wanted) and size_bytes < reading.bytes_max:
+            offset = wanted[number]
+            is_near = number + 1 < len(wanted) and wanted[number + 1] - offset <= NEAR_OFFSETS
+            for record in await self._records(reading, offset, READ_BYTES if is_near else 1, wanted[-1] + 1):
+                while number < len(wanted) and wanted[number] < record.offset:
+                    number += 1  # It is no event.
+                if number == len(wanted):
+                    break
+                if wanted[number] == record.offset:
+                    number += 1
+                    event = recorded_event(record)
+                    if event is not None:
+                        found[event.offset] = event
+                        size_bytes += event_bytes(event)
+        for offset in offsets:
+            event = found.get(offset)
+            if event is None or not reading.add(event):
+                break
+
+    async def _read_range(self, reading: "_Reading", offset: int, end_offset: int, limit: int) -> EventsFound:
+        while offset < end_offset and len(reading.events) < limit:
+            for record in await self._records(reading, offset, READ_BYTES, end_offset):
+                event = recorded_event(record)
+                if event is not None and (len(reading.events) == limit or not reading.add(event)):
+                    return EventsFound(events=reading.events, next_offset=offset)
+                offset = record.offset + 1
+        return EventsFound(events=reading.events, is_end=offset >= end_offset, next_offset=offset)
+
+    async def _records(self, reading: "_Reading", offset: int, max_bytes: int, end_offset: int) -> list[Record]:
+        """Some records from `offset` on, at least one."""
+        request = ConsumeRequest(
+            topic=reading.topic, partition=reading.partition, start=offset, max_bytes=max_bytes, max_records=end_offset - offset
+        )
+        fetched = await self._broker.fetch(reading.replica, request, offset)
+        records: list[Record] = []
+        for batch in fetched.batches:
+            try:
+                unpacked = decode_records(batch, self._settings.unpacked_bytes_max, reading.topic, reading.partition)
+            except CodecError:
+                # Whatever is there, it is no event. Readers of the topic are told of it.
+                unpacked = [
+                    Record(value=None, offset=at) for at in range(batch.base_offset, batch.base_offset + batch.record_count)
+                ]
+            records += [record for record in unpacked if record.offset >= offset]
+        await trio.lowlevel.checkpoint()
+        return records
+
+    # Topics
+
+    async def _topic(self, name: str, group_id: int, caller: Caller, *, create: bool = False) -> Topic:
+        """The topic, which holds events."""
+        topic = self._topics.known(name, 0, 0)
+        if topic is None:
+            creates = create and self._settings.creates_topics and not caller.is_forwarded
+            topic = await self._topics.find(name, create=creates, kind=EVENTS, caller=caller)
+        if not topic.holds_events:
+            raise InvalidArgument(f"topic {name!r} holds records and no events: name a topic that was created for events")
+        if group_id and all(partition.group_id != group_id for partition in topic.partitions):
+            await self._topics.wait_current(f"topic {name!r}")
+            topic = await self._topics.find(name, caller=caller)
+            if all(partition.group_id != group_id for partition in topic.partitions):
+                raise TopicRecreated(f"topic {name!r} was deleted and created again: begin anew")
+        return topic
+
+
+@attrs.define(slots=True, eq=False)
+class _Reading:
+    """An answer in the making."""
+
+    topic: str
+    partition: int
+    replica: Replica
+    bytes_max: int
+    events: list[RecordedEvent] = attrs.field(factory=list)
+    size_bytes: int = 0
+
+    def add(self, event: RecordedEvent) -> bool:
+        """False: there is no room for it."""
+        size_bytes = event_bytes(event)
+        if self.events and self.size_bytes + size_bytes > self.bytes_max:
+            return False
+        self.events.append(event)
+        self.size_bytes += size_bytes
+        return True
+
+
+def event_bytes(event: RecordedEvent) -> int:
+    """About as many as the event has in an answer, and not fewer."""
+    texts = len(event.event_id) + len(event.type) + len(event.aggregate_id) + len(event.content_type)
+    return len(event.data) + len(event.metadata) + 4 * texts + EVENT_OVERHEAD_BYTES
+
+
+def _partition_of(topic: Topic, aggregate_id: str) -> int:
+    return partition_of(aggregate_id.encode(), len(topic.partitions))
+
+
+def _events_of(replica: Replica) -> PartitionEvents:
+    assert replica.events is not None, "the kind of a topic never changes"
+    return replica.events
+
+
+async def _append_there(request: AppendRequest, caller: Caller, node: RemoteNode) -> Appended:
+    return await node.append(request, caller)
