@@ -207,6 +207,7 @@ class NewTopicIn(Struct, forbid_unknown_fields=True):
     replicas: Annotated[int, Meta(ge=0, le=PARTITION_MAX)] = 0
     retention_bytes: Annotated[int, Meta(ge=0, le=OFFSET_MAX)] = 0
     retention_seconds: Annotated[int, Meta(ge=0, le=OFFSET_MAX)] = 0
+    kind: Annotated[Literal["records", "events"], Meta(description="events: of aggregates.")] = "records"
 
 
 class TopicChangeIn(Struct, forbid_unknown_fields=True):
@@ -224,10 +225,13 @@ class TopicOut(Struct):
     replicas: int
     retention_bytes: int
     retention_seconds: float
+    kind: str
 
     @classmethod
     def of(cls, topic: TopicInfo) -> "TopicOut":
-        return cls(topic.name, topic.partitions, topic.replicas, topic.retention_bytes, topic.retention_seconds)
+        return cls(
+            topic.name, topic.partitions, topic.replicas, topic.retention_bytes, topic.retention_seconds, topic.kind or "records"
+        )
 
 
 class TopicsOut(Struct):

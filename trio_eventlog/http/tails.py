@@ -17,7 +17,7 @@ from trio_eventlog.service.receivers import RecordReceiver
 RECORDS_PER_PART = 64
 """Records that are written in one piece, at most: making them is one turn of the loop."""
 
-Show = Callable[[Record], tuple[int, object] | None]
+Show = Callable[[Record], tuple[int | str, object] | None]
 """The id of the record's event and its value as JSON; None: it is none of the stream."""
 
 
@@ -40,7 +40,7 @@ def tail_answer(
         if shown is None:
             return b""
         if is_sse:
-            return b"id: %d\ndata: %b\n\n" % (shown[0], encode(shown[1]))
+            return b"id: %b\ndata: %b\n\n" % (str(shown[0]).encode(), encode(shown[1]))
         return encode(shown[1]) + b"\n"
 
     async def source(outlet: Outlet) -> None:

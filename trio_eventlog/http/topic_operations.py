@@ -53,6 +53,7 @@ async def create_topic(call: Call) -> Response:
         replicas=given.replicas,
         retention_bytes=given.retention_bytes,
         retention_seconds=given.retention_seconds,
+        kind="events" if given.kind == "events" else "",
         caller=call.caller,
     )
     return call.answer(TopicOut.of(topic), 201, {"location": f"/topics/{topic.name}"})
