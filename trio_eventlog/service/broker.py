@@ -221,9 +221,10 @@ class Broker:
         return await self._command(DeleteTopic(name=name))
 
     async def _command(self, command: CreateTopic | AlterTopic | DeleteTopic) -> Topic:
-        # The nodes of a new cluster need a moment until each has said what it speaks.
-        with trio.move_on_after(LEVEL_SECONDS_MAX):
-            await self._replicas.catalog_follower.wait_level_of(command)
+        if not isinstance(command, DeleteTopic):
+            # The nodes of a new cluster need a moment until each has reported the level that it supports.
+            with trio.move_on_after(LEVEL_SECONDS_MAX):
+                await self._replicas.catalog_follower.wait_level_of(command)
         topic = await self._replicas.command(command)
         assert isinstance(topic, Topic)
         return topic

@@ -219,7 +219,7 @@ class NodeEventLog:
         check_consume(topic, partition, group_id, buffer_batches=buffer_batches, fetch_bytes=fetch_bytes)
         await self._services.ready.wait()
         buffered = self._settings.buffer_batches if buffer_batches is None else buffer_batches
-        source = self._partitions(caller, fetch_bytes or self._settings.fetch_bytes)
+        source = _partitions(self._services, self._settings, self._rng, caller, fetch_bytes or self._settings.fetch_bytes)
         async with open_batches(source, topic, start, partition, group_id, buffer_batches=buffered) as batches:
             yield batches
 
@@ -227,7 +227,9 @@ class NodeEventLog:
         """See `EventLog.offsets`."""
         check_text("topic", topic)
         check_whole("partition", partition)
-        answer = await self._in_time(self._partitions(caller, 1).ask(topic, partition, 0, Position.END), caller)
+        answer = await self._in_time(
+            _partitions(self._services, self._settings, self._rng, caller, 1).ask(topic, partition, 0, Position.END), caller
+        )
         return answer.log_start_offset, answer.high_watermark
 
     async def offset_at(
@@ -236,20 +238,10 @@ class NodeEventLog:
         """See `EventLog.offset_at`."""
         check_start(when, 1)
         start = Timestamp(timestamp_ns(when))
-        answer = await self._in_time(self._partitions(caller, 1).ask(topic, partition, 0, start), caller)
-        return answer.batches[0].base_offset if answer.batches else answer.high_watermark
-
-    def _partitions(self, caller: Caller, fetch_bytes: int) -> NodePartitions:
-        services = self._services
-        return NodePartitions(
-            services.consuming,
-            services.queues,
-            self._settings,
-            self._rng,
-            services.stopping,
-            fetch_bytes=fetch_bytes,
-            caller=caller,
+        answer = await self._in_time(
+            _partitions(self._services, self._settings, self._rng, caller, 1).ask(topic, partition, 0, start), caller
         )
+        return answer.batches[0].base_offset if answer.batches else answer.high_watermark
 
     # Events of aggregates
 
@@ -427,6 +419,14 @@ class NodeEventLog:
         finally:
             call.close()
         raise late or Unavailable("there was no answer by the caller's deadline")
+
+
+def _partitions(
+    services: NodeServices, settings: ApplicationSettings, rng: random.Random, caller: Caller, fetch_bytes: int
+) -> NodePartitions:
+    return NodePartitions(
+        services.consuming, services.queues, settings, rng, services.stopping, fetch_bytes=fetch_bytes, caller=caller
+    )
 
 
 def _late_change() -> OutcomeUnknown:
