@@ -307,8 +307,8 @@ MUTATIONS = (
     Mutation(
         "a control entry of a partition is skipped",
         "trio_eventlog/node/appliers.py",
-        "        if frame.kind is EntryKind.CONTROL:\n            return self._trim(frame)\n",
-        "",
+        "            result = self._trim(frame)\n",
+        "            result = self._machine.skip(frame.index)\n",
     ),
     Mutation(
         "a replica that cannot apply campaigns",
@@ -393,8 +393,45 @@ MUTATIONS = (
     Mutation(
         "a deposed leader refuses what it does not know",
         "trio_eventlog/node/proposing.py",
-        "            self._reads.refuse(proposal, error)\n",
-        "            proposal.fail(error)\n",
+        "        except EventLogError as error:\n            self._reads.refuse(proposal, error)\n",
+        "        except EventLogError as error:\n            proposal.fail(error)\n",
+    ),
+    # Events of aggregates.
+    Mutation(
+        "an expected version is judged without what is in flight",
+        "trio_eventlog/machine/events.py",
+        "        state = applied if last is None else last.state\n",
+        "        state = applied\n",
+    ),
+    Mutation(
+        "a refusal names a version that is not committed",
+        "trio_eventlog/machine/events.py",
+        "        assert last is not None\n        return Waits(last.token)\n",
+        "        error = _error(intent, state)\n        assert error is not None\n        return Refused(error)\n",
+    ),
+    Mutation(
+        "an index of aggregates is ahead of the log",
+        "trio_eventlog/node/partition_events.py",
+        "        last = min(self._window.applied_index, self._log.last_index)\n",
+        "        last = self._window.applied_index\n",
+    ),
+    Mutation(
+        "an index that has lost its last transaction is believed",
+        "trio_eventlog/node/partition_events.py",
+        "                if answer.state.version < head.version or head.event_id not in answer.known:\n",
+        "                if head is None:\n",
+    ),
+    Mutation(
+        "event ids are looked up in the index of another partition",
+        "trio_eventlog/storage/data_directory.py",
+        "return join_path(self.path, DERIVED_DIRECTORY, format_id(group_id) + INDEX_SUFFIX)",
+        "return join_path(self.path, DERIVED_DIRECTORY, INDEX_SUFFIX)",
+    ),
+    Mutation(
+        "the window of applied events is cut behind what waits to be judged",
+        "trio_eventlog/node/partition_events.py",
+        "        self._window.trim(min(indexed, self._pins[0]) if self._pins else indexed)\n",
+        "        self._window.trim(indexed + 1)\n",
     ),
     # Strangers: with `--tests tests/net/test_discovery.py,tests/codec,tests/cluster` these are noticed soonest.
     Mutation(

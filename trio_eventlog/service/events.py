@@ -28,7 +28,7 @@ from trio_eventlog.errors import (
 from trio_eventlog.events import AppendResult, EventPage, RecordedEvent, check_append
 from trio_eventlog.ids import GroupId
 from trio_eventlog.machine.catalog import EVENTS, Topic
-from trio_eventlog.machine.events import AppendIntent
+from trio_eventlog.machine.events import AppendIntent, EventPlace
 from trio_eventlog.node.partition_events import PartitionEvents
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.remote_group import RemoteGroup
@@ -169,7 +169,7 @@ class EventStore:
                 index,
                 lambda held: (
                     held.ask([IndexQuestion(request.aggregate_id)]),
-                    held.places(request.aggregate_id, request.from_version, limit, backwards=request.is_backwards),
+                    _places(held, request, limit, replica.log.log_start_offset),
                 ),
             )
             reading = _Reading(topic.name, partition, replica, self._settings.response_bytes_max)
@@ -400,6 +400,17 @@ def event_bytes(event: RecordedEvent) -> int:
     """About as many as the event has in an answer, and not fewer."""
     texts = len(event.event_id) + len(event.type) + len(event.aggregate_id) + len(event.content_type)
     return len(event.data) + len(event.metadata) + 4 * texts + EVENT_OVERHEAD_BYTES
+
+
+def _places(held: EventIndex, request: ReadAggregateRequest, limit: int, log_start_offset: int) -> list[EventPlace]:
+    """The events that are wanted, without those that were removed from the log, which the index still knows."""
+    from_version = request.from_version
+    while True:
+        places = held.places(request.aggregate_id, from_version, limit, backwards=request.is_backwards)
+        left = [place for place in places if place.offset >= log_start_offset]
+        if left or len(places) < limit or request.is_backwards:
+            return left
+        from_version = places[-1].version + 1
 
 
 def _partition_of(topic: Topic, aggregate_id: str) -> int:
