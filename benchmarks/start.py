@@ -80,10 +80,9 @@ def main() -> None:
             found[checkout].append(trio.run(measure, checkout))
     for checkout, rounds in found.items():
         seconds, cpu = sorted(one[0] for one in rounds), sorted(one[1] for one in rounds)
-        print(
-            f"{checkout}: first acknowledgement after {seconds[0]:.2f} to {seconds[-1]:.2f} s, median {statistics.median(seconds):.2f};"
-            f" processor {cpu[0]:.2f} to {cpu[-1]:.2f} s a process, median {statistics.median(cpu):.2f}"
-        )
+        times = f"{seconds[0]:.2f} to {seconds[-1]:.2f} s, median {statistics.median(seconds):.2f}"
+        used = f"{cpu[0]:.2f} to {cpu[-1]:.2f} s a process, median {statistics.median(cpu):.2f}"
+        print(f"{checkout}: first acknowledgement after {times}; processor {used}")
 
 
 if __name__ == "__main__":

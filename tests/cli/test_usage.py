@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import gc
 import io
 import itertools
 import json
@@ -24,6 +25,7 @@ from trio_eventlog.cli.bench import make_batch
 from trio_eventlog.cli.consume import Ago, Last, partition_list, start
 from trio_eventlog.cli.formats import output_format, write_json, write_text, write_values
 from trio_eventlog.cli.lines import LineSplitter
+from trio_eventlog.cli.loading import loading
 from trio_eventlog.cli.output import duration_text, print_table, size_text
 from trio_eventlog.client import BEGINNING, END
 from trio_eventlog.codec.batch import decode_records
@@ -418,3 +420,19 @@ def test_slips_beside_values_are_slips(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         make_parser("produce").parse_args(["produce", "t", "--kye", "k", "a"])
     assert "did you mean --key?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_collector_rests_while_modules_are_loaded(fails: bool) -> None:
+    """It works again afterwards, whatever went wrong, and does not look at what was there when all went well."""
+    gc.unfreeze()
+    try:
+        with loading():
+            assert not gc.isenabled()
+            if fails:
+                raise ImportError
+    except ImportError:
+        assert fails
+    assert gc.isenabled()
+    assert (gc.get_freeze_count() > 1000) is not fails
+    gc.unfreeze()

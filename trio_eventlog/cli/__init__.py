@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from trio_eventlog.cli.loading import loading
 from trio_eventlog.cli.output import OutputFailed, complain, discard_output, open_closed_streams, output_failure
 from trio_eventlog.cli.parser import COMMANDS, Parser, add_command
 from trio_eventlog.errors import EventLogError, SettingsError
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     is_output_closed = 1 in open_closed_streams()
-    parsed = make_parser(next((text for text in given if not text.startswith("-")), "")).parse_args(given)
+    with loading():
+        parser = make_parser(next((text for text in given if not text.startswith("-")), ""))
+    parsed = parser.parse_args(given)
     try:
         _check_text(given)
         if is_output_closed and parsed.writes_output:

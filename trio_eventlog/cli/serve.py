@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from trio_eventlog.cli.loading import loading
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.setting_aliases import alias_notes
 from trio_eventlog.settings import NodeSettings, add_flags, load_settings, read_settings_file
@@ -24,7 +25,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     # Late, as it brings in the whole node, which client commands do not need.
-    from trio_eventlog.daemon import run_daemon
+    with loading():
+        from trio_eventlog.daemon import run_daemon
 
     path = arguments.config or os.environ.get("TRIO_EVENTLOG_CONFIG") or ""
     settings = load_settings(

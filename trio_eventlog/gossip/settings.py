@@ -6,7 +6,7 @@ DEFAULT_PORT = 7946
 """What port 0 in a message about a member stands for."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class SwimSettings:
     """The failure detector.
 
@@ -118,7 +118,7 @@ WAN = attrs.evolve(
 )
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class SerfSettings:
     """The layer above the failure detector.
 

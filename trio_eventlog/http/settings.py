@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import attrs
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class HttpSettings:
     """Limits of one HTTP connection, and of what is answered on it.
 

@@ -196,7 +196,7 @@ def _called(hello: Hello) -> str:
     return f"{hello.node_name or 'node'} ({format_id(hello.node_id)} at {hello.address or 'an unknown address'})"
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class DiscoverySettings:
     """How often addresses are asked.
 

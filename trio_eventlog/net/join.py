@@ -35,7 +35,7 @@ class Place:
     host: str
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class JoinSettings:
     """How names are tried.
 

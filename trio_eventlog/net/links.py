@@ -64,7 +64,7 @@ class Priority(enum.IntEnum):
     BULK = 1
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class LinkSettings:
     """Limits of peer links.
 

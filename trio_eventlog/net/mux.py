@@ -56,7 +56,7 @@ Handler = Callable[[trio.abc.Stream, ConnectionInfo], Awaitable[None]]
 """Serves one connection until it ends. The stream begins with the bytes the mux has peeked at; the mux closes it."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class MuxSettings:
     """Limits of the port.
 

@@ -22,7 +22,7 @@ SERVER_ALPN = (ALPN_PEER, ALPN_HTTP1, ALPN_HTTP2)
 offer both versions of HTTP and want HTTP, which is spoken here as HTTP/1.1; gRPC clients offer `h2` alone."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class TlsSettings:
     """Paths of PEM files.
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MIB = 1 << 20
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class DiskSpaceSettings:
     """Limits of room on the disk.
 

@@ -3,7 +3,7 @@
 import attrs
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class DriverSettings:
     """Bounds of one group's driver.
 

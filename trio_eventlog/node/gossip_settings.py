@@ -6,7 +6,7 @@ from trio_eventlog.codec.memberlist import WireLimits
 from trio_eventlog.gossip.settings import SerfSettings, SwimSettings
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class GossipSettings:
     """How a node gossips.
 

@@ -28,7 +28,7 @@ from trio_eventlog.storage.disk import is_shortage
 logger = logging.getLogger(__name__)
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class OpeningSettings:
     """Limits of opening groups: see `ReplicasSettings`."""
 

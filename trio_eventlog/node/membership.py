@@ -25,7 +25,7 @@ from trio_eventlog.machine.placement import place, spread_leaders
 from trio_eventlog.raft import ChangeKind, Configuration, ConfigurationChange, NodeChange, Transition
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class MembershipSettings:
     """What the decisions go by.
 

@@ -45,7 +45,7 @@ WAY_BACK = (
 )
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class PeerLivesSettings:
     """Attributes:
     strangers_max: nodes that are no members and whose lives are remembered, in memory alone; the oldest is forgotten first.

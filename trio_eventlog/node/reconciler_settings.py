@@ -10,7 +10,7 @@ from trio_eventlog.node.membership import MembershipSettings
 from trio_eventlog.node.node_reports import NodeReport
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ReconcilerSettings:
     """Timing of the rounds in which a leader looks after membership.
 

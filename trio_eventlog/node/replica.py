@@ -51,7 +51,7 @@ from trio_eventlog.storage.snapshots import Found, SnapshotName, SnapshotStore, 
 logger = logging.getLogger(__name__)
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ReplicaSettings:
     """Settings of every group of a node."""
 

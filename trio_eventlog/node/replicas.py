@@ -46,7 +46,7 @@ from trio_eventlog.storage.event_index import EventIndexes, MemoryEventIndexes
 from trio_eventlog.storage.sealed_segments import SealedSegments
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ReplicasSettings:
     """Settings of a node's groups.
 

@@ -6,7 +6,7 @@ from trio_eventlog.codec.transfer import PIECE_DATA_BYTES_MAX
 from trio_eventlog.errors import SettingsError
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class TransferSettings:
     """Limits of transfers of files between nodes.
 

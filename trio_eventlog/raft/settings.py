@@ -20,7 +20,7 @@ class ReadMode(enum.Enum):
     """
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class RaftSettings:
     """Settings of one Raft group; all nodes of a group should have the same ones.
 

@@ -37,7 +37,7 @@ LOOKS_PER_ATTEMPT = 10
 """How many times within an attempt's time limit the nodes of a group without a known leader are asked who leads."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ForwardingSettings:
     """Bounds of forwarded calls.
 

@@ -79,7 +79,7 @@ class TopicSource(Protocol):
         """The same queue for all producers of a partition, as long as there is work in it."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ProducerSettings:
     """What a batching producer gathers. `batch_bytes_max` bounds one batch; at `batch_bytes` or `batch_records` it is sent."""
 

@@ -5,7 +5,7 @@ import attrs
 from trio_eventlog.records import Compression
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ServiceSettings:
     """Bounds of one call, and of all calls together.
 
@@ -43,7 +43,7 @@ class ServiceSettings:
     creates_topics: bool
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ApplicationSettings:
     """What an application gets that uses its own node: as the settings of a client have it, where both have them.
 

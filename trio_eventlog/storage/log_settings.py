@@ -5,7 +5,7 @@ import attrs
 from trio_eventlog.errors import SettingsError
 
 
-@attrs.frozen(slots=True, kw_only=True)
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class LogSettings:
     """Limits of one log.
 
