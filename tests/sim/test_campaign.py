@@ -57,6 +57,14 @@ def test_the_command_says_by_its_end_whether_all_was_well(
     assert campaign.main(["small", "--seeds", "2", "--first-seed", "5", "--workers", "1"]) == 1
     assert "again: again 5" in capsys.readouterr().out
     assert campaign.main(["small", "--seeds", "4", "--first-seed", "6", "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert campaign.main(["small=2", "small", "--seeds", "3", "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "small: 2 seeds from 0" in printed
+    assert "small: 3 seeds from 0" in printed
+    for wrong in ("small=0", "small=x", "small=-1"):
+        with pytest.raises(SystemExit):
+            campaign.main([wrong])
     with pytest.raises(SystemExit):
         campaign.main(["smaller"])
 

@@ -1,5 +1,6 @@
 """Many seeds of a simulation, on every core, and what they have reached.
 
+    python -m trio_eventlog.testing.campaign cores=2000 nodes=300            # before a release
     python -m trio_eventlog.testing.campaign [cores] [nodes] --seeds 2000 --first-seed 0 --workers 2
 
 Ends with 1 when a seed failed, or when enough of them ran and one of the marks was never reached: a branch that is rare and that
@@ -101,22 +102,21 @@ def _run_seed(module: str, seed: int) -> tuple[int, Counter[str], str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run many seeds of a simulation.")
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{' or '.join(KINDS)}; all of them by default")
-    parser.add_argument("--seeds", type=int, default=100, help="how many of each kind (%(default)s)")
+    kinds_help = f"{' or '.join(KINDS)}, with a number of seeds of its own as in cores=2000; all of them by default"
+    parser.add_argument("kinds", nargs="*", type=_kind, metavar="KIND[=N]", help=kinds_help)
+    parser.add_argument("--seeds", type=int, default=100, help="number of seeds of each kind (%(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first one (%(default)s)")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s, the cores of this machine)"
     )
     options = parser.parse_args(arguments)
-    if unknown := sorted(set(options.kinds) - set(KINDS)):
-        parser.error(f"{', '.join(unknown)}: there are {' and '.join(KINDS)}")
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     is_good = True
-    for name in options.kinds or KINDS:
+    for name, count in options.kinds or [(name, None) for name in KINDS]:
+        seeds = range(options.first_seed, options.first_seed + (count or options.seeds))
         outcome = run_campaign(KINDS[name], seeds, options.workers, _say)
         is_good &= outcome.is_good
-        for what, count in sorted(outcome.counts.items()):
-            _say(f"{count:12} {what}")
+        for what, times in sorted(outcome.counts.items()):
+            _say(f"{times:12} {what}")
         _say(
             f"{name}: {outcome.seeds} seeds from {options.first_seed} in {outcome.seconds:.1f} s,"
             f" {outcome.seeds / outcome.seconds:.2f} a second, {len(outcome.failures)} failed"
@@ -125,6 +125,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if outcome.unreached:
             _say(f"{name}: never reached: {', '.join(outcome.unreached)}")
     return 0 if is_good else 1
+
+
+def _kind(text: str) -> tuple[str, int | None]:
+    name, _, number = text.partition("=")
+    if name not in KINDS:
+        raise argparse.ArgumentTypeError(f"{name}: there are {' and '.join(KINDS)}")
+    if not number:
+        return name, None
+    if not number.isdecimal() or not int(number):
+        raise argparse.ArgumentTypeError(f"{text}: {number!r} is no number of seeds")
+    return name, int(number)
 
 
 def _say(line: str) -> None:
