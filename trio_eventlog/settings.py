@@ -497,7 +497,7 @@ class NodeSettings:
     tail_cache_bytes: int = setting(
         SIZE,
         16 * MIB,
-        "Bytes of the newest entries of a group that are kept in memory, for followers and consumers that are"
+        "Memory for the newest entries of a group, for followers and consumers that are"
         " close behind. Those further behind read from the disk. 0: none is kept. Counts for each partition that"
         " is written to.",
         group="Storage",

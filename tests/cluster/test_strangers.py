@@ -1,6 +1,7 @@
 """What somebody on the network who is no node can say: it ends no node, moves no term, and counts for nothing."""
 
 import random
+import tracemalloc
 from pathlib import Path
 
 import attrs
@@ -9,10 +10,11 @@ import trio
 from authority import Authority
 
 from tests.cluster.helpers import ADMIN, EVENT_LOG, QUICK
-from tests.cluster.strangers import Stranger, refusal, reply
+from tests.cluster.strangers import ANSWER_SECONDS_MAX, Stranger, refusal, reply
 from trio_eventlog.codec.first_bytes import PEER_PREFACE
 from trio_eventlog.codec.peer_frame import (
     Challenge,
+    Frame,
     FrameKind,
     Hello,
     RefusedCode,
@@ -21,7 +23,7 @@ from trio_eventlog.codec.peer_frame import (
     encode_hello,
 )
 from trio_eventlog.codec.raft_message import encode_raft_message
-from trio_eventlog.ids import CATALOG_GROUP, ClusterId, NodeId
+from trio_eventlog.ids import CATALOG_GROUP, ClusterId, GroupId, NodeId
 from trio_eventlog.node.gossip_discovery import node_tags
 from trio_eventlog.raft import Message, MessageType
 from trio_eventlog.testing.cluster import Cluster
@@ -282,3 +284,29 @@ async def test_a_client_with_a_certificate_of_a_host_of_its_own_is_no_peer(tmp_p
         await trio.sleep(10)
         assert {name: term_of(cluster, name) for name in cluster.names} == terms
         assert cluster.running == cluster.names
+
+
+async def test_a_stranger_gets_no_memory_for_what_he_announces() -> None:
+    """Links of invented nodes, each of which announces a frame as large as a peer may send."""
+    async with Cluster(1, seed=17) as cluster, trio.open_nursery() as nursery:
+        await cluster.wait_ready()
+        stranger = Stranger(cluster)
+        body_bytes = cluster.node("n1").parts.settings.peer_frame_bytes_max
+        announced = encode_frame_head(FrameKind.APPEND, GroupId(1), b"", body_bytes)
+        answers: list[list[Frame]] = []
+
+        async def announce(node_id: int) -> None:
+            answers.append(
+                await stranger.say("n1", stranger.hello(node_id, cluster_id=cluster_id_of(cluster)), announced, bytes(100))
+            )
+
+        tracemalloc.start()
+        try:
+            for number in range(8):
+                nursery.start_soon(announce, 100 + number)
+            await trio.sleep(ANSWER_SECONDS_MAX / 2)
+            taken_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken_bytes < body_bytes / 2
+    assert [[frame.kind for frame in frames] for frames in answers] == [[FrameKind.HELLO_REPLY]] * 8

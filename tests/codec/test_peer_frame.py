@@ -210,10 +210,36 @@ def test_the_limit_of_a_body_in_a_reader() -> None:
         read_by(FrameReader(1000), encode_frame_head(FrameKind.RAFT, 1, b"x" * 1001)[:FRAME_HEADER_BYTES], [])
 
 
-def test_a_body_in_one_chunk_is_not_copied() -> None:
-    chunk = bytes(encode_frame_head(FrameKind.RAFT, 1, b"x" * 1000)) * 2
-    for frame in FrameDecoder(LIMIT).feed(chunk):
-        assert frame.body.obj is chunk
+def test_a_frame_that_is_kept_keeps_no_chunk_alive() -> None:
+    frame_bytes = encode_frame_head(FrameKind.RAFT, 1, b"x" * 1000)
+    for frame in FrameDecoder(LIMIT).feed(frame_bytes * 2):
+        assert len(frame.body.obj) == len(frame_bytes)
+
+
+@given(st.lists(st.integers(0, 600), max_size=8), st.lists(st.integers(1, 700), max_size=20))
+def test_long_frames_are_passed_over_while_they_are_not_wanted(sent: list[int], sizes: list[int]) -> None:
+    """Whatever the pieces: frames up to the limit are all given, in order, longer ones only when they come whole, and no memory is
+    taken for those that do not. From the moment on at which long ones are wanted, they are given too."""
+    kept_max = 100
+    data = b"".join(encode_frame_head(FrameKind.RAFT, number, bytes(size)) for number, size in enumerate(sent))
+    for split in ([], sizes):
+        decoder, reader = FrameDecoder(LIMIT, kept_max), FrameReader(LIMIT, 64, kept_max)
+        got: list[Frame] = []
+        position = 0
+        for size in [*split, len(data)]:
+            got += decoder.feed(data[position : position + size])
+            assert decoder.buffered_bytes <= kept_max + FRAME_HEADER_BYTES
+            position += size
+        wanted = {number for number, size in enumerate(sent) if size <= kept_max}
+        assert wanted <= {frame.group_id for frame in got}
+        assert [frame.group_id for frame in got] == sorted(frame.group_id for frame in got)
+        assert {group_id for _, group_id, _ in read_by(reader, data, list(split))} >= wanted
+        decoder.kept_body_bytes_max = LIMIT
+        long_frame = encode_frame_head(FrameKind.RAFT, 9, bytes(500))
+        assert decoder.feed(long_frame[:50]) == []
+        assert [frame.group_id for frame in decoder.feed(long_frame[50:])] == [9]
+        reader.kept_body_bytes_max = LIMIT
+        assert [group_id for _, group_id, _ in read_by(reader, long_frame, [30, 100])] == [9]
 
 
 def test_the_limit_of_a_body() -> None:
@@ -289,7 +315,7 @@ def test_the_longest_field() -> None:
 
 @given(hellos, st.data())
 def test_a_hello_cut_short_is_refused(hello: Hello, data: st.DataObject) -> None:
-    body = encode_hello(attrs.evolve(hello, lives=None))
+    body = encode_hello(attrs.evolve(hello, lives=None, is_side=False))
     whole = len(body) - 2  # without the oldest protocol version it is one of a release that had none
     with pytest.raises(CodecError):
         decode_hello(body[: data.draw(st.integers(0, len(body) - 1).filter(lambda length: length != whole))])

@@ -28,7 +28,7 @@ SETTINGS = default(
     segment_bytes=3000,
     preallocate_bytes=1024,
     index_interval_bytes=400,
-    tail_cache_bytes=1500,
+    tail_cache_bytes=9000,
 )
 LARGE = default(LogSettings, preallocate_bytes=64 * 1024)
 ALL = 1 << 30

@@ -1,11 +1,19 @@
 """The tail cache against a plain list."""
 
+import tracemalloc
+from collections.abc import Sequence
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from log_frames import following, make_frames
 
-from trio_eventlog.codec.entry import EntryFrame
-from trio_eventlog.storage.tail_cache import TailCache
+from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
+from trio_eventlog.codec.peer_frame import FrameDecoder, FrameKind, encode_frame_head
+from trio_eventlog.codec.raft_message import decode_raft_message, encode_raft_message
+from trio_eventlog.ids import NodeId
+from trio_eventlog.raft import Message, MessageType
+from trio_eventlog.storage.tail_cache import FRAME_OVERHEAD_BYTES, TailCache
 
 
 def test_frames_not_durable_are_pinned() -> None:
@@ -16,7 +24,7 @@ def test_frames_not_durable_are_pinned() -> None:
     assert cache.get(1, 100, 1 << 30) == frames
     assert cache.size_bytes == sum(frame.size_bytes for frame in frames)
     cache.mark_persisted(frames)
-    assert cache.size_bytes <= 5000
+    assert cache.memory_bytes <= 5000
     assert cache.end_index == 101
     assert cache.get(1, 100, 1 << 30) is None
     assert cache.get(100, 100, 0) == frames[99:]
@@ -25,12 +33,57 @@ def test_frames_not_durable_are_pinned() -> None:
 def test_the_bound_is_used() -> None:
     """As many of the newest frames are kept as fit, to the byte."""
     frames = make_frames(50)
-    for max_bytes in (0, 1, frames[-1].size_bytes, frames[-1].size_bytes + frames[-2].size_bytes):
+    last, last_two = memory_bytes(frames[-1:]), memory_bytes(frames[-2:])
+    for max_bytes in (0, 1, last - 1, last, last_two - 1, last_two):
         cache = TailCache(max_bytes)
         cache.stage(frames)
         cache.mark_persisted(frames)
-        kept = sum(1 for count in range(1, 51) if sum(frame.size_bytes for frame in frames[-count:]) <= max_bytes)
+        kept = sum(1 for count in range(1, 51) if memory_bytes(frames[-count:]) <= max_bytes)
         assert cache.end_index - cache.first_index == kept
+
+
+def memory_bytes(frames: Sequence[EntryFrame]) -> int:
+    return sum(frame.size_bytes + FRAME_OVERHEAD_BYTES for frame in frames)
+
+
+@pytest.mark.parametrize("payload_bytes", [1, 100, 1000, 20_000])
+@pytest.mark.parametrize("others", [0, 15])
+def test_a_followers_frames_take_no_more_memory_than_the_bound(payload_bytes: int, others: int) -> None:
+    """As they come from a peer: one by one, in chunks that hold other messages as well, which nobody keeps."""
+    bound = 1 << 18
+    cache = TailCache(bound)
+    decoder = FrameDecoder(1 << 20)
+    other = encode_frame_head(FrameKind.RAFT, 1, bytes(60))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for index in range(1, 1 + 3 * bound // (payload_bytes + FRAME_OVERHEAD_BYTES)):
+            entry = encode_entry(
+                EntryKind.DATA,
+                term=1 << 20,
+                index=index,
+                base_offset=index - 1 + (1 << 40),
+                record_count=1,
+                first_timestamp_ns=(1 << 60) + index,
+                last_timestamp_ns=(1 << 60) + index,
+                payload=bytes(payload_bytes),
+            )
+            message = Message(
+                type=MessageType.APPEND, sender=NodeId(1), to=NodeId(2), term=1 << 20, index=index - 1, last_index=index
+            )
+            head = encode_raft_message(message)
+            append = encode_frame_head(FrameKind.APPEND, 1, head, entry.size_bytes) + bytes(entry.raw)
+            for frame in decoder.feed(append + others * other):
+                if frame.kind == FrameKind.APPEND:
+                    _, frames = decode_raft_message(frame.body)
+                    cache.stage(frames)
+                    cache.mark_persisted(frames)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cache.first_index > 1
+    assert cache.memory_bytes <= bound
+    assert after - before < 1.1 * bound + 2 * payload_bytes  # and the frame at hand
 
 
 def test_a_gap_starts_afresh() -> None:
@@ -108,7 +161,8 @@ def check(cache: TailCache, frames: list[EntryFrame], persisted: int, max_bytes:
     held = frames[cache.first_index - 1 :] if cache.size_bytes else []
     assert cache.size_bytes == sum(frame.size_bytes for frame in held)
     assert len(held) >= len(frames) - persisted  # pinned
-    assert cache.size_bytes <= max_bytes or (held and held[0].index > persisted)
+    assert cache.memory_bytes == memory_bytes(held)
+    assert cache.memory_bytes <= max_bytes or (held and held[0].index > persisted)
     for first in {1, cache.first_index - 1, cache.first_index, len(frames), len(frames) + 1}:
         for limit in (0, 300, 1 << 30):
             expected = [frame for frame in held if frame.index >= first] if held and first >= held[0].index else []

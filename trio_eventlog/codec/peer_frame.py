@@ -218,12 +218,19 @@ def encode_frame(kind: int, group_id: int, head: Buffer = b"", tail: Sequence[Bu
 class FrameDecoder:
     """Bytes in, frames out; partial input is normal and any split of the bytes gives the same frames.
 
-    A frame that lies within one chunk is not copied: its body views the chunk. A frame that spans chunks is gathered once, in a
-    buffer of its own size, which is made when its header is known.
+    A frame is copied once, to a buffer of its own size: who keeps it keeps no chunk alive. Chunks, short ones too, were read into
+    large blocks of memory, which would stay in pieces for as long as one frame of each is kept.
+
+    Attributes:
+        kept_body_bytes_max: a frame that does not come in one piece and whose body is longer is passed over as it comes, unseen.
+            May be changed at any time, for frames that begin later.
     """
 
-    def __init__(self, peer_frame_bytes_max: int) -> None:
+    def __init__(self, peer_frame_bytes_max: int, kept_body_bytes_max: int | None = None) -> None:
+        self.kept_body_bytes_max = peer_frame_bytes_max if kept_body_bytes_max is None else kept_body_bytes_max
         self._body_bytes_max = peer_frame_bytes_max
+        self._skipped_bytes = 0
+        """Of a frame that is passed over, those that have not come yet."""
         self._head = b""
         """Less than one header, kept from the last chunk."""
         self._gathered: bytearray | None = None
@@ -237,7 +244,7 @@ class FrameDecoder:
         return len(self._head) + self._gathered_bytes
 
     def feed(self, chunk: Buffer) -> list[Frame]:
-        """The frames that `chunk` completes, in order. They view it: it must not change afterwards.
+        """The frames that `chunk` completes, in order.
 
         Raises:
             CodecError: a checksum, a length over `peer_frame_bytes_max`, or fields that contradict each other. The stream is lost:
@@ -254,7 +261,9 @@ class FrameDecoder:
     def _feed(self, chunk: Buffer) -> list[Frame]:
         frames: list[Frame] = []
         view = memoryview(chunk)
-        if self._gathered is not None:
+        if self._skipped_bytes:
+            view = self._skip(view)
+        elif self._gathered is not None:
             view = self._gather(view, frames)
         elif self._head and len(view):
             # Complete the header first: then the frame's length is known, and the chunk needs no copy for the frames after it.
@@ -265,7 +274,7 @@ class FrameDecoder:
                 return frames
             head, self._head = self._head, b""
             self._begin(head, _body_bytes(head, 0, self._body_bytes_max))
-            view = self._gather(view, frames)
+            view = self._skip(view) if self._gathered is None else self._gather(view, frames)
         position = 0
         end = len(view)
         while end - position >= FRAME_HEADER_BYTES:
@@ -273,15 +282,24 @@ class FrameDecoder:
             if frame_end > end:
                 self._begin(view[position:], frame_end - position - FRAME_HEADER_BYTES)
                 return frames
-            frames.append(_decode_frame(view[position:frame_end]))
+            frames.append(_decode_frame(memoryview(bytes(view[position:frame_end]))))
             position = frame_end
         self._head = bytes(view[position:])
         return frames
 
     def _begin(self, received: Buffer, body_bytes: int) -> None:
+        if body_bytes > self.kept_body_bytes_max:
+            self._skipped_bytes = FRAME_HEADER_BYTES + body_bytes - len(received)
+            return
         self._gathered = bytearray(FRAME_HEADER_BYTES + body_bytes)
         self._gathered[: len(received)] = received
         self._gathered_bytes = len(received)
+
+    def _skip(self, view: memoryview) -> memoryview:
+        """Pass over what has come of the frame that is not kept; return the rest."""
+        rest = view[self._skipped_bytes :]
+        self._skipped_bytes -= len(view) - len(rest)
+        return rest
 
     def _gather(self, view: memoryview, frames: list[Frame]) -> memoryview:
         """Take what the current frame lacks from `view`; return the rest."""
@@ -305,10 +323,18 @@ class FrameReader:
     Small frames pass through one small buffer that is used again and again, and leave it as copies of their own size: a frame that
     somebody keeps does not keep a large read alive. The rest of a large frame is read to where it stays, and what follows it to
     the small buffer, in one call.
+
+    Attributes:
+        kept_body_bytes_max: as in `FrameDecoder`.
     """
 
-    def __init__(self, peer_frame_bytes_max: int, small_bytes: int = SMALL_FRAME_BYTES) -> None:
+    def __init__(
+        self, peer_frame_bytes_max: int, small_bytes: int = SMALL_FRAME_BYTES, kept_body_bytes_max: int | None = None
+    ) -> None:
         assert small_bytes >= FRAME_HEADER_BYTES
+        self.kept_body_bytes_max = peer_frame_bytes_max if kept_body_bytes_max is None else kept_body_bytes_max
+        self._skipped_bytes = 0
+        """Of a frame that is passed over, those that have not come yet."""
         self._body_bytes_max = peer_frame_bytes_max
         self._small = memoryview(bytearray(small_bytes))
         self._small_bytes = 0
@@ -341,11 +367,15 @@ class FrameReader:
         else:
             end = self._small_bytes + count
         small = self._small
-        position = 0
+        position = min(self._skipped_bytes, end)
+        self._skipped_bytes -= position
         while end - position >= FRAME_HEADER_BYTES:
             frame_end = position + FRAME_HEADER_BYTES + _body_bytes(small, position, self._body_bytes_max)
             if frame_end > end:
-                if frame_end - position > len(small):
+                if frame_end - position - FRAME_HEADER_BYTES > max(self.kept_body_bytes_max, len(small) - FRAME_HEADER_BYTES):
+                    self._skipped_bytes = frame_end - end
+                    position = end
+                elif frame_end - position > len(small):
                     self._large = memoryview(bytearray(frame_end - position))
                     self._large_bytes = end - position
                     self._large[: self._large_bytes] = small[position:end]

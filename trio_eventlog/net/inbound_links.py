@@ -21,7 +21,7 @@ from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import GroupId, NodeId, format_id
 from trio_eventlog.net.epochs import Epochs
 from trio_eventlog.net.line_budget import LineBudget
-from trio_eventlog.net.links import LinkSettings, OutboundLink
+from trio_eventlog.net.links import HELLO_BODY_BYTES_MAX, LinkSettings, OutboundLink
 from trio_eventlog.net.socket_io import SocketIo, socket_io
 
 SIGNS_OF_LIFE_INTERVALS = 2
@@ -237,16 +237,17 @@ class InboundLinks:
         if io is not None:
             await self._receive_frames_from_socket(io, stream, inbound)
             return
-        decoder = FrameDecoder(self._settings.peer_frame_bytes_max)
+        decoder = FrameDecoder(self._settings.peer_frame_bytes_max, HELLO_BODY_BYTES_MAX)
         while True:
             chunk = await stream.receive_some(self._settings.receive_chunk_bytes)
             if not chunk:
                 return
+            self._keep_more(decoder, inbound)
             await self._take_frames(decoder.feed(chunk), len(chunk), stream, inbound)
 
     async def _receive_frames_from_socket(self, io: SocketIo, stream: trio.abc.Stream, inbound: InboundLink) -> None:
         """The same, reading to where the frames stay, and yielding once for `receive_chunk_bytes` and not for every read."""
-        reader = FrameReader(self._settings.peer_frame_bytes_max)
+        reader = FrameReader(self._settings.peer_frame_bytes_max, kept_body_bytes_max=HELLO_BODY_BYTES_MAX)
         bytes_until_yield = self._settings.receive_chunk_bytes
         while True:
             count = io.read_nowait(reader.buffers())
@@ -256,11 +257,17 @@ class InboundLinks:
                 continue
             if count == 0:
                 return
+            self._keep_more(reader, inbound)
             await self._take_frames(reader.received(count), count, stream, inbound)
             bytes_until_yield -= count
             if bytes_until_yield <= 0:
                 await trio.lowlevel.checkpoint()
                 bytes_until_yield = self._settings.receive_chunk_bytes
+
+    def _keep_more(self, reader: FrameDecoder | FrameReader, inbound: InboundLink) -> None:
+        """Memory for large frames is for those whose frames count: others would only have to announce them."""
+        if reader.kept_body_bytes_max == HELLO_BODY_BYTES_MAX and (inbound.is_trusted or self._is_trusted(inbound)):
+            reader.kept_body_bytes_max = self._settings.peer_frame_bytes_max
 
     async def _take_frames(self, frames: list[Frame], read_bytes: int, stream: trio.abc.Stream, inbound: InboundLink) -> None:
         """Give each frame to whom it concerns. Waits only to answer a PING."""

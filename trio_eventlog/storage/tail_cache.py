@@ -12,11 +12,15 @@ from collections.abc import Sequence
 
 from trio_eventlog.codec.entry import EntryFrame
 
+FRAME_OVERHEAD_BYTES = 900
+"""What a frame in memory takes beside its bytes, at most: the values of its header, the view of its bytes and what holds them. A
+cache of small frames takes many times the bytes of its frames."""
+
 
 class TailCache:
     """A dense run of frames that ends at the newest one.
 
-    Invariants: frames are dense in index; `size_bytes <= max_bytes` unless pinned frames alone need more.
+    Invariants: frames are dense in index; `memory_bytes <= max_bytes` unless pinned frames alone need more.
 
     A frame may be a view into a larger buffer (what a peer sent in one piece); the buffer lives as long as its last frame.
     """
@@ -54,6 +58,11 @@ class TailCache:
         if self._head == len(self._frames):
             return 0
         return self._ends[-1] - self._ends[self._head] + self._frames[self._head].size_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what the frames held take in memory."""
+        return self.size_bytes + FRAME_OVERHEAD_BYTES * (len(self._frames) - self._head)
 
     def stage(self, frames: Sequence[EntryFrame]) -> None:
         """Hold `frames`, dense among themselves, pinned until `mark_persisted`. Frames held from the first one's index on are
@@ -158,8 +167,13 @@ class TailCache:
         if not frames:
             return
         head = self._head
-        excess = ends[-1] - self.max_bytes  # drop while the dropped frames' end is at or below it, plus one that straddles
-        while head < len(frames) and frames[head].index <= self._persisted_index and ends[head] - len(frames[head].raw) < excess:
+        # Drop while what is dropped takes no more than this, plus one that straddles.
+        excess = ends[-1] + FRAME_OVERHEAD_BYTES * len(frames) - self.max_bytes
+        while (
+            head < len(frames)
+            and frames[head].index <= self._persisted_index
+            and ends[head] - len(frames[head].raw) + FRAME_OVERHEAD_BYTES * head < excess
+        ):
             head += 1
         if head == len(frames):
             self.clear()
