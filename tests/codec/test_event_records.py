@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trio_eventlog.codec.batch import decode_records, encode_records
 from trio_eventlog.codec.checksum import crc32c
-from trio_eventlog.codec.events import encode_events, event_heads, recorded_event
+from trio_eventlog.codec.events import decode_events, encode_events, event_heads, recorded_event
 from trio_eventlog.events import EventHead, NewEvent
 from trio_eventlog.records import Batch, Header, Record
 
@@ -34,6 +34,7 @@ def test_a_stamped_batch_is_an_ordinary_one() -> None:
     assert batch.crc32c == crc32c(batch.payload)
     assert (batch.first_timestamp_ns, batch.last_timestamp_ns) == (9, 5_000_000_007)
     events = [recorded_event(record) for record in decode_records(batch, MIB, "events", 3)]
+    assert decode_events(batch, MIB, "events", 3) == events
     assert [(event.event_id, event.version, event.offset, event.index) for event in events if event] == [
         ("e-1", 41, 100, 101),
         ("e-2", 42, 101, 102),
@@ -71,6 +72,7 @@ def test_what_is_no_event_is_passed_over() -> None:
     assert [recorded_event(record) is not None for record in decode_records(batch, MIB)] == [False] * 4 + [True]
     assert event_heads(attrs.evolve(batch, crc32c=batch.crc32c ^ 1), MIB) == []
     assert event_heads(batch, 3) == []
+    assert [event is not None for event in decode_events(batch, MIB, "", 0)] == [False] * 4 + [True]
 
 
 @given(st.binary(max_size=200), st.integers(1, 5))

@@ -164,7 +164,7 @@ class There:
 
 
 def service_of(leader: Leader, place: Replica | RemoteGroup, sequences: OwnSequences) -> ProduceService:
-    topic = SimpleNamespace(name="t", partitions=[SimpleNamespace(group_id=GROUP)])
+    topic = SimpleNamespace(name="t", holds_events=False, partitions=[SimpleNamespace(group_id=GROUP)])
     forwarder = Forwarder(
         ME, lambda group_id: place, There(leader), default(ForwardingSettings, forward_timeout_seconds=2.0), leader.rng
     )

@@ -153,3 +153,40 @@ def recorded_event(record: Record) -> RecordedEvent | None:
         )
     except UnicodeDecodeError:
         return None
+
+
+def decode_events(batch: Batch, max_bytes: int, topic: str, partition: int) -> list[RecordedEvent | None]:
+    """What `recorded_event` makes of each record, without the records: reading an aggregate is nothing else.
+
+    Raises:
+        CodecError: the batch is damaged, or unpacks to more than `max_bytes`.
+    """
+    return [
+        _event_of(item, offset, topic, partition)
+        for offset, item in enumerate(decode_message(batch, max_bytes).records, batch.base_offset)
+    ]
+
+
+def _event_of(item: records_pb2.Record, offset: int, topic: str, partition: int) -> RecordedEvent | None:
+    headers = {header.key: header.value for header in item.headers}
+    event_id, kind, version, key = headers.get(ID), headers.get(TYPE), headers.get(VERSION), item.key
+    if not (event_id and kind and key) or version is None or len(version) != 8:
+        return None
+    timestamp = item.timestamp
+    try:
+        return RecordedEvent(
+            event_id=event_id.decode(),
+            type=kind.decode(),
+            aggregate_id=key.decode(),
+            version=_VERSION_BYTES.unpack(version)[0],
+            data=item.value,
+            content_type=headers[CONTENT_TYPE].decode() if CONTENT_TYPE in headers else JSON,
+            metadata=headers.get(METADATA, b""),
+            timestamp_ns=timestamp.seconds * NANOSECONDS + timestamp.nanos,
+            closes=CLOSES in headers,
+            offset=offset,
+            topic=topic,
+            partition=partition,
+        )
+    except UnicodeDecodeError:
+        return None

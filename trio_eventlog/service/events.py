@@ -12,8 +12,7 @@ from typing import TypeVar
 import attrs
 import trio
 
-from trio_eventlog.codec.batch import decode_records
-from trio_eventlog.codec.events import encode_events, recorded_event
+from trio_eventlog.codec.events import decode_events, encode_events
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import (
     BatchTooLarge,
@@ -33,7 +32,6 @@ from trio_eventlog.node.partition_events import PartitionEvents
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
-from trio_eventlog.records import Record
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.event_requests import (
     AppendRequest,
@@ -313,49 +311,47 @@ class EventStore:
         while number < len(wanted) and size_bytes < reading.bytes_max:
             offset = wanted[number]
             is_near = number + 1 < len(wanted) and wanted[number + 1] - offset <= NEAR_OFFSETS
-            for record in await self._records(reading, offset, READ_BYTES if is_near else 1, wanted[-1] + 1):
-                while number < len(wanted) and wanted[number] < record.offset:
-                    number += 1  # It is no event.
+            for at, event in await self._events(reading, offset, READ_BYTES if is_near else 1, wanted[-1] + 1):
+                while number < len(wanted) and wanted[number] < at:
+                    number += 1
                 if number == len(wanted):
                     break
-                if wanted[number] == record.offset:
+                if wanted[number] == at:
                     number += 1
-                    event = recorded_event(record)
                     if event is not None:
-                        found[event.offset] = event
+                        found[at] = event
                         size_bytes += event_bytes(event)
         for offset in offsets:
-            event = found.get(offset)
-            if event is None or not reading.add(event):
+            wanted_event = found.get(offset)
+            if wanted_event is None or not reading.add(wanted_event):
                 break
 
     async def _read_range(self, reading: "_Reading", offset: int, end_offset: int, limit: int) -> EventsFound:
         while offset < end_offset and len(reading.events) < limit:
-            for record in await self._records(reading, offset, READ_BYTES, end_offset):
-                event = recorded_event(record)
+            for at, event in await self._events(reading, offset, READ_BYTES, end_offset):
                 if event is not None and (len(reading.events) == limit or not reading.add(event)):
                     return EventsFound(events=reading.events, next_offset=offset)
-                offset = record.offset + 1
+                offset = at + 1
         return EventsFound(events=reading.events, is_end=offset >= end_offset, next_offset=offset)
 
-    async def _records(self, reading: "_Reading", offset: int, max_bytes: int, end_offset: int) -> list[Record]:
-        """Some records from `offset` on, at least one."""
+    async def _events(
+        self, reading: "_Reading", offset: int, max_bytes: int, end_offset: int
+    ) -> list[tuple[int, RecordedEvent | None]]:
+        """Some records from `offset` on, at least one, with their offsets; None for those that are no events."""
         request = ConsumeRequest(
             topic=reading.topic, partition=reading.partition, start=offset, max_bytes=max_bytes, max_records=end_offset - offset
         )
         fetched = await self._broker.fetch(reading.replica, request, offset)
-        records: list[Record] = []
+        found: list[tuple[int, RecordedEvent | None]] = []
         for batch in fetched.batches:
             try:
-                unpacked = decode_records(batch, self._settings.unpacked_bytes_max, reading.topic, reading.partition)
+                events = decode_events(batch, self._settings.unpacked_bytes_max, reading.topic, reading.partition)
             except CodecError:
                 # Whatever is there, it is no event. Readers of the topic are told of it.
-                unpacked = [
-                    Record(value=None, offset=at) for at in range(batch.base_offset, batch.base_offset + batch.record_count)
-                ]
-            records += [record for record in unpacked if record.offset >= offset]
+                events = [None] * batch.record_count
+            found += enumerate(events, batch.base_offset)
         await trio.lowlevel.checkpoint()
-        return records
+        return found if not found or found[0][0] >= offset else [item for item in found if item[0] >= offset]
 
     # Topics
 
