@@ -730,8 +730,44 @@ MUTATIONS = (
     Mutation(
         "a degraded partition is not tried again",
         "trio_eventlog/node/group_opener.py",
-        "                await self._opening.acquire_on_behalf_of(group)\n        group.closed.set()\n",
-        "                await trio.sleep_forever()\n        group.closed.set()\n",
+        "                    await trio.sleep(backoff.next_seconds())\n",
+        "                    await trio.sleep_forever()\n",
+    ),
+    Mutation(
+        "a log that has got there by itself is replaced all the same",
+        "trio_eventlog/node/catch_up.py",
+        "            if _has_reached(log, catch_up.snapshot):\n",
+        "            if False:\n",
+    ),
+    Mutation(
+        "a transfer goes on at the wrong byte",
+        "trio_eventlog/node/file_fetcher.py",
+        "key, part.position, wanted",
+        "key, max(part.position, 1) - 1, wanted",
+    ),
+    Mutation(
+        "a snapshot is installed before its segments are durable",
+        "trio_eventlog/storage/fetched_segments.py",
+        "        await file.sync()\n        await file.close()\n",
+        "        await file.close()\n",
+    ),
+    Mutation(
+        "a snapshot is installed although a segment is missing",
+        "trio_eventlog/storage/installing.py",
+        '            raise CodecError(f"segment {wanted.base_index} is missing")\n',
+        "            continue\n",
+    ),
+    Mutation(
+        "an installation that was begun is not finished",
+        "trio_eventlog/node/replica.py",
+        "        if await finish_install(disk, directory) is not None:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a follower that falls silent is waited for",
+        "trio_eventlog/node/snapshot_sends.py",
+        "                    self._core.report_snapshot(node_id, False)\n                case None",
+        "                    pass\n                case None",
     ),
     Mutation(
         "streams take every call that a connection may have",

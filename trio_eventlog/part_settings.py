@@ -28,6 +28,7 @@ from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
 from trio_eventlog.node.retention import RetentionSettings
+from trio_eventlog.node.snapshot_sends import SnapshotSendSettings
 from trio_eventlog.node.snapshotter import SnapshotterSettings
 from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.raft import RaftSettings, ReadMode
@@ -137,6 +138,9 @@ def transfers(settings: NodeSettings) -> TransferSettings:
         transfer_bytes_per_second=settings.transfer_bytes_per_second,
         piece_bytes_max=256 * KIB,
         transfer_silence_seconds=10.0,
+        fetch_retry_seconds_min=0.25,
+        fetch_retry_seconds_max=10.0,
+        report_seconds=1.0,
     )
 
 
@@ -189,6 +193,11 @@ def driver(settings: NodeSettings) -> DriverSettings:
         read_retry_ticks=5,
         read_retry_ticks_max=80,
         read_questions_max=4,
+        snapshot_sends=SnapshotSendSettings(
+            catch_up_bytes_min=settings.catch_up_bytes_min,
+            catch_up_silence_seconds=10.0,
+            catch_up_hold_seconds=settings.catch_up_hold_seconds,
+        ),
     )
 
 

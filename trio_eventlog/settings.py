@@ -870,6 +870,25 @@ class NodeSettings:
         minimum=64 * KIB,
         maximum=1 * GIB,
     )
+    catch_up_bytes_min: int = setting(
+        SIZE,
+        64 * MIB,
+        "A replica that lacks this much of its log, in sealed segments, fetches them as files. 0: only when its leader does not"
+        " hold the entries any more. Too small, and files are fetched for a few entries; too large, and a replica takes longer to"
+        " catch up, at a higher cost to its leader.",
+        group="Connections",
+        minimum=0,
+        maximum=1024 * GIB,
+    )
+    catch_up_hold_seconds: float = setting(
+        DURATION,
+        3600.0,
+        "For how long after a replica has begun to fetch files its leader removes nothing of that partition. Too small, and a slow"
+        " replica has to begin again; too large, and one that never gets there keeps space in use.",
+        group="Connections",
+        minimum=0,
+        maximum=30 * DAY_SECONDS,
+    )
     transfers_served_max: int = setting(
         COUNT,
         4,

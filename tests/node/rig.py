@@ -72,6 +72,8 @@ class Rig:
         self.noted: Extent | None = None
         self.is_made = False
         self.sent: list[tuple[Message, Sequence[EntryFrame]]] = []
+        self.offered: list[Message] = []
+        """SNAPSHOT messages that the replica cannot take as it is."""
         self.links_are_up = True
         self.machine = PartitionMachine(5, 100)
         self.replica: Replica
@@ -100,6 +102,7 @@ class Rig:
             peers=self.peers,
             noted=self.noted,
             is_made=self.is_made,
+            on_snapshot=self.offered.append,
         ) as self.replica:
             yield self
 

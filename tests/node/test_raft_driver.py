@@ -507,14 +507,48 @@ async def test_a_conflict_is_answered_whatever_its_offsets_are() -> None:
         assert reply.reject_hint == 2 or reply.reject_hint == 1
 
 
-async def test_a_snapshot_is_refused_as_a_message() -> None:
-    """This release sends none and can install none."""
+def snapshot_message(rig: Rig, index: int, term: int = 1, configuration: Configuration | None = None) -> Message:
+    snapshot = SnapshotMetadata(index=index, term=1, configuration=configuration or Configuration(voters=rig.voters))
+    return Message(type=MessageType.SNAPSHOT, to=ME, sender=TWO, term=term, snapshot=snapshot)
+
+
+async def test_a_snapshot_whose_files_are_not_here_is_handed_on() -> None:
+    """The replica stays as it is."""
     async with Rig().open() as rig:
-        snapshot = SnapshotMetadata(index=5, term=1, configuration=Configuration(voters=rig.voters))
-        rig.give(Message(type=MessageType.SNAPSHOT, to=ME, sender=TWO, term=1, snapshot=snapshot))
+        message = snapshot_message(rig, 5)
+        rig.give(message)
         await rig.settle()
-        assert rig.replica.driver.statistics().protocol_errors == 1
+        assert rig.offered == [message]
         assert rig.replica.status().last_index == 0
+        assert rig.take_sent(MessageType.APPEND_RESPONSE) == []
+
+
+async def test_a_snapshot_that_the_log_has_reached_is_answered() -> None:
+    """So the leader goes on from there. Also one that is behind the commit index."""
+    async with Rig().open() as rig:
+        rig.give_append(TWO, 1, (0, 0), no_op(1, 1, 0), data(1, 2, 0, b"a"), data(1, 3, 1, b"b"), commit=1)
+        await rig.settle()
+        rig.take_sent()
+        for index, answer in ((2, 2), (1, 2), (3, 3)):
+            rig.give(snapshot_message(rig, index))
+            await rig.settle()
+            assert [reply.index for reply, _ in rig.take_sent(MessageType.APPEND_RESPONSE)] == [answer]
+        assert rig.offered == []
+
+
+async def test_snapshots_that_cannot_be_right_are_not_handed_on() -> None:
+    """Without this node, of an older term, without voters, from a second leader of the term."""
+    async with Rig().open() as rig:
+        rig.give_append(THREE, 2, (0, 0), no_op(2, 1, 0))
+        await rig.settle()
+        rig.give(snapshot_message(rig, 5, term=1))
+        rig.give(snapshot_message(rig, 5, term=3, configuration=Configuration(voters=frozenset({TWO, THREE}))))
+        rig.give(snapshot_message(rig, 5, term=4, configuration=Configuration(voters=frozenset())))
+        await rig.settle()
+        rig.give(snapshot_message(rig, 0, term=5))
+        await rig.settle()
+        assert rig.offered == []
+        assert rig.replica.driver.statistics().protocol_errors == 2
 
 
 async def test_a_follower_far_behind_is_served_from_the_disk_in_order() -> None:

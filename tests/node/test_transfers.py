@@ -289,6 +289,9 @@ async def test_frames_of_a_later_release_are_skipped(autojump_clock: trio.testin
         ("piece_bytes_max", (1 << 20) + 1),
         ("transfer_bytes_per_second", -1),
         ("transfer_silence_seconds", 0.0),
+        ("fetch_retry_seconds_min", 0.0),
+        ("fetch_retry_seconds_max", 0.1),
+        ("report_seconds", 0.0),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(name: str, value: float) -> None:

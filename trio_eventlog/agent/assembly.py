@@ -23,6 +23,7 @@ from trio_eventlog.agent.services import make_forwarding, make_handlers, make_se
 from trio_eventlog.agent.status import StatusAnswers
 from trio_eventlog.agent.traffic import PeerTraffic
 from trio_eventlog.budgets import Allowance
+from trio_eventlog.ids import GroupId
 from trio_eventlog.measures import RecentMaximum
 from trio_eventlog.net.discovery import HelloDiscovery
 from trio_eventlog.net.join import Joiner
@@ -31,6 +32,8 @@ from trio_eventlog.net.real_names import RealNames
 from trio_eventlog.net.real_network import RealNetwork
 from trio_eventlog.net.transport import Transport
 from trio_eventlog.node.bootstrap import Forming
+from trio_eventlog.node.catch_up import CatchUps
+from trio_eventlog.node.file_fetcher import FileFetcher
 from trio_eventlog.node.gossip_discovery import make_gossip_discovery
 from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.peer_lives import PeerLives
@@ -39,6 +42,7 @@ from trio_eventlog.node.reconciler_settings import PeerAccess
 from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.transfer_server import TransferServer, files_of_replicas
+from trio_eventlog.node.transfers import Transfers
 from trio_eventlog.release import VERSION
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.membership_changes import MembershipChanges
@@ -170,6 +174,10 @@ def _reach_others(parts: NodeParts, peers: NodePeers, lives: NodeLives, traffic:
 
 
 def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
+    def on_deleted(group_id: GroupId) -> None:
+        parts.sequences.forget(group_id)
+        parts.catch_ups.stop(group_id)
+
     parts.replicas = Replicas(
         node_id=parts.identity.node_id,
         directory=parts.directory,
@@ -179,13 +187,31 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         now_ns=parts.surroundings.now_ns,
         peers=Peers(reach=parts.liveness.reach, send_sleep=traffic.send_sleep),
         on_removed=parts.milestones.removed.set,
-        on_deleted=lambda group_id: parts.sequences.forget(group_id),
+        on_deleted=on_deleted,
         feature_level=parts.surroundings.feature_level,
         noted=parts.own_lives.extents,
         accepts_loss=parts.settings.accept_loss,
         is_alone=lambda: not parts.peer_lives.has_known,
         space=parts.disk_space,
         event_indexes=_event_indexes(parts),
+        on_snapshot=lambda group_id, name, message: parts.catch_ups.offer(group_id, name, message),
+    )
+    transfers = part_settings.transfers(parts.settings)
+    fetcher = FileFetcher(
+        Transfers(parts.transport.open_side, transfers),
+        parts.directory.disk,
+        transfers,
+        parts.surroundings.rng,
+        parts.settings.index_interval_bytes,
+    )
+    parts.catch_ups = CatchUps(
+        fetcher,
+        parts.directory,
+        transfers,
+        rng=parts.surroundings.rng,
+        sources=peers.sources,
+        reinstall=parts.replicas.reinstall,
+        send_report=traffic.send_report,
     )
     parts.broker = Broker(parts.replicas)
     parts.reconciler = Reconciler(

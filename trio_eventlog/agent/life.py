@@ -102,6 +102,7 @@ class NodeLife:
         if not self._peers.first_voters:
             await self._find_cluster()
         await parts.peer_lives.join()
+        await nursery.start(parts.catch_ups.run)
         await nursery.start(parts.replicas.run, self._peers.first_voters)
         self._peers.judge_removal()
         nursery.start_soon(self._tick)

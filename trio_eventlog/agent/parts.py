@@ -19,6 +19,7 @@ from trio_eventlog.net.mux import Mux
 from trio_eventlog.net.port import Port
 from trio_eventlog.net.transport import Transport
 from trio_eventlog.node.bootstrap import Forming
+from trio_eventlog.node.catch_up import CatchUps
 from trio_eventlog.node.disk_space import DiskSpace
 from trio_eventlog.node.gossip_discovery import GossipDiscovery
 from trio_eventlog.node.gossip_keys import KeyFile
@@ -120,6 +121,7 @@ class NodeParts:
 
     # The log, and the one that changes who carries it.
     replicas: Replicas
+    catch_ups: CatchUps
     broker: Broker
     reconciler: Reconciler
 

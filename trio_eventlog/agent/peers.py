@@ -25,6 +25,7 @@ from trio_eventlog.node.gossip_discovery import Seen
 from trio_eventlog.node.membership import quorum
 from trio_eventlog.node.node_reports import NodeReport
 from trio_eventlog.node.removal import RemovalVerdict
+from trio_eventlog.raft import Configuration
 from trio_eventlog.service.cluster import ask_node
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,14 @@ class NodePeers:
             host = tls.peer_name or split_address(member.address)[0]
             return trio.SSLStream(stream, tls.grpc_context(), server_hostname=host, https_compatible=True)
         raise TimeoutError(f"{member.address} did not answer within {parts.settings.connect_timeout_seconds:g} s")
+
+    def sources(self, configuration: Configuration, leader: NodeId) -> list[NodeId]:
+        """The nodes of a group to fetch its files from, those that are connected, in the order in which to ask them.
+
+        The leader is the last one: it has the most to do.
+        """
+        others = (node_id for node_id in configuration.nodes if self._parts.transport.is_connected(node_id))
+        return sorted(others, key=lambda node_id: (node_id == leader, node_id))
 
     async def ask(self, node_id: NodeId, with_partitions: bool) -> NodeReport:
         """Ask another node for its own status."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from trio_eventlog.agent.lives import NodeLives
 from trio_eventlog.agent.parts import NodeParts
+from trio_eventlog.codec.catch_up import CatchUpReport, decode_catch_up_report, encode_catch_up_report
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.peer_frame import HEARTBEATS_BODY, FrameKind, encode_frame, encode_frame_head
 from trio_eventlog.codec.raft_message import decode_raft_message, encode_raft_message
@@ -36,6 +37,10 @@ class PeerTraffic:
         frame = encode_frame_head(FrameKind.SLEEP, group_id, encode_raft_message(message))
         return self._parts.transport.send(message.to, frame, Priority.URGENT)
 
+    def send_report(self, node_id: NodeId, group_id: GroupId, report: CatchUpReport) -> bool:
+        frame = encode_frame_head(FrameKind.CATCH_UP, group_id, encode_catch_up_report(report))
+        return self._parts.transport.send(node_id, frame, Priority.URGENT)
+
     def receive(self, node_id: NodeId, kind: int, group_id: GroupId, body: memoryview) -> None:
         """A frame has come on the link of `node_id`."""
         if kind == FrameKind.LIVES:
@@ -46,9 +51,12 @@ class PeerTraffic:
         if kind == FrameKind.SHORT_OF_SPACE:
             self._parts.disk_space.peer_is_short(node_id)
             return
-        if kind not in (FrameKind.RAFT, FrameKind.APPEND, FrameKind.SLEEP):
+        if kind not in (FrameKind.RAFT, FrameKind.APPEND, FrameKind.SLEEP, FrameKind.CATCH_UP):
             return
         try:
+            if kind == FrameKind.CATCH_UP:
+                self._parts.replicas.receive_report(group_id, node_id, decode_catch_up_report(body))
+                return
             message, frames = decode_raft_message(body)
         except CodecError as error:
             self._dropped_lines.log(logging.WARNING, "a message of %s was dropped: %s", format_id(node_id), error)

@@ -88,6 +88,8 @@ class FrameKind(enum.IntEnum):
     SHORT_OF_SPACE = 24
     """The node takes no new records, for lack of room on its disk. Repeated with each HEARTBEATS while that is so. Body empty, the
     group id is 0."""
+    CATCH_UP = 25
+    """How far the sender is with a snapshot of the group that the receiver leads (`codec/catch_up.py`)."""
 
 
 class HelloTag(enum.IntEnum):

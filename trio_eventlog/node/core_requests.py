@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from trio_eventlog.codec.catch_up import CatchUpReport
 from trio_eventlog.errors import NotLeader
 from trio_eventlog.ids import NodeId
 from trio_eventlog.node.followers import Followers
@@ -61,6 +62,11 @@ class CoreRequests:
         """What was sent to the peer did not arrive."""
         requests = self._quiet if self._sleeping.is_asleep else self._waiting
         requests.append(lambda: self._followers.begin_again(node_id))
+        self._wake()
+
+    def receive_report(self, node_id: NodeId, report: CatchUpReport) -> None:
+        """A follower says how far it is with a snapshot."""
+        self._quiet.append(lambda: self._followers.snapshots.on_report(node_id, report))
         self._wake()
 
     def peer_reset(self, node_id: NodeId) -> None:

@@ -2,6 +2,8 @@
 
 import attrs
 
+from trio_eventlog.node.snapshot_sends import SnapshotSendSettings
+
 
 @attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class DriverSettings:
@@ -39,6 +41,7 @@ class DriverSettings:
         read_questions_max: number of open ReadIndex requests for the same read; a further one replaces the oldest.
         snapshot_bytes_min: no snapshot is taken before the log has grown by this since the last one. Too small, and quiet groups
             get many small segments; too large, and a start has more to apply.
+        snapshot_sends: see `SnapshotSendSettings`.
     """
 
     inbox_messages_max: int
@@ -58,3 +61,4 @@ class DriverSettings:
     read_retry_ticks: int
     read_retry_ticks_max: int
     read_questions_max: int
+    snapshot_sends: SnapshotSendSettings

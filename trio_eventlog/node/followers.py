@@ -13,6 +13,7 @@ from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.errors import ResourceShortage
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.driver_settings import DriverSettings
+from trio_eventlog.node.snapshot_sends import SnapshotSends
 from trio_eventlog.raft import Configuration, Message, MessageType, RaftNode
 from trio_eventlog.storage.segmented_log import SegmentedLog
 
@@ -31,6 +32,9 @@ class Followers:
         send: gives a message to the links.
         start: starts a task that ends with the driver.
         on_lost: what was to be sent to a node did not leave; called in a task of this part.
+
+    Attributes:
+        snapshots: which followers begin anew with a snapshot.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Followers:
         send: Send,
         start: Callable[..., None],
         on_lost: Callable[[NodeId], None],
+        snapshots: SnapshotSends,
     ) -> None:
         self._group_id = group_id
         self._core = core
@@ -50,6 +55,7 @@ class Followers:
         self._send = send
         self._start = start
         self._on_lost = on_lost
+        self.snapshots = snapshots
         self._notices: dict[NodeId, Message] = {}
         self._notice_wanted = trio.Event()
         self._catch_up: dict[NodeId, deque[Message]] = {}
@@ -67,11 +73,12 @@ class Followers:
         self.heard_at = {node: at for node, at in self.heard_at.items() if node in configuration.nodes}
 
     def send_message(self, message: Message) -> None:
-        if message.type is MessageType.SNAPSHOT:
-            # The follower lacks entries that this log does not hold any more. It waits for another leader, which may hold them.
-            return
         if message.type is not MessageType.APPEND:
-            self._send(self._group_id, message, ())
+            is_sent = self._send(self._group_id, message, ())
+            if message.type is MessageType.SNAPSHOT:
+                self.snapshots.on_sent(message)
+                if not is_sent:
+                    self.snapshots.on_lost(message.to)
             return
         if not self._is_of_this_leadership(message):
             return  # it had to wait for the disk, and the log may hold other entries there now
@@ -92,6 +99,8 @@ class Followers:
                 if not self._send(self._group_id, message, frames):
                     self._core.report_unreachable(message.to)
                 return
+            if self.snapshots.is_better(message) and self._core.send_snapshot(message.to):
+                return
         if behind is None:
             behind = self._catch_up[message.to] = deque()
             self._catch_up_wanted[message.to] = trio.Event()
@@ -106,6 +115,7 @@ class Followers:
     def begin_again(self, node_id: NodeId) -> None:
         """Something did not get to the follower: the core asks where it stands, and what waits for it here has no use any more."""
         self._core.report_unreachable(node_id)
+        self.snapshots.on_lost(node_id)
         if node_id in self._catch_up:
             self._catch_up[node_id].clear()
             self._notices.pop(node_id, None)

@@ -24,6 +24,7 @@ from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.shortages import Shortages
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.disk import is_shortage
+from trio_eventlog.storage.segmented_log import SegmentedLog
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Group:
         trouble: why the last attempt to open it failed; "" when there was none, or it is open.
         early: newest messages that have come for it before it is open.
         is_made: its files were made in this life of the node, durably.
+        work: what the group is to be closed for, or is closed for at present; `work_wanted` says that there is some.
     """
 
     group_id: GroupId
@@ -65,6 +67,23 @@ class Group:
     replica: Replica | None = None
     trouble: str = ""
     is_made: bool = False
+    work: "ClosedWork | None" = None
+    work_wanted: trio.Event = attrs.field(factory=trio.Event)
+
+
+@attrs.define(slots=True, eq=False)
+class ClosedWork:
+    """Work on the files of a group that is closed for it and opened again.
+
+    Attributes:
+        run: is given the closed log.
+        received: the first message that the group is given when it is open again.
+        done: set once `run` has ended, or the group is closed for good.
+    """
+
+    run: Callable[[SegmentedLog], Awaitable[None]]
+    received: Received
+    done: trio.Event = attrs.field(factory=trio.Event)
 
 
 @attrs.frozen(slots=True)
@@ -215,10 +234,51 @@ class GroupOpener:
                     finally:
                         self._opening.release_on_behalf_of(group)
                     if replica is not None:
-                        await trio.sleep_forever()
-                await trio.sleep(backoff.next_seconds())
+                        await group.work_wanted.wait()
+                        self._close_for_work(group, replica)
+                if replica is not None:
+                    await self._do_work(group, replica.log)
+                    backoff.reset()
+                else:
+                    await trio.sleep(backoff.next_seconds())
                 await self._opening.acquire_on_behalf_of(group)
+        if group.work is not None:
+            group.work.done.set()
         group.closed.set()
+
+    async def reinstall(self, group_id: GroupId, run: Callable[[SegmentedLog], Awaitable[None]], received: Received) -> bool:
+        """Close an open group, call `run` with its closed log, which may change the group's files, and have it opened again.
+
+        Args:
+            received: the first message that the group is given when it is open again.
+
+        Returns False when the group is not open, or is closed for good before `run` has ended.
+        """
+        group = self._groups.get(group_id)
+        if group is None or group.replica is None or group.work is not None:
+            return False
+        work = group.work = ClosedWork(run, received)
+        group.work_wanted.set()
+        await work.done.wait()
+        return not group.scope.cancel_called
+
+    def _close_for_work(self, group: Group, replica: Replica) -> None:
+        self._open_groups.remove(group.group_id)
+        group.replica = None
+        replica.close(NotLeader(f"{group.name} begins anew with the files of another node: try again shortly"))
+
+    async def _do_work(self, group: Group, closed_log: SegmentedLog) -> None:
+        """What the group was closed for. A shortage amid it is met again when the group is opened."""
+        work = group.work
+        assert work is not None
+        group.is_made = False
+        try:
+            await work.run(closed_log)
+        except EventLogError as error:
+            if not is_shortage(error):
+                raise
+            self._shortages.log(group.name, str(error))
+        work.done.set()
 
     async def _try_to_open(self, group: Group, stack: AsyncExitStack) -> Replica | None:
         """The replica, which `stack` closes; None when something is short."""
@@ -259,6 +319,10 @@ class GroupOpener:
         group.trouble = ""
         group.settled.set()
         group.opened.set()
+        if group.work is not None:
+            self._open_groups.receive(group.group_id, group.work.received)
+            group.work = None
+            group.work_wanted = trio.Event()
         while group.early:
             self._open_groups.receive(group.group_id, group.early.popleft())
         status = replica.status()

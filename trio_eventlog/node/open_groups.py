@@ -9,6 +9,7 @@ import random
 import attrs
 import trio
 
+from trio_eventlog.codec.catch_up import CatchUpReport
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.measures import Histogram
@@ -127,6 +128,12 @@ class OpenGroups:
             return False
         replica.driver.receive(received)
         return True
+
+    def receive_report(self, group_id: GroupId, node_id: NodeId, report: CatchUpReport) -> None:
+        """A follower of the group says how far it is with a snapshot."""
+        replica = self._open.get(group_id)
+        if replica is not None:
+            replica.driver.requests.receive_report(node_id, report)
 
     def campaign(self, group_id: GroupId) -> None:
         """The group stands for election, if it is (still) open."""

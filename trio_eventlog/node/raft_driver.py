@@ -28,7 +28,7 @@ import trio
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
-from trio_eventlog.ids import NOBODY, GroupId, format_id
+from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.applying import Applying
@@ -46,12 +46,14 @@ from trio_eventlog.node.proposing import Proposing
 from trio_eventlog.node.reads import Reads
 from trio_eventlog.node.returning import Returning
 from trio_eventlog.node.sleeping import Peers, Sleeping
+from trio_eventlog.node.snapshot_sends import SnapshotSends
 from trio_eventlog.node.snapshotting import Snapshotting
 from trio_eventlog.raft import (
     Configuration,
     ConfigurationChange,
     ConfigurationError,
     Event,
+    Message,
     MessageType,
     ProposalDropped,
     ProtocolError,
@@ -97,6 +99,7 @@ class RaftDriver:
         on_caught_up: writes down that a replica which had lost entries has caught up.
         peers: None: the group never sleeps.
         space: room on the disk.
+        on_snapshot: takes a SNAPSHOT whose data has to be here before the replica can begin anew with it.
         read_nonce: of this start of the node; see `Reads`.
 
     Attributes:
@@ -121,6 +124,7 @@ class RaftDriver:
         on_caught_up: Callable[[Departed], Awaitable[None]] | None = None,
         peers: Peers | None = None,
         space: SpaceView = AMPLE,
+        on_snapshot: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self.group_id = group_id
         self.name = name
@@ -128,6 +132,7 @@ class RaftDriver:
         self._log = log
         self._hard_state = hard_state
         self._settings = settings
+        self._on_snapshot = on_snapshot
         self._inbox = Inbox(settings.inbox_messages_max, settings.inbox_bytes_max)
         wake = self._inbox.wake
         self.leadership = Leadership(core, name)
@@ -144,9 +149,8 @@ class RaftDriver:
             on_shortage=lambda: self.requests.add(self.proposing.hand_over),
             on_disk_full=space.look_soon,
         )
-        self.followers = Followers(
-            group_id, core, log, settings, send, self._start, lambda node_id: self.requests.report_unreachable(node_id)
-        )
+        sends = SnapshotSends(core, log, settings.snapshot_sends, lambda: self.snapshotting.request())
+        self.followers = Followers(group_id, core, log, settings, send, self._start, self._on_lost, sends)
         self.applying = Applying(
             core,
             log,
@@ -287,6 +291,9 @@ class RaftDriver:
         self.applying.end()
         self.leadership.end()
 
+    def _on_lost(self, node_id: NodeId) -> None:
+        self.requests.report_unreachable(node_id)
+
     def _start(self, work: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         """A task that ends with the driver."""
         assert self._nursery is not None
@@ -309,6 +316,7 @@ class RaftDriver:
                 self.returning.tick(self._announced_commit_index, self.entries_behind)
             self.proposing.tick()
             self.reads.tick()
+            self.followers.snapshots.tick()
         now = trio.current_time()
         for received in self._inbox.take_messages():
             self.followers.heard_at[received.message.sender] = now
@@ -345,8 +353,10 @@ class RaftDriver:
                     # Who leads, and where the logs agree, is heard at once. Records that there is no room for come again, as if
                     # they were lost on the way.
                     message, news = attrs.evolve(message, entries=(), last_index=message.index), ()
-            elif message.type is MessageType.SNAPSHOT:
-                raise ProtocolError("a snapshot, which this release cannot install")
+            elif message.type is MessageType.SNAPSHOT and self._core.wants_snapshot(message):
+                # It comes back to the replica that is opened with it.
+                self._on_snapshot(message)
+                return
             elif message.type in _ELECTIONS and not self.returning.may_take_part(message):
                 return
             self._core.step(message)

@@ -9,6 +9,7 @@ from functools import partial
 import attrs
 import trio
 
+from trio_eventlog.codec.catch_up import CatchUpReport
 from trio_eventlog.codec.events import EncodedEvents
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import (
@@ -36,12 +37,13 @@ from trio_eventlog.node.proposals import Appended, PendingEvents, Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.watermark import Watermark
-from trio_eventlog.raft import Configuration, ConfigurationChange, HardState, RaftNode, RaftSettings, Status
+from trio_eventlog.raft import Configuration, ConfigurationChange, HardState, Message, RaftNode, RaftSettings, Status
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, parent_directory
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.installing import finish_install
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.losses import Held, find_loss
 from trio_eventlog.storage.sealed_segments import SealedSegments
@@ -69,12 +71,14 @@ class Follower:
         keeps_up: entries are sent to it as they are proposed; it is neither probed nor unreachable.
         lag_entries: number of entries at the end of the leader's log that are not known to be durable there.
         last_contact_seconds: seconds since its last message of this group; None: none since this node has started.
+        catch_up: how far it is with the files that it fetches; None: it fetches none.
     """
 
     is_learner: bool
     keeps_up: bool
     lag_entries: int
     last_contact_seconds: float | None
+    catch_up: CatchUpReport | None = None
 
 
 class Replica:
@@ -85,6 +89,7 @@ class Replica:
         watermark: the high watermark; stays 0 in the catalog.
         log: for readers; only the driver appends.
         departed: the position of the end of the log that was here before.
+        holds_removal: see `SnapshotSends.holds_removal`: nothing of the log should be removed, since a follower needs it.
         events: what a partition of events has beside its log; None in all others.
         driver: takes messages, ticks and events of peers. Only `OpenGroups`, which holds the groups of a node, may use it.
     """
@@ -107,6 +112,7 @@ class Replica:
         self.log = log
         self.watermark = watermark
         self.departed = departed
+        self.holds_removal = driver.followers.snapshots.holds_removal
         self._space = space
         self.events = events
         self._core = core
@@ -195,6 +201,7 @@ class Replica:
                     keeps_up=progress.state == ProgressState.REPLICATE.value,
                     lag_entries=max(0, status.last_index - progress.match),
                     last_contact_seconds=None if heard_at is None else now - heard_at,
+                    catch_up=self.driver.followers.snapshots.report(node_id),
                 )
         return followers
 
@@ -326,6 +333,7 @@ async def open_replica(
     space: SpaceView = AMPLE,
     snapshot_slots: trio.CapacityLimiter | None = None,
     events: PartitionEvents | None = None,
+    on_snapshot: Callable[[Message], None] = lambda message: None,
 ) -> AsyncIterator[Replica]:
     """Open a group's files, in one operation of the disk, and run its driver for the length of the block.
 
@@ -341,22 +349,15 @@ async def open_replica(
         is_made: this process has made the group's files (`DataDirectory.make_groups`), and they are durable.
         first_leader: the node that should lead when there is no leader; NOBODY: it does not matter.
         events: of a partition of events; the same that the applier has.
+        on_snapshot: see `RaftDriver`.
 
     Raises:
         DamagedData: files are damaged; or something is lost, and there is no other node that could have it.
     """
     opening = _Opening(
-        disk=disk,
-        directory=directory,
-        name=name,
-        log=settings.log,
-        sealed=sealed,
-        noted=noted,
-        accepts_loss=accepts_loss,
-        is_alone=is_alone,
-        is_made=is_made,
-        decode_snapshot=applier.decode_snapshot,
-    )
+        disk=disk, directory=directory, name=name, log=settings.log, sealed=sealed, decode_snapshot=applier.decode_snapshot,
+        noted=noted, accepts_loss=accepts_loss, is_alone=is_alone, is_made=is_made,
+    )  # fmt: skip
     async with AsyncExitStack() as stack:
         files, run_events = await _enter_files(opening, events, stack)
         snapshots = SnapshotStore(disk, directory, files.snapshots, snapshot_slots)
@@ -376,6 +377,7 @@ async def open_replica(
             peers=peers,
             space=space,
             on_caught_up=partial(save_departed, disk, directory),
+            on_snapshot=on_snapshot,
         )
         stack.callback(watermark.close, ShuttingDown("this node is stopping: go to another one"))
         async with trio.open_nursery() as nursery:
@@ -464,6 +466,8 @@ async def _open_files(opening: _Opening, disk: Disk) -> _Files:
     """What `open_replica` does on the disk; `disk` is that of `at_once`."""
     directory = opening.directory
     if not opening.is_made:
+        if await finish_install(disk, directory) is not None:
+            logger.info("%s: the installation of a snapshot was finished", opening.name)
         if opening.noted is None and await disk.exists(directory):
             # Making it may have been cut short, by an error or a kill, which leaves names in the kernel's cache only.
             await disk.sync_directory(parent_directory(directory))

@@ -13,6 +13,7 @@ Composed of parts, each of which owns its state:
 import random
 from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import attrs
 import trio
@@ -40,7 +41,7 @@ from trio_eventlog.node.shortages import Shortages
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.snapshotter import Snapshotter, SnapshotterSettings
 from trio_eventlog.node.watermark import Watermark
-from trio_eventlog.raft import Configuration
+from trio_eventlog.raft import Configuration, Message
 from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.storage.event_index import EventIndexes, MemoryEventIndexes
 from trio_eventlog.storage.sealed_segments import SealedSegments
@@ -113,6 +114,11 @@ class Replicas:
         is_alone: whether no other node has ever been in the cluster.
         space: room on the disk.
         event_indexes: where indexes of aggregates are kept; None: in memory.
+        on_snapshot: takes the SNAPSHOT messages that a group is to begin anew with; called in the task of its driver.
+
+    Attributes:
+        receive_report: as `OpenGroups.receive_report`.
+        reinstall: as `GroupOpener.reinstall`.
     """
 
     def __init__(
@@ -133,6 +139,7 @@ class Replicas:
         is_alone: Callable[[], bool] = lambda: False,
         space: SpaceView = AMPLE,
         event_indexes: EventIndexes | None = None,
+        on_snapshot: Callable[[GroupId, str, Message], None] = lambda group_id, name, message: None,
     ) -> None:
         self.machine = CatalogMachine()
         self.feature_level = feature_level
@@ -148,6 +155,7 @@ class Replicas:
         self.space = space
         self.sealed_segments = SealedSegments(settings.open_segments_max)
         self._event_indexes = event_indexes or MemoryEventIndexes()
+        self._on_snapshot = on_snapshot
         self.room = PartitionRoom(node_id, self.machine, settings.partitions_max)
         self._open = OpenGroups(node_id, settings.reset_stagger_seconds, rng)
         self._peers = None if peers is None else attrs.evolve(peers, on_sleep=self._open.on_sleep)
@@ -176,6 +184,8 @@ class Replicas:
             on_deleted=on_deleted,
             remove_derived=lambda group_id: self._event_indexes.remove(directory.index_path(group_id)),
         )
+        self.receive_report = self._open.receive_report
+        self.reinstall = self._opener.reinstall
         self.catalog_follower = CatalogFollower(
             node_id=node_id,
             machine=self.machine,
@@ -371,6 +381,7 @@ class Replicas:
             first_leader=NOBODY if group.group_id == CATALOG_GROUP else group.first_leader,
             snapshot_slots=self._snapshot_slots,
             events=events,
+            on_snapshot=partial(self._on_snapshot, group.group_id, group.name),
         )
 
     def _make_events(self, group: Group) -> PartitionEvents | None:

@@ -69,7 +69,8 @@ class Retention:
                     continue
                 if topic.retention_seconds:
                     self._seal_old(replica, topic.retention_seconds, known)
-                if replica.is_leader and self._catalog.feature_level >= FEATURE_LEVEL:
+                # (A follower may still need what a snapshot of before covers: it would have to begin again.)
+                if replica.is_leader and not replica.holds_removal() and self._catalog.feature_level >= FEATURE_LEVEL:
                     await self._trim(replica, topic)
 
     def _topic_of(self, group_id: GroupId) -> Topic | None:

@@ -663,6 +663,49 @@ class RaftNode:
         if self._role is Role.LEADER and progress is not None and progress.state is ProgressState.REPLICATE:
             progress.become_probe()
 
+    @property
+    def newest_snapshot(self) -> SnapshotMetadata | None:
+        """The newest snapshot that can be sent."""
+        return self._log.snapshot()
+
+    def wants_snapshot(self, message: Message) -> bool:
+        """Whether stepping this SNAPSHOT would replace the log. If so, its data has to be here before it is stepped.
+
+        Raises:
+            ProtocolError: as `step`.
+        """
+        self._check(message)
+        snapshot = message.snapshot
+        assert snapshot is not None, "checked"
+        return (
+            message.term >= self._term
+            and snapshot.index > self._log.committed
+            and self.node_id in snapshot.configuration.nodes
+            and not self._log.matches(snapshot.index, snapshot.term)
+        )
+
+    def follower_state(self, node: NodeId) -> ProgressState | None:
+        """How this leader sends to `node`; None when this node does not lead, or `node` is no member."""
+        progress = self._progress.get(node)
+        return progress.state if self._role is Role.LEADER and progress is not None else None
+
+    def send_snapshot(self, node: NodeId) -> bool:
+        """Send `node` the newest snapshot although the log may still hold what it needs: it is so much that files are cheaper.
+
+        False: there is no snapshot that brings it further, one is under way, or this node does not lead.
+        """
+        progress = self._progress.get(node)
+        snapshot = self._log.snapshot()
+        if (
+            self._role is not Role.LEADER
+            or progress is None
+            or progress.state is ProgressState.SNAPSHOT
+            or snapshot is None
+            or snapshot.index <= progress.match
+        ):
+            return False
+        return self._maybe_send_snapshot(node, progress)
+
     def report_snapshot(self, node: NodeId, ok: bool) -> None:
         """The transfer of a snapshot to `node` has ended. Must come once for every SNAPSHOT message handed out.
 
@@ -1151,7 +1194,8 @@ class RaftNode:
         if not progress.recent_active:
             return False
         snapshot = self._log.snapshot()
-        if snapshot is None:
+        if snapshot is None or to not in snapshot.configuration.nodes:
+            # One of before it was added would be ignored there.
             return False
         progress.become_snapshot(snapshot.index)
         self._note(EventKind.SNAPSHOT_SENT, node=to, index=snapshot.index)

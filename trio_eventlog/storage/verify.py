@@ -24,6 +24,7 @@ from trio_eventlog.errors import CodecError, DamagedData, UnknownBatchFormat
 from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.data_directory import DEPARTED_FILE, DEPARTING_FILE, HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, open_present, read_whole
+from trio_eventlog.storage.installing import INSTALLING_FILE
 from trio_eventlog.storage.log_files import read_sparse_index
 from trio_eventlog.storage.log_recovery import read_base, segment_base_indexes
 from trio_eventlog.storage.losses import Held, find_loss
@@ -174,12 +175,14 @@ async def verify_replica(
         on_segment: as of `verify_log`.
     """
     names = await disk.list_directory(directory)
+    if INSTALLING_FILE in names:
+        text = "a snapshot of another node is being installed, and the log is neither the old one nor the new one: start the node"
+        problem = Problem(path=join_path(directory, INSTALLING_FILE), position=0, index=0, text=text)
+        return attrs.evolve(_NOTHING, problems=(problem,))
     if LOG_DIRECTORY in names:
         report = await verify_log(disk, join_path(directory, LOG_DIRECTORY), checks_batches=True, on_segment=on_segment)
     else:
-        report = LogReport(
-            base=LogBase(), last_index=0, last_term=0, end_offset=0, entries=0, torn_bytes=0, segments=(), problems=()
-        )
+        report = _NOTHING
     text = ""
     if DEPARTED_FILE in names:
         text = await _noticed_loss(disk, join_path(directory, DEPARTED_FILE))
@@ -190,6 +193,9 @@ async def verify_replica(
         return report
     problem = Problem(path=join_path(directory, HARD_STATE_FILE), position=0, index=report.last_index + 1, text=text)
     return attrs.evolve(report, problems=(*report.problems, problem))
+
+
+_NOTHING = LogReport(base=LogBase(), last_index=0, last_term=0, end_offset=0, entries=0, torn_bytes=0, segments=(), problems=())
 
 
 async def _noticed_loss(disk: Disk, path: str) -> str:
