@@ -4,10 +4,14 @@
 
 Three daemons on loopback. `bench` sends and reads batches that are made once; `produce` reads lines from a pipe, and `consume`
 writes them to one. One JSON line: rates in records per second, and ratios. The start of `produce` and `consume` is in theirs.
+
+Where kcat is installed, it sends the same lines to the mock broker of its library: one process, in memory, nothing replicated and
+nothing on a disk. So it is what reading and batching lines costs in C, and no log to compare with.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -60,6 +64,23 @@ def consume(target: str, lines: int) -> float:
     return lines / (time.perf_counter() - begin)
 
 
+def kcat_to_mock(lines: int, line_bytes: int) -> float:
+    """Records per second of the whole command."""
+    begin = time.perf_counter()
+    maker = subprocess.Popen([sys.executable, "-c", MAKE_LINES % (line_bytes, lines // 1000)], stdout=subprocess.PIPE)
+    mock = ("-X", "test.mock.num.brokers=1", "-X", "queue.buffering.max.messages=1000000")
+    subprocess.run(
+        ["kcat", "-P", "-b", "mock:1", "-t", "lines", "-l", *mock, "/dev/stdin"],
+        stdin=maker.stdout,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    assert maker.stdout is not None
+    maker.stdout.close()
+    assert maker.wait() == 0
+    return lines / (time.perf_counter() - begin)
+
+
 async def run(arguments: argparse.Namespace) -> dict[str, float]:
     async with local_cluster(3) as cluster:
 
@@ -72,6 +93,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, float]:
             figures["bench_produce_again"] = bench(target, "produce", *size, "--seconds", str(arguments.seconds))
             figures["bench_consume"] = bench(target, "consume", *size, "--records", str(arguments.lines))
             figures["consume"] = consume(target, arguments.lines)
+            if shutil.which("kcat"):
+                figures["kcat_to_mock"] = kcat_to_mock(arguments.lines, arguments.bytes)
             return figures
 
         figures = await trio.to_thread.run_sync(measure)
