@@ -7,7 +7,10 @@ import trio
 
 from tests.cluster.helpers import ADMIN, QUICK, values_on
 from trio_eventlog.client.client import Client
+from trio_eventlog.codec.partition_command import FEATURE_LEVEL
 from trio_eventlog.ids import format_id
+from trio_eventlog.machine.partition import LogStart
+from trio_eventlog.node.retention import propose_trim
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
 from trio_eventlog.v1 import admin_pb2
@@ -64,6 +67,8 @@ async def behind(seed: int, **settings: object) -> AsyncIterator[tuple[Cluster, 
         await client.create_topic(TOPIC)
         await cluster.wait_topic(TOPIC)
         await fill(client, 0, 3)
+        machine = cluster.node("n1").parts.replicas.machine
+        await cluster.wait_until(lambda: machine.feature_level >= FEATURE_LEVEL, "all releases are known")
         cluster.crash(AWAY, CrashMode.KEEP)
         await fill(client, 3, 150)
         yield cluster, client
@@ -178,3 +183,25 @@ async def test_the_leader_knows_how_far_it_is() -> None:
         await check(cluster, 153)
         await cluster.wait_until(lambda: not replica.holds_removal(), "nothing is held back")
         assert replica.followers()[cluster.node_id(AWAY)].catch_up is None
+
+
+async def test_a_replica_that_was_away_past_the_log_start_begins_there() -> None:
+    """What it lacks is in no log any more: it gets a snapshot, whatever `catch_up_bytes_min` says."""
+    async with behind(seed=7, catch_up_bytes_min=0) as (cluster, client):
+        leader = cluster.replica(str(cluster.leader(TOPIC)), TOPIC)
+        assert leader is not None
+        await cluster.wait_until(lambda: leader.snapshot_index > 100, "a snapshot")
+        machine = cluster.node(str(cluster.leader(TOPIC))).parts.replicas.machine
+        offset = 100
+        index = await leader.log.find_offset(offset)
+        await propose_trim(leader, machine, LogStart(index - 1, offset))
+        await cluster.wait_until(lambda: leader.log.first_index > 50, "segments are removed")
+        await cluster.start(AWAY)
+        await fill(client, 153, 10)
+        await cluster.wait_converged(TOPIC)
+        check_installed(cluster, AWAY)
+        replica = cluster.replica(AWAY, TOPIC)
+        assert replica is not None
+        assert replica.log.first_index > 50
+        found = await replica.log.read_by_offset(offset, replica.watermark.value, 1 << 30)
+        assert found[0].base_offset <= offset < found[0].end_offset

@@ -100,6 +100,21 @@ async def test_nothing_else_is_sent_until_it_has_begun_anew(autojump_clock: trio
         assert not rig.replica.holds_removal()
 
 
+async def test_acknowledgements_that_were_on_their_way_do_not_end_it() -> None:
+    """Otherwise the entries would be sent beside the files."""
+    async with new_rig().open() as rig:
+        await lead_with(rig, 30)
+        assert kinds(await say_nothing_is_here(rig)) == {MessageType.SNAPSHOT}
+        rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=3)
+        await rig.settle()
+        assert await say_nothing_is_here(rig) == []
+        rig.give_response(MessageType.APPEND_RESPONSE, THREE, index=rig.replica.snapshot_index)
+        await rig.settle()
+        await rig.tick()
+        assert rig.replica.followers()[THREE].catch_up is None
+        assert MessageType.APPEND in {message.type for message, _ in rig.take_sent() if message.to == THREE}
+
+
 async def test_a_failure_that_is_reported_leads_to_another_one() -> None:
     async with new_rig().open() as rig:
         await lead_with(rig, 30)

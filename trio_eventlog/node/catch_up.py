@@ -225,9 +225,10 @@ class CatchUps:
         group_id = catch_up.group_id
         disk = self._directory.disk
         problem: CodecError | None = None
+        is_replaced = False
 
         async def replace(log: SegmentedLog) -> None:
-            nonlocal problem
+            nonlocal problem, is_replaced
             # Only now that nothing is appended any more: what this replica has acknowledged behind the snapshot's entry, on top of
             # that very entry, may be committed.
             if _has_reached(log, catch_up.snapshot):
@@ -238,12 +239,14 @@ class CatchUps:
             except CodecError as error:
                 problem = error
             else:
+                is_replaced = True
                 self.installed += 1
 
         if await self._reinstall(group_id, replace, Received(catch_up.message, ())):
             if problem is not None:
                 raise problem
-            logger.info("%s: begins anew with the snapshot at entry %d", catch_up.name, snapshot.index)
+            if is_replaced:
+                logger.info("%s: begins anew with the snapshot at entry %d", catch_up.name, snapshot.index)
 
 
 def _has_reached(log: SegmentedLog, snapshot: SnapshotMetadata) -> bool:

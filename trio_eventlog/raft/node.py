@@ -704,7 +704,9 @@ class RaftNode:
             or snapshot.index <= progress.match
         ):
             return False
-        return self._maybe_send_snapshot(node, progress)
+        is_sent = self._maybe_send_snapshot(node, progress)
+        progress.is_snapshot_by_choice = is_sent
+        return is_sent
 
     def report_snapshot(self, node: NodeId, ok: bool) -> None:
         """The transfer of a snapshot to `node` has ended. Must come once for every SNAPSHOT message handed out.
@@ -1241,7 +1243,9 @@ class RaftNode:
             progress.inflights.free_to(index)
         elif progress.state is ProgressState.PROBE:
             progress.become_replicate()
-        elif progress.match + 1 >= log.first_index:
+        elif progress.match + 1 >= log.first_index and not (
+            progress.is_snapshot_by_choice and progress.match < progress.pending_snapshot
+        ):
             # Whichever snapshot was installed, the log can take over from here.
             progress.become_probe()
             progress.become_replicate()

@@ -93,6 +93,8 @@ class Progress:
         state: see the diagram of this module.
         sent_commit: highest commit index sent that may have arrived.
         pending_snapshot: index of the snapshot under way, in SNAPSHOT; 0 otherwise.
+        is_snapshot_by_choice: the log still holds what the follower needs, and a snapshot is cheaper: acknowledgements of entries
+            that were in flight do not end it.
         recent_active: heard from since the last quorum check.
         append_paused: no further APPEND until an answer or a heartbeat interval: a probe is under way, or the window is full.
         is_learner: receives the log, does not vote.
@@ -106,6 +108,7 @@ class Progress:
     state: ProgressState = ProgressState.PROBE
     sent_commit: int = 0
     pending_snapshot: int = 0
+    is_snapshot_by_choice: bool = False
     recent_active: bool = False
     append_paused: bool = False
     is_learner: bool = False
@@ -132,6 +135,7 @@ class Progress:
     def _reset(self, state: ProgressState) -> None:
         self.append_paused = False
         self.pending_snapshot = 0
+        self.is_snapshot_by_choice = False
         self.state = state
         self.inflights.clear()
 
