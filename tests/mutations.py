@@ -722,9 +722,43 @@ MUTATIONS = (
         "            if False:\n",
     ),
     Mutation(
+        "damage that was set aside takes no vote away",
+        "trio_eventlog/node/mending.py",
+        '            departed = attrs.evolve(departed, loss=f"its log was damaged ({error.path}, byte {error.position})")\n',
+        "            pass\n",
+    ),
+    Mutation(
+        "damaged segments are moved before it is noted that something is lost",
+        "trio_eventlog/node/mending.py",
+        "        await save_departed(disk, self.directory, departed)\n"
+        "        names = await set_log_aside(disk, self.directory, error.path)\n",
+        "        names = await set_log_aside(disk, self.directory, error.path)\n"
+        "        await save_departed(disk, self.directory, departed)\n",
+    ),
+    Mutation(
+        "the scrub does not compare frames with what was written",
+        "trio_eventlog/storage/log_reader.py",
+        "                await check_frames(file, again, expected.frames_bytes, paced)\n"
+        "                if again.footer() != expected:\n",
+        "                if again.footer() != expected and again.frames_bytes:\n",
+    ),
+    Mutation(
+        "a node whose disk is nearly full takes records",
+        "trio_eventlog/node/proposing.py",
+        "        if self._space.is_scarce and not self._make_way():\n            return\n",
+        "",
+    ),
+    Mutation(
+        "a leader hands over to a node that is short of room",
+        "trio_eventlog/node/proposing.py",
+        "self._core.node_id, self._space.short_peers())",
+        "self._core.node_id)",
+    ),
+    Mutation(
         "a partition that cannot be opened ends the node",
         "trio_eventlog/node/group_opener.py",
-        "            if not is_shortage(error):\n                raise\n            group.trouble = str(error)\n",
+        "            if not is_shortage(error) and not is_of_partition:\n                raise\n"
+        "            group.trouble = str(error)\n",
         "            raise\n            group.trouble = str(error)\n",
     ),
     Mutation(

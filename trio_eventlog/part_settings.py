@@ -28,6 +28,7 @@ from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
 from trio_eventlog.node.retention import RetentionSettings
+from trio_eventlog.node.scrubber import ScrubSettings
 from trio_eventlog.node.snapshot_sends import SnapshotSendSettings
 from trio_eventlog.node.snapshotter import SnapshotterSettings
 from trio_eventlog.node.transfer_settings import TransferSettings
@@ -217,6 +218,12 @@ def disk_space(settings: NodeSettings) -> DiskSpaceSettings:
         disk_free_bytes_min=settings.disk_free_bytes_min,
         disk_check_seconds=settings.disk_check_seconds,
         election_timeout_ticks=settings.election_timeout_ticks,
+    )
+
+
+def scrub(settings: NodeSettings) -> ScrubSettings:
+    return ScrubSettings(
+        scrub_bytes_per_second=settings.scrub_bytes_per_second, scrub_interval_seconds=settings.scrub_interval_seconds
     )
 
 

@@ -476,6 +476,23 @@ class NodeSettings:
         minimum=0,
         maximum=1024 * GIB,
     )
+    scrub_bytes_per_second: int = setting(
+        SIZE,
+        8 * MIB,
+        "Bytes per second at which the node reads its logs again, all groups together, so that damage is found while other nodes"
+        " have what is damaged. 0: never. Too large, and calls of clients wait for the disk.",
+        group="Storage",
+        minimum=0,
+        maximum=64 * GIB,
+    )
+    scrub_interval_seconds: float = setting(
+        DURATION,
+        DAY_SECONDS,
+        "Interval from the end of one such round through all logs to the beginning of the next.",
+        group="Storage",
+        minimum=0.1,
+        maximum=366 * DAY_SECONDS,
+    )
     disk_check_seconds: float = setting(
         DURATION,
         1.0,

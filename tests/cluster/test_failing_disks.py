@@ -65,26 +65,6 @@ async def test_a_disk_that_fails_before_there_is_a_leader_is_named_too() -> None
         assert "hard_state: write failed" in await cluster.wait_failure("n1")
 
 
-async def test_flipped_bits_in_sealed_data_are_never_served() -> None:
-    """A consumer gets an error there, not other bytes; after a restart the node refuses to start, and says which file and where."""
-    async with Cluster(3, seed=8, may_fail=is_of_the_disk, **SMALL_SEGMENTS) as cluster, cluster.client(settings=QUICK) as client:
-        await fill_topic(client)
-        await cluster.wait_converged("orders")
-        replica = cluster.replica("n1", "orders")
-        assert replica is not None
-        (first, *_) = [
-            path for path in cluster.disk("n1").paths() if f"{replica.group_id:016x}/log/" in path and path.endswith(".log")
-        ]
-        cluster.disk("n1").flip_bit(first, 700)
-        with pytest.raises(DamagedData, match=first):
-            await cluster.read("n1", "orders")
-        assert await values_on(cluster, "n2", "orders") == VALUES
-        cluster.crash("n1")
-        await cluster.start("n1")
-        assert first in await cluster.wait_failure("n1")
-        await client.produce("orders", b"the others go on")
-
-
 async def test_a_node_with_a_lost_disk_is_replaced_by_a_new_one() -> None:
     """Its id is removed for ever; the new node with the empty disk learns everything."""
     async with (

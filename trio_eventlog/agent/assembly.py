@@ -40,6 +40,7 @@ from trio_eventlog.node.peer_lives import PeerLives
 from trio_eventlog.node.reconciler import Reconciler
 from trio_eventlog.node.reconciler_settings import PeerAccess
 from trio_eventlog.node.replicas import Replicas
+from trio_eventlog.node.scrubber import Scrubber
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.transfer_server import TransferServer, files_of_replicas
 from trio_eventlog.node.transfers import Transfers
@@ -213,6 +214,7 @@ def _keep_log(parts: NodeParts, peers: NodePeers, traffic: PeerTraffic) -> None:
         reinstall=parts.replicas.reinstall,
         send_report=traffic.send_report,
     )
+    parts.scrubber = Scrubber(parts.replicas.all, part_settings.scrub(parts.settings))
     parts.broker = Broker(parts.replicas)
     parts.reconciler = Reconciler(
         parts.identity.node_id,

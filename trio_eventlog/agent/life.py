@@ -107,6 +107,7 @@ class NodeLife:
         self._peers.judge_removal()
         nursery.start_soon(self._tick)
         nursery.start_soon(parts.reconciler.run)
+        nursery.start_soon(parts.scrubber.run)
         await parts.replicas.catalog.wait_leader_other_than(NOBODY)
         parts.milestones.ready.set()
         self._readiness.report(parts.health)

@@ -27,6 +27,7 @@ from trio_eventlog.node.liveness import PeerLiveness
 from trio_eventlog.node.peer_lives import PeerLives
 from trio_eventlog.node.reconciler import Reconciler
 from trio_eventlog.node.replicas import Replicas
+from trio_eventlog.node.scrubber import Scrubber
 from trio_eventlog.node.transfer_server import TransferServer
 from trio_eventlog.rpc import Server
 from trio_eventlog.service.broker import Broker
@@ -122,6 +123,7 @@ class NodeParts:
     # The log, and the one that changes who carries it.
     replicas: Replicas
     catch_ups: CatchUps
+    scrubber: Scrubber
     broker: Broker
     reconciler: Reconciler
 

@@ -42,7 +42,7 @@ def add_parser(commands: Commands) -> None:
     _add(actions, "produce", "acknowledged records per second", bench_produce, _produce_flags)
     _add(actions, "latency", "time from a record to its acknowledgement, one at a time", bench_latency, _latency_flags)
     _add(actions, "consume", "records per second read from the beginning", bench_consume, _consume_flags)
-    _add(actions, "outage", "how long producing stops when the leader stops (needs --cluster)", bench_outage, _outage_flags)
+    _add(actions, "outage", "how long producing stops when the leader goes away (needs --cluster)", bench_outage, _outage_flags)
 
 
 def _add(
@@ -60,7 +60,7 @@ def _add(
     parser.add_argument("--compression", choices=("none", "zstd", "gzip"), default="none")
     add_flags(parser)
     group = parser.add_argument_group("Own cluster")
-    group.add_argument("--cluster", type=count, metavar="N", help="start N nodes on this machine, and measure those")
+    group.add_argument("--cluster", type=count, metavar="N", help="start so many nodes on this machine, and measure those")
     group.add_argument(
         "--directory", metavar="PATH", help="where they keep their data. Default: a temporary one, removed at the end"
     )
@@ -72,7 +72,7 @@ def _add(
 
 
 def _produce_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--producers", type=count, default=1, metavar="N", help="each with its own connection. Default: 1")
+    parser.add_argument("--producers", type=count, default=1, metavar="N", help="each with a connection of its own. Default: 1")
     parser.add_argument("--seconds", type=duration, default=10.0, metavar="DURATION", help="default: 10s")
     parser.add_argument("--acks", choices=("quorum", "leader", "none"), default="quorum")
 
@@ -89,7 +89,7 @@ def _consume_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _outage_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=count, default=3, metavar="N", help="times that the leader is stopped. Default: 3")
+    parser.add_argument("--rounds", type=count, default=3, metavar="N", help="how often the leader goes away. Default: 3")
     parser.add_argument(
         "--how",
         choices=("kill", "stop", "suspend"),
@@ -100,7 +100,7 @@ def _outage_flags(parser: argparse.ArgumentParser) -> None:
 
 @attrs.frozen(kw_only=True)
 class Bench:
-    """What a measurement is made with. `cluster` is None when the nodes were not started here."""
+    """What a measurement is made with. `cluster` is None when it is somebody else's."""
 
     arguments: argparse.Namespace
     client: Client

@@ -40,7 +40,7 @@ def complete(arguments: argparse.Namespace) -> int:
 
 
 def _mark_files(parser: argparse.ArgumentParser, file: object, directory: object) -> None:
-    """Mark for shtab which values are paths."""
+    """Tell shtab which values are paths."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():

@@ -40,14 +40,14 @@ PLACES_SHOWN_MAX = 10
 
 @attrs.frozen
 class Last:
-    """Start this number of records before the end of each partition."""
+    """Start so many records before the end of each partition."""
 
     records: int
 
 
 @attrs.frozen
 class Ago:
-    """Start this number of seconds before now."""
+    """Start so many seconds before now."""
 
     seconds: float
 
@@ -85,11 +85,11 @@ def add_parser(commands: Commands) -> None:
         metavar="LIST",
         help="only these, such as 0,2-4. Default: all",
     )
-    parser.add_argument("-n", "--count", "--max-records", dest="count", type=count, metavar="N", help="stop after N records")
+    parser.add_argument("-n", "--count", "--max-records", dest="count", type=count, metavar="N", help="stop after so many records")
     until = parser.add_mutually_exclusive_group()
-    until.add_argument("--follow", action="store_true", help="wait for more at the end. Implied by --from end")
+    until.add_argument("--follow", action="store_true", help="wait for more at the end. Goes without saying with --from end")
     until.add_argument(
-        "--until-end", action="store_true", help="stop at what was the end when this began. The default, except with --from end"
+        "--until-end", action="store_true", help="stop at what was the end when this began. Goes without saying, but for --from end"
     )
     parser.add_argument(
         "--format",
@@ -233,7 +233,7 @@ async def make_plan(client: Client, arguments: argparse.Namespace) -> Plan:
 
 
 async def _check_named(client: Client, topics: Iterable[str], offsets: Mapping[int, int], partitions: Sequence[int] | None) -> None:
-    """Raises InvalidArgument for a partition that is not read: its end would never be reached."""
+    """Raises InvalidArgument for a partition that is not read: it would be waited for in vain."""
     for topic in topics:
         read = range(await client.partitions(topic)) if partitions is None else partitions
         for number in offsets:

@@ -36,7 +36,7 @@ class Interruption:
 
 @asynccontextmanager
 async def interruptible() -> AsyncIterator[Interruption]:
-    """Within the block the first signal does as the interruption says; the second one ends the command, as usual."""
+    """Within the block the first signal does as the interruption says; the second one ends the command, as any does elsewhere."""
     interruption = Interruption()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with background() as nursery:

@@ -36,7 +36,7 @@ FAILED = 1
 def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "log")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    verify = add_command(actions, "verify", "check every byte of every log; shows what is damaged, changes nothing")
+    verify = add_command(actions, "verify", "check every byte of every log; tells what is damaged, changes nothing")
     verify.add_argument("directory")
     verify.add_argument("--json", action="store_true", help="answer in JSON")
     verify.set_defaults(run=run_verify)
@@ -258,7 +258,7 @@ def _locked(home: Path) -> Iterator[None]:
     try:
         descriptor = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # A copy without the lock: no process can be using it.
+        # A copy without the lock: nobody can be using it.
         yield
         return
     except OSError as error:
@@ -274,7 +274,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def _groups(home: Path) -> list[Path]:
-    """Directories of replicas: those that hold a log, and those where only the hard state of a removed one is left."""
+    """Directories of replicas: those that hold a log, and those where only the hard state is left to tell of one."""
     return sorted(
         path for path in (home / GROUPS_DIRECTORY).iterdir() if (path / LOG_DIRECTORY).is_dir() or (path / HARD_STATE_FILE).exists()
     )

@@ -105,7 +105,7 @@ WORDS = {
     **dict.fromkeys(("failed", "removed", "degraded"), RED),
 }
 COLOURED_COLUMNS = frozenset({"STATUS", "ROLE", "CATALOG"})
-"""Columns in which these words are states. In others they may be names."""
+"""Where these words are states. Elsewhere they may be names."""
 COLUMN_WIDTH_MIN = 10
 """Columns are not made narrower than this."""
 GAP = "  "

@@ -1,4 +1,4 @@
-"""The parser of every command. It imports little, so that help and errors are shown at once."""
+"""The parser of every command. It imports little, so that help and mistakes are told at once."""
 
 import argparse
 import difflib

@@ -1,4 +1,4 @@
-"""Profiles: targets with a name, in a file, so that addresses and certificates need not be typed."""
+"""Profiles: targets with a name, in a file, so that nobody types addresses and certificates."""
 
 import argparse
 import difflib

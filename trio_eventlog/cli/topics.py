@@ -88,7 +88,7 @@ def _add_retention_flags(parser: argparse.ArgumentParser, otherwise: str, **defa
 def _refuse_partitions(text: str) -> NoReturn:
     """argparse type of a flag that people try, to say why there is none."""
     raise argparse.ArgumentTypeError(
-        "the number of a topic's partitions cannot change. It decides where each key goes: the new records of a key would be split"
+        "the number of a topic's partitions cannot change. It decides where each key goes: the new records of a key would be parted"
         " from its old ones. Create another topic with as many partitions as it needs"
     )
 

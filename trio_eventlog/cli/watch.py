@@ -1,4 +1,4 @@
-"""Output that is repeated until the user ends it, and questions before what cannot be undone."""
+"""What is shown again and again, until somebody ends it; and questions before what cannot be undone."""
 
 import argparse
 import contextlib
@@ -63,7 +63,7 @@ async def _show_once(act: Act, client: Client, arguments: argparse.Namespace) ->
 
 
 async def confirm(question: str) -> None:
-    """Ask on the terminal. Raises NotConfirmed without a yes, and without a terminal."""
+    """Ask on the terminal. Raises NotConfirmed without a yes, and where nobody can be asked."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise NotConfirmed(f"{question} There is no terminal to ask on: say --yes")
     sys.stderr.write(f"{question} [y/N] ")

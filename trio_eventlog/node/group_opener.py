@@ -14,11 +14,12 @@ from functools import partial
 import attrs
 import trio
 
-from trio_eventlog.errors import EventLogError, NotLeader, ResourceShortage, TopicNotFound
+from trio_eventlog.errors import DamagedData, EventLogError, NotLeader, ResourceShortage, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.node.departed import Departed, depart
 from trio_eventlog.node.early_messages import EarlyMessages
 from trio_eventlog.node.inbox import Received
+from trio_eventlog.node.mending import damage_in
 from trio_eventlog.node.open_groups import OpenGroups
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.shortages import Shortages
@@ -53,6 +54,8 @@ class Group:
         early: newest messages that have come for it before it is open.
         is_made: its files were made in this life of the node, durably.
         work: what the group is to be closed for, or is closed for at present; `work_wanted` says that there is some.
+        is_damaged: the last attempt to open it failed because its files are damaged.
+        suspect: path of a file in which damage was found while it was open; "" for none.
     """
 
     group_id: GroupId
@@ -67,6 +70,8 @@ class Group:
     replica: Replica | None = None
     trouble: str = ""
     is_made: bool = False
+    is_damaged: bool = False
+    suspect: str = ""
     work: "ClosedWork | None" = None
     work_wanted: trio.Event = attrs.field(factory=trio.Event)
 
@@ -226,16 +231,24 @@ class GroupOpener:
         backoff = self._shortages.backoff()
         with group.scope:
             while True:
-                async with AsyncExitStack() as stack:
-                    try:
-                        replica = await self._try_to_open(group, stack)
+                try:
+                    async with AsyncExitStack() as stack:
+                        try:
+                            replica = await self._try_to_open(group, stack)
+                            if replica is not None:
+                                await self._on_open(group, replica)
+                        finally:
+                            self._opening.release_on_behalf_of(group)
                         if replica is not None:
-                            await self._on_open(group, replica)
-                    finally:
-                        self._opening.release_on_behalf_of(group)
-                    if replica is not None:
-                        await group.work_wanted.wait()
-                        self._close_for_work(group, replica)
+                            await group.work_wanted.wait()
+                            self._close_for_work(group, replica)
+                except BaseExceptionGroup as error:
+                    damage = damage_in(error)
+                    if damage is None or group.group_id == CATALOG_GROUP:
+                        raise
+                    self._on_damage(group, damage)
+                    backoff.reset()
+                    replica = None
                 if replica is not None:
                     await self._do_work(group, replica.log)
                     backoff.reset()
@@ -281,17 +294,30 @@ class GroupOpener:
         work.done.set()
 
     async def _try_to_open(self, group: Group, stack: AsyncExitStack) -> Replica | None:
-        """The replica, which `stack` closes; None when something is short."""
+        """The replica, which `stack` closes; None when something is short, or damaged for good."""
         try:
             stack.enter_context(self._admitted(group))
             return await stack.enter_async_context(self._make_replica(group))
         except EventLogError as error:
-            if not is_shortage(error):
+            # The damage of one partition leaves the others as they are. Without its catalog a node is of no use.
+            is_of_partition = isinstance(error, DamagedData) and group.group_id != CATALOG_GROUP
+            if not is_shortage(error) and not is_of_partition:
                 raise
             group.trouble = str(error)
+            group.is_damaged = is_of_partition
+            if isinstance(error, DamagedData):
+                group.suspect = error.path
             group.settled.set()
             self._shortages.log(group.name, group.trouble)
             return None
+
+    def _on_damage(self, group: Group, damage: DamagedData) -> None:
+        """The replica was open, and has ended: it is opened again, with that file looked at."""
+        self._open_groups.remove(group.group_id)
+        group.replica = None
+        group.suspect = damage.path
+        group.trouble = str(damage)
+        logger.error("%s is opened again without what is damaged: %s", group.name, damage)
 
     @contextmanager
     def _admitted(self, group: Group) -> Iterator[None]:
@@ -316,7 +342,8 @@ class GroupOpener:
         group.replica = replica
         self._open_groups.add(replica)
         self._closed.discard(group.group_id)
-        group.trouble = ""
+        group.trouble = group.suspect = ""
+        group.is_damaged = False
         group.settled.set()
         group.opened.set()
         if group.work is not None:

@@ -67,6 +67,7 @@ class OpenGroups:
         self._nursery: trio.Nursery | None = None
         self._gone = GroupTotals()
         """What groups have counted that are closed."""
+        self._removals = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -81,6 +82,7 @@ class OpenGroups:
 
     def remove(self, group_id: GroupId) -> Replica | None:
         """The replica that was open, if one was."""
+        self._removals += 1
         self._awake.pop(group_id, None)
         replica = self._open.pop(group_id, None)
         if replica is not None:
@@ -115,7 +117,7 @@ class OpenGroups:
 
     def state_changes(self) -> tuple[int, int]:
         """Changes when a group is added or removed, and when role, leader or configuration of one change."""
-        return len(self._open), sum(replica.driver.state_changes for replica in self._open.values())
+        return len(self._open) + 2 * self._removals, sum(replica.driver.state_changes for replica in self._open.values())
 
     def extents(self) -> dict[GroupId, Extent]:
         """How far each group went, as far as that is durable."""

@@ -28,7 +28,7 @@ import trio
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.lives import Extent
 from trio_eventlog.errors import EventLogError, NotLeader, OutcomeUnknown, ShuttingDown
-from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.net.line_budget import LineBudget
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.applying import Applying
@@ -42,6 +42,7 @@ from trio_eventlog.node.entry_frames import EntryFrames
 from trio_eventlog.node.followers import Followers, Send
 from trio_eventlog.node.inbox import Inbox, Received
 from trio_eventlog.node.leadership import Leadership
+from trio_eventlog.node.mending import damage_in
 from trio_eventlog.node.proposing import Proposing
 from trio_eventlog.node.reads import Reads
 from trio_eventlog.node.returning import Returning
@@ -140,14 +141,9 @@ class RaftDriver:
         self.proposing = Proposing(core, applier, self.leadership, self.reads, settings, name, wake, space)
         self._space = space
         self._entry_frames = EntryFrames(core, log, self.proposing, name, self._start, self.receive)
+        hand_over = self.proposing.hand_over
         self.disk_writer = DiskWriter(
-            log,
-            hard_state,
-            name,
-            settings.shortage_retry_seconds,
-            wake,
-            on_shortage=lambda: self.requests.add(self.proposing.hand_over),
-            on_disk_full=space.look_soon,
+            log, hard_state, name, settings.shortage_retry_seconds, wake, lambda: self.requests.add(hand_over), space.look_soon
         )
         sends = SnapshotSends(core, log, settings.snapshot_sends, lambda: self.snapshotting.request())
         self.followers = Followers(group_id, core, log, settings, send, self._start, self._on_lost, sends)
@@ -163,7 +159,9 @@ class RaftDriver:
             wake=wake,
         )
         self.snapshotting = Snapshotting(core, log, snapshots, self.applying, settings, name, self._start, self.disk_writer.seal)
-        self.returning = Returning(core, log, name, departed, lambda: self.applying.index, self._start, on_caught_up)
+        self.returning = Returning(
+            core, log, name, departed, lambda: self.applying.index, self._start, self.followers.send_message, on_caught_up
+        )
         # A lease is counted in ticks, of which a sleeping leader has none.
         may_sleep = settings.sleep_after_ticks and core.settings.read_mode is not ReadMode.LEASE
         self.sleeping = Sleeping(
@@ -262,7 +260,8 @@ class RaftDriver:
     # The loop
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Drive until cancelled. Anything that leaves this is fatal for the node: a failed write, damaged data, a bug."""
+        """Drive until cancelled. Anything that leaves this is fatal for the node (a failed write, a bug), but for damaged data of a
+        partition: its replica is opened again."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -275,6 +274,10 @@ class RaftDriver:
                 while True:
                     await self._inbox.wait()
                     self._turn()
+        except BaseExceptionGroup as group:
+            if self.group_id != CATALOG_GROUP and damage_in(group) is not None:
+                self.close(NotLeader(f"{self.name}: damage was found here, and is being mended: go to another node"))
+            raise
         finally:
             self._nursery = None
             self._end()

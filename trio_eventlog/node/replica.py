@@ -23,7 +23,7 @@ from trio_eventlog.errors import (
     ShuttingDown,
     Unavailable,
 )
-from trio_eventlog.ids import NOBODY, GroupId, NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId, format_id
 from trio_eventlog.machine.events import AppendIntent
 from trio_eventlog.node.appliers import Applier
 from trio_eventlog.node.departed import Departed, load_departed, save_departed
@@ -32,6 +32,7 @@ from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.followers import Send
 from trio_eventlog.node.leadership import CoreView, best_successor
 from trio_eventlog.node.log_view import SegmentedLogView
+from trio_eventlog.node.mending import Mending, end_loss
 from trio_eventlog.node.partition_events import PartitionEvents
 from trio_eventlog.node.proposals import Appended, PendingEvents, Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
@@ -44,6 +45,7 @@ from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, parent_directory
 from trio_eventlog.storage.hard_state import HardStateFile
 from trio_eventlog.storage.installing import finish_install
+from trio_eventlog.storage.log_recovery import BASE_FILE
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.losses import Held, find_loss
 from trio_eventlog.storage.sealed_segments import SealedSegments
@@ -86,6 +88,7 @@ class Replica:
 
     Attributes:
         name: for people and log lines: "catalog", or topic and partition.
+        core: what the core shows, without the cost of a whole `status`.
         watermark: the high watermark; stays 0 in the catalog.
         log: for readers; only the driver appends.
         departed: the position of the end of the log that was here before.
@@ -102,7 +105,8 @@ class Replica:
         log: SegmentedLog,
         watermark: Watermark,
         departed: Departed,
-        space: SpaceView = AMPLE,
+        space: SpaceView,
+        end: Callable[[DamagedData], None],
         events: PartitionEvents | None = None,
     ) -> None:
         self.node_id = node_id
@@ -115,17 +119,15 @@ class Replica:
         self.holds_removal = driver.followers.snapshots.holds_removal
         self._space = space
         self.events = events
-        self._core = core
+        self._end = end
+        self._damage = ""
+        """What was found to be damaged, and cannot be mended while this replica is open."""
+        self.core = self._core = core
         self._leadership = driver.leadership
         self._reads = driver.reads
         self._applying = driver.applying
         self._proposing = driver.proposing
         self._returning = driver.returning
-
-    @property
-    def core(self) -> CoreView:
-        """What the core shows, without the cost of a whole `status`."""
-        return self._core
 
     @property
     def leader_id(self) -> NodeId:
@@ -177,7 +179,7 @@ class Replica:
     def problem(self) -> str:
         """`stopped_because`, or what this replica waits for before it can store anything; "" when it is well."""
         shortage = self.driver.disk_writer.shortage
-        return self.stopped_because or (f"stores nothing just now, and tries again: {shortage}" if shortage else "")
+        return self.stopped_because or self._damage or (f"stores nothing just now, and tries again: {shortage}" if shortage else "")
 
     @property
     def applied_index(self) -> int:
@@ -204,6 +206,20 @@ class Replica:
                     catch_up=self.driver.followers.snapshots.report(node_id),
                 )
         return followers
+
+    def report_damage(self, error: DamagedData) -> bool:
+        """A reader has found damage. The replica is closed, and opened again without what is damaged; returns whether it is.
+
+        It stays open as it is when no other node has what is damaged. The catalog does as well: the rest of the node rests on
+        it, and what it has applied is sound. It is mended when the node starts the next time.
+        """
+        if self.group_id != CATALOG_GROUP and len(self.configuration.nodes) > 1:
+            self.close(NotLeader(f"{self.name}: damage was found here, and is being mended: go to another node"))
+            self._end(error)
+            return True
+        way_back = "start this node again, then it is mended" if len(self.configuration.nodes) > 1 else "restore a backup"
+        self._damage = f"{error} Until then what is sound is read and written: {way_back}"
+        return False
 
     def close(self, error: EventLogError) -> None:
         """Set the error that all waiters get. Call it before closing the replica for good."""
@@ -309,6 +325,13 @@ class Replica:
         raise OutcomeUnknown(f"{format_id(to)} had not taken over {self.name} after {seconds_max:g} s: check which node leads")
 
 
+def _end_by(nursery: trio.Nursery, error: DamagedData) -> None:
+    async def fail() -> None:
+        raise error
+
+    nursery.start_soon(fail)
+
+
 @asynccontextmanager
 async def open_replica(
     *,
@@ -334,6 +357,8 @@ async def open_replica(
     snapshot_slots: trio.CapacityLimiter | None = None,
     events: PartitionEvents | None = None,
     on_snapshot: Callable[[Message], None] = lambda message: None,
+    has_others: bool = False,
+    suspect: str = "",
 ) -> AsyncIterator[Replica]:
     """Open a group's files, in one operation of the disk, and run its driver for the length of the block.
 
@@ -350,40 +375,36 @@ async def open_replica(
         first_leader: the node that should lead when there is no leader; NOBODY: it does not matter.
         events: of a partition of events; the same that the applier has.
         on_snapshot: see `RaftDriver`.
+        space: room on the disk.
+        has_others: other nodes have replicas of the group. What is damaged here is set aside then, and comes back from them.
+        suspect: path of a file in which damage was found when the replica was open before; "" for none.
 
     Raises:
-        DamagedData: files are damaged; or something is lost, and there is no other node that could have it.
+        DamagedData: files are damaged, or something is lost, and no other node could have it; or damage was found within the block.
     """
     opening = _Opening(
         disk=disk, directory=directory, name=name, log=settings.log, sealed=sealed, decode_snapshot=applier.decode_snapshot,
-        noted=noted, accepts_loss=accepts_loss, is_alone=is_alone, is_made=is_made,
+        noted=noted, accepts_loss=accepts_loss, is_alone=is_alone, is_made=is_made, has_others=has_others, suspect=suspect,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         files, run_events = await _enter_files(opening, events, stack)
         snapshots = SnapshotStore(disk, directory, files.snapshots, snapshot_slots)
         core = _make_core(node_id, settings.raft, files, snapshots, configuration, first_leader, rng)
-        driver = RaftDriver(
-            group_id,
-            core,
-            files.log,
-            files.hard_state,
-            snapshots,
-            applier,
-            send,
-            settings.driver,
+        make_driver = partial(RaftDriver, group_id, core, files.log, files.hard_state, snapshots, applier, send, settings.driver)
+        driver = make_driver(
             name=name,
             read_nonce=rng.getrandbits(64),
             departed=files.departed,
             peers=peers,
             space=space,
-            on_caught_up=partial(save_departed, disk, directory),
+            on_caught_up=partial(end_loss, disk, directory),
             on_snapshot=on_snapshot,
         )
         stack.callback(watermark.close, ShuttingDown("this node is stopping: go to another one"))
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             nursery.start_soon(run_events)
-            yield Replica(node_id, core, driver, files.log, watermark, files.departed, space, events)
+            yield Replica(node_id, core, driver, files.log, watermark, files.departed, space, partial(_end_by, nursery), events)
             nursery.cancel_scope.cancel()
 
 
@@ -450,6 +471,8 @@ class _Opening:
     is_alone: bool
     is_made: bool
     decode_snapshot: Callable[[bytes], Callable[[], None]]
+    has_others: bool
+    suspect: str
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -476,16 +499,22 @@ async def _open_files(opening: _Opening, disk: Disk) -> _Files:
     departed = await load_departed(disk, directory)
     hard_state_path = join_path(directory, HARD_STATE_FILE)
     has_hard_state = await disk.exists(hard_state_path)
-    log = await recover_segmented_log(
-        disk, opening.disk, join_path(directory, LOG_DIRECTORY), opening.log, opening.sealed, is_durable=opening.is_made
+    mending = Mending(
+        name=opening.name,
+        directory=directory,
+        suspect=opening.suspect,
+        may_mend=opening.has_others or opening.accepts_loss,
     )
+    (log, snapshots), departed = await mending.open_log(disk, departed, partial(_open_log, opening, disk))
     hard_state: HardStateFile | None = None
     try:
-        snapshots = await _find_snapshots(opening, disk, log)
-        if not has_hard_state:
+        if has_hard_state:
+            hard_state, departed = await mending.open_hard_state(disk, departed, is_durable=opening.is_made)
+            has_hard_state = hard_state is not None
+        if hard_state is None:
             # Before the file is made: from then on nothing would show that it was gone.
             departed = await _judge_files(opening, disk, departed, log, None, snapshots)
-        hard_state = await HardStateFile.open(disk, hard_state_path, is_durable=opening.is_made)
+            hard_state = await HardStateFile.open(disk, hard_state_path, is_durable=opening.is_made)
         if not has_hard_state and (departed.is_vote_lost or opening.accepts_loss) and log.last_index:
             # Never again a term that the log holds.
             term = max(log.last_term, opening.noted.term if opening.noted is not None else 0) + 1
@@ -497,6 +526,17 @@ async def _open_files(opening: _Opening, disk: Disk) -> _Files:
             hard_state.close_nowait()
         raise
     return _Files(departed=departed, log=log, hard_state=hard_state, snapshots=snapshots)
+
+
+async def _open_log(opening: _Opening, disk: Disk) -> tuple[SegmentedLog, Found]:
+    """The log, and the snapshots that fit it. Raises DamagedData, NewerRelease."""
+    path = join_path(opening.directory, LOG_DIRECTORY)
+    log = await recover_segmented_log(disk, opening.disk, path, opening.log, opening.sealed, is_durable=opening.is_made)
+    try:
+        return log, await _find_snapshots(opening, disk, log)
+    except BaseException:
+        log.close_nowait()
+        raise
 
 
 async def _find_snapshots(opening: _Opening, disk: Disk, log: SegmentedLog) -> Found:
@@ -517,7 +557,7 @@ async def _find_snapshots(opening: _Opening, disk: Disk, log: SegmentedLog) -> F
             f"{opening.directory}: the log begins after entry {log.base.index}, and no snapshot is left of what was before."
             " Restore the data directory from a backup; or, when other nodes carry the group, remove this node from its cluster and"
             " start it again with an empty data directory",
-            path=opening.directory,
+            path=join_path(opening.directory, LOG_DIRECTORY, BASE_FILE),
         )
     return found
 

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.lives import Extent
-from trio_eventlog.errors import EventLogError, NotLeader, ResourceShortage, TopicNotFound
+from trio_eventlog.errors import DamagedData, EventLogError, NotLeader, ResourceShortage, TopicNotFound
 from trio_eventlog.ids import CATALOG_GROUP, NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import FEATURE_LEVEL, CatalogMachine, Command, Result, Topic
 from trio_eventlog.machine.partition import PartitionMachine
@@ -270,6 +270,8 @@ class Replicas:
         group = self._opener.find(group_id)
         if group is None or group.replica is not None or self.catalog_follower.nodes_elsewhere(group_id):
             return None
+        if group.is_damaged:
+            return DamagedData(f"{group.name} cannot be opened on its node: {group.trouble}", path=group.suspect)
         if group.trouble:
             return ResourceShortage(f"{group.name} cannot be opened on its node for now, and no other one has it: {group.trouble}")
         return NotLeader(f"{group.name} is being opened: try again shortly")
@@ -377,6 +379,8 @@ class Replicas:
             is_alone=group.voters == (self._node_id,) and self._is_alone(),
             is_made=group.is_made,
             space=self.space,
+            has_others=len(group.voters) > 1,
+            suspect=group.suspect,
             # The catalog is one group, and everything else waits for it.
             first_leader=NOBODY if group.group_id == CATALOG_GROUP else group.first_leader,
             snapshot_slots=self._snapshot_slots,

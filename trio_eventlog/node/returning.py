@@ -23,6 +23,7 @@ class Returning:
         departed: how far the log went that was here before, if one was.
         applied_index: of the last entry that the machine has taken.
         start: starts a task that ends with the driver.
+        send: sends a message to another member.
         on_caught_up: writes down that a replica which had lost entries has caught up.
     """
 
@@ -34,6 +35,7 @@ class Returning:
         departed: Departed,
         applied_index: Callable[[], int],
         start: Callable[..., None],
+        send: Callable[[Message], None],
         on_caught_up: Callable[[Departed], Awaitable[None]] | None,
     ) -> None:
         self._core = core
@@ -41,6 +43,8 @@ class Returning:
         self._name = name
         self._applied_index = applied_index
         self._start = start
+        self._send = send
+        self._ticks_unled = 0
         self._on_caught_up = on_caught_up
         self._ticks_caught_up = 0
         self._is_whole = trio.Event()
@@ -89,6 +93,7 @@ class Returning:
 
         A leader that was elected without this replica holds all that it had acknowledged and that was committed.
         """
+        self._look_for_leader()
         if not self.departed.loss or self.departed.is_vote_lost:
             return
         is_level = self._core.leader != NOBODY and announced_commit_index > 0 and not entries_behind
@@ -96,6 +101,17 @@ class Returning:
         # For a while: an answer of the time before the loss may still have been on its way to the leader.
         if self._ticks_caught_up == self._core.settings.election_timeout_ticks:
             self._start(self._end_loss)
+
+    def _look_for_leader(self) -> None:
+        """A group that sleeps does not know that one of its replicas was opened again, and this one stands for no election, which
+        would wake it. A refusal, of nothing in particular, does: it is no late answer to a heartbeat."""
+        core = self._core
+        self._ticks_unled = self._ticks_unled + 1 if core.leader == NOBODY else 0
+        if self._ticks_unled % core.settings.election_timeout_ticks != 1:
+            return
+        for node_id in sorted(core.configuration.nodes - {core.node_id}):
+            kind = MessageType.HEARTBEAT_RESPONSE
+            self._send(Message(type=kind, to=node_id, sender=core.node_id, term=core.term, reject=True))
 
     async def _end_loss(self) -> None:
         status = self._core.status()

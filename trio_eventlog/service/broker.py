@@ -5,7 +5,15 @@ from collections.abc import Sequence
 import trio
 
 from trio_eventlog.codec.stored_batch import entry_batch
-from trio_eventlog.errors import EventLogError, InvalidArgument, NotLeader, OffsetOutOfRange, TopicNotFound
+from trio_eventlog.errors import (
+    DamagedData,
+    EventLogError,
+    InvalidArgument,
+    NotLeader,
+    OffsetOutOfRange,
+    TopicNotFound,
+    Unavailable,
+)
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import AlterTopic, CreateTopic, DeleteTopic, Topic
 from trio_eventlog.node.remote_group import RemoteGroup
@@ -118,6 +126,8 @@ class Broker:
 
         Raises:
             OffsetOutOfRange: below the log's start or above the high watermark.
+            Unavailable: it is damaged here: read at another node.
+            DamagedData: it is damaged, and no other node has it.
             TopicNotFound, NotLeader: the replica was closed, since its topic was deleted, or since it has moved.
         """
         try:
@@ -135,10 +145,15 @@ class Broker:
             raise
 
     def _tell_if_closed(self, replica: Replica, error: Exception) -> None:
-        """A replica may be closed while its disk is read. Then that is the news, whatever its log had to say to it."""
+        """A replica may be closed while its disk is read. Then that is the news, whatever its log had to say to it.
+
+        Damage is reported, and then the reader has to go to another node, if others have what is damaged.
+        """
         if self._replicas.find(replica.group_id) is not replica:
             self._replicas.get(replica.group_id)
             raise NotLeader(f"{replica.name} has moved, and is back: ask again") from error
+        if isinstance(error, DamagedData) and replica.report_damage(error):
+            raise Unavailable(f"{replica.name}: it is damaged on this node, and is being mended: read at another one") from error
 
     async def _fetch(self, replica: Replica, request: ConsumeRequest, offset: int) -> Fetched:
         self._replicas.get(replica.group_id)

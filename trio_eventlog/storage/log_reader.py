@@ -11,11 +11,12 @@ import trio
 
 from trio_eventlog.codec.entry import LENGTH_BYTES, EntryFrame
 from trio_eventlog.codec.sparse_index import SparseIndex
-from trio_eventlog.errors import DamagedData, OffsetOutOfRange
+from trio_eventlog.errors import CodecError, DamagedData, OffsetOutOfRange
 from trio_eventlog.storage.disk import File
-from trio_eventlog.storage.frame_block import FrameBlock, FrameRange, frame_header, frame_range
+from trio_eventlog.storage.frame_block import FrameBlock, FrameRange, damaged, frame_header, frame_range
 from trio_eventlog.storage.log_contents import LogContents, OpenSegment
 from trio_eventlog.storage.log_files import LogFiles
+from trio_eventlog.storage.segment import Paced, SegmentContents, check_frames, read_footer
 from trio_eventlog.storage.tail_cache import TailCache
 
 T = TypeVar("T")
@@ -95,6 +96,46 @@ class LogReader:
             return max(frame.base_offset, self._contents.start_offset)
 
         return await self._repeated(find)
+
+    async def check(self, paced: Paced) -> None:
+        """Read all durable frames from the disk, segment by segment, checksums and footers checked.
+
+        Args:
+            paced: awaited before each read, with its size in bytes.
+
+        Raises:
+            DamagedData: with path and position. What comes behind it was not looked at.
+            ResourceShortage.
+        """
+        for segment in list(self._contents.segments):
+            await self._check_segment(segment, paced)
+
+    async def _check_segment(self, segment: OpenSegment, paced: Paced) -> None:
+        """Check the frames that the segment has now. What was removed meanwhile, of it or before it, proves nothing."""
+        if self._files.is_closed or segment.is_removed:
+            return
+        removals = self._contents.removals
+        expected = segment.contents.footer() if segment.contents.frames_bytes else None
+        is_sealed = segment.is_sealed
+        if expected is None:
+            return
+        try:
+            file = await self._files.disk.open(segment.path, writes=False)
+            try:
+                if is_sealed and await read_footer(file) != expected:
+                    raise CodecError("its footer is another one")
+                again = SegmentContents(expected.base_index, expected.base_offset, self._files.settings.index_interval_bytes)
+                await check_frames(file, again, expected.frames_bytes, paced)
+                if again.footer() != expected:
+                    raise CodecError("the frames are not those that were written")
+            finally:
+                await file.close()
+        except (FileNotFoundError, CodecError, DamagedData) as error:
+            if removals != self._contents.removals or segment.is_removed or self._files.is_closed:
+                return
+            if isinstance(error, DamagedData):
+                raise
+            raise damaged(segment.path, expected.frames_bytes, expected.base_index, str(error)) from error
 
     async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of the first `attempt` during which nothing was removed.

@@ -1,7 +1,7 @@
 """One segment file: its contents, how it is scanned, and how a torn tail is distinguished from damage."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
@@ -30,12 +30,19 @@ from trio_eventlog.codec.segment import (
 from trio_eventlog.codec.sparse_index import NO_TIMESTAMP_NS, SparseIndex
 from trio_eventlog.errors import CodecError
 from trio_eventlog.storage.disk import File
+from trio_eventlog.storage.frame_block import damaged
 
 SECTOR_BYTES = 512
 """The smallest piece a disk writes or loses."""
 
 SCAN_BYTES = 1024 * 1024
 """Size of the reads of a scan."""
+
+PACED_SCAN_BYTES = 64 * 1024
+"""The same of one beside which others work: decoding what one read gives takes well below a millisecond."""
+
+Paced = Callable[[int], Awaitable[None]]
+"""Waits until so many bytes may be read."""
 
 SEGMENT_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"
@@ -219,17 +226,24 @@ class SegmentContents:
         return self.frames_bytes
 
 
-async def scan(file: File, contents: SegmentContents, end: int) -> CodecError | None:
+async def scan(file: File, contents: SegmentContents, end: int, paced: Paced | None = None) -> CodecError | None:
     """Add the frames of `file` from where `contents` ends up to `end`, all checked, until one is not whole and right.
 
     Returns why it stopped at `contents.frames_bytes`; None when that is `end`.
+
+    Args:
+        paced: awaited before each read, with its size; reads are smaller then.
     """
-    wanted_bytes = SCAN_BYTES
+    read_bytes = SCAN_BYTES if paced is None else PACED_SCAN_BYTES
+    wanted_bytes = read_bytes
     while contents.frames_bytes < end:
         position = contents.frames_bytes
-        data = await file.read_at(position, min(wanted_bytes, end - position))
+        wanted_bytes = min(wanted_bytes, end - position)
+        if paced is not None:
+            await paced(wanted_bytes)
+        data = await file.read_at(position, wanted_bytes)
         view = memoryview(data)
-        wanted_bytes = SCAN_BYTES
+        wanted_bytes = read_bytes
         frames: list[EntryFrame] = []
         start = 0
         error: CodecError | None = None
@@ -255,6 +269,20 @@ async def scan(file: File, contents: SegmentContents, end: int) -> CodecError | 
         if not frames:
             wanted_bytes = whole_bytes  # larger than one read: once more, all of it
     return None
+
+
+async def check_frames(file: File, contents: SegmentContents, frames_bytes: int, paced: Paced | None = None) -> None:
+    """Read the first `frames_bytes` bytes of a segment into the empty `contents`, every frame checked.
+
+    Args:
+        paced: awaited before each read, with its size.
+
+    Raises:
+        DamagedData: with the place of the first frame that is damaged.
+    """
+    problem = await scan(file, contents, frames_bytes, paced)
+    if problem is not None:
+        raise damaged(file.path, contents.frames_bytes, contents.next_index, str(problem)) from problem
 
 
 def frame_bytes_at(view: memoryview, start: int) -> int:

@@ -36,6 +36,8 @@ class SegmentedLog:
 
     Attributes:
         prefix: hides and removes the beginning.
+        recovery: what opening it found.
+        check: see `LogReader.check`.
     """
 
     def __init__(self, contents: LogContents, files: LogFiles, recovery: LogRecovery) -> None:
@@ -47,6 +49,7 @@ class SegmentedLog:
         self._appender = LogAppender(contents, files, self._cache)
         self.prefix = LogPrefix(contents, files)
         self._reader = LogReader(contents, files, self._cache)
+        self.check = self._reader.check
 
     # What is there.
 

@@ -29,7 +29,7 @@ class Kind:
 
     Attributes:
         module: has `run_seed(seed)`, whose result has `counts`, and `MARKS`: which of them must not stay 0.
-        marked_seeds_min: number of seeds after which each mark has to have been reached.
+        marked_seeds_min: so many seeds, and each mark has been reached.
         replay: the command that runs one seed again, but for the seed.
     """
 
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def run_campaign(kind: Kind, seeds: range, workers: int, say: Callable[[str], object]) -> Outcome:
-    """Run all seeds, in several processes with many seeds each; `say` is called with failures as they happen."""
+    """Run all seeds in processes of their own, each many seeds; `say` is told of failures as they happen."""
     outcome = Outcome(seeds=len(seeds))
     began = time.monotonic()
     # Fresh processes: a fork would share what this one has open, and a test run has much.

@@ -44,7 +44,7 @@ DEFAULT_SYNC_SECONDS = 0.001
 
 
 class _Silence:
-    """A block in which, once `begin` was called, log lines of this package are dropped: a machine that is gone logs nothing."""
+    """A block in which, once `begin` was called, log lines of this package reach nobody: a machine that is gone says nothing."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("trio_eventlog")
@@ -93,14 +93,14 @@ class Cluster:
     Attributes:
         names: of the nodes, in order.
         network: to cut, reset and heal in ways that have no method here.
-        feature_level_of: the highest feature level that single nodes claim to support, from their next start on.
-        protocol_versions_of: the oldest and newest peer protocol that single nodes claim to support, from their next start on:
+        feature_level_of: the highest feature level that single nodes say they speak, from their next start on.
+        protocol_versions_of: the oldest and newest peer protocol that single nodes say they speak, from their next start on:
             as if they were of another release. A node that comes back from `NEXT_RELEASE` finds what that has left on the disk.
         settings_of: fields of `NodeSettings` for single nodes, from their next start on.
         descriptors_of: how many files and connections single nodes may have open, from their next start on.
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
-        on_note: called with what is done to the cluster, in words.
+        on_note: told of what is done to the cluster, in words.
         events: what was done to nodes, network and application, with its time; a part of the trace.
         state_at_failure, logs_at_failure: after a failure, `describe()`, and what each partition held.
     """
@@ -328,7 +328,7 @@ class Cluster:
                         self.network.cut(one, two)
 
     def isolate(self, name: str) -> None:
-        """Cut one node off from all others, clients too, silently."""
+        """Cut one node from everybody, clients too, silently."""
         self.note(f"isolate {name}")
         self.network.isolate(name)
 

@@ -18,7 +18,7 @@ from trio_eventlog.testing.machines import WAIT_SECONDS_MAX, Machines
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.005
-"""The interval, in virtual time, between two checks of a condition that is not announced."""
+"""The interval, in virtual time, between two looks at a condition that nobody announces."""
 LOOK_AT_LOGS_SECONDS_MAX = 10.0
 RECORDS_SHOWN = 4
 VALUE_BYTES_SHOWN = 60
@@ -142,7 +142,7 @@ class ClusterView:
         return {self._machines.name_of(node_id) for node_id in replica.voters()} if replica is not None else set()
 
     async def wait_voters(self, topic: str | None, *names: str, partition: int = 0) -> None:
-        """Wait until the group's voters are these, and no change is in progress."""
+        """Until the group's voters are these, and no change is under way."""
 
         def are_voters() -> bool:
             leader = self.leader(topic, partition)

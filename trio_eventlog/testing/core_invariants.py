@@ -48,7 +48,7 @@ class CoreInvariants:
         self.commit_floor = 0
         """Highest commit index any node has ever shown: what a read asked for from now on must cover."""
         self.released: set[int] = set()
-        """Terms whose leaders have asked a node to campaign: promises made to them do not hold."""
+        """Terms whose leaders have told someone to campaign: no promise made to them holds."""
 
     def check(self, replica: Replica, core: RaftNode) -> None:
         if core.is_leader:
@@ -188,7 +188,7 @@ class CoreInvariants:
             self.sim.fail(f"{replica.node_id} commits {core.commit_index} in term {core.term}, and has acknowledged {shown}")
 
     def has_promised(self, replica: Replica, core: RaftNode) -> bool:
-        """Whether this node has promised a leader not to vote for another node yet (thesis, sections 4.2.3 and 6.4.1).
+        """Whether this node has promised a leader to elect nobody else yet (thesis, sections 4.2.3 and 6.4.1).
 
         When reads rely on it, it is a matter of time alone: neither a restart nor another term ends it.
         """

@@ -30,7 +30,7 @@ class CoreNetwork:
         self.sim = simulation
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.held_back: list[tuple[Replica, Message]] = []
-        """Copies that arrive when a node campaigns."""
+        """Copies that arrive when somebody campaigns."""
         self.clogged: dict[tuple[NodeId, NodeId], int] = {}
         """Since when what is sent there waits, as long again as it has been so."""
         self.arrivals: dict[tuple[NodeId, NodeId], int] = {}

@@ -24,6 +24,7 @@ from trio_eventlog.node.peer_lives import PeerLivesSettings
 from trio_eventlog.node.reconciler_settings import ReconcilerSettings
 from trio_eventlog.node.replica import ReplicaSettings
 from trio_eventlog.node.replicas import ReplicasSettings
+from trio_eventlog.node.scrubber import ScrubSettings
 from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.raft import RaftSettings
 from trio_eventlog.rpc import RpcSettings
@@ -80,6 +81,7 @@ _MAKERS: Mapping[type, Callable[[], object]] = {
     ReplicaSettings: lambda: part_settings.replica(NodeSettings()),
     ReplicasSettings: lambda: part_settings.replicas(NodeSettings(), _budgets()),
     RpcSettings: lambda: part_settings.rpc(NodeSettings()),
+    ScrubSettings: lambda: part_settings.scrub(NodeSettings()),
     SerfSettings: lambda: part_settings.serf(NodeSettings()),
     ServiceSettings: lambda: part_settings.service(NodeSettings()),
     TlsSettings: _tls,

@@ -1,4 +1,4 @@
-"""A disk in memory that loses what was not synced when it crashes, and fails as its faults say.
+"""A disk in memory that loses what was not synced when it crashes, and fails when it is told to.
 
 No threads: it runs under MockClock. Deterministic: all chance comes from the `random.Random` given to it.
 
@@ -10,6 +10,7 @@ what was there before, zeros beyond the old end. Names are lost or kept one by o
 """
 
 import enum
+import errno
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -61,8 +62,8 @@ class Fault:
     Attributes:
         operation: which kind of call.
         path_part: only files whose path contains this text.
-        after: number of calls that pass first.
-        times: number of calls that fail then; None: all.
+        after: let so many calls pass first.
+        times: then fail so many; it never ends when None.
     """
 
     operation: Operation
@@ -105,7 +106,8 @@ class SimFile:
         self._check_usable()
         self._disk.statistics.reads += 1
         if self._disk._strikes(Operation.READ, self._path):
-            raise DamagedData(f"{self._path}: cannot be read at {position}: injected EIO", path=self._path, position=position)
+            cause = OSError(errno.EIO, "injected EIO")
+            raise DamagedData(f"{self._path}: cannot be read at {position}: {cause}", path=self._path, position=position) from cause
         return bytes(self._inode.live[position : position + max(size_bytes, 0)])
 
     async def write_at(self, position: int, buffers: Sequence[Buffer]) -> None:
@@ -291,10 +293,13 @@ class SimDisk:
         inode = self.tree.find(source)
         if inode is None:
             raise FileNotFoundError(f"no such file: {source}")
-        parent = parent_directory(source)
-        if parent_directory(target) != parent:
-            raise NotImplementedError("SimDisk renames within one directory only")
-        self.tree.directory(parent).apply([(source.rpartition("/")[2], None), (target.rpartition("/")[2], inode)])
+        former, later = (source.rpartition("/")[2], None), (target.rpartition("/")[2], inode)
+        if parent_directory(target) == parent_directory(source):
+            self.tree.directory(parent_directory(source)).apply([former, later])
+        else:
+            # A crash may keep one half: harsher than a journal, which keeps both or none.
+            self.tree.directory(parent_directory(target)).apply([later])
+            self.tree.directory(parent_directory(source)).apply([former])
 
     async def remove(self, path: str) -> None:
         await self._start_names(path)
@@ -359,7 +364,7 @@ class SimDisk:
         return copy
 
     def cut_power_after(self, operations: int) -> None:
-        """Let this number of operations happen; the next one and all later ones raise DiskCrashed. Then call `crash`.
+        """Let so many more operations happen; the next one and all others raise DiskCrashed. Then call `crash`.
 
         A `write_and_sync` is two operations. With a count from 0 up a story can be cut at every place there is.
         """

@@ -1,4 +1,4 @@
-"""The calls of clients and their answers, in order: the only thing a checker looks at."""
+"""What clients did and were told, in order: the only thing a checker looks at."""
 
 import enum
 from collections.abc import Iterable, Sequence
@@ -94,7 +94,7 @@ class History:
         call.end = end
 
     def gave_up(self, call: Call) -> None:
-        """Its outcome is unknown."""
+        """Nobody knows what became of it."""
         self._return(call, Outcome.MAYBE)
 
     def was_refused(self, call: Call) -> None:

@@ -51,7 +51,7 @@ class InvariantBroken(AssertionError):
 
 @attrs.define(slots=True, eq=False)
 class _Entry:
-    """An entry that some node holds. The checksum is that of its bytes, once some node has applied it."""
+    """An entry somebody holds. The checksum is that of its bytes, as soon as somebody has applied it."""
 
     previous_term: int
     checksum: int | None = None
@@ -76,7 +76,7 @@ class _Group:
 
 @attrs.define(slots=True, eq=False)
 class _Promise:
-    """What a node has promised to others, and may not forget, crash or not."""
+    """What a node has told others that it will not forget, crash or not."""
 
     term: int = 0
     voted_in: int = 0
@@ -102,7 +102,7 @@ class _Seen:
     checked_state: HardState | None = None
     """The hard state that the disk was last found to hold."""
     proposals: dict[Proposal, bool] = attrs.field(factory=dict)
-    """What was in flight after its last step, or not answered yet; and whether it was."""
+    """What was under way after its last step, or not answered yet; and whether it was."""
 
 
 class Invariants(trio.abc.Instrument):
@@ -117,7 +117,7 @@ class Invariants(trio.abc.Instrument):
     Attributes:
         marks: rare things seen: the events of the cores, and some of this module's own.
         broken: set at the first breach; `error` is it. An instrument cannot raise.
-        on_step: called for each step in which something has changed, and with what; for logs.
+        on_step: told of each step in which something has moved, and what; for logs.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Invariants(trio.abc.Instrument):
         self._check_end_of_log(seen)
         departed = inside.departed(driver)
         if departed.loss:
-            # Files were removed from outside, and it knows. What it promises from here on is checked as ever.
+            # Somebody has taken files away, and it knows. What it promises from here on is looked at as ever.
             if not self._may_lose(core.node_id):
                 raise self._broken_by(seen, f"has lost nothing, and says: {departed.loss}")
             self.marks["loss noticed"] += 1
@@ -273,7 +273,7 @@ class Invariants(trio.abc.Instrument):
         )
 
     def _check_sleeper(self, seen: _Seen) -> None:
-        """A group without ticks learns nothing: a replica that lacks something would continue to lack it."""
+        """A group that nobody ticks hears of nothing: a replica that lacks something would go on lacking it."""
         core = inside.core(seen.driver)
         if not core.last_index == core.commit_index == core.applied_index:
             raise self._broken_by(
@@ -372,7 +372,7 @@ class Invariants(trio.abc.Instrument):
         if commit <= len(committed):
             return
         if seen.commit:
-            # Not after a restart of the node: it may know what no other node remembers.
+            # Not in a new life of the node: it may have been told of what nobody else remembers.
             configuration = core.configuration
 
             def held(node_id: NodeId) -> int:
@@ -420,7 +420,7 @@ class Invariants(trio.abc.Instrument):
         checksum = zlib.crc32(frame.raw)
         entry = seen.group.entries.get((frame.index, frame.term))
         if entry is None:
-            raise self._broken_by(seen, f"applied entry {frame.index} of term {frame.term}, which no node was seen to hold")
+            raise self._broken_by(seen, f"applied entry {frame.index} of term {frame.term}, which nobody was seen to hold")
         if entry.checksum is None:
             entry.checksum = checksum
         if entry.checksum != checksum:

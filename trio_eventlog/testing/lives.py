@@ -12,7 +12,7 @@ from trio_eventlog.testing.network import SimHost
 
 
 class Host:
-    """A node's `Network` for one life: after a crash nothing that its tasks still send reaches another node."""
+    """A node's `Network` for one life: after a crash nothing of it reaches anybody, whatever its tasks still try."""
 
     def __init__(self, host: SimHost) -> None:
         self._host = host

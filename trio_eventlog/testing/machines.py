@@ -26,7 +26,7 @@ from trio_eventlog.testing.story import Story
 PORT = 8400
 THIS_RELEASE = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
 NEXT_RELEASE = (PROTOCOL_VERSION, PROTOCOL_VERSION + 1)
-"""Peer protocols of the release after this one, which supports this one's too. It has its own format for sparse indexes."""
+"""Peer protocols of the release after this one, which speaks this one's too. It has its own format for sparse indexes."""
 EPOCH_NS = 1_700_000_000 * 10**9
 """The wall clock when virtual time is 0."""
 WAIT_SECONDS_MAX = 120.0
@@ -237,7 +237,7 @@ class Machines:
         The node can be started again at once.
 
         Args:
-            silently: connections are not reset: they stay half-open until a peer sends on one and the restarted node answers.
+            silently: nobody is told: connections stay half-open, until who sends on one hears from the next life of the node.
         """
         assert self.is_running(name), f"{name} is down already"
         life = self.lives[name]

@@ -1,8 +1,9 @@
 """Faults by seed: first the kinds and rates of this run are drawn (swarm testing), then the run.
 
 Any number of nodes may go down at once and lose what was not synced; links may be cut, slow or broken; disks slow, full or failing;
-processes may stand still; wall clocks may jump. Of durable data only a minority is ever damaged: a node whose disk was lost, or in
-whose sealed segments bits were flipped, is *spent*, until it has been replaced by a new one that has caught up.
+processes may stand still; wall clocks may jump. Of durable data only a minority is ever damaged: a node whose disk was lost is
+*spent*, until it has been replaced by a new one that has caught up; one in whose sealed segments a bit was flipped is *wounded*,
+until the others have given back what was there.
 
 | fault | what it does |
 | --- | --- |
@@ -15,9 +16,9 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | cut off, split, one way | silent cuts |
 | depose | a leader is cut off from the nodes and not from clients, until another leads; some crash as they replace what they held |
 | clog | nothing passes between two, and comes in a burst later |
-| reset, torn frame | connections between two, now or after a number of further bytes |
+| reset, torn frame | connections between two, now or after so many more bytes |
 | slow network, slow link | latency everywhere; 20 kB/s between two |
-| silent crash | power fails, and connections are not reset: they stay half-open |
+| silent crash | power fails and nobody is told: connections are half-open |
 | address | the node's machine comes back under another IP address |
 | slow disk | one kind of its calls |
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
@@ -25,7 +26,8 @@ whose sealed segments bits were flipped, is *spent*, until it has been replaced 
 | full disk | for a while: records are refused, and at the end the reserve is given up |
 | no descriptors | nothing can be opened, sometimes for longer than the disk tries; it goes on |
 | index | the sparse indexes of a node, which are caches: flipped bits, a lost sector or a lost file in each; it restarts |
-| flip, lost disk | spends the node |
+| flip | a bit in a sealed segment: the node finds it, and has it mended by the others |
+| lost disk | spends the node |
 | hard state, tail | a file of a replica is gone, or the end of its log, when the node comes back: spends the node |
 | put back | the node comes back with its disk as it was before the last moments of its life: spends the node |
 | copy | a process starts from a copy of a node's disk, which has gone on meanwhile; it ends a little later |
@@ -47,7 +49,7 @@ from trio_eventlog.testing.disk import CrashMode, Operation
 from trio_eventlog.testing.machines import NEXT_RELEASE, THIS_RELEASE
 from trio_eventlog.testing.nemesis_disks import DiskFaults
 from trio_eventlog.testing.nemesis_leaders import LeaderFaults
-from trio_eventlog.testing.nemesis_ledger import FaultParameters, Ledger
+from trio_eventlog.testing.nemesis_ledger import FaultParameters, Ledger, Wound
 
 CLOCK_JUMP_SECONDS_MAX = 86_400.0
 LONG_SHORTAGES = 0.3
@@ -94,7 +96,7 @@ LIKELY = {
     "lost disk": 0.5,
     "hard state": 0.5,
     "tail": 0.5,
-    "flip": 0.5,
+    "flip": 2.0,
     "sharp crash": 2.0,
     "depose": 2.0,
     "outlast": 3.0,
@@ -210,8 +212,22 @@ class Nemesis:
 
     @property
     def spent(self) -> dict[str, NodeId]:
-        """Nodes whose durable data is not what it was, and their ids. The code that replaces a node takes it out."""
+        """Nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out."""
         return self._ledger.spent
+
+    @property
+    def wounded(self) -> dict[str, Wound]:
+        """Nodes with damage that is not mended yet."""
+        return self._ledger.wounded
+
+    @property
+    def ever_wounded(self) -> set[NodeId]:
+        """See `Ledger`."""
+        return self._ledger.ever_wounded
+
+    def look_after_wounded(self) -> None:
+        """See `Ledger`."""
+        self._ledger.look_after_wounded()
 
     @property
     def leaving(self) -> set[NodeId]:
@@ -298,7 +314,9 @@ class Nemesis:
             case "slow disk" | "failing disk" | "unreadable" | "full disk" if name:
                 self._ledger.count(fault)
                 self._disks.trouble_disk(fault, name)
-            case "flip" | "lost disk" | "hard state" | "tail" if name and self._ledger.may_spend(name):
+            case "flip" if name and self._ledger.may_spend(name):
+                self._disks.wound(fault, name)
+            case "lost disk" | "hard state" | "tail" if name and self._ledger.may_spend(name):
                 self._disks.spend(fault, name)
             case "put back" | "copy" if name and self._ledger.imaging is None:
                 nursery.start_soon(self._disks.image, fault, name)
@@ -331,6 +349,7 @@ class Nemesis:
     async def _bring_back(self) -> None:
         cluster = self._cluster
         now = trio.current_time()
+        self._ledger.look_after_wounded()
         spent, self._ledger.restart_spent = self._ledger.restart_spent, None
         if spent is not None and spent in self._ledger.spent and cluster.is_startable(spent):
             await self._start(spent)

@@ -5,12 +5,12 @@ import random
 import trio
 
 from trio_eventlog.codec.lives import Lives, Relation, relate
-from trio_eventlog.ids import NodeId
+from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.storage.segment import INDEX_SUFFIX, SECTOR_BYTES, SEGMENT_SUFFIX
 from trio_eventlog.testing import inside
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import Fault, Operation
-from trio_eventlog.testing.nemesis_ledger import FaultParameters, Ledger
+from trio_eventlog.testing.nemesis_ledger import FaultParameters, Ledger, Wound
 
 IMAGE_SECONDS_MAX = 40.0
 """How long an image of a disk is held until it is an old one."""
@@ -69,22 +69,34 @@ class DiskFaults:
 
     def spend(self, fault: str, name: str) -> None:
         """The durable data of a node is not what it was; the node counts as lost from now on."""
-        cluster, rng = self._cluster, self._rng
+        cluster = self._cluster
         if fault == "lost disk":
             self._ledger.count(fault)
             cluster.crash(name)
-        elif fault in ("hard state", "tail"):
-            if not self._take_files(fault, name):
-                return
-        else:
-            disk = cluster.disk(name)
-            sealed = [path for path in disk.paths() if path.endswith(SEGMENT_SUFFIX) and _is_sealed(path, disk.paths())]
-            if not sealed:
-                return
-            self._ledger.count(fault)
-            path = rng.choice(sealed)
-            disk.flip_bit(path, rng.randrange(len(disk.content(path))), rng.randrange(8))
+        elif not self._take_files(fault, name):
+            return
         self._ledger.spent[name] = cluster.node_id(name)
+        self._ledger.touched.add(name)
+
+    def wound(self, fault: str, name: str) -> None:
+        """Flip a bit of a sealed segment. The node finds it, and the others give back what was there."""
+        disk, rng = self._cluster.disk(name), self._rng
+        paths = [path for path in disk.paths() if "/log/" in path and path.endswith(SEGMENT_SUFFIX)]
+        sealed = [path for path in paths if _is_sealed(path, paths)]
+        if not sealed:
+            return
+        self._ledger.count(fault)
+        path = rng.choice(sealed)
+        position = rng.randrange(len(disk.content(path)))
+        disk.flip_bit(path, position, rng.randrange(8))
+        self._ledger.wounded[name] = Wound(
+            node_id=self._cluster.node_id(name),
+            group_id=GroupId(int(path.split("/groups/")[1].partition("/")[0], 16)),
+            path=path,
+            position=position,
+            byte=disk.content(path)[position : position + 1],
+        )
+        self._ledger.ever_wounded.add(self._cluster.node_id(name))
         self._ledger.touched.add(name)
 
     def _take_files(self, fault: str, name: str) -> bool:

@@ -65,7 +65,7 @@ class LeaderFaults:
             self._ledger.crash(name, mode)
 
     async def outlast_a_leader(self) -> None:
-        """Cut off with entries that no other node has, its process stands still; when it continues, two others have led."""
+        """Cut off with entries that nobody else has, its process stands still; when it goes on, two others have led."""
         cluster, rng = self._cluster, self._rng
         name, group_id = self._a_leader()
         if name is None or self._ledger.deposed is not None:
@@ -93,7 +93,7 @@ class LeaderFaults:
         self._ledger.deposed = None
 
     async def depose_a_leader(self) -> None:
-        """It continues, and takes what clients send, until it notices that no node answers. Then it hears of its successor."""
+        """It goes on, and takes what clients bring, until it notices that nobody answers. Then it hears of its successor."""
         rng = self._rng
         name, group_id = self._a_leader()
         if name is None:

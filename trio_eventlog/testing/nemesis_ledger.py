@@ -6,7 +6,8 @@ from collections import Counter
 import attrs
 import trio
 
-from trio_eventlog.ids import NodeId
+from trio_eventlog.ids import GroupId, NodeId
+from trio_eventlog.testing import inside
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.disk import CrashMode
 
@@ -32,6 +33,17 @@ class FaultParameters:
     heals_all: bool
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class Wound:
+    """A byte that is not what was written."""
+
+    node_id: NodeId
+    group_id: GroupId
+    path: str
+    position: int
+    byte: bytes
+
+
 class Ledger:
     """Shared by all parts of a nemesis.
 
@@ -42,6 +54,8 @@ class Ledger:
         counts: how often each fault happened.
         down: nodes that are down and will be brought back, and when.
         spent: nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out.
+        wounded: nodes with damage in a log that they are to find and to have mended by the others.
+        ever_wounded: ids of all nodes that were. A crash may bring a file back that was removed just before, damage and all.
         leaving: ids that somebody has asked to be removed or drained, and was not refused: perhaps it is in a log, and takes effect
             when there is a leader again.
         deposed: a leader that may not know yet that it is none any more, and that clients can reach.
@@ -60,6 +74,8 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self.down: dict[str, float] = {}
         self.spent: dict[str, NodeId] = {}
+        self.wounded: dict[str, Wound] = {}
+        self.ever_wounded: set[NodeId] = set()
         self.leaving: set[NodeId] = set()
         self.deposed: str | None = None
         self.touched: set[str] = set()
@@ -89,9 +105,29 @@ class Ledger:
 
     def may_spend(self, name: str) -> bool:
         """Whether the durable data of one more node may go."""
-        if name in self.spent or len(self.spent) >= self._spendable:
+        lost = {*self.spent.values(), *(wound.node_id for wound in self.wounded.values())}
+        if name in self.spent or name in self.wounded or len(lost) >= self._spendable:
             return False
-        return self.is_minority({*self.spent.values(), self._cluster.node_id(name)})
+        return self.is_minority({*lost, self._cluster.node_id(name)})
+
+    def look_after_wounded(self) -> None:
+        """Forget the wounds that are mended, and those of nodes that are gone for good."""
+        for name, wound in list(self.wounded.items()):
+            cluster = self._cluster
+            is_gone = cluster.node_id(name) != wound.node_id or wound.node_id in cluster.removed_ids()
+            if is_gone or (cluster.is_running(name) and not cluster.is_paused(name) and self._is_mended(name, wound)):
+                del self.wounded[name]
+                self.count("damage gone with its node" if is_gone else "damage mended")
+
+    def _is_mended(self, name: str, wound: "Wound") -> bool:
+        disk = self._cluster.disk(name)
+        if wound.path in disk.paths() and disk.content(wound.path)[wound.position : wound.position + 1] == wound.byte:
+            return False
+        groups = inside.groups(self._cluster.node(name))
+        replica = groups.find(wound.group_id)
+        if replica is None:
+            return all(group.group_id != wound.group_id for group in groups.unopened())
+        return not replica.problem
 
     def is_minority(self, node_ids: set[NodeId]) -> bool:
         """Of every group, as all groups are now; one that has no leader or is changing may be anything."""

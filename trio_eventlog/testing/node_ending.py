@@ -31,7 +31,7 @@ class RunEnding:
         self._run = run
 
     async def until_alive(self) -> None:
-        """Require a leader of every partition, and a batch acknowledged by each, whatever errors a client gets at first."""
+        """A leader of every partition, and a batch acknowledged by each, whatever a client is told at first."""
         cluster = self._run.cluster
         deadline = trio.current_time() + LIVENESS_SECONDS_MAX
         for partition, history in enumerate(self._run.histories):
@@ -59,6 +59,7 @@ class RunEnding:
 
     async def check_end(self) -> None:
         cluster = self._run.cluster
+        await cluster.wait_until(self._are_wounds_mended, "the end of all damage", LIVENESS_SECONDS_MAX)
         for partition, history in enumerate(self._run.histories):
             names = await self.wait_equal(partition)
             logs: dict[str, list[bytes]] = {}
@@ -82,6 +83,11 @@ class RunEnding:
             if any(machine != machines[0] for machine in machines):
                 raise InvariantBroken("machines that have applied the same differ")
         await self._run.keyed.check_keyed_end()
+
+    def _are_wounds_mended(self) -> bool:
+        nemesis = self._run.nemesis
+        nemesis.look_after_wounded()
+        return not nemesis.wounded.keys() - nemesis.broken
 
     async def _check_lookups(self, partition: int, name: str, records: list[Record]) -> None:
         """What a node gives from some place in its log on is what stands there. Reading all of it from the start asks no index."""
@@ -128,7 +134,7 @@ class RunEnding:
                 group = replicas[leader].status().configuration.nodes
                 replicas = {name: replica for name, replica in replicas.items() if replica.node_id in group}
             # A leader with damage is still a leader, but cannot be read.
-            names.extend(name for name in replicas if name not in self._run.nemesis.spent)
+            names.extend(name for name in replicas if name not in self._run.nemesis.spent and name not in self._run.nemesis.wounded)
             states = {(s.last_index, s.last_term, s.applied_index) for s in (replica.status() for replica in replicas.values())}
             (last_index, _, applied_index), *others = sorted(states)
             missing = set(replicas[leader].voters()) - {cluster.node_id(name) for name in replicas}

@@ -119,7 +119,7 @@ class SimulatedOperator:
         return True
 
     async def _bring_back(self, rng: random.Random) -> None:
-        """Start what is down, unless another part will: removed nodes with an empty disk, others as they are."""
+        """What is down and nobody else's business: removed nodes with an empty disk, others as they are."""
         cluster, nemesis = self._run.cluster, self._run.nemesis
         for name in cluster.names:
             is_mine = not cluster.is_running(name) and cluster.is_startable(name) and not cluster.is_new(name)

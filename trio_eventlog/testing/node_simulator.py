@@ -23,6 +23,7 @@ from trio_eventlog.errors import (
     NodeRemoved,
     StorageFailed,
 )
+from trio_eventlog.ids import NodeId
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.raft.ready import Role
 from trio_eventlog.testing import determinism, inside
@@ -74,7 +75,7 @@ MARKS = (
     "stopped itself: StorageFailed",
     "room ran out",
     "append refused: DISK_FULL",
-    "stopped itself: DamagedData",
+    "damage mended",
     "QUORUM_LOST",
     "TRANSFER_ENDED",
     "CONFIGURATION_CHANGED",
@@ -148,6 +149,7 @@ def draw_run(seed: int) -> RunParameters:
             "catch_up_entries_max": rng.choice((1, 250)),
             "sleep_after_ticks": derive(seed, "sleep").choice((0, 1, 1, 2, 5, 30)),
             "leader_balance_seconds": derive(seed, "leader_balance").choice((0.0, 0.1, 1.0)),
+            "scrub_interval_seconds": derive(seed, "scrub").choice((1.0, 5.0)),
             "voters_wanted": rng.choice((3, 5)),
         },
         faults=draw_parameters(rng),
@@ -245,9 +247,7 @@ class NodeRun:
         self.histories = [History() for _ in range(parameters.partitions)]
         self.counts: Counter[str] = Counter()
         self.is_ending = False
-        self.invariants = Invariants(
-            self.cluster.called, ignores=is_outcast, may_lose=lambda node_id: node_id in self.nemesis.spent.values()
-        )
+        self.invariants = Invariants(self.cluster.called, ignores=is_outcast, may_lose=self._may_lose)
         self.operator = SimulatedOperator(self)
         self.producers = SimulatedProducers(self)
         self.readers = SimulatedReaders(self)
@@ -304,12 +304,15 @@ class NodeRun:
         self.counts.update(self.invariants.marks)
 
     async def start(self, name: str) -> None:
-        """Start it, with an empty disk if it is known to be removed. If this is not known here, it ends, and is handled then."""
+        """With an empty disk if the node is known to be removed. If it is and nobody here knows, it ends, and is seen again."""
         cluster = self.cluster
         if not cluster.is_new(name) and cluster.node_id(name) in cluster.removed_ids():
             self.counts["replaced"] += 1
             cluster.wipe(name)
         await cluster.start(name)
+
+    def _may_lose(self, node_id: NodeId) -> bool:
+        return node_id in self.nemesis.spent.values() or node_id in self.nemesis.ever_wounded
 
     def may_fail(self, name: str, error: BaseException) -> bool:
         """What a node may stop itself for: that it was removed, and what was done to its disk."""

@@ -1,4 +1,4 @@
-"""A process that reaches the port of real nodes and lies in every protocol on it, and a witness that observes the effects.
+"""Somebody who reaches the port of real nodes and lies in every protocol on it, and a witness who looks at what comes of it.
 
     python -m trio_eventlog.testing.stranger HOST:PORT [HOST:PORT ...] --seconds 3600 --seed 1 [--pid PID ...] [TLS files]
 
@@ -7,7 +7,7 @@ certificates for hosts and `--client-cert` of a client). The witness is an hones
 It fails when a node ends, a term moves, a record appears that it has not written or one is missing that it has, when memory grows
 over its bound (`--pid`, of processes on this machine), or when an honest call in a hundred takes longer than the bound.
 
-What is bounded: lies at the same time, and connections held open. A flood without bounds tests the machine and not the node.
+What is bounded: lies under way at once, and connections held open. Who floods without bounds tests the machine and not the node.
 """
 
 import argparse
@@ -118,7 +118,7 @@ class Report:
     """What came of it.
 
     Attributes:
-        lies: number of those sent, by kind.
+        lies: told, by kind.
         produces: honest ones.
         faults: what must not be; empty when all is well.
     """
@@ -292,7 +292,7 @@ class Stranger:
         await self._greet(address, hello, *frames)
 
     def _proof(self) -> bytes:
-        """Made up, or that of another node."""
+        """Made up, or somebody else's."""
         proofs = [body for body in self._heard if len(body) == 32]
         return encode_frame_head(FrameKind.PROOF, 0, self._rng.choice([*proofs, self._rng.randbytes(32)]))
 
@@ -314,7 +314,7 @@ class Stranger:
         await self._talk(address, ALPN_PEER, self._spoilt(hello), self._spoilt(self._frame()))
 
     async def _answer(self, stream: trio.abc.Stream) -> None:
-        """A node that dials this process hears that it was removed, or that this is another node, or nonsense."""
+        """Who dials him hears that it was removed, that he is somebody else, or nonsense."""
         rng = self._rng
         try:
             with trio.move_on_after(LIE_SECONDS_MAX):
@@ -530,7 +530,7 @@ async def lie(
 
     Args:
         pids: of the nodes, when they are on this machine.
-        stranger_files, witness_files: of clients, when the nodes use TLS.
+        stranger_files, witness_files: of clients, when the nodes speak TLS.
 
     Raises:
         EventLogError: the nodes cannot be used by an honest client to begin with.
@@ -609,7 +609,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of what is said (%(default)s)")
     parser.add_argument("--pid", type=int, action="append", default=[], help="of a node on this machine: its memory is looked at")
-    parser.add_argument("--tls-ca", default="", help="authority of the nodes; turns TLS on")
+    parser.add_argument("--tls-ca", default="", help="authority of the nodes: speak TLS")
     parser.add_argument("--client-cert", default="", help="certificate of a client, which stranger and witness show")
     parser.add_argument("--client-key", default="", help="its key")
     options = parser.parse_args(arguments)
