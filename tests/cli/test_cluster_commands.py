@@ -11,10 +11,11 @@ import trio.testing
 
 from trio_eventlog.cli import make_parser
 from trio_eventlog.cli.cluster import drain, members, problems_of, remove, status
-from trio_eventlog.cli.topics import TopicDescriber, alter_topic, delete_topic, list_topics, show_sizes
+from trio_eventlog.cli.topics import TopicDescriber, alter_topic, delete_topic, list_topics, show_sizes, trim_topic
 from trio_eventlog.cli.watch import NotConfirmed, watched
 from trio_eventlog.client import ClientSettings, GroupInfo, NodeStatus, Placement, ServerInfo
 from trio_eventlog.errors import InvalidArgument, TopicNotFound, Unavailable
+from trio_eventlog.records import Record
 from trio_eventlog.testing import Cluster
 
 QUICK = ClientSettings(attempt_timeout_seconds=1.0, request_timeout_seconds=5.0)
@@ -219,6 +220,21 @@ async def test_a_topic_is_altered(autojump_clock: trio.testing.MockClock, capfd:
     with pytest.raises(SystemExit):
         parsed("topics", "alter", "t", "--partitions", "4")
     assert "argument --partitions: the number of a topic's partitions cannot change" in capfd.readouterr().err
+
+
+async def test_a_topic_is_trimmed(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:
+    """Asked first; the table says where each partition begins."""
+    async with Cluster(1, seed=6) as cluster, cluster.client() as client:
+        await cluster.wait_ready()
+        await client.create_topic("t")
+        await client.produce("t", [Record(value=b"x")] * 3)
+        assert await trim_topic(client, parsed("topics", "trim", "t", "--before", "2", "--yes")) == 0
+        assert capfd.readouterr().out.split()[-2:] == ["0", "2"]
+        assert await trim_topic(client, parsed("topics", "trim", "t", "--before", "2200-01-01T00:00:00Z", "--yes", "--json")) == 0
+        assert json.loads(capfd.readouterr().out) == {"topic": "t", "log_start_offsets": {"0": 3}}
+    for wrong in ("beginning", "-3", "soon", "0:1"):
+        with pytest.raises(SystemExit):
+            parsed("topics", "trim", "t", f"--before={wrong}")
 
 
 async def test_nothing_is_deleted_unasked(autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]) -> None:

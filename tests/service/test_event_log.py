@@ -259,3 +259,49 @@ async def test_the_deadline_of_a_caller(which: str) -> None:
         with pytest.raises((OutcomeUnknown, Unavailable)):
             await log.produce("here", b"x", partition=0, caller=caller)
         assert trio.current_time() - before <= 2.5
+
+
+@pytest.mark.parametrize("which", WHICH)
+async def test_a_topic_is_trimmed(which: str) -> None:
+    """By offset and by time; never back; what is gone says where the log starts."""
+    async with opened(which) as (cluster, log):
+
+        def starts_at(offset: int) -> bool:
+            replicas = [cluster.replica(name, "old") for name in cluster.names]
+            return all(replica is not None and replica.log.log_start_offset == offset for replica in replicas)
+
+        await log.create_topic("old", partitions=1)
+        for number in range(6):
+            await log.produce("old", Record(value=b"%d" % number))
+        assert await log.trim_topic("old", 2) == {0: 2}
+        assert await log.trim_topic("old", 1, partition=0) == {0: 2}
+        await cluster.wait_until(lambda: starts_at(2), "all replicas follow")
+        assert (await log.describe_topic("old")).partitions[0].log_start_offset == 2
+        async with log.consume("old", start=BEGINNING) as records:
+            assert (await records.receive()).offset == 2
+        with pytest.raises(OffsetOutOfRange) as caught:
+            async with log.consume("old", start=1) as records:
+                await records.receive()
+        assert caught.value.log_start_offset == 2
+        with pytest.raises(OffsetOutOfRange):
+            await log.trim_topic("old", 7)
+        assert await log.trim_topic("old", datetime.datetime(1990, 1, 1, tzinfo=datetime.UTC)) == {0: 2}
+        assert await log.trim_topic("old", datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC)) == {0: 6}
+        await cluster.wait_until(lambda: starts_at(6), "all replicas follow")
+        assert (await log.produce("old", Record(value=b"6"))).base_offset == 6
+        async with log.consume("old", start=BEGINNING) as records:
+            assert (await records.receive()).value == b"6"
+        await log.create_topic("wide", partitions=2)
+        for call in (
+            log.trim_topic("wide", 0),
+            log.trim_topic("old", -1),
+            log.trim_topic("old", 1 << 63),
+            log.trim_topic("old", datetime.datetime(1990, 1, 1)),
+        ):
+            with pytest.raises(InvalidArgument):
+                await call
+        assert await log.trim_topic("wide", 0, partition=1) == {1: 0}
+        with pytest.raises(TopicNotFound):
+            await log.trim_topic("wide", 0, partition=2)
+        with pytest.raises(TopicNotFound):
+            await log.trim_topic("nowhere", 0)

@@ -1,6 +1,7 @@
-"""`topics`: list, create, describe, sizes, alter, delete."""
+"""`topics`: list, create, describe, sizes, alter, trim, delete."""
 
 import argparse
+import datetime
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -18,6 +19,7 @@ from trio_eventlog.cli.arguments import (
     run_with_client,
 )
 from trio_eventlog.cli.cluster import NOT_OPEN, ask_all
+from trio_eventlog.cli.consume import start
 from trio_eventlog.cli.output import byte_text, duration_text, print_json, print_table, size_text
 from trio_eventlog.cli.parser import Commands, add_command
 from trio_eventlog.cli.progress import progress
@@ -69,6 +71,20 @@ def add_parser(commands: Commands) -> None:
     )
     add_client_flags(alter)
     alter.set_defaults(run=lambda arguments: run_with_client(arguments, alter_topic))
+
+    trim = add_command(actions, "trim", "give up the oldest records of a topic, for ever; asks first")
+    trim.add_argument("name")
+    trim.add_argument(
+        "--before",
+        type=_offset_or_time,
+        required=True,
+        metavar="OFFSET|TIME",
+        help="records before this go: an offset, or a time as 2026-11-02T12:00:00Z",
+    )
+    trim.add_argument("--partition", type=natural, metavar="N", help="default: all, which needs a time if there are several")
+    trim.add_argument("--yes", action="store_true", help="do not ask. Without it, and without a terminal, nothing goes")
+    add_client_flags(trim)
+    trim.set_defaults(run=lambda arguments: run_with_client(arguments, trim_topic))
 
     delete = add_command(actions, "delete", "delete a topic and its records; asks first")
     delete.add_argument("name")
@@ -251,6 +267,25 @@ async def alter_topic(client: Client, arguments: argparse.Namespace) -> int:
     else:
         bytes_text, time_text = size_text(topic.retention_bytes), duration_text(topic.retention_seconds)
         print(f"altered {topic.name}: retention bytes {bytes_text}, retention time {time_text}")
+    return 0
+
+
+def _offset_or_time(text: str) -> int | datetime.datetime:
+    """argparse type."""
+    found = start(text)
+    if isinstance(found, int | datetime.datetime):
+        return found
+    raise argparse.ArgumentTypeError(f"{text!r} is neither an offset nor a time such as 2026-11-02T12:00:00Z")
+
+
+async def trim_topic(client: Client, arguments: argparse.Namespace) -> int:
+    if not arguments.yes:
+        await confirm(f"Give up all records of topic {arguments.name} before {arguments.before}, for ever?")
+    starts = await client.trim_topic(arguments.name, arguments.before, partition=arguments.partition)
+    if arguments.json:
+        print_json({"topic": arguments.name, "log_start_offsets": starts})
+    else:
+        print_table(("PARTITION", "LOG START"), sorted(starts.items()))
     return 0
 
 

@@ -1,5 +1,7 @@
 """Admin calls of a client: topics, nodes, leaders."""
 
+import datetime
+from functools import partial
 from typing import Any
 
 import attrs
@@ -20,11 +22,12 @@ from trio_eventlog.grpc.methods import (
     LIST_TOPICS,
     REMOVE_NODE,
     TRANSFER_LEADERSHIP,
+    TRIM_PARTITION,
 )
-from trio_eventlog.grpc.requests import alter_topic_request, create_topic_request
+from trio_eventlog.grpc.requests import alter_topic_request, create_topic_request, trim_request
 from trio_eventlog.ids import CATALOG_GROUP
 from trio_eventlog.rpc import Method
-from trio_eventlog.service.arguments import group_of
+from trio_eventlog.service.arguments import group_of, trim_groups
 from trio_eventlog.service.values import (
     Caller,
     KnownTopic,
@@ -78,6 +81,20 @@ class AdminCalls:
             ALTER_TOPIC, alter_topic_request(change), self._routing.for_catalog, on_uncertain=lambda: None, caller=caller
         )
         return topic_info(response.topic)
+
+    async def trim_topic(self, name: str, before: int | datetime.datetime, partition: int | None, caller: Caller) -> dict[int, int]:
+        groups, point = trim_groups(await self.describe_topic(name, caller), before, partition)
+        found: dict[int, int] = {}
+        for number, group_id in groups.items():
+            response = await self._calls.call(
+                TRIM_PARTITION,
+                trim_request(group_id, point),
+                partial(self._routing.for_write, name, number),
+                on_uncertain=lambda: None,
+                caller=caller,
+            )
+            found[number] = response.log_start_offset
+        return found
 
     async def delete_topic(self, name: str, caller: Caller) -> None:
         is_uncertain = Flag()

@@ -152,7 +152,7 @@ class Client:
             was_withdrawn = outcome.pending is None or sender.withdraw(outcome.pending)
         if outcome.is_done:
             return await outcome.wait()
-        raise self._late(outcome.pending, was_withdrawn)
+        raise _late(outcome.pending, was_withdrawn, self.settings.request_timeout_seconds)
 
     async def submit_batch(
         self, topic: str, partition: int, batch: Batch, *, acks: Acks = Acks.QUORUM, caller: Caller = NOBODY_IN_PARTICULAR
@@ -338,6 +338,17 @@ class Client:
         """See `EventLog.alter_topic`."""
         return await self._admin.alter_topic(topic_change(name, group_id, retention_bytes, retention_seconds), caller)
 
+    async def trim_topic(
+        self,
+        name: str,
+        before: int | datetime.datetime,
+        *,
+        partition: int | None = None,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> dict[int, int]:
+        """See `EventLog.trim_topic`."""
+        return await self._admin.trim_topic(name, before, partition, caller)
+
     async def delete_topic(self, name: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> None:
         """See `EventLog.delete_topic`."""
         check_text("name", name)
@@ -388,12 +399,13 @@ class Client:
         """See `EventLog.transfer_leadership`."""
         return await self._admin.transfer_leadership(topic, partition, to, caller)
 
-    def _late(self, pending: PendingBatch | None, was_withdrawn: bool) -> Exception:
-        within = f"within {self.settings.request_timeout_seconds:g} s (request_timeout_seconds)"
-        if was_withdrawn:
-            last = pending.last_error if pending is not None else None
-            return last or Unavailable(f"the records were not sent {within}: the partition's buffer is full, or no leader is known")
-        return OutcomeUnknown(f"no acknowledgement {within}: the records may be in the log, or get there still")
+
+def _late(pending: PendingBatch | None, was_withdrawn: bool, seconds: float) -> Exception:
+    within = f"within {seconds:g} s (request_timeout_seconds)"
+    if was_withdrawn:
+        last = pending.last_error if pending is not None else None
+        return last or Unavailable(f"the records were not sent {within}: the partition's buffer is full, or no leader is known")
+    return OutcomeUnknown(f"no acknowledgement {within}: the records may be in the log, or get there still")
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.grpc.answers import description_message, disk_use_message, members_message, status_message, topic_message
 from trio_eventlog.grpc.callers import caller_of
 from trio_eventlog.grpc.event_log import when_ready
-from trio_eventlog.grpc.requests import requested_change, requested_topic
+from trio_eventlog.grpc.requests import requested_change, requested_topic, requested_trim
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.rpc import Context, Service
 from trio_eventlog.service.cluster import ClusterAdministration, parsed_node_id
@@ -40,6 +40,7 @@ class AdminHandlers:
             "ListTopics": self.list_topics,
             "DescribeTopic": self.describe_topic,
             "GetDiskUse": self.get_disk_use,
+            "TrimPartition": self.trim_partition,
             "TransferLeadership": self.transfer_leadership,
             "ListMembers": self.list_members,
             "DrainNode": self.drain_node,
@@ -77,6 +78,11 @@ class AdminHandlers:
 
     async def get_status(self, request: messages.GetStatusRequest, context: Context) -> messages.GetStatusResponse:
         return status_message(self._cluster.status(request.catalog_only))
+
+    async def trim_partition(self, request: messages.TrimPartitionRequest, context: Context) -> messages.TrimPartitionResponse:
+        before = requested_trim(request)
+        offset = await self._topics.trim(GroupId(request.group_id), before, caller_of(context))
+        return messages.TrimPartitionResponse(log_start_offset=offset)
 
     async def transfer_leadership(
         self, request: messages.TransferLeadershipRequest, context: Context

@@ -36,14 +36,15 @@ from trio_eventlog.grpc.methods import (
     READ_EVENTS,
     REMOVE_NODE,
     TRANSFER_LEADERSHIP,
+    TRIM_PARTITION,
 )
-from trio_eventlog.grpc.requests import alter_topic_request, create_topic_request, forwarded_consume_request
+from trio_eventlog.grpc.requests import alter_topic_request, create_topic_request, forwarded_consume_request, trim_request
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.rpc import Call, Channel, Method, RpcSettings, open_channel
 from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
-from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer
+from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer, Timestamp
 from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
@@ -135,6 +136,12 @@ class GrpcNode:
     async def delete_topic(self, name: str, caller: Caller) -> None:
         request = admin_pb2.DeleteTopicRequest(name=name)
         await self._channel.unary(DELETE_TOPIC, request, metadata=forwarded_metadata(caller))
+
+    async def trim_partition(self, group_id: GroupId, before: int | Timestamp, caller: Caller) -> int:
+        request = trim_request(group_id, before)
+        response = await self._channel.unary(TRIM_PARTITION, request, metadata=forwarded_metadata(caller))
+        offset: int = response.log_start_offset
+        return offset
 
     async def transfer_leadership(self, group_id: GroupId, to: NodeId | None, caller: Caller) -> NodeId:
         request = admin_pb2.TransferLeadershipRequest(group_id=group_id, to_id="" if to is None else format_id(to))

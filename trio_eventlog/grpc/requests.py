@@ -56,6 +56,27 @@ def requested_change(request: admin_pb2.AlterTopicRequest) -> TopicChange:
     )
 
 
+def trim_request(group_id: int, before: int | Timestamp) -> admin_pb2.TrimPartitionRequest:
+    request = admin_pb2.TrimPartitionRequest(group_id=group_id)
+    if isinstance(before, Timestamp):
+        request.time.seconds, request.time.nanos = divmod(before.ns, NANOSECONDS)
+    else:
+        request.offset = before
+    return request
+
+
+def requested_trim(request: admin_pb2.TrimPartitionRequest) -> int | Timestamp:
+    """Raises InvalidArgument when neither is said."""
+    match request.WhichOneof("before"):
+        case "offset":
+            offset: int = request.offset
+            return offset
+        case "time":
+            return Timestamp(request.time.seconds * NANOSECONDS + request.time.nanos)
+        case _:
+            raise InvalidArgument("before which offset or time records are to go is not said")
+
+
 def _whole_seconds(time: Duration) -> int:
     """0 when it is absent."""
     if time.nanos or not 0 <= time.seconds <= DURATION_SECONDS_MAX:

@@ -122,7 +122,11 @@ class CatalogFollower:
 
     async def wait_level_of(self, command: Command) -> None:
         """Return once the cluster's feature level allows the command."""
-        while self._machine.feature_level < level_of(command):
+        await self.wait_level(level_of(command))
+
+    async def wait_level(self, level: int) -> None:
+        """Return once the cluster's feature level is at least this."""
+        while self._machine.feature_level < level:
             await self._topics_changed.wait()
 
     async def wait_settled(self, name: str) -> None:

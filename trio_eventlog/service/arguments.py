@@ -5,9 +5,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast
 
+from trio_eventlog.bounds import OFFSET_MAX
 from trio_eventlog.errors import InvalidArgument, TopicNotFound
 from trio_eventlog.records import Record
-from trio_eventlog.service.values import NewTopic, Start, TopicChange, TopicDescription
+from trio_eventlog.service.requests import Timestamp
+from trio_eventlog.service.values import NewTopic, Start, TopicChange, TopicDescription, timestamp_ns
 
 U32_MAX = (1 << 32) - 1
 U64_MAX = (1 << 64) - 1
@@ -94,6 +96,27 @@ def topic_change(name: str, group_id: int, retention_bytes: int | None, retentio
         retention_bytes=retention_bytes,
         retention_seconds=None if retention_seconds is None else int(retention_seconds),
     )
+
+
+def trim_groups(
+    described: TopicDescription, before: int | datetime.datetime, partition: int | None
+) -> tuple[dict[int, int], int | Timestamp]:
+    """The partitions that are to be trimmed, with their groups, and before what. Raises TopicNotFound, InvalidArgument."""
+    if isinstance(before, datetime.datetime):
+        if before.tzinfo is None:
+            raise InvalidArgument(f"before is {before}: a time needs a time zone")
+        point: int | Timestamp = Timestamp(timestamp_ns(before))
+    else:
+        check_whole("before", before, OFFSET_MAX)
+        point = before
+    if partition is not None:
+        return {partition: group_of(described, partition)}, point
+    if isinstance(point, int) and len(described.partitions) > 1:
+        raise InvalidArgument(
+            f"topic {described.topic.name!r} has {len(described.partitions)} partitions with offsets of their own: name one of"
+            " them, or give a time"
+        )
+    return {item.partition: item.group_id for item in described.partitions}, point
 
 
 def check_retention(retention_bytes: int, retention_seconds: float) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import trio
 
+from trio_eventlog.codec.partition_command import FEATURE_LEVEL
 from trio_eventlog.codec.stored_batch import entry_batch
 from trio_eventlog.errors import (
     DamagedData,
@@ -16,11 +17,13 @@ from trio_eventlog.errors import (
 )
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
 from trio_eventlog.machine.catalog import AlterTopic, CreateTopic, DeleteTopic, Topic
+from trio_eventlog.machine.partition import LogStart
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.node.replicas import Replicas
+from trio_eventlog.node.retention import propose_trim
 from trio_eventlog.records import Batch
-from trio_eventlog.service.requests import ConsumeRequest, Fetched
+from trio_eventlog.service.requests import ConsumeRequest, Fetched, Timestamp
 
 LEVEL_SECONDS_MAX = 2.0
 """Seconds that a command waits for a higher feature level: a new cluster reaches its level in its first rounds. When it
@@ -220,6 +223,33 @@ class Broker:
         )
         with self._replicas.room.held_for(command):
             return await self._command(command)
+
+    async def trim(self, group_id: GroupId, before: int | Timestamp) -> int:
+        """Have a partition that this node leads begin at an offset, or with what is of a time; returns its log start offset then.
+
+        Raises:
+            OffsetOutOfRange: an offset above the high watermark.
+            NotLeader, TopicNotFound, InvalidArgument, OutcomeUnknown: see `propose_trim`.
+        """
+        replica = self.group(group_id)
+        if isinstance(replica, RemoteGroup):
+            raise replica.refusal()
+        if not replica.is_leader:
+            raise NotLeader(f"{replica.name} is not led by this node", replica.leader_id)
+        offset = await self.offset_at_timestamp(replica, before.ns) if isinstance(before, Timestamp) else before
+        log_start_offset, high_watermark = replica.log.log_start_offset, replica.watermark.value
+        if offset > high_watermark:
+            raise OffsetOutOfRange(
+                f"offset {offset} of {replica.name} is above {high_watermark}, the end: give one up to that",
+                log_start_offset,
+                high_watermark,
+            )
+        if offset <= log_start_offset:
+            return log_start_offset
+        index = replica.applied_index if offset == high_watermark else await replica.log.find_offset(offset) - 1
+        with trio.move_on_after(LEVEL_SECONDS_MAX):
+            await self._replicas.catalog_follower.wait_level(FEATURE_LEVEL)
+        return (await propose_trim(replica, self._replicas.machine, LogStart(index, offset))).offset
 
     async def alter_topic(
         self, name: str, group_id: GroupId, *, retention_bytes: int | None, retention_seconds: int | None

@@ -302,6 +302,34 @@ class EventLog(Protocol):
             TopicRecreated: the topic with that group was deleted, and another one has its name.
         """
 
+    async def trim_topic(
+        self,
+        name: str,
+        before: int | datetime.datetime,
+        *,
+        partition: int | None = None,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> dict[int, int]:
+        """Give up the beginning of a topic's partitions, for ever.
+
+        What is readable begins at an offset, or with the first batch that has a record of that time or later. A log that begins
+        there already, or behind, stays as it is. The leaders show it when this returns, the other nodes at once after
+        that. Files follow by whole segments.
+
+        Args:
+            before: an offset of one partition, at most its high watermark; or a time.
+            partition: None: all of them, which an offset can mean only if there is one.
+
+        Returns:
+            The log start offset of each partition that was asked for.
+
+        Raises:
+            TopicNotFound: no such topic or partition.
+            OffsetOutOfRange: above the high watermark.
+            InvalidArgument: an offset for several partitions; or a node of the cluster is of a release that cannot do it.
+            OutcomeUnknown: it may have been done: an answer was lost, and no later attempt had one. It is safe to repeat.
+        """
+
     async def delete_topic(self, name: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> None:
         """Delete a topic and its records. Raises TopicNotFound."""
 

@@ -12,7 +12,7 @@ import trio
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.errors import EventLogError, OutcomeUnknown, Unavailable
 from trio_eventlog.events import ANY, EVENTS_TOPIC, AggregatePage, AppendResult, Event, EventPage, ExpectedVersion
-from trio_eventlog.ids import CATALOG_GROUP, GroupId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
 from trio_eventlog.own_run import OwnRun, belongs_to_run
 from trio_eventlog.records import Acks, Batch, Compression, Record
 from trio_eventlog.service.arguments import (
@@ -26,6 +26,7 @@ from trio_eventlog.service.arguments import (
     new_topic,
     records_of,
     topic_change,
+    trim_groups,
 )
 from trio_eventlog.service.cluster import ClusterAdministration, parsed_node_id
 from trio_eventlog.service.consume import ConsumeService
@@ -38,7 +39,7 @@ from trio_eventlog.service.node_reader import NodePartitions
 from trio_eventlog.service.produce import ProduceService
 from trio_eventlog.service.producer import Delivery, OpenBatch, Producer, ProducerSettings, open_producer
 from trio_eventlog.service.receivers import BatchReceiver, RecordReceiver, open_batches
-from trio_eventlog.service.remote_node import RemoteNode, RemoteNodes
+from trio_eventlog.service.remote_node import RemoteNodes
 from trio_eventlog.service.requests import ProduceRequest, Timestamp
 from trio_eventlog.service.settings import ApplicationSettings
 from trio_eventlog.service.topics import TopicAdministration
@@ -338,6 +339,22 @@ class NodeEventLog:
         change = topic_change(name, group_id, retention_bytes, retention_seconds)
         return (await self._in_time(self._services.topics.alter(change, caller), caller, _late_change())).value
 
+    async def trim_topic(
+        self,
+        name: str,
+        before: int | datetime.datetime,
+        *,
+        partition: int | None = None,
+        caller: Caller = NOBODY_IN_PARTICULAR,
+    ) -> dict[int, int]:
+        """See `EventLog.trim_topic`."""
+        groups, point = trim_groups(await self.describe_topic(name, caller=caller), before, partition)
+        starts: dict[int, int] = {}
+        for number, group_id in groups.items():
+            trim = self._services.topics.trim(GroupId(group_id), point, caller)
+            starts[number] = await self._in_time(trim, caller, _late_change())
+        return starts
+
     async def delete_topic(self, name: str, *, caller: Caller = NOBODY_IN_PARTICULAR) -> None:
         """See `EventLog.delete_topic`."""
         check_text("name", name)
@@ -357,7 +374,7 @@ class NodeEventLog:
         await self._services.ready.wait()
         if address in (None, self._services.cluster.status(True).address):
             return self._services.topics.disk_use()
-        node = await self._node_at(address, caller)
+        node = await self._in_time(self._services.nodes.get(_node_id_at(self._services, address)), caller)
         return await self._in_time(node.disk_use(caller), caller)
 
     # The cluster
@@ -368,14 +385,8 @@ class NodeEventLog:
         status = self._services.cluster.status(False)
         if address in (None, status.address):
             return status
-        node = await self._node_at(address, caller)
+        node = await self._in_time(self._services.nodes.get(_node_id_at(self._services, address)), caller)
         return await self._in_time(node.status(catalog_only=False, caller=caller), caller)
-
-    async def _node_at(self, address: str | None, caller: Caller) -> RemoteNode:
-        for server in self._services.cluster.view().servers:
-            if server.address == address:
-                return await self._in_time(self._services.nodes.get(parsed_node_id(server.id)), caller)
-        raise Unavailable(f"this node knows of no node at {address}")
 
     async def servers(self, *, caller: Caller = NOBODY_IN_PARTICULAR) -> list[ServerInfo]:
         """See `EventLog.servers`."""
@@ -419,6 +430,13 @@ class NodeEventLog:
         finally:
             call.close()
         raise late or Unavailable("there was no answer by the caller's deadline")
+
+
+def _node_id_at(services: NodeServices, address: str | None) -> NodeId:
+    for server in services.cluster.view().servers:
+        if server.address == address:
+            return parsed_node_id(server.id)
+    raise Unavailable(f"this node knows of no node at {address}")
 
 
 def _partitions(

@@ -8,7 +8,7 @@ from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
-from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer
+from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer, Timestamp
 from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 
 
@@ -42,6 +42,9 @@ class RemoteNode(Protocol):
     async def alter_topic(self, change: TopicChange, caller: Caller) -> None: ...
 
     async def delete_topic(self, name: str, caller: Caller) -> None: ...
+
+    async def trim_partition(self, group_id: GroupId, before: int | Timestamp, caller: Caller) -> int:
+        """Returns the log start offset."""
 
     async def transfer_leadership(self, group_id: GroupId, to: NodeId | None, caller: Caller) -> NodeId:
         """`to` None: the best follower."""

@@ -6,12 +6,13 @@ import attrs
 import trio
 
 from trio_eventlog.errors import InvalidArgument, NoQuorum, OutcomeUnknown, TopicExists, TopicNotFound, TopicRecreated
-from trio_eventlog.ids import GroupId, NodeId, format_id
+from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.forwarding import Doubt, Forwarder
 from trio_eventlog.service.remote_node import RemoteNode
+from trio_eventlog.service.requests import Timestamp
 from trio_eventlog.service.values import (
     NOBODY_IN_PARTICULAR,
     AsOf,
@@ -127,6 +128,25 @@ class TopicAdministration:
 
     async def _delete_here(self, name: str) -> None:
         await self._broker.delete_topic(name)
+
+    async def trim(self, group_id: GroupId, before: int | Timestamp, caller: Caller) -> int:
+        """Give up what a partition holds before an offset or a time, on every replica; returns its log start offset then.
+
+        Raises:
+            TopicNotFound: there is no such partition.
+            OffsetOutOfRange: an offset above the high watermark.
+            InvalidArgument: a node of the cluster is of a release that cannot do it.
+            NoQuorum, OutcomeUnknown; NotLeader when the call was forwarded here in vain.
+        """
+        if group_id == CATALOG_GROUP:
+            raise InvalidArgument("the catalog cannot be trimmed: name a partition of a topic")
+        return await self._forwarder.at_leader(
+            self._broker.group(group_id),
+            partial(self._broker.trim, group_id, before),
+            partial(_trim_there, group_id, before, caller),
+            Doubt(),
+            caller=caller,
+        )
 
     async def describe(self, name: str, caller: Caller, *, create: bool = False) -> AsOf[TopicDescription]:
         """A topic with its partitions. Raises as `find`."""
@@ -274,6 +294,10 @@ async def _create_there(new: NewTopic, caller: Caller, node: RemoteNode) -> str:
 
 async def _alter_there(change: TopicChange, caller: Caller, node: RemoteNode) -> None:
     await node.alter_topic(change, caller)
+
+
+async def _trim_there(group_id: GroupId, before: int | Timestamp, caller: Caller, node: RemoteNode) -> int:
+    return await node.trim_partition(group_id, before, caller)
 
 
 async def _delete_there(name: str, caller: Caller, node: RemoteNode) -> None:
