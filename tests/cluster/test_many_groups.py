@@ -1,11 +1,17 @@
 """Many partitions at once: one election each when they are made and when all nodes start, and silence soon afterwards."""
 
 from collections import Counter
+from collections.abc import Sequence
 
+import pytest
 import trio
 
 from tests.cluster.helpers import QUICK
+from trio_eventlog.ids import GroupId
+from trio_eventlog.node.replicas import ReplicasSettings
+from trio_eventlog.storage.data_directory import DataDirectory
 from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.testing.defaults import default
 
 TOPIC = "t"
 PARTITIONS = 48
@@ -79,3 +85,30 @@ async def test_without_the_first_leader_another_one_stands() -> None:
                 nursery.start_soon(cluster.start, name)
         await cluster.wait_ready()
         await cluster.wait_until(lambda: None not in leaders(cluster), "every partition has a leader", 5 * ELECTION_TIMEOUT_SECONDS)
+
+
+async def test_new_groups_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sixty that are wanted at once: as many in one operation of the disk, and as many operations at a time, as the settings
+    say, and no more."""
+    under_way = 0
+    most_under_way = 0
+    most_at_once = 0
+    make_groups = DataDirectory.make_groups
+
+    async def counted(self: DataDirectory, group_ids: Sequence[GroupId]) -> frozenset[GroupId]:
+        nonlocal under_way, most_under_way, most_at_once
+        under_way += 1
+        most_under_way = max(most_under_way, under_way)
+        most_at_once = max(most_at_once, len(group_ids))
+        try:
+            await trio.sleep(0.01)
+            return await make_groups(self, group_ids)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(DataDirectory, "make_groups", counted)
+    async with Cluster(1, seed=21) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("orders", partitions=60)
+        await cluster.wait_topic("orders")
+        limits = default(ReplicasSettings)
+        assert (most_under_way, most_at_once) == (limits.making_max, limits.made_at_once_max)
