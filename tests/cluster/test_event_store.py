@@ -314,3 +314,11 @@ async def test_appends_wait_for_an_index_that_is_far_behind(monkeypatch: pytest.
             await log.append("a", [Event(type="T")])
         monkeypatch.setattr(events, "_turn", turn)
         stuck.set()
+
+
+async def test_the_topic_of_events_is_made_also_where_topics_are_not_made_on_first_use() -> None:
+    async with Cluster(3, seed=14, auto_create_topics=False) as cluster, cluster.client() as client:
+        await cluster.wait_leader()
+        assert (await client.append("a", [Event(type="T")])).version == 1
+        with pytest.raises(TopicNotFound):
+            await client.append("a", [Event(type="T")], topic="other")

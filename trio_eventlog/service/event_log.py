@@ -181,7 +181,7 @@ class EventLog(Protocol):
         Args:
             expected_version: the number of events that the aggregate has now (NO_STREAM: none), or EXISTS, or ANY.
             reopens: append also when the aggregate was closed.
-            topic: of events. Made when it does not exist, where nodes create topics on first use.
+            topic: of events. EVENTS_TOPIC is made when it does not exist; others only where nodes create topics on first use.
 
         Raises:
             WrongExpectedVersion, AggregateClosed: as the aggregate is, they are not appended.

@@ -24,7 +24,7 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
-from trio_eventlog.events import AppendResult, EventPage, RecordedEvent, check_append
+from trio_eventlog.events import EVENTS_TOPIC, AppendResult, EventPage, RecordedEvent, check_append
 from trio_eventlog.ids import GroupId
 from trio_eventlog.machine.catalog import EVENTS, Topic
 from trio_eventlog.machine.events import AppendIntent, EventPlace
@@ -359,7 +359,8 @@ class EventStore:
         """The topic, which holds events."""
         topic = self._topics.known(name, 0, 0)
         if topic is None:
-            creates = create and self._settings.creates_topics and not caller.is_forwarded
+            # Events have a topic of their own, which nobody has to think of; others are made where topics are made on first use.
+            creates = create and not caller.is_forwarded and (self._settings.creates_topics or name == EVENTS_TOPIC)
             topic = await self._topics.find(name, create=creates, kind=EVENTS, caller=caller)
         if not topic.holds_events:
             raise InvalidArgument(f"topic {name!r} holds records and no events: name a topic that was created for events")
