@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.node.rig import Rig
 from tests.storage.log_frames import following, make_frames, raw
 from tests.storage.test_installing import SETTINGS, Elsewhere, elsewhere, entries
 from trio_eventlog.codec.catch_up import CatchUpReport, CatchUpState
@@ -24,8 +25,9 @@ from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.node.transfers import TransferFailed
 from trio_eventlog.raft import Message, MessageType, SnapshotMetadata
 from trio_eventlog.storage.data_directory import DataDirectory
-from trio_eventlog.storage.disk import join_path
+from trio_eventlog.storage.disk import join_path, write_atomically
 from trio_eventlog.storage.fetched_segments import SegmentPart
+from trio_eventlog.storage.installing import INSTALLING_FILE
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
@@ -246,3 +248,19 @@ async def test_the_catalog_and_groups_that_are_closed_fetch_nothing(autojump_clo
         await trio.sleep(20)
         assert one.reopened_with == []
         assert one.catch_ups.progress(GROUP) is None
+
+
+async def test_an_installation_that_a_crash_has_cut_short_is_finished_when_the_replica_is_opened() -> None:
+    there = await a_snapshot()
+    disk = SimDisk(random.Random(1))
+    async with Rig(disk).open():
+        pass
+    for segment in there.segments:
+        async with SegmentPart(disk, "g/log", segment, 500) as part:
+            await part.write(there.frames_of(segment))
+            await part.finish()
+    await write_atomically(disk, join_path("g", INSTALLING_FILE), there.data)
+    async with Rig(disk).open() as rig:
+        assert rig.replica.log.last_index == there.snapshot.index
+        assert rig.replica.snapshot_index == there.snapshot.index
+        assert join_path("g", INSTALLING_FILE) not in disk.paths()
