@@ -323,6 +323,7 @@ RULES: dict[str, Rule] = {
 REAL = "is the real world behind a seam, whose other side is simulated"
 COMMAND = "is the command line: it measures and waits for people, and is never simulated"
 
+OPERATOR = "where a backup is: files of the operator, not of a node"
 ALLOWED: dict[tuple[str, str], str] = {
     ("clock", "agent/surroundings.py"): "the default of Surroundings.now_ns",
     ("chance", "agent/surroundings.py"): "the default of Surroundings.rng",
@@ -333,6 +334,15 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("sockets", "net/real_network.py"): REAL,
     ("sockets", "net/real_datagrams.py"): REAL,
     ("sockets", "net/real_names.py"): REAL,
+    ("threads", "backup/files.py"): OPERATOR,
+    ("files", "backup/files.py"): OPERATOR,
+    ("threads", "backup/target.py"): OPERATOR,
+    ("files", "backup/target.py"): OPERATOR,
+    ("clock", "cli/backup.py"): COMMAND,
+    ("chance", "cli/backup.py"): COMMAND,
+    ("clock", "cli/recover.py"): COMMAND,
+    ("chance", "cli/recover.py"): COMMAND,
+    ("threads", "cli/recover.py"): COMMAND,
     ("clock", "cli/bench.py"): COMMAND,
     ("clock", "cli/demo.py"): COMMAND,
     ("threads", "cli/consume.py"): COMMAND,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trio_eventlog.errors import (
     AggregateClosed,
+    BackupUnusable,
     BatchTooLarge,
     CallUnsent,
     CodecError,
@@ -24,6 +25,7 @@ from trio_eventlog.errors import (
     DiskFull,
     DuplicateOutOfWindow,
     EventLogError,
+    FileGone,
     InvalidArgument,
     MembershipRefused,
     NewerRelease,
@@ -64,6 +66,7 @@ from trio_eventlog.events import (
     ExpectedVersion,
     RecordedEvent,
 )
+from trio_eventlog.file_keys import SegmentKey, SnapshotKey
 from trio_eventlog.records import Acks, Batch, BatchFormat, Compression, Header, Record
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
         Delivery,
         EventLog,
         EventTail,
+        FilePiece,
         GroupInfo,
         MemberGroupInfo,
         MemberInfo,
@@ -116,6 +120,7 @@ __all__ = [
     "AggregateClosed",
     "AggregatePage",
     "AppendResult",
+    "BackupUnusable",
     "Batch",
     "BatchFormat",
     "BatchReceiver",
@@ -141,6 +146,8 @@ __all__ = [
     "EventTail",
     "Expectation",
     "ExpectedVersion",
+    "FileGone",
+    "FilePiece",
     "GroupInfo",
     "Header",
     "InvalidArgument",
@@ -175,9 +182,11 @@ __all__ = [
     "RecordedEvent",
     "ResourceShortage",
     "RpcFailed",
+    "SegmentKey",
     "ServerInfo",
     "SettingsError",
     "ShuttingDown",
+    "SnapshotKey",
     "Start",
     "StorageFailed",
     "Surroundings",
@@ -213,6 +222,7 @@ _LOADED_WHEN_NAMED = {
         "Delivery",
         "EventLog",
         "EventTail",
+        "FilePiece",
         "GroupInfo",
         "MemberGroupInfo",
         "MemberInfo",

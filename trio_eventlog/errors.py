@@ -255,6 +255,18 @@ class DataDirectoryError(EventLogError):
     code = "DATA_DIRECTORY"
 
 
+class BackupUnusable(EventLogError):
+    """A backup is unfinished, damaged, or of another release; the text names the file. Nothing of it was taken for sound."""
+
+    code = "BACKUP_UNUSABLE"
+
+
+class FileGone(EventLogError):
+    """The leader of a group has no such file of a log, or not any more: another segment has its place, or retention removed it."""
+
+    code = "FILE_GONE"
+
+
 class StorageFailed(EventLogError):
     """A write or fsync failed. Fatal: what the page cache holds can no longer be trusted, so it is never retried."""
 

@@ -9,13 +9,15 @@ from tests.node.rig import ME, THREE, TWO, Rig, data
 from tests.node.test_snapshotting import DRIVER, LOG, VALUE, entries, follow, machine_after, new_rig
 from trio_eventlog.codec.entry import EntryFrame, encode_entry
 from trio_eventlog.codec.partition_command import decode_trim, encode_trim
+from trio_eventlog.codec.snapshot_file import decode_snapshot_file
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease, OffsetOutOfRange, StorageFailed
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import CatalogMachine, CreateTopic, RaiseFeatureLevel
 from trio_eventlog.machine.partition import LogStart
 from trio_eventlog.node.retention import Retention, RetentionSettings, propose_trim
 from trio_eventlog.raft import EntryKind, Message, MessageType
-from trio_eventlog.testing.disk import CrashMode, SimDisk
+from trio_eventlog.storage.disk import read_whole
+from trio_eventlog.testing.disk import CrashMode, DiskCrashed, SimDisk
 
 SECOND_NS = 10**9
 
@@ -98,6 +100,31 @@ async def test_what_is_before_the_start_is_out_of_sight_and_its_segments_go() ->
         assert rig.replica.log.log_start_offset == 18
         assert rig.machine.log_start == LogStart(20, 18)
         assert rig.replica.log.first_index == first_index
+
+
+async def test_the_newest_snapshot_names_no_segment_that_is_gone() -> None:
+    """A follower that is sent it fetches all that it names. It is written anew before they go, so also after a crash in between."""
+    frames = with_trim(40, LogStart(20, 18))
+    for cut in range(1000):
+        disk = SimDisk(random.Random(cut))
+        async with new_rig(disk).open() as rig:
+            await follow(rig, frames[:39])
+        disk.cut_power_after(cut)
+        is_cut = False
+        try:
+            async with new_rig(disk).open() as rig:
+                await follow(rig, frames)
+        except* (DiskCrashed, StorageFailed):
+            is_cut = True
+        disk = disk.crash(CrashMode.LOSE)
+        there = {int(path[-24:-4]) for path in disk.paths() if path.endswith(".log")}
+        newest = max(path for path in disk.paths() if path.endswith(".snapshot"))
+        manifest = decode_snapshot_file(await read_whole(disk, newest, 1 << 20)).manifest
+        assert {segment.base_index for segment in manifest.segments} <= there
+        if not is_cut:
+            assert manifest.base.index > 0
+            return
+    raise AssertionError("cut at every place, and never at the end")
 
 
 async def test_everything_may_go() -> None:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import trio.testing
 
@@ -134,6 +135,36 @@ async def test_the_newest_and_the_oldest_that_fits_are_kept() -> None:
     assert snapshots.newest_index == 30
     await snapshots.save(lambda: snapshot(40), 15)
     assert await names(disk) == [SnapshotName(index, 1).file_name for index in (30, 40)]
+
+
+async def test_segments_that_are_about_to_go_are_not_named_any_more() -> None:
+    """By the newest, under the same name; whole whatever happens meanwhile."""
+    base = LogBase(index=10, term=1, offset=10)
+    both = attrs.evolve(
+        snapshot(10).manifest,
+        segments=(
+            *snapshot(10).manifest.segments,
+            attrs.evolve(snapshot(10).manifest.segments[0], base_index=11, last_index=20, base_offset=10, end_offset=20),
+        ),
+    )
+    whole = attrs.evolve(snapshot(20), manifest=both)
+    for cut in range(20):
+        disk = await new_disk(cut)
+        snapshots = await store(disk)
+        await snapshots.save(lambda: whole, 0)
+        disk.cut_power_after(cut)
+        try:
+            await snapshots.forget_before(base)
+        except DiskCrashed:
+            found = await (await store(disk.crash(CrashMode.LOSE))).load(SnapshotName(20, 1))
+            assert found in (whole, attrs.evolve(whole, manifest=Manifest(base=base, segments=both.segments[1:])))
+            continue
+        disk.cut_power_after(1000)
+        assert (await snapshots.load(SnapshotName(20, 1))).manifest == Manifest(base=base, segments=both.segments[1:])
+        await snapshots.forget_before(LogBase(index=5, term=1, offset=5))
+        assert (await snapshots.load(SnapshotName(20, 1))).manifest.base == base
+        return
+    raise AssertionError("cut at every place, and never at the end")
 
 
 async def test_a_damaged_one_is_passed_over_for_an_older_one() -> None:

@@ -11,7 +11,9 @@ from trio_eventlog.grpc.event_log import EventLogHandlers
 from trio_eventlog.grpc.health import Health
 from trio_eventlog.grpc.reflection import reflection_services
 from trio_eventlog.grpc.remote_nodes import GrpcNodes
+from trio_eventlog.node.transfer_server import files_of_replicas
 from trio_eventlog.rpc import Service
+from trio_eventlog.service.backups import Backups
 from trio_eventlog.service.cluster import ClusterAdministration
 from trio_eventlog.service.consume import ConsumeService
 from trio_eventlog.service.event_requests import new_event_id
@@ -53,6 +55,12 @@ def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) ->
             view=answers.servers,
             transfer_seconds_max=HAND_OVER_SECONDS_MAX,
         ),
+        backups=Backups(
+            parts.broker,
+            parts.forwarder,
+            files_of_replicas(parts.replicas.find, parts.directory),
+            part_settings.transfers(parts.settings).piece_bytes_max,
+        ),
         queues=NodeQueues(
             topics,
             producing,
@@ -81,7 +89,13 @@ def make_handlers(parts: NodeParts) -> list[Service]:
         ready=services.ready,
         stopping=services.stopping,
     )
-    admin = AdminHandlers(services.topics, services.cluster, ready=services.ready, creates_topics=settings.creates_topics)
+    admin = AdminHandlers(
+        services.topics,
+        services.cluster,
+        services.backups,
+        ready=services.ready,
+        creates_topics=settings.creates_topics,
+    )
     parts.health = Health()
     served = [event_log.service(), admin.service(), parts.health.service()]
     return [*served, *reflection_services(served)]

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import attrs
 
@@ -73,9 +73,9 @@ def complain(error: EventLogError) -> None:
     print(f"trio-eventlog: {code}: {text}", file=sys.stderr)
 
 
-def print_json(value: Any) -> None:
-    """One line of JSON; attrs values become objects."""
-    print(json.dumps(value, default=_plain, ensure_ascii=False))
+def print_json(value: Any, out: TextIO | None = None) -> None:
+    """One line of JSON; attrs values become objects. `out`: None: standard output."""
+    print(json.dumps(value, default=_plain, ensure_ascii=False), file=out)
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from trio_eventlog.client.admin_calls import AdminCalls
+from trio_eventlog.client.backup_calls import BackupCalls
 from trio_eventlog.client.calls import Calls
 from trio_eventlog.client.channels import ChannelPool, Connect, connect_over, rpc_settings
 from trio_eventlog.client.consumer import ClientPartitions, ask_offset_at, ask_offsets
@@ -93,6 +94,7 @@ class Client:
         self._admin = AdminCalls(calls)
         self._events = EventCalls(calls)
         self._make_event_id = new_event_id(rng)
+        self.backups = BackupCalls(calls)
         self._rng = rng
         self._now_ns = now_ns
         self.settings = settings

@@ -11,7 +11,7 @@ one that has just started lists nothing, and takes nothing away.
 from collections.abc import Iterable, Mapping, Sequence
 
 from trio_eventlog.errors import NotLeader
-from trio_eventlog.ids import format_id
+from trio_eventlog.ids import CATALOG_GROUP, format_id
 from trio_eventlog.service.values import KnownTopic, Placement, ServerInfo
 
 
@@ -196,6 +196,13 @@ class Routing:
     def for_catalog(self, now: float) -> list[str]:
         """The catalog's leader first, then all other nodes: they forward."""
         return self._first(self.catalog_leader(), now)
+
+    def for_group(self, group_id: int, now: float) -> list[str]:
+        """The leader of a group first, then everybody else: they forward."""
+        if group_id == CATALOG_GROUP:
+            return self.for_catalog(now)
+        place = next((place for place in self._placements.values() if place.group_id == group_id), None)
+        return self._first(self.leader(place.topic, place.partition) if place is not None else None, now)
 
     def for_read(self, topic: str, partition: int, now: float) -> list[str]:
         """Followers in turn, then the leader, then all other nodes."""

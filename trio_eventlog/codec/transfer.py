@@ -36,6 +36,9 @@ from trio_eventlog.bounds import INDEX_MAX, TERM_MAX
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.peer_frame import Buffer, FrameKind, Refused, encode_frame_head, encode_refused
 from trio_eventlog.errors import CodecError
+from trio_eventlog.file_keys import FileKey as FileKey
+from trio_eventlog.file_keys import SegmentKey as SegmentKey
+from trio_eventlog.file_keys import SnapshotKey as SnapshotKey
 from trio_eventlog.ids import GroupId
 
 FILE_BYTES_MAX = 1 << 62
@@ -71,32 +74,6 @@ class FetchRefusedCode(enum.IntEnum):
     """Its disk cannot read the file."""
     STRANGER = 5
     """The asking node is not one of this cluster as far as this node knows."""
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class SegmentKey:
-    """Names a sealed segment by what is in it: equal names, equal frames, on whatever node.
-
-    Attributes:
-        base_index: of its first entry.
-        frames_bytes: size of its frames, without the footer.
-        frames_checksum: see `codec/segment.py`.
-    """
-
-    base_index: int
-    frames_bytes: int
-    frames_checksum: int
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class SnapshotKey:
-    """Names a snapshot by the last entry that it covers."""
-
-    term: int
-    index: int
-
-
-FileKey = SegmentKey | SnapshotKey
 
 
 @attrs.frozen(slots=True, kw_only=True)

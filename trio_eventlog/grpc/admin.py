@@ -8,9 +8,10 @@ from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.grpc.answers import description_message, disk_use_message, members_message, status_message, topic_message
 from trio_eventlog.grpc.callers import caller_of
 from trio_eventlog.grpc.event_log import when_ready
-from trio_eventlog.grpc.requests import requested_change, requested_topic, requested_trim
+from trio_eventlog.grpc.requests import requested_change, requested_file, requested_topic, requested_trim
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.rpc import Context, Service
+from trio_eventlog.service.backups import Backups
 from trio_eventlog.service.cluster import ClusterAdministration, parsed_node_id
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.v1 import admin_pb2 as messages
@@ -25,10 +26,17 @@ class AdminHandlers:
     """
 
     def __init__(
-        self, topics: TopicAdministration, cluster: ClusterAdministration, *, ready: trio.Event, creates_topics: bool
+        self,
+        topics: TopicAdministration,
+        cluster: ClusterAdministration,
+        backups: Backups,
+        *,
+        ready: trio.Event,
+        creates_topics: bool,
     ) -> None:
         self._topics = topics
         self._cluster = cluster
+        self._backups = backups
         self._ready = ready
         self._creates_topics = creates_topics
 
@@ -45,6 +53,8 @@ class AdminHandlers:
             "ListMembers": self.list_members,
             "DrainNode": self.drain_node,
             "RemoveNode": self.remove_node,
+            "TakeSnapshot": self.take_snapshot,
+            "Backup": self.backup,
         }
         waiting = {name: when_ready(self._ready, handler) for name, handler in handlers.items()}
         return Service(messages.DESCRIPTOR.services_by_name["Admin"], {**waiting, "GetStatus": self.get_status})
@@ -100,6 +110,15 @@ class AdminHandlers:
     async def drain_node(self, request: messages.DrainNodeRequest, context: Context) -> messages.DrainNodeResponse:
         await self._cluster.drain_node(parsed_node_id(request.id), caller_of(context))
         return messages.DrainNodeResponse()
+
+    async def take_snapshot(self, request: messages.TakeSnapshotRequest, context: Context) -> messages.TakeSnapshotResponse:
+        taken = await self._backups.take_snapshot(GroupId(request.group_id), caller_of(context))
+        return messages.TakeSnapshotResponse(term=taken.term, index=taken.index)
+
+    async def backup(self, request: messages.BackupRequest, context: Context) -> messages.BackupResponse:
+        file = requested_file(request)
+        piece = await self._backups.read(GroupId(request.group_id), file, request.position, request.length, caller_of(context))
+        return messages.BackupResponse(file_bytes=piece.file_bytes, data=piece.data)
 
     async def remove_node(self, request: messages.RemoveNodeRequest, context: Context) -> messages.RemoveNodeResponse:
         await self._cluster.remove_node(parsed_node_id(request.id), caller_of(context))

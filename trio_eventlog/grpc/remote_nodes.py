@@ -9,6 +9,7 @@ import trio
 
 from trio_eventlog.background import Background
 from trio_eventlog.errors import CallUnsent, EventLogError, ShuttingDown, Unavailable
+from trio_eventlog.file_keys import FileKey, SnapshotKey
 from trio_eventlog.grpc.answers import disk_use, member_info, node_status
 from trio_eventlog.grpc.batches import batch_message, consumed_batch, encode_produce_request, produce_head
 from trio_eventlog.grpc.callers import forwarded_metadata
@@ -23,6 +24,7 @@ from trio_eventlog.grpc.events import (
 from trio_eventlog.grpc.methods import (
     ALTER_TOPIC,
     APPEND,
+    BACKUP,
     CONSUME,
     CONSUME_STREAM,
     CREATE_TOPIC,
@@ -35,17 +37,25 @@ from trio_eventlog.grpc.methods import (
     READ_AGGREGATE,
     READ_EVENTS,
     REMOVE_NODE,
+    TAKE_SNAPSHOT,
     TRANSFER_LEADERSHIP,
     TRIM_PARTITION,
 )
-from trio_eventlog.grpc.requests import alter_topic_request, create_topic_request, forwarded_consume_request, trim_request
+from trio_eventlog.grpc.requests import (
+    alter_topic_request,
+    backup_request,
+    create_topic_request,
+    file_piece,
+    forwarded_consume_request,
+    trim_request,
+)
 from trio_eventlog.ids import GroupId, NodeId, format_id, parse_id
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.rpc import Call, Channel, Method, RpcSettings, open_channel
 from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
 from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer, Timestamp
-from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
+from trio_eventlog.service.values import Caller, FilePiece, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 ANSWER_HEAD_BYTES_MAX = 22
@@ -160,6 +170,15 @@ class GrpcNode:
     async def remove_node(self, node_id: NodeId, caller: Caller) -> None:
         request = admin_pb2.RemoveNodeRequest(id=format_id(node_id))
         await self._channel.unary(REMOVE_NODE, request, metadata=forwarded_metadata(caller))
+
+    async def take_snapshot(self, group_id: GroupId, caller: Caller) -> SnapshotKey:
+        request = admin_pb2.TakeSnapshotRequest(group_id=group_id)
+        response = await self._channel.unary(TAKE_SNAPSHOT, request, metadata=forwarded_metadata(caller))
+        return SnapshotKey(term=response.term, index=response.index)
+
+    async def read_file(self, group_id: GroupId, file: FileKey, position: int, length: int, caller: Caller) -> FilePiece:
+        request = backup_request(group_id, file, position, length)
+        return file_piece(await self._channel.unary(BACKUP, request, metadata=forwarded_metadata(caller)))
 
     async def status(self, *, catalog_only: bool, caller: Caller) -> NodeStatus:
         request = admin_pb2.GetStatusRequest(catalog_only=catalog_only)

@@ -5,9 +5,10 @@ import datetime
 from google.protobuf.duration_pb2 import Duration
 
 from trio_eventlog.codec.batch import NANOSECONDS
-from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.errors import InvalidArgument, Unavailable
+from trio_eventlog.file_keys import FileKey, SegmentKey, SnapshotKey
 from trio_eventlog.service.requests import ConsumeRequest, Timestamp
-from trio_eventlog.service.values import NewTopic, PartitionStart, Position, TopicChange, timestamp_ns
+from trio_eventlog.service.values import FilePiece, NewTopic, PartitionStart, Position, TopicChange, timestamp_ns
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
 
 DURATION_SECONDS_MAX = 315_576_000_000
@@ -75,6 +76,43 @@ def requested_trim(request: admin_pb2.TrimPartitionRequest) -> int | Timestamp:
             return Timestamp(request.time.seconds * NANOSECONDS + request.time.nanos)
         case _:
             raise InvalidArgument("before which offset or time records are to go is not said")
+
+
+# Files
+
+
+def backup_request(group_id: int, file: FileKey, position: int, length: int) -> admin_pb2.BackupRequest:
+    request = admin_pb2.BackupRequest(group_id=group_id, position=position, length=length)
+    match file:
+        case SegmentKey():
+            request.segment.base_index = file.base_index
+            request.segment.frames_bytes = file.frames_bytes
+            request.segment.frames_checksum = file.frames_checksum
+        case SnapshotKey():
+            request.snapshot.term = file.term
+            request.snapshot.index = file.index
+    return request
+
+
+def requested_file(request: admin_pb2.BackupRequest) -> FileKey:
+    """Raises InvalidArgument when none is named."""
+    match request.WhichOneof("file"):
+        case "segment":
+            return SegmentKey(
+                base_index=request.segment.base_index,
+                frames_bytes=request.segment.frames_bytes,
+                frames_checksum=request.segment.frames_checksum,
+            )
+        case "snapshot":
+            return SnapshotKey(term=request.snapshot.term, index=request.snapshot.index)
+    raise InvalidArgument("file: a segment or a snapshot has to be named")
+
+
+def file_piece(response: admin_pb2.BackupResponse) -> FilePiece:
+    """Raises Unavailable for an answer that no node gives."""
+    if not response.data:
+        raise Unavailable("a node has answered with no bytes of a file")
+    return FilePiece(file_bytes=response.file_bytes, data=response.data)
 
 
 def _whole_seconds(time: Duration) -> int:

@@ -254,7 +254,7 @@ class RaftDriver:
     def close(self, error: EventLogError) -> None:
         """Set the error that all waiters get when `run` is cancelled (default ShuttingDown). Call it before cancelling."""
         self._closed_by = self._closed_by or error
-        for part in (self.leadership, self.reads, self.applying):
+        for part in (self.leadership, self.reads, self.applying, self.snapshotting):
             part.close(self._closed_by)
 
     # The loop

@@ -38,7 +38,15 @@ from trio_eventlog.node.proposals import Appended, PendingEvents, Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.node.sleeping import Peers
 from trio_eventlog.node.watermark import Watermark
-from trio_eventlog.raft import Configuration, ConfigurationChange, HardState, Message, RaftNode, RaftSettings, Status
+from trio_eventlog.raft import (
+    Configuration,
+    ConfigurationChange,
+    HardState,
+    Message,
+    RaftNode,
+    RaftSettings,
+    Status,
+)
 from trio_eventlog.raft.progress import ProgressState
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.storage.data_directory import HARD_STATE_FILE, LOG_DIRECTORY
@@ -94,6 +102,7 @@ class Replica:
         departed: the position of the end of the log that was here before.
         holds_removal: see `SnapshotSends.holds_removal`: nothing of the log should be removed, since a follower needs it.
         events: what a partition of events has beside its log; None in all others.
+        snapshotting: takes snapshots; only `take` of it is called from elsewhere.
         driver: takes messages, ticks and events of peers. Only `OpenGroups`, which holds the groups of a node, may use it.
     """
 
@@ -113,6 +122,7 @@ class Replica:
         self.group_id = driver.group_id
         self.name = driver.name
         self.driver = driver
+        self.snapshotting = driver.snapshotting
         self.log = log
         self.watermark = watermark
         self.departed = departed

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from trio_eventlog.codec.snapshot_file import Manifest, SnapshotFile
-from trio_eventlog.errors import CodecError, EventLogError
+from trio_eventlog.errors import CodecError, DamagedData, EventLogError, NewerRelease
 from trio_eventlog.node.applying import Applying
 from trio_eventlog.node.driver_settings import DriverSettings
 from trio_eventlog.node.leadership import CoreView
@@ -40,8 +40,9 @@ class _Pending:
 
 
 class Snapshotting:
-    """Owns which snapshot of the group is wanted, and which waits to be written. Called in the driver's task, but for `request` and
-    what is plain to read.
+    """Owns which snapshot of the group is wanted, and which waits to be written.
+
+    Called in the driver's task, but for `request`, `take` and what is plain to read.
 
     Args:
         start: starts a task that ends with the driver.
@@ -72,6 +73,11 @@ class Snapshotting:
         self._is_requested = False
         self._pending: _Pending | None = None
         self._is_working = False
+        self._is_beginning_kept = False
+        """The newest snapshot cannot be read: until there is another one, nothing is removed."""
+        self._saved = trio.Event()
+        """Set, and replaced, when a snapshot is durable."""
+        self._closed_by: EventLogError | None = None
         self.saved_at = trio.current_time()
         """When the newest snapshot was written, or the group was opened, in Trio's time."""
 
@@ -94,6 +100,26 @@ class Snapshotting:
         """Have the active segment sealed, if it holds anything, and a snapshot taken at its end."""
         self._is_requested = True
         self._seal()
+
+    async def take(self, index: int) -> SnapshotMetadata:
+        """A durable snapshot that covers the entry at `index`, which is applied here. For any task.
+
+        Raises:
+            ShuttingDown, NotLeader, TopicNotFound: the group is closed here.
+        """
+        while self._store.newest is None or self._store.newest.index < index:
+            if self._closed_by is not None:
+                raise self._closed_by
+            # Asked for again: the segment's end may be replaced before it is committed, and a full disk puts off the sealing.
+            self.request()
+            with trio.move_on_after(self._settings.shortage_retry_seconds):
+                await self._saved.wait()
+        return self._store.newest
+
+    def close(self, error: EventLogError) -> None:
+        """The driver ends: tasks that wait in `take` get `error`."""
+        self._closed_by = error
+        self._saved.set()
 
     def look_at_log(self) -> None:
         """Something was written, and the core does not know of it yet: has a segment been sealed?"""
@@ -139,7 +165,7 @@ class Snapshotting:
     @property
     def _removable_index(self) -> int:
         """Up to this entry the log is of no use: nothing in it is readable, and a start does not need it."""
-        return min(self._log.prefix.last_index_hidden, self._store.newest_index)
+        return min(self._log.prefix.last_index_hidden, self._store.newest_index) if not self._is_beginning_kept else 0
 
     def _begin_work(self) -> None:
         if not self._is_working and (self._pending is not None or self._removable_index > self._log.base.index):
@@ -154,7 +180,7 @@ class Snapshotting:
                 if pending is not None:
                     await self._write(pending)
                 elif self._removable_index > self._log.base.index:
-                    await self._log.prefix.remove(self._removable_index)
+                    await self._remove_prefix(self._removable_index)
                 else:
                     break
             except EventLogError as error:
@@ -163,6 +189,17 @@ class Snapshotting:
                 logger.warning("%s: a snapshot, or a removal of old segments, waits: %s", self._name, error)
                 await trio.sleep(self._settings.shortage_retry_seconds)
         self._is_working = False
+
+    async def _remove_prefix(self, last_index: int) -> None:
+        try:
+            async with self._store.slots:
+                await self._store.forget_before(self._log.prefix.base_without(last_index))
+        except (DamagedData, NewerRelease) as error:
+            # A start looks for an older one then, or applies the log from its beginning.
+            logger.error("%s: its beginning is kept, the newest snapshot is of no use: %s", self._name, error)
+            self._is_beginning_kept = True
+            return
+        await self._log.prefix.remove(last_index)
 
     async def _write(self, pending: _Pending) -> None:
         async with self._store.slots:
@@ -173,5 +210,8 @@ class Snapshotting:
                 logger.error("%s: no snapshot at entry %d: %s", self._name, pending.metadata.index, error)
             else:
                 self.saved_at = trio.current_time()
+                self._is_beginning_kept = False
+                self._saved.set()
+                self._saved = trio.Event()
         if self._pending is pending:
             self._pending = None

@@ -116,6 +116,8 @@ STATUS_TABLE: dict[type[EventLogError], _Row] = {
     errors.OutcomeUnknown: _Row(StatusCode.UNKNOWN),
     errors.DamagedData: _Row(StatusCode.DATA_LOSS, (), "the node found damaged data on its disk; its log says where"),
     errors.DataDirectoryError: _Row(StatusCode.INTERNAL, (), "the node cannot use its data directory; its log says why"),
+    errors.BackupUnusable: _Row(StatusCode.FAILED_PRECONDITION),
+    errors.FileGone: _Row(StatusCode.NOT_FOUND),
     errors.StorageFailed: _Row(StatusCode.INTERNAL, (), "the node's disk failed; go to another node"),
     errors.SettingsError: _Row(StatusCode.INVALID_ARGUMENT),
     errors.WrongRun: _Row(StatusCode.FAILED_PRECONDITION),

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from trio_eventlog.events import ANY, EVENTS_TOPIC, AggregatePage, AppendResult, Event, EventPage, ExpectedVersion
 from trio_eventlog.records import Acks, Batch, Compression, Record
+from trio_eventlog.service.backup_source import BackupSource
 from trio_eventlog.service.event_requests import PAGE_EVENTS
 from trio_eventlog.service.event_tail import EventTail
 from trio_eventlog.service.producer import Delivery, Producer
@@ -37,6 +38,10 @@ from trio_eventlog.service.values import (
 
 class EventLog(Protocol):
     """Any number of tasks may use it at once. Errors are `EventLogError`s, the same ones on a node and in a client."""
+
+    @property
+    def backups(self) -> BackupSource:
+        """What backups of the cluster are made of."""
 
     # Producing
 

@@ -28,6 +28,7 @@ from trio_eventlog.service.arguments import (
     topic_change,
     trim_groups,
 )
+from trio_eventlog.service.backups import Backups, NodeBackups
 from trio_eventlog.service.cluster import ClusterAdministration, parsed_node_id
 from trio_eventlog.service.consume import ConsumeService
 from trio_eventlog.service.event_arguments import append_request, check_tail, read_aggregate_request, read_events_request
@@ -77,6 +78,7 @@ class NodeServices:
     events: EventStore
     consuming: ConsumeService
     cluster: ClusterAdministration
+    backups: Backups
     queues: NodeQueues
     nodes: RemoteNodes
     ready: trio.Event
@@ -102,6 +104,7 @@ class NodeEventLog:
         self._rng = rng
         self._now_ns = now_ns
         self._make_event_id = new_event_id(rng)
+        self.backups = NodeBackups(services.backups, services.ready)
 
     # Producing
 

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from trio_eventlog.file_keys import FileKey, SnapshotKey
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
 from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer, Timestamp
-from trio_eventlog.service.values import Caller, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
+from trio_eventlog.service.values import Caller, FilePiece, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 
 
 class RemoteNode(Protocol):
@@ -54,6 +55,10 @@ class RemoteNode(Protocol):
     async def drain_node(self, node_id: NodeId, caller: Caller) -> None: ...
 
     async def remove_node(self, node_id: NodeId, caller: Caller) -> None: ...
+
+    async def take_snapshot(self, group_id: GroupId, caller: Caller) -> SnapshotKey: ...
+
+    async def read_file(self, group_id: GroupId, file: FileKey, position: int, length: int, caller: Caller) -> FilePiece: ...
 
     async def status(self, *, catalog_only: bool, caller: Caller) -> NodeStatus: ...
 

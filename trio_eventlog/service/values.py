@@ -39,6 +39,19 @@ class Caller:
         return self.subject, self.tenant
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class FilePiece:
+    """Bytes of a file of a log.
+
+    Attributes:
+        file_bytes: size of the whole file.
+        data: at least one byte, from the position that was asked for.
+    """
+
+    file_bytes: int
+    data: bytes
+
+
 NOBODY_IN_PARTICULAR = Caller()
 """The caller of calls that name none: an application that embeds a node, or uses a client for itself."""
 

@@ -181,7 +181,8 @@ class LogContents:
     def last_index_hidden(self) -> int:
         """See `LogPrefix.last_index_hidden`."""
         last_index = self.base.index
-        for segment in self.segments:
+        # A log without records, the catalog's among them, is all before offset 0, and is wanted.
+        for segment in self.segments if self.hidden_below else ():
             if not segment.is_sealed or segment.contents.end_offset > self.hidden_below:
                 break
             last_index = segment.contents.last_index

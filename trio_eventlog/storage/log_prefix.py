@@ -44,6 +44,17 @@ class LogPrefix:
         """
         return self._contents.retained_from(bytes_max, oldest_ns, end_offset)
 
+    def base_without(self, last_index: int) -> LogBase:
+        """Where the log begins once `remove(last_index)` is done."""
+        going = self._sealed_up_to(last_index)
+        if not going:
+            return self._contents.base
+        last = going[-1].contents
+        return LogBase(index=last.last_index, term=self._contents.terms.term(last.last_index), offset=last.end_offset)
+
+    def _sealed_up_to(self, last_index: int) -> list[OpenSegment]:
+        return [segment for segment in self._contents.segments if segment.is_sealed and segment.contents.last_index <= last_index]
+
     async def remove(self, last_index: int) -> None:
         """Remove the sealed segments that hold no entry above `last_index`, durably. Appends and reads go on.
 
@@ -55,13 +66,12 @@ class LogPrefix:
             StorageFailed.
         """
         contents = self._contents
-        going = [segment for segment in contents.segments if segment.is_sealed and segment.contents.last_index <= last_index]
+        going = self._sealed_up_to(last_index)
         await trio.lowlevel.checkpoint()
         # A cancellation between the steps would leave memory and disk apart; each of them is bounded by the disk.
         with trio.CancelScope(shield=True):
             if going:
-                last = going[-1].contents
-                base = LogBase(index=last.last_index, term=contents.terms.term(last.last_index), offset=last.end_offset)
+                base = self.base_without(last_index)
                 await write_atomically(self._files.disk, join_path(self._files.directory, BASE_FILE), encode_base(base))
                 self._unremoved += contents.remove_prefix(base)
             while self._unremoved:

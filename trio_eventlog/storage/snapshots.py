@@ -17,7 +17,8 @@ from functools import partial
 import attrs
 import trio
 
-from trio_eventlog.codec.snapshot_file import FILE_BYTES_MAX, SnapshotFile, decode_snapshot_file, encode_snapshot_file
+from trio_eventlog.codec.segment import LogBase
+from trio_eventlog.codec.snapshot_file import FILE_BYTES_MAX, Manifest, SnapshotFile, decode_snapshot_file, encode_snapshot_file
 from trio_eventlog.errors import CodecError, DamagedData, NewerRelease
 from trio_eventlog.raft import SnapshotMetadata
 from trio_eventlog.storage.disk import Disk, join_path, read_whole, write_atomically
@@ -120,6 +121,19 @@ class SnapshotStore:
         self.newest = metadata
         self.saved += 1
         return metadata
+
+    async def forget_before(self, base: LogBase) -> None:
+        """Have the newest snapshot name no segment up to the one that ends with `base`: they are about to be removed, and whoever
+        fetches what it names must find it.
+
+        Raises:
+            DamagedData, NewerRelease: it cannot be read back.
+            DiskFull, ResourceShortage: nothing was changed.
+            StorageFailed.
+        """
+        if self.newest is not None:
+            name = SnapshotName(self.newest.index, self.newest.term)
+            await self._disk.at_once(partial(_forget_before, self._directory, name, base))
 
     async def load(self, name: SnapshotName) -> SnapshotFile:
         """Read one back. Raises FileNotFoundError when it was replaced meanwhile, DamagedData, NewerRelease."""
@@ -228,6 +242,15 @@ async def _save(
             with suppress(FileNotFoundError):
                 await disk.remove(join_path(snapshots, other))
     return snapshot.metadata, kept
+
+
+async def _forget_before(snapshots: str, name: SnapshotName, base: LogBase, disk: Disk) -> None:
+    snapshot = await _load(snapshots, name, disk)
+    if snapshot.manifest.base.index >= base.index:
+        return
+    segments = tuple(segment for segment in snapshot.manifest.segments if segment.base_index > base.index)
+    snapshot = attrs.evolve(snapshot, manifest=Manifest(base=base, segments=segments))
+    await write_atomically(disk, join_path(snapshots, name.file_name), encode_snapshot_file(snapshot))
 
 
 def kept_names(names: Iterable[SnapshotName], base_index: int) -> list[SnapshotName]:

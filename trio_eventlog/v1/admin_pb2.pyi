@@ -358,3 +358,57 @@ class DrainNodeRequest(_message.Message):
 class DrainNodeResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class TakeSnapshotRequest(_message.Message):
+    __slots__ = ("group_id",)
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    group_id: int
+    def __init__(self, group_id: _Optional[int] = ...) -> None: ...
+
+class TakeSnapshotResponse(_message.Message):
+    __slots__ = ("term", "index")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    index: int
+    def __init__(self, term: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
+
+class SegmentName(_message.Message):
+    __slots__ = ("base_index", "frames_bytes", "frames_checksum")
+    BASE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    base_index: int
+    frames_bytes: int
+    frames_checksum: int
+    def __init__(self, base_index: _Optional[int] = ..., frames_bytes: _Optional[int] = ..., frames_checksum: _Optional[int] = ...) -> None: ...
+
+class SnapshotName(_message.Message):
+    __slots__ = ("term", "index")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    index: int
+    def __init__(self, term: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ("group_id", "segment", "snapshot", "position", "length")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    group_id: int
+    segment: SegmentName
+    snapshot: SnapshotName
+    position: int
+    length: int
+    def __init__(self, group_id: _Optional[int] = ..., segment: _Optional[_Union[SegmentName, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotName, _Mapping]] = ..., position: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class BackupResponse(_message.Message):
+    __slots__ = ("file_bytes", "data")
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    file_bytes: int
+    data: bytes
+    def __init__(self, file_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
