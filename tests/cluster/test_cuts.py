@@ -22,6 +22,8 @@ async def test_minority_refuses_produce_while_the_majority_goes_on() -> None:
         await client.create_topic("orders")
         await cluster.wait_topic("orders")
         leader = await cluster.wait_leader("orders")
+        # Before that it takes nothing.
+        await cluster.wait_until(lambda: cluster.replica(leader, "orders").status().hard_state.commit > 0, "its term has begun")  # type: ignore[union-attr]
         majority = others(cluster, leader)
         cluster.partition([leader], majority)
         async with cluster.channel(leader) as channel:

@@ -224,5 +224,5 @@ def test_a_failure_is_read_in_ten_lines(tmp_path: Path) -> None:
 
 def test_an_unused_plugin_imports_nothing(tmp_path: Path) -> None:
     """Every test session of an environment with this package pays for what the plugin imports at its start."""
-    quiet = ("-p", "no:trio", "-p", "no:anyio", "-p", "no:hypothesispytest")
+    quiet = ("-p", "no:trio", "-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:schemathesis")
     assert "1 passed" in run(tmp_path, UNUSED, *quiet)

@@ -28,12 +28,13 @@ _INTERVAL_BYTES = 1 << 62
 
 
 async def check_segment(disk: Disk, path: str) -> None:
-    """Read a sealed segment whole. One that has no footer is left to the recovery of the log, as is one that is not there.
+    """Read a sealed segment whole. A segment without a footer, one that is not there, and another file are left to the recovery of
+    the log.
 
     Raises:
         DamagedData: a frame is damaged, or they are not those that the footer was made of; or it cannot be read.
     """
-    if not await disk.exists(path):
+    if not path.endswith(SEGMENT_SUFFIX) or not await disk.exists(path):
         return
     file = await disk.open(path, writes=False)
     try:
