@@ -33,7 +33,7 @@ from trio_eventlog.testing.disk import SimDisk
 
 ORDERS = GroupId(1)
 SETTINGS = RecoverySettings(
-    log=default(LogSettings, segment_bytes=1500, preallocate_bytes=0), producer_window_batches=5, producers_max=100
+    logs=default(LogSettings, segment_bytes=1500, preallocate_bytes=0), producer_window_batches=5, producers_max=100
 )
 TARGET = "/target"
 
@@ -47,7 +47,7 @@ async def survivor(disk: Disk, number: int, groups: dict[GroupId, Group], *, ter
     for group_id, group in groups.items():
         directory = join_path(home, "groups", f"{group_id:016x}")
         await disk.make_directory(directory)
-        async with open_segmented_log(disk, join_path(directory, "log"), SETTINGS.log) as log:
+        async with open_segmented_log(disk, join_path(directory, "log"), SETTINGS.logs) as log:
             for frame in group.frames:
                 await log.append([frame])
         async with await HardStateFile.open(disk, join_path(directory, "hard_state")) as hard_state:
@@ -74,7 +74,7 @@ async def recovered(disk: Disk, homes: Sequence[str]) -> tuple[Survivors, list[R
 
 
 async def frames_in(disk: Disk, group_id: GroupId) -> list[bytes]:
-    async with open_segmented_log(disk, f"{TARGET}/groups/{group_id:016x}/log", SETTINGS.log) as log:
+    async with open_segmented_log(disk, f"{TARGET}/groups/{group_id:016x}/log", SETTINGS.logs) as log:
         return [bytes((await log.read(index, index, 1))[0].raw) for index in range(log.first_index, log.last_index + 1)]
 
 
@@ -124,7 +124,7 @@ async def test_the_machine_goes_on_from_the_newest_snapshot() -> None:
     disk = SimDisk(random.Random(0))
     home = await survivor(disk, 1, {CATALOG_GROUP: catalog([("orders", 1)]), ORDERS: group})
     directory = f"{home}/groups/{ORDERS:016x}"
-    async with open_segmented_log(disk, f"{directory}/log", SETTINGS.log) as log:
+    async with open_segmented_log(disk, f"{directory}/log", SETTINGS.logs) as log:
         end = log.sealed_last_index
         manifest = log.manifest(end)
     assert manifest is not None
@@ -207,7 +207,7 @@ async def test_a_beginning_that_no_snapshot_covers() -> None:
     for name in await disk.list_directory(log):
         await disk.remove(join_path(log, name))
     await write_atomically(disk, f"{log}/base", encode_base(LogBase(index=3, term=1, offset=6)))
-    async with open_segmented_log(disk, log, SETTINGS.log) as opened:
+    async with open_segmented_log(disk, log, SETTINGS.logs) as opened:
         await opened.append(group.frames[3:])
     with pytest.raises(DamagedData, match="no snapshot is left"):
         await recovered(disk, [home])

@@ -41,9 +41,9 @@ APPEND_BYTES = 4 << 20
 
 @attrs.frozen(slots=True, kw_only=True)
 class RecoverySettings:
-    """Attributes: `log`, of the logs that are made; the others as of `PartitionMachine`, the same as on the lost nodes."""
+    """Attributes: `logs`, of the logs that are made; the others as of `PartitionMachine`, the same as on the lost nodes."""
 
-    log: LogSettings
+    logs: LogSettings
     producer_window_batches: int
     producers_max: int
 
@@ -135,7 +135,7 @@ async def recover(
                 if group.group_id == CATALOG_GROUP:
                     catalog = (await _catalog(disk, survivors)).snapshot()
                     await write_first_voters(disk, target, node_id)
-                    await write_catalog(disk, target, commands_to(catalog, node_id, node_name), term, settings.log)
+                    await write_catalog(disk, target, commands_to(catalog, node_id, node_name), term, settings.logs)
                     continue
                 manifest, machine = await _write_partition(disk, target, group.replica, settings, on_bytes)
                 await _write_snapshot(disk, target, group.replica, manifest, machine, node_id)
@@ -163,7 +163,7 @@ async def _write_partition(
     base = replica.report.base
     await _write_base(disk, directory, base)
     applier = PartitionApplier(PartitionMachine(settings.producer_window_batches, settings.producers_max), Watermark())
-    async with open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.log) as log:
+    async with open_segmented_log(disk, join_path(directory, LOG_DIRECTORY), settings.logs) as log:
         await _replay(disk, replica, applier, _Writer(log, on_bytes))
         await log.seal()
         manifest = log.manifest(replica.usable_index) or Manifest(base=base, segments=())

@@ -103,7 +103,7 @@ async def _recover(
             cluster_name=cluster_name,
             now_seconds=time.time(),
             settings=RecoverySettings(
-                log=log_settings(settings),
+                logs=log_settings(settings),
                 producer_window_batches=settings.producer_window_batches,
                 producers_max=settings.producers_max,
             ),
