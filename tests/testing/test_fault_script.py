@@ -141,9 +141,9 @@ async def ten_orders(cluster: Cluster, bank_module: ModuleType, script: Sequence
 
 
 def test_a_bug_of_an_application_shrinks_to_the_fault_that_shows_it() -> None:
-    """Of up to six faults at most three are left, the script is the same every time, and the mended application survives it."""
+    """Of up to six faults at most two are left, the script is the same every time, and the mended application survives it."""
     careless, mended = load_bank("careless"), load_bank("mended")
-    cluster = Cluster(3, seed=4)
+    cluster = Cluster(3, seed=1)
     failed: list[list[Fault]] = []
 
     @settings(derandomize=True, database=None, deadline=None, max_examples=50, phases=[Phase.generate, Phase.shrink])
@@ -159,7 +159,7 @@ def test_a_bug_of_an_application_shrinks_to_the_fault_that_shows_it() -> None:
     with pytest.RaisesGroup(AssertionError, flatten_subgroups=True) as caught:
         search()
     print(f"{len(failed)} failures, {time.process_time() - before:.1f} s of processor time, the last: {failed[-1]}")
-    assert 1 <= len(failed[-1]) <= 3
+    assert 1 <= len(failed[-1]) <= 2
     assert any("script=[" in note for note in caught.value.__notes__)
-    assert any("seed 4, at " in note for note in caught.value.__notes__)
+    assert any("seed 1, at " in note for note in caught.value.__notes__)
     cluster.run(ten_orders, mended, failed[-1])
