@@ -56,6 +56,16 @@ async def test_an_event_from_its_appending_to_its_reading() -> None:
                 assert (status, body) == (304, b"")
 
 
+@pytest.mark.parametrize(
+    ("aggregate_id", "path"), [("eu/42", "eu%2F42"), ("eu/42", "eu/42"), ("a b?", "a%20b%3F"), ("ü/", "%C3%BC%2F")]
+)
+async def test_ids_of_aggregates_may_have_slashes(aggregate_id: str, path: str) -> None:
+    async with opened() as (_, client):
+        assert (await append(client, aggregate_id=aggregate_id))[0] == 201
+        status, page = await client.ask_json("GET", f"/events/{path}")
+        assert (status, page["aggregate_id"], page["count"]) == (200, aggregate_id, 1)
+
+
 async def test_versions_and_repeated_events() -> None:
     async with opened() as (_, client):
         status, first = await append(client, event_id="e1", expected_version=0)

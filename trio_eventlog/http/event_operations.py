@@ -277,5 +277,6 @@ OPERATIONS = (
         answer=AggregateOut,
         statuses={304: "Its version is the one in `If-None-Match`."},
         headers={"if-none-match": "A version."},
+        problems=(404,),  # an id with a line break is no path
     ),
 )
