@@ -212,6 +212,8 @@ class Forwarder:
                         # It was closed here, since its group has moved: there, then.
                         last = error
                         place = self._place(place.group_id)
+                        # That may be the same one, while it closes: neither a refusal nor this wait has let other tasks run.
+                        await trio.sleep_forever()
         if has_begun:
             doubt.add(OutcomeUnknown(f"no answer within {self._settings.forward_timeout_seconds:g} s"))
         raise NoQuorum(
