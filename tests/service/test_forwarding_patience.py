@@ -323,3 +323,62 @@ async def test_one_connection_to_each_node_for_all_calls() -> None:
         assert dialled.nodes.count(THIRD) > 2
         dialled.error = None
         assert await made.at_leader(Replica(THIRD), never, failing()) == "done"  # type: ignore[arg-type]
+
+
+async def test_a_replica_that_is_being_closed_leaves_time_to_others(autojump_clock: trio.testing.MockClock) -> None:
+    """It refuses at once, and so does the wait for another leader, until the task that closes it has replaced it."""
+    replicas = [Replica(ME), Replica(ME)]
+    replicas[0].closed_by = NotLeader("it is being closed")
+    attempts = 0
+
+    async def here() -> str:
+        nonlocal attempts
+        attempts += 1
+        assert attempts < 100, "no other task has run meanwhile"
+        if len(replicas) == 2:
+            raise NotLeader("it is being closed")
+        return "done"
+
+    async def replace() -> None:
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        del replicas[0]
+
+    async with forwarder(Dialled(), place=lambda group_id: replicas[0]) as made, trio.open_nursery() as nursery:
+        nursery.start_soon(replace)
+        assert await made.at_leader(replicas[0], here, there_never) == "done"  # type: ignore[arg-type]
+    assert trio.current_time() < 1.0
+
+
+async def test_leaders_that_change_at_every_look_leave_time_to_others(autojump_clock: trio.testing.MockClock) -> None:
+    """No wait is long then, and none of them may have let other tasks run."""
+    replica = Replica(ME)
+    replica.wait_leader_other_than = return_at_once  # type: ignore[method-assign]
+    attempts = 0
+    is_over = False
+
+    async def here() -> str:
+        nonlocal attempts
+        attempts += 1
+        assert attempts < 100, "no other task has run meanwhile"
+        if not is_over:
+            raise NotLeader("not now")
+        return "done"
+
+    async def end() -> None:
+        nonlocal is_over
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        is_over = True
+
+    async with forwarder(Dialled()) as made, trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        assert await made.at_leader(replica, here, there_never) == "done"  # type: ignore[arg-type]
+
+
+async def return_at_once(node_id: NodeId) -> NodeId:
+    return OTHER
+
+
+async def there_never(node: Any) -> str:
+    raise AssertionError("nothing is forwarded")

@@ -211,9 +211,11 @@ class Forwarder:
                     except NotLeader as error:
                         # It was closed here, since its group has moved: there, then.
                         last = error
-                        place = self._place(place.group_id)
-                        # That may be the same one, while it closes: neither a refusal nor this wait has let other tasks run.
-                        await trio.sleep_forever()
+                        closed, place = place, self._place(place.group_id)
+                        if place is closed:
+                            await trio.sleep_forever()  # it is about to be replaced; the pause ends this
+                # Neither a refusal nor the wait need have let other tasks run.
+                await trio.lowlevel.checkpoint()
         if has_begun:
             doubt.add(OutcomeUnknown(f"no answer within {self._settings.forward_timeout_seconds:g} s"))
         raise NoQuorum(
