@@ -556,8 +556,8 @@ MUTATIONS = (
     Mutation(
         "a call does not follow a group that has moved",
         "trio_eventlog/service/forwarding.py",
-        "                        place = self._place(place.group_id)\n",
-        "                        raise\n",
+        "closed, place = place, self._place(place.group_id)\n",
+        "closed = place\n",
     ),
     Mutation(
         "a fetch does not follow a group that has moved",
@@ -776,8 +776,8 @@ MUTATIONS = (
     Mutation(
         "a transfer goes on at the wrong byte",
         "trio_eventlog/node/file_fetcher.py",
-        "key, part.position, wanted",
-        "key, max(part.position, 1) - 1, wanted",
+        "wanted.key, part.position, wanted",
+        "wanted.key, max(part.position, 1) - 1, wanted",
     ),
     Mutation(
         "a snapshot is installed before its segments are durable",

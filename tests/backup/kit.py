@@ -20,7 +20,7 @@ from trio_eventlog.machine.catalog import CatalogMachine, CreateTopic, RegisterN
 from trio_eventlog.machine.partition import AppliedBatch, PartitionMachine
 from trio_eventlog.raft import Configuration, SnapshotMetadata
 from trio_eventlog.service.values import NOBODY_IN_PARTICULAR, Caller, FilePiece
-from trio_eventlog.storage.segment import SegmentContents
+from trio_eventlog.storage.segment import SegmentContents, range_of
 
 VOTERS = tuple(map(NodeId, (1, 2, 3)))
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
@@ -46,15 +46,7 @@ class Group:
             frames = self.frames[first : first + self.entries_per_segment]
             contents = SegmentContents(frames[0].index, frames[0].base_offset, 1 << 40)
             contents.add(frames)
-            described = SegmentRange(
-                base_index=contents.base_index,
-                last_index=contents.last_index,
-                base_offset=contents.base_offset,
-                end_offset=contents.end_offset,
-                frames_bytes=contents.frames_bytes,
-                frames_checksum=contents.frames_checksum,
-            )
-            found.append((described, b"".join(frame.raw for frame in frames)))
+            found.append((range_of(contents), b"".join(frame.raw for frame in frames)))
         return found
 
     def snapshot(self) -> SnapshotFile:

@@ -17,7 +17,7 @@ from trio_eventlog.node.file_fetcher import FileFetcher
 from trio_eventlog.node.transfer_settings import TransferSettings
 from trio_eventlog.node.transfers import TransferFailed
 from trio_eventlog.storage.disk import join_path
-from trio_eventlog.storage.fetched_segments import fetched_name, segment_terms
+from trio_eventlog.storage.fetched_segments import fetched_name, terms_in_file
 from trio_eventlog.testing.defaults import default
 from trio_eventlog.testing.disk import SimDisk
 
@@ -54,7 +54,7 @@ class Fetching:
 
     async def check(self, there: Elsewhere) -> None:
         for segment in there.segments:
-            assert await segment_terms(self.disk, join_path(LOG, fetched_name(segment)), segment) is not None
+            assert await terms_in_file(self.disk, join_path(LOG, fetched_name(segment)), segment) is not None
         assert self.received_bytes == there.snapshot.manifest.frames_bytes
 
 
@@ -155,7 +155,7 @@ async def test_a_process_that_was_started_again_goes_on_where_it_was(autojump_cl
         again = Fetching(one.fetcher, one.disk)
         await again.segments(attrs.evolve(there, segments=left), 2)
         for segment in there.segments:
-            assert await segment_terms(one.disk, join_path(LOG, fetched_name(segment)), segment)
+            assert await terms_in_file(one.disk, join_path(LOG, fetched_name(segment)), segment)
         largest = max(len(frame.raw) for frame in there.frames)
         assert n2.server.served_bytes - total_bytes <= largest + 5 * 100
 

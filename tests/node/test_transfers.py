@@ -92,13 +92,6 @@ async def test_a_file_that_cannot_be_read(autojump_clock: trio.testing.MockClock
         assert received.data == DATA[:3000]
 
 
-async def test_a_file_that_was_just_removed_is_not_there(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_nodes(2) as (_, (n1, n2)):
-        n2.has()
-        n2.disk.delete("/0")
-        assert (await refusal(n1)).code == FetchRefusedCode.NOT_HERE
-
-
 async def test_a_node_without_descriptors_is_busy(autojump_clock: trio.testing.MockClock) -> None:
     async with open_nodes(2) as (_, (n1, n2)):
         n2.has()

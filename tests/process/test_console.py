@@ -67,7 +67,10 @@ def test_the_console(make_cluster: Callable[..., DaemonCluster], browser: Any) -
     page.get_by_label("Value", exact=True).fill("by hand")
     page.get_by_role("button", name="Produce").click()
     playwright.expect(records).to_contain_text("by hand", timeout=20_000)
+    # A record that comes before the page follows is shown too.
+    post(address, "/topics/orders/records", {"records": [{"value": "between"}], "partition": 0})
     page.get_by_role("button", name="Follow live").click()
+    playwright.expect(records).to_contain_text("between", timeout=20_000)
     post(address, "/topics/orders/records", {"records": [{"value": "followed"}], "partition": 0})
     playwright.expect(records).to_contain_text("followed", timeout=20_000)
     page.set_viewport_size({"width": 390, "height": 800})

@@ -21,12 +21,12 @@ from trio_eventlog.storage.fetched_segments import (
     fetched_name,
     part_name,
     remove_fetched_segments,
-    segment_terms,
+    terms_in_file,
 )
 from trio_eventlog.storage.installing import INSTALLING_FILE, finish_install, install
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.real_disk import RealDisk
-from trio_eventlog.storage.segment import read_footer, segment_name
+from trio_eventlog.storage.segment import range_of, read_footer, segment_name
 from trio_eventlog.storage.segmented_log import SegmentedLog, open_segmented_log
 from trio_eventlog.storage.snapshots import SnapshotName
 from trio_eventlog.storage.verify import verify_replica
@@ -55,16 +55,7 @@ async def ranges(disk: Disk, directory: str) -> list[SegmentRange]:
                 continue  # the active one
             finally:
                 await file.close()
-            found.append(
-                SegmentRange(
-                    base_index=footer.base_index,
-                    last_index=footer.last_index,
-                    base_offset=footer.base_offset,
-                    end_offset=footer.end_offset,
-                    frames_bytes=footer.frames_bytes,
-                    frames_checksum=footer.frames_checksum,
-                )
-            )
+            found.append(range_of(footer))
     return found
 
 
@@ -194,7 +185,7 @@ async def test_segments_that_the_log_has_already_are_kept() -> None:
     there = await elsewhere(frames)
     disk = sim_disk()
     await old_group(disk, frames[: there.segments[2].last_index])
-    kept = [one for one in there.segments if await segment_terms(disk, join_path(LOG, segment_name(one.base_index)), one)]
+    kept = [one for one in there.segments if await terms_in_file(disk, join_path(LOG, segment_name(one.base_index)), one)]
     assert len(kept) in (2, 3)
     await fetch(disk, there, segments=there.segments[len(kept) :])
     await install(disk, GROUP, there.snapshot, there.data)
@@ -313,7 +304,7 @@ async def test_a_segment_comes_in_any_number_of_pieces_and_goes_on_where_it_was(
                 position = part.position
             if position >= len(data):
                 await part.finish()
-    assert await segment_terms(disk, join_path(LOG, fetched_name(segment)), segment) == (1, 1)
+    assert await terms_in_file(disk, join_path(LOG, fetched_name(segment)), segment) == (1, 1)
     assert disk.content(join_path(LOG, fetched_name(segment)))[: len(data)] == data
 
 
@@ -334,7 +325,7 @@ async def test_what_a_crash_leaves_of_a_part_is_looked_at(mode: CrashMode) -> No
             assert part.position <= cut + 1
             await part.write(data[part.position :])
             await part.finish()
-        assert await segment_terms(disk, join_path(LOG, fetched_name(segment)), segment) == (1, 1)
+        assert await terms_in_file(disk, join_path(LOG, fetched_name(segment)), segment) == (1, 1)
 
 
 async def test_frames_that_are_whole_and_of_another_log_are_thrown_away() -> None:
@@ -349,7 +340,7 @@ async def test_frames_that_are_whole_and_of_another_log_are_thrown_away() -> Non
         assert part.position == 0
         await part.write(there.frames_of(segment))
         await part.finish()
-    assert await segment_terms(disk, join_path(LOG, fetched_name(segment)), segment)
+    assert await terms_in_file(disk, join_path(LOG, fetched_name(segment)), segment)
 
 
 async def test_every_flipped_bit_of_a_segment_is_noticed() -> None:

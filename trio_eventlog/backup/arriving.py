@@ -1,9 +1,9 @@
 """The frames of a sealed segment as they arrive, each of them checked."""
 
-from trio_eventlog.codec.entry import HEADER_BYTES, LENGTH_BYTES, EntryFrame, decode_entry
+from trio_eventlog.codec.entry import HEADER_BYTES, LENGTH_BYTES, decode_entry
 from trio_eventlog.codec.snapshot_file import SegmentRange
 from trio_eventlog.errors import CodecError
-from trio_eventlog.storage.segment import SegmentContents
+from trio_eventlog.storage.segment import SegmentContents, range_of
 
 NO_SPARSE_INDEX_BYTES = 1 << 62
 
@@ -22,34 +22,21 @@ class ArrivingFrames:
     def add(self, data: bytes) -> None:
         """The next bytes. Raises CodecError when a frame among them is damaged, or does not follow the one before."""
         self._rest += data
-        frames: list[EntryFrame] = []
+        whole = memoryview(bytes(self._rest))
         position = 0
-        whole = bytes(self._rest)
         while len(whole) - position >= HEADER_BYTES:
-            length = LENGTH_BYTES + int.from_bytes(whole[position : position + LENGTH_BYTES], "little")
-            if length > self._wanted.frames_bytes:
-                raise CodecError(f"entry frame at {position}: {length} bytes in a segment of {self._wanted.frames_bytes}")
-            if position + length > len(whole):
+            end = position + LENGTH_BYTES + int.from_bytes(whole[position : position + LENGTH_BYTES], "little")
+            if end - position > self._wanted.frames_bytes:
+                raise CodecError(f"entry {self._contents.next_index}: {end - position} bytes in {self._wanted.frames_bytes}")
+            if end > len(whole):
                 break
-            frame = decode_entry(memoryview(whole)[position : position + length])
-            frames.append(frame)
-            position += length
-        next_index, end_offset, term = self._contents.next_index, self._contents.end_offset, 0
-        for frame in frames:
-            if (frame.index, frame.base_offset) != (next_index, end_offset) or frame.term < term:
-                raise CodecError(f"entry {frame.index} at offset {frame.base_offset}, where {next_index} and {end_offset} belong")
-            next_index, end_offset, term = frame.index + 1, frame.end_offset, frame.term
-        if frames:
-            self._contents.add(frames)
-            del self._rest[:position]
+            frame = decode_entry(whole[position:end])
+            self._contents.check(frame)
+            self._contents.add([frame])
+            position = end
+        del self._rest[:position]
 
     def end(self) -> None:
         """All bytes have come. Raises CodecError when they are not those of the segment."""
-        found, wanted = self._contents, self._wanted
-        if self._rest or (found.next_index, found.end_offset, found.frames_bytes, found.frames_checksum) != (
-            wanted.last_index + 1,
-            wanted.end_offset,
-            wanted.frames_bytes,
-            wanted.frames_checksum,
-        ):
-            raise CodecError(f"segment {wanted.base_index}: its frames are not those that were announced")
+        if self._rest or range_of(self._contents) != self._wanted:
+            raise CodecError(f"segment {self._wanted.base_index}: its frames are not those that were announced")

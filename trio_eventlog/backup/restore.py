@@ -13,7 +13,6 @@ Each file is written beside its name, synced and renamed. A restore that was cut
 and whole is not written again.
 """
 
-import logging
 from collections.abc import Callable
 
 import attrs
@@ -47,12 +46,9 @@ from trio_eventlog.storage.data_directory import (
     LOG_DIRECTORY,
 )
 from trio_eventlog.storage.disk import TEMPORARY_SUFFIX, Disk, join_path, read_whole, write_atomically
-from trio_eventlog.storage.fetched_segments import SegmentPart, fetched_name, segment_terms
+from trio_eventlog.storage.fetched_segments import SegmentPart, segment_terms
 from trio_eventlog.storage.installing import finish_install, install
 from trio_eventlog.storage.log_settings import LogSettings
-from trio_eventlog.storage.segment import segment_name
-
-logger = logging.getLogger(__name__)
 
 RESTORING_FILE = "restoring"
 RESTORING_BYTES_MAX = 64 * 1024
@@ -204,10 +200,9 @@ def _commands_of(target: _Target, backup: BackupFiles, stored: SnapshotFile) -> 
 async def _write_segment(target: _Target, backup: BackupFiles, directory: str, file: StoredFile, segment: SegmentRange) -> None:
     """Beside the log, whole and with its footer; what an earlier attempt has written is read and kept."""
     log = join_path(directory, LOG_DIRECTORY)
-    for name in (fetched_name(segment), segment_name(segment.base_index)):
-        if await segment_terms(target.disk, join_path(log, name), segment) is not None:
-            target.on_bytes(file.size_bytes)
-            return
+    if await segment_terms(target.disk, log, segment) is not None:
+        target.on_bytes(file.size_bytes)
+        return
     async with SegmentPart(target.disk, log, segment, target.log_settings.index_interval_bytes) as part:
         target.on_bytes(part.found_bytes)
         async with backup.pieces(file, start=part.found_bytes) as pieces:

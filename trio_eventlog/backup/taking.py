@@ -24,7 +24,7 @@ from trio_eventlog.backup.target import BackupTarget
 from trio_eventlog.codec.catalog_snapshot import decode_catalog
 from trio_eventlog.codec.snapshot_file import SegmentRange, SnapshotFile, decode_snapshot_file
 from trio_eventlog.errors import BackupUnusable, CodecError, FileGone, TopicNotFound
-from trio_eventlog.file_keys import SegmentKey, SnapshotKey
+from trio_eventlog.file_keys import SnapshotKey
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, format_id
 from trio_eventlog.net.pace import Pace
 from trio_eventlog.service.backup_source import BackupSource
@@ -159,13 +159,12 @@ class _Taker:
         if found is not None:
             self._progress.kept_bytes += found.size_bytes
             return found
-        key = SegmentKey(base_index=segment.base_index, frames_bytes=segment.frames_bytes, frames_checksum=segment.frames_checksum)
         frames = ArrivingFrames(segment)
         try:
             async with self._target.writing(name, segment.frames_bytes) as writing:
                 while writing.position < segment.frames_bytes:
                     await self._pace.wait(self._piece_bytes)
-                    piece = await self._source.read_file(group_id, key, writing.position, self._piece_bytes)
+                    piece = await self._source.read_file(group_id, segment.key, writing.position, self._piece_bytes)
                     frames.add(piece.data)
                     await writing.write(piece.data)
                     self._progress.written_bytes += len(piece.data)

@@ -38,6 +38,7 @@ from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.codec.segment import LogBase
 from trio_eventlog.codec.snapshot import SNAPSHOT_BYTES_MAX
 from trio_eventlog.errors import CodecError, NewerRelease
+from trio_eventlog.file_keys import SegmentKey
 from trio_eventlog.raft import ProtocolError, SnapshotMetadata, decode_configuration, encode_configuration
 
 FORMAT_VERSION = 1
@@ -72,6 +73,11 @@ class SegmentRange:
     end_offset: int
     frames_bytes: int
     frames_checksum: int
+
+    @property
+    def key(self) -> SegmentKey:
+        """By which other nodes, and backups, ask for it."""
+        return SegmentKey(base_index=self.base_index, frames_bytes=self.frames_bytes, frames_checksum=self.frames_checksum)
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import trio
 from trio_eventlog.backoff import Backoff
 from trio_eventlog.codec.catch_up import CatchUpReport, CatchUpState
 from trio_eventlog.codec.partition_snapshot import decode_partition
-from trio_eventlog.codec.snapshot_file import SegmentRange, SnapshotFile
+from trio_eventlog.codec.snapshot_file import SnapshotFile
 from trio_eventlog.errors import CodecError, EventLogError, NewerRelease
 from trio_eventlog.ids import CATALOG_GROUP, GroupId, NodeId, format_id
 from trio_eventlog.node.file_fetcher import FileFetcher
@@ -28,9 +28,8 @@ from trio_eventlog.node.transfers import TransferFailed
 from trio_eventlog.raft import Configuration, Message, SnapshotMetadata
 from trio_eventlog.storage.data_directory import LOG_DIRECTORY, DataDirectory
 from trio_eventlog.storage.disk import is_shortage, join_path
-from trio_eventlog.storage.fetched_segments import fetched_name, remove_fetched_segments, segment_terms
+from trio_eventlog.storage.fetched_segments import remove_fetched_segments, segment_terms
 from trio_eventlog.storage.installing import install
-from trio_eventlog.storage.segment import segment_name
 from trio_eventlog.storage.segmented_log import SegmentedLog
 
 logger = logging.getLogger(__name__)
@@ -201,8 +200,9 @@ class CatchUps:
         snapshot, data = await self._fetcher.fetch_snapshot(group_id, catch_up.snapshot, sources)
         # Before anything is replaced: a machine that cannot be restored would keep the replica from being opened.
         decode_partition(snapshot.machine)
+        disk = self._directory.disk
         log = join_path(self._directory.group_path(group_id), LOG_DIRECTORY)
-        wanted = [segment for segment in snapshot.manifest.segments if not await self._is_here(log, segment)]
+        wanted = [segment for segment in snapshot.manifest.segments if await segment_terms(disk, log, segment) is None]
         catch_up.total_bytes = snapshot.manifest.frames_bytes
         catch_up.received_bytes = catch_up.total_bytes - sum(segment.frames_bytes for segment in wanted)
 
@@ -211,14 +211,6 @@ class CatchUps:
 
         await self._fetcher.fetch_segments(group_id, log, wanted, sources, count)
         return snapshot, data
-
-    async def _is_here(self, log: str, segment: SegmentRange) -> bool:
-        """The log has the segment, or it was fetched before."""
-        disk = self._directory.disk
-        for name in (fetched_name(segment), segment_name(segment.base_index)):
-            if await segment_terms(disk, join_path(log, name), segment) is not None:
-                return True
-        return False
 
     async def _install(self, catch_up: _CatchUp, snapshot: SnapshotFile, data: bytes) -> None:
         """Close the replica, replace its log, and have it opened again, unless it has got there by itself meanwhile."""

@@ -9,7 +9,7 @@ import trio
 
 from trio_eventlog.backoff import Backoff
 from trio_eventlog.codec.snapshot_file import FILE_BYTES_MAX, SegmentRange, SnapshotFile, decode_snapshot_file
-from trio_eventlog.codec.transfer import FetchRefusedCode, Piece, SegmentKey, SnapshotKey
+from trio_eventlog.codec.transfer import FetchRefusedCode, Piece, SnapshotKey
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import GroupId, NodeId, format_id
 from trio_eventlog.node.transfer_settings import TransferSettings
@@ -126,7 +126,6 @@ class FileFetcher:
         wanted: SegmentRange,
         on_received: Callable[[int], None],
     ) -> None:
-        key = SegmentKey(base_index=wanted.base_index, frames_bytes=wanted.frames_bytes, frames_checksum=wanted.frames_checksum)
         async with SegmentPart(self._disk, directory, wanted, self._index_interval_bytes) as part:
             counted = 0
 
@@ -144,7 +143,7 @@ class FileFetcher:
             count()
             try:
                 if part.position < wanted.frames_bytes:
-                    await source.fetch(group_id, key, part.position, wanted.frames_bytes - part.position, take)
+                    await source.fetch(group_id, wanted.key, part.position, wanted.frames_bytes - part.position, take)
                 is_all_of_source = not part.found_bytes
                 await part.finish()
             except CodecError as error:

@@ -46,8 +46,8 @@ class ServedFile:
 
 
 OpenFile = Callable[[GroupId, FileKey], Awaitable[ServedFile | None]]
-"""The file that is meant, opened for one transfer; None, or FileNotFoundError: this node has none. Also raises DamagedData,
-StorageFailed and ResourceShortage."""
+"""The file that is meant, opened for one transfer; None: this node has none. Raises DamagedData, StorageFailed and
+ResourceShortage."""
 
 
 def files_of_replicas(find: Callable[[GroupId], Replica | None], directory: DataDirectory) -> OpenFile:
@@ -57,16 +57,20 @@ def files_of_replicas(find: Callable[[GroupId], Replica | None], directory: Data
         replica = find(group_id)
         if replica is None:
             return None
+        size_bytes: int | None = None
         match key:
             case SegmentKey(base_index=base_index, frames_bytes=frames_bytes, frames_checksum=frames_checksum):
-                path = replica.log.sealed_segment_path(base_index, frames_bytes, frames_checksum)
-                # Opened once more, so that readers of the log and transfers do not close each other's files.
-                return None if path is None else ServedFile(await directory.disk.open(path, writes=False), frames_bytes)
+                path, size_bytes = replica.log.sealed_segment_path(base_index, frames_bytes, frames_checksum), frames_bytes
             case SnapshotKey(term=term, index=index):
-                name = SnapshotName(index, term).file_name
-                path = join_path(directory.group_path(group_id), SNAPSHOTS_DIRECTORY, name)
-                file = await directory.disk.open(path, writes=False)
-                return ServedFile(file, file.size_bytes)
+                path = join_path(directory.group_path(group_id), SNAPSHOTS_DIRECTORY, SnapshotName(index, term).file_name)
+        if path is None:
+            return None
+        try:
+            # Opened once more, so that readers of the log and transfers do not close each other's files.
+            file = await directory.disk.open(path, writes=False)
+        except FileNotFoundError:
+            return None
+        return ServedFile(file, file.size_bytes if size_bytes is None else size_bytes)
 
     return open_file
 
@@ -160,8 +164,6 @@ class TransferServer:
             finally:
                 with trio.CancelScope(shield=True):
                     await served.file.close()
-        except FileNotFoundError:
-            return FetchRefusedCode.NOT_HERE, "there is no such file here"
         except ResourceShortage as error:
             return FetchRefusedCode.BUSY, str(error)
         except (DamagedData, StorageFailed) as error:

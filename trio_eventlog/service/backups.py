@@ -67,10 +67,7 @@ class Backups:
     async def _read_here(self, group_id: GroupId, file: FileKey, position: int, length: int) -> FilePiece:
         self._here(group_id)
         wanted_bytes = min(length or self._piece_bytes_max, self._piece_bytes_max)
-        try:
-            served = await self._open_file(group_id, file)
-        except FileNotFoundError:
-            served = None
+        served = await self._open_file(group_id, file)
         if served is None:
             raise FileGone(f"the leader of the group has no such file: {file}")
         try:

@@ -15,10 +15,10 @@ from typing import Self
 
 from trio_eventlog.codec.segment import encode_footer
 from trio_eventlog.codec.snapshot_file import SegmentRange
-from trio_eventlog.codec.sparse_index import encode_sparse_index
 from trio_eventlog.errors import CodecError
-from trio_eventlog.storage.disk import Buffer, Disk, File, join_path, remove_if_there
-from trio_eventlog.storage.segment import INDEX_SUFFIX, SegmentContents, read_footer, scan
+from trio_eventlog.storage.disk import Buffer, Disk, File, join_path
+from trio_eventlog.storage.log_files import write_sparse_index
+from trio_eventlog.storage.segment import INDEX_SUFFIX, SegmentContents, range_of, read_footer, scan, segment_name
 
 PART_SUFFIX = ".part"
 FETCHED_SUFFIX = ".fetched"
@@ -102,7 +102,7 @@ class SegmentPart:
         file, contents, wanted = self._file, self._contents, self.wanted
         assert file is not None
         problem = await scan(file, contents, wanted.frames_bytes)
-        if problem is None and not _is_described_by(contents, wanted):
+        if problem is None and range_of(contents) != wanted:
             problem = CodecError("its frames are whole, and not those that were asked for")
         if problem is not None:
             await self.discard()
@@ -114,7 +114,7 @@ class SegmentPart:
         await file.close()
         self._file = None
         name = join_path(self._directory, fetched_name(wanted))
-        await self._write_sparse_index(name + INDEX_SUFFIX)
+        await write_sparse_index(self._disk, name + INDEX_SUFFIX, contents)
         await self._disk.rename(self._path, name)
         await self._disk.sync_directory(self._directory)
 
@@ -125,36 +125,18 @@ class SegmentPart:
         self.position = self.found_bytes = self._unsynced_bytes = 0
         self._contents = self._no_contents()
 
-    async def _write_sparse_index(self, path: str) -> None:
-        """Not synced: it is made again when it is missing, or not right."""
-        contents = self._contents
-        assert contents.sparse is not None
-        data = encode_sparse_index(
-            contents.sparse,
-            base_index=contents.base_index,
-            frames_bytes=contents.frames_bytes,
-            frames_checksum=contents.frames_checksum,
-        )
-        await remove_if_there(self._disk, path)
-        file = await self._disk.open(path, create=True)
-        try:
-            await file.write_at(0, [data])
-        finally:
-            await file.close()
+
+async def segment_terms(disk: Disk, directory: str, wanted: SegmentRange) -> tuple[int, int] | None:
+    """The terms of the first and the last entry of the segment `wanted`; None when neither the log in `directory` has it nor it was
+    fetched, whole, beside it."""
+    for name in (fetched_name(wanted), segment_name(wanted.base_index)):
+        terms = await terms_in_file(disk, join_path(directory, name), wanted)
+        if terms is not None:
+            return terms
+    return None
 
 
-def _is_described_by(contents: SegmentContents, wanted: SegmentRange) -> bool:
-    return (
-        contents.base_index == wanted.base_index
-        and contents.last_index == wanted.last_index
-        and contents.base_offset == wanted.base_offset
-        and contents.end_offset == wanted.end_offset
-        and contents.frames_bytes == wanted.frames_bytes
-        and contents.frames_checksum == wanted.frames_checksum
-    )
-
-
-async def segment_terms(disk: Disk, path: str, wanted: SegmentRange) -> tuple[int, int] | None:
+async def terms_in_file(disk: Disk, path: str, wanted: SegmentRange) -> tuple[int, int] | None:
     """The terms of the first and the last entry of the sealed segment in the file `path`; None when that is missing, or is another
     segment than `wanted`. Reads its footer only."""
     try:
@@ -167,7 +149,7 @@ async def segment_terms(disk: Disk, path: str, wanted: SegmentRange) -> tuple[in
         return None
     finally:
         await file.close()
-    if not _is_described_by(SegmentContents.from_footer(footer, 1), wanted):
+    if range_of(footer) != wanted:
         return None
     return footer.term_runs[0][1], footer.term_runs[-1][1]
 

@@ -10,7 +10,7 @@ from trio_eventlog.codec.snapshot_file import FILE_BYTES_MAX, Manifest, Snapshot
 from trio_eventlog.errors import CodecError, DamagedData
 from trio_eventlog.storage.data_directory import LOG_DIRECTORY
 from trio_eventlog.storage.disk import Disk, join_path, read_whole, remove_if_there, write_atomically
-from trio_eventlog.storage.fetched_segments import fetched_name, remove_fetched_segments, segment_terms
+from trio_eventlog.storage.fetched_segments import fetched_name, remove_fetched_segments, segment_terms, terms_in_file
 from trio_eventlog.storage.log_recovery import BASE_FILE, segment_base_indexes
 from trio_eventlog.storage.segment import INDEX_SUFFIX, SEGMENT_SUFFIX, segment_name
 from trio_eventlog.storage.snapshots import SNAPSHOTS_DIRECTORY, SnapshotName, remove_snapshots
@@ -27,8 +27,7 @@ async def check_complete(disk: Disk, directory: str, snapshot: SnapshotFile) -> 
     log = join_path(directory, LOG_DIRECTORY)
     term = snapshot.manifest.base.term
     for wanted in snapshot.manifest.segments:
-        terms = await segment_terms(disk, join_path(log, fetched_name(wanted)), wanted)
-        terms = terms or await segment_terms(disk, join_path(log, segment_name(wanted.base_index)), wanted)
+        terms = await segment_terms(disk, log, wanted)
         if terms is None:
             raise CodecError(f"segment {wanted.base_index} is missing")
         if terms[0] < term:
@@ -92,11 +91,11 @@ async def _replace_log(disk: Disk, log: str, manifest: Manifest) -> None:
     for segment in manifest.segments:
         fetched = join_path(log, fetched_name(segment))
         path = join_path(log, segment_name(segment.base_index))
-        if await segment_terms(disk, fetched, segment) is not None:
+        if await terms_in_file(disk, fetched, segment) is not None:
             await disk.rename(fetched, path)
             if await disk.exists(fetched + INDEX_SUFFIX):
                 await disk.rename(fetched + INDEX_SUFFIX, path.removesuffix(SEGMENT_SUFFIX) + INDEX_SUFFIX)
-        elif await segment_terms(disk, path, segment) is None:
+        elif await terms_in_file(disk, path, segment) is None:
             raise DamagedData(
                 f"{path}: neither this file nor {fetched} is the segment that a snapshot names which is being installed. Remove"
                 " this node from its cluster and start it again with an empty data directory",

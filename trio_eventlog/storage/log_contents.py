@@ -10,9 +10,9 @@ import attrs
 
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.segment import LogBase
-from trio_eventlog.codec.snapshot_file import Manifest, SegmentRange
+from trio_eventlog.codec.snapshot_file import Manifest
 from trio_eventlog.storage.disk import File
-from trio_eventlog.storage.segment import INDEX_SUFFIX, SEGMENT_SUFFIX, SegmentContents, TermRuns
+from trio_eventlog.storage.segment import INDEX_SUFFIX, SEGMENT_SUFFIX, SegmentContents, TermRuns, range_of
 
 
 @attrs.define(slots=True, eq=False)
@@ -126,7 +126,7 @@ class LogContents:
         end = bisect_right(self._base_indexes, last_index)
         if self.segments[end - 1].contents.last_index != last_index:
             return None
-        return Manifest(base=self.base, segments=tuple(_range_of(segment.contents) for segment in self.segments[:end]))
+        return Manifest(base=self.base, segments=tuple(range_of(segment.contents) for segment in self.segments[:end]))
 
     def frames_bytes_after(self, index: int) -> int:
         """Size of the frames of all segments that begin after the entry at `index`."""
@@ -213,17 +213,6 @@ class LogContents:
         self.base = base
         self.terms.remove_prefix(base.index)
         return removed
-
-
-def _range_of(contents: SegmentContents) -> SegmentRange:
-    return SegmentRange(
-        base_index=contents.base_index,
-        last_index=contents.last_index,
-        base_offset=contents.base_offset,
-        end_offset=contents.end_offset,
-        frames_bytes=contents.frames_bytes,
-        frames_checksum=contents.frames_checksum,
-    )
 
 
 def _base_offset(segment: OpenSegment) -> int:

@@ -144,25 +144,28 @@ class LogFiles:
             await self._write_sparse_index(segment)
 
     async def _write_sparse_index(self, segment: OpenSegment) -> None:
-        """Put the sparse index beside a sealed segment. Not synced: it is a cache."""
-        contents = segment.contents
-        assert contents.sparse is not None
-        data = encode_sparse_index(
-            contents.sparse,
-            base_index=contents.base_index,
-            frames_bytes=contents.frames_bytes,
-            frames_checksum=contents.frames_checksum,
-        )
         try:
-            await remove_if_there(self.disk, segment.index_path)
-            file = await self.disk.open(segment.index_path, create=True)
-            try:
-                await file.write_at(0, [data])
-            finally:
-                await file.close()
+            await write_sparse_index(self.disk, segment.index_path, segment.contents)
         except (DiskFull, ResourceShortage, StorageFailed) as error:
             # It is made again when it is missed. Files that must not be lost are written elsewhere, and their failures are raised.
             logger.warning("the sparse index %s could not be written: %s", segment.index_path, error)
+
+
+async def write_sparse_index(disk: Disk, path: str, contents: SegmentContents) -> None:
+    """Put the sparse index of a sealed segment in the file `path`. Not synced: it is a cache."""
+    assert contents.sparse is not None
+    data = encode_sparse_index(
+        contents.sparse,
+        base_index=contents.base_index,
+        frames_bytes=contents.frames_bytes,
+        frames_checksum=contents.frames_checksum,
+    )
+    await remove_if_there(disk, path)
+    file = await disk.open(path, create=True)
+    try:
+        await file.write_at(0, [data])
+    finally:
+        await file.close()
 
 
 async def read_sparse_index(disk: Disk, path: str, footer: SegmentFooter) -> SparseIndex:

@@ -27,6 +27,7 @@ from trio_eventlog.codec.segment import (
     encode_mark,
     footer_bytes,
 )
+from trio_eventlog.codec.snapshot_file import SegmentRange
 from trio_eventlog.codec.sparse_index import NO_TIMESTAMP_NS, SparseIndex
 from trio_eventlog.errors import CodecError
 from trio_eventlog.storage.disk import File
@@ -224,6 +225,18 @@ class SegmentContents:
         self.term_runs = [run for run in self.term_runs if run[0] < self.next_index]
         sparse.truncate(slot)
         return self.frames_bytes
+
+
+def range_of(segment: SegmentContents | SegmentFooter) -> SegmentRange:
+    """A sealed segment, as manifests name it."""
+    return SegmentRange(
+        base_index=segment.base_index,
+        last_index=segment.last_index,
+        base_offset=segment.base_offset,
+        end_offset=segment.end_offset,
+        frames_bytes=segment.frames_bytes,
+        frames_checksum=segment.frames_checksum,
+    )
 
 
 async def scan(file: File, contents: SegmentContents, end: int, paced: Paced | None = None) -> CodecError | None:

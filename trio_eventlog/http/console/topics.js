@@ -81,7 +81,9 @@ class Records {
 
   follow() {
     const seen = [...(this.page?.records ?? [])];
-    this.tail = new EventSource(`/topics/${encodeURIComponent(this.name)}/partitions/${this.partition.value}/tail`);
+    // Behind the newest records that are shown, so that none is missed that came since; otherwise with the next one.
+    const start = this.page && this.page.next_offset >= this.page.high_watermark ? `?offset=${this.page.next_offset}` : "";
+    this.tail = new EventSource(`/topics/${encodeURIComponent(this.name)}/partitions/${this.partition.value}/tail${start}`);
     this.live.setAttribute("aria-pressed", "true");
     this.live.textContent = "Stop following";
     this.said.textContent = "Waiting for records; the newest stand first.";
