@@ -134,7 +134,8 @@ def draw_run(seed: int) -> RunParameters:
             "tail_cache_bytes": rng.choice((0, 4096, 1 << 20)),
             "segment_bytes": rng.choice((4096, 16384, 1 << 20)),
             "catch_up_bytes_min": derive(seed, "catch_up_bytes_min").choice((4096, 16384, 65536, 0)),
-            "transfer_bytes_per_second": derive(seed, "transfer_bytes_per_second").choice((0, 4096, 65536)),
+            # Slow enough to be cut by a fault, fast enough that a whole log is fetched well before liveness is judged.
+            "transfer_bytes_per_second": derive(seed, "transfer_bytes_per_second").choice((0, 32768, 131072)),
             "snapshot_bytes_min": derive(seed, "snapshot_bytes_min").choice((4096, 4096, 65536)),
             "snapshot_seconds": derive(seed, "snapshot_seconds").choice((1.0, 5.0, 600.0)),
             "replay_bytes_max": derive(seed, "replay_bytes_max").choice((64 << 10, 1 << 30)),
