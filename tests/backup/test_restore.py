@@ -200,7 +200,8 @@ async def test_groups_keep_their_ids_whatever_was_deleted_before() -> None:
         CreateTopic(name="deleted-0", partition_count=3, replicas=(NodeId(1),), retention_bytes=7),
         CreateTopic(name="old", partition_count=1024, replicas=(NodeId(1),)),
         CreateTopic(name="older", partition_count=1000, replicas=(NodeId(1),)),
-        CreateTopic(name="kept", partition_count=2, replicas=(NodeId(1),), replica_count=3, retention_seconds=9, kind="events"),
+        CreateTopic(name="kept", partition_count=2, replicas=(NodeId(1),), replica_count=3, kind="events"),
+        CreateTopic(name="short", partition_count=1, replicas=(NodeId(1),), retention_seconds=9),
         CreateTopic(name="last", partition_count=5, replicas=(NodeId(1),)),
         *(DeleteTopic(name=name) for name in ("old", "older", "last")),
     ]

@@ -23,6 +23,7 @@ from trio_eventlog.errors import (
 )
 from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.machine.catalog import (
+    EVENTS,
     FEATURE_LEVEL_MAX,
     NODES_MAX,
     PARTITIONS_MAX,
@@ -87,6 +88,19 @@ def test_an_altered_topic_keeps_what_is_not_said() -> None:
         altered = machine.apply(index, command)
         assert altered == attrs.evolve(made, retention_bytes=retention_bytes, retention_seconds=retention_seconds)
         assert machine.topics["orders"] is altered
+
+
+def test_events_are_kept_for_ever() -> None:
+    """Without the removed ones, their versions and ids would be given out a second time."""
+    machine = CatalogMachine()
+    for index, limit in enumerate(({"retention_bytes": 5}, {"retention_seconds": 7}), 1):
+        assert type(machine.apply(index, attrs.evolve(create(), kind=EVENTS, **limit))) is InvalidArgument
+    made = machine.apply(3, attrs.evolve(create(), kind=EVENTS))
+    assert isinstance(made, Topic)
+    first = made.partitions[0].group_id
+    for index, limit in enumerate(({"retention_bytes": 5}, {"retention_seconds": 7}), 4):
+        assert type(machine.apply(index, AlterTopic(name="orders", group_id=first, **limit))) is InvalidArgument
+    assert machine.apply(6, AlterTopic(name="orders", group_id=first, retention_bytes=0)) == made
 
 
 def test_only_the_topic_that_was_meant_is_altered() -> None:

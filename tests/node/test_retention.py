@@ -12,7 +12,7 @@ from trio_eventlog.codec.partition_command import decode_trim, encode_trim
 from trio_eventlog.codec.snapshot_file import decode_snapshot_file
 from trio_eventlog.errors import CodecError, InvalidArgument, NewerRelease, OffsetOutOfRange, StorageFailed
 from trio_eventlog.ids import GroupId, NodeId
-from trio_eventlog.machine.catalog import CatalogMachine, CreateTopic, RaiseFeatureLevel
+from trio_eventlog.machine.catalog import EVENTS, CatalogMachine, CreateTopic, RaiseFeatureLevel
 from trio_eventlog.machine.partition import LogStart
 from trio_eventlog.node.retention import Retention, RetentionSettings, propose_trim
 from trio_eventlog.raft import EntryKind, Message, MessageType
@@ -32,7 +32,7 @@ def with_trim(count: int, start: LogStart) -> list[EntryFrame]:
     return [*frames, trim(count, frames[-1].end_offset, start)]
 
 
-def catalog_with(retention_bytes: int = 0, retention_seconds: int = 0, level: int = 2) -> CatalogMachine:
+def catalog_with(retention_bytes: int = 0, retention_seconds: int = 0, level: int = 2, kind: str | None = None) -> CatalogMachine:
     """One topic, whose partition is the group of the rig."""
     machine = CatalogMachine()
     machine.next_group_id = GroupId(7)
@@ -45,6 +45,7 @@ def catalog_with(retention_bytes: int = 0, retention_seconds: int = 0, level: in
             replica_count=1,
             retention_bytes=retention_bytes,
             retention_seconds=retention_seconds,
+            kind=kind,
         ),
     )
     machine.apply(2, RaiseFeatureLevel(level=level))
@@ -275,6 +276,8 @@ async def test_the_leader_has_a_control_entry_replicated(autojump_clock: trio.te
         await rig.settle()
         with pytest.raises(InvalidArgument, match="feature level"):
             await propose_trim(rig.replica, catalog_with(level=1), LogStart(1, 1))
+        with pytest.raises(InvalidArgument, match="events are kept for ever"):
+            await propose_trim(rig.replica, catalog_with(kind=EVENTS), LogStart(1, 1))
         with pytest.raises(InvalidArgument, match="cannot start"):
             await propose_trim(rig.replica, catalog_with(), LogStart(1, 1000))
 

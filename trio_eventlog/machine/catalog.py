@@ -122,6 +122,12 @@ class Topic:
         return self.kind == EVENTS
 
 
+def _events_are_kept(name: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"topic {name!r} holds events, and events are kept for ever: versions and ids of removed ones would be given out again"
+    )
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class CreateTopic:
     """Create a topic.
@@ -130,7 +136,7 @@ class CreateTopic:
         partition_count: at least 1.
         replicas: the nodes to choose from, by `placement.place`; at least one.
         replica_count: the number of them that carry each partition; 0 means "every voter of the catalog", also of those to come.
-        retention_bytes, retention_seconds: 0 means no limit.
+        retention_bytes, retention_seconds: 0 means no limit; always so for events.
         kind: EVENTS; None: plain records. Never changes.
     """
 
@@ -348,6 +354,11 @@ class CatalogMachine:
         place = self.place_of.get(group_id)
         return self.topics[place.topic].partitions[place.number] if place is not None else None
 
+    def topic_of(self, group_id: GroupId) -> Topic | None:
+        """The topic that the group is a partition of; None for a group of no topic."""
+        place = self.place_of.get(group_id)
+        return self.topics[place.topic] if place is not None else None
+
     def _add_topic(self, topic: Topic) -> None:
         self.topics[topic.name] = topic
         for number, partition in enumerate(topic.partitions):
@@ -356,6 +367,8 @@ class CatalogMachine:
     def _create(self, command: CreateTopic) -> Topic:
         if command.name in self.topics:
             raise TopicExists(f"topic {command.name!r} exists already; use it, or choose another name")
+        if command.kind == EVENTS and (command.retention_bytes or command.retention_seconds):
+            raise _events_are_kept(command.name)
         first = self.next_group_id
         self.next_group_id = GroupId(first + command.partition_count)
         topic = Topic(
@@ -383,6 +396,8 @@ class CatalogMachine:
                 self.applied_index,
             )
         changes = {name: value for name in ALTERED if (value := getattr(command, name)) is not None}
+        if topic.holds_events and any(changes.values()):
+            raise _events_are_kept(command.name)
         self.topics[topic.name] = topic = attrs.evolve(topic, **changes)
         return topic
 

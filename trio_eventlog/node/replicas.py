@@ -390,8 +390,8 @@ class Replicas:
 
     def _make_events(self, group: Group) -> PartitionEvents | None:
         """What the group has beside its log when it is a partition of events."""
-        place = self.machine.place_of.get(group.group_id)
-        if place is None or not self.machine.topics[place.topic].holds_events:
+        topic = self.machine.topic_of(group.group_id)
+        if topic is None or not topic.holds_events:
             return None
         path = self._directory.index_path(group.group_id)
         return PartitionEvents(group.name, self._event_indexes, path, self._settings.events)

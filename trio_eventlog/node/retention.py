@@ -64,7 +64,7 @@ class Retention:
             known = self._active_since
             self._active_since = {}
             for replica in self._groups():
-                topic = self._topic_of(replica.group_id)
+                topic = self._catalog.topic_of(replica.group_id)
                 if topic is None or not (topic.retention_bytes or topic.retention_seconds):
                     continue
                 if topic.retention_seconds:
@@ -72,10 +72,6 @@ class Retention:
                 # (A follower may still need what a snapshot of before covers: it would have to begin again.)
                 if replica.is_leader and not replica.holds_removal() and self._catalog.feature_level >= FEATURE_LEVEL:
                     await self._trim(replica, topic)
-
-    def _topic_of(self, group_id: GroupId) -> Topic | None:
-        place = self._catalog.place_of.get(group_id)
-        return self._catalog.topics.get(place.topic) if place is not None else None
 
     def _seal_old(self, replica: Replica, retention_seconds: int, known: dict[GroupId, tuple[int, float]]) -> None:
         """Only whole segments go, so one that is filled slowly must not stay the active one for long."""
@@ -108,7 +104,8 @@ async def propose_trim(replica: Replica, catalog: CatalogMachine, start: LogStar
     """Have the partition begin at `start`, on every replica; returns where it does once that is applied here.
 
     Raises:
-        InvalidArgument: there is no such place; or not every node of the cluster knows this.
+        InvalidArgument: there is no such place; or not every node of the cluster knows this; or the topic holds events, whose
+            index no snapshot carries: a replica that has only what is left would take removed events for absent.
         NotLeader: this node does not lead the partition. OutcomeUnknown.
     """
     if catalog.feature_level < FEATURE_LEVEL:
@@ -116,6 +113,9 @@ async def propose_trim(replica: Replica, catalog: CatalogMachine, start: LogStar
             f"moving the log start needs feature level {FEATURE_LEVEL}, and the cluster is at {catalog.feature_level}: upgrade"
             " every node first"
         )
+    topic = catalog.topic_of(replica.group_id)
+    if topic is not None and topic.holds_events:
+        raise InvalidArgument(f"{replica.name} holds events, and events are kept for ever: none of them can be removed")
     proposal = await replica.propose_control(encode_trim(start))
     result = await proposal.outcome()
     assert isinstance(result, LogStart)
