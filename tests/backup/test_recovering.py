@@ -25,6 +25,7 @@ from trio_eventlog.raft.ready import HardState
 from trio_eventlog.storage.data_directory import DataDirectory, NodeFile, encode_node_file
 from trio_eventlog.storage.disk import Disk, join_path, read_whole, write_atomically
 from trio_eventlog.storage.hard_state import HardStateFile
+from trio_eventlog.storage.installing import INSTALLING_FILE
 from trio_eventlog.storage.log_settings import LogSettings
 from trio_eventlog.storage.segmented_log import open_segmented_log
 from trio_eventlog.storage.snapshots import Found, SnapshotStore
@@ -172,6 +173,47 @@ async def test_nothing_is_changed_in_what_is_left() -> None:
     before = await tree(disk, home)
     await recovered(disk, [home])
     assert await tree(disk, home) == before
+
+
+async def test_what_is_no_group_is_passed_over() -> None:
+    """Directories of people and of file systems, beside those of groups."""
+    disk = SimDisk(random.Random(0))
+    home = await survivor(disk, 1, {CATALOG_GROUP: catalog([("orders", 1)]), ORDERS: partition(4)})
+    for name in ("lost+found", "0000000000000001.old", "00000000000000FF"):
+        await disk.make_directory(f"{home}/groups/{name}/log")
+    assert list((await find_survivors(disk, [home])).replicas) == [CATALOG_GROUP, ORDERS]
+
+
+async def test_a_directory_without_groups() -> None:
+    disk = SimDisk(random.Random(0))
+    await disk.make_directory("/n1")
+    node_file = NodeFile(node_id=NodeId(1), created_seconds=1, cluster_id=ClusterId(1), cluster_name="old")
+    await write_atomically(disk, "/n1/node.toml", encode_node_file(node_file))
+    with pytest.raises(DataDirectoryError, match="leave it out"):
+        await find_survivors(disk, ["/n1"])
+
+
+async def test_a_snapshot_that_is_being_installed() -> None:
+    """The log may be half of what it is to be: the node itself has to end that."""
+    disk = SimDisk(random.Random(0))
+    home = await survivor(disk, 1, {CATALOG_GROUP: catalog([("orders", 1)]), ORDERS: partition(4)})
+    await write_atomically(disk, f"{home}/groups/{ORDERS:016x}/{INSTALLING_FILE}", b"snapshot")
+    with pytest.raises(DataDirectoryError, match="start the node of this directory once"):
+        await find_survivors(disk, [home])
+
+
+async def test_what_was_set_aside_is_a_possible_loss() -> None:
+    """Its commit index may be as old as the log that is left."""
+    disk = SimDisk(random.Random(0))
+    homes = [await survivor(disk, number, {CATALOG_GROUP: catalog([("orders", 1)]), ORDERS: partition(4)}) for number in (1, 2)]
+    directory = f"{homes[1]}/groups/{ORDERS:016x}/quarantine"
+    await disk.make_directory(directory)
+    await write_atomically(disk, f"{directory}/00000000000000000005.log", b"damaged")
+    _, groups = await recovered(disk, homes)
+    assert groups[0].losses == ()
+    (loss,) = groups[1].losses
+    assert loss.startswith(f"{directory} has what was damaged")
+    assert "00000000000000000005.log" in loss
 
 
 async def test_directories_that_do_not_belong_together() -> None:

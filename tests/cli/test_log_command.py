@@ -140,6 +140,12 @@ async def test_a_batch_of_a_newer_release_is_no_damage(home: Path, capsys: pytes
     assert printed.count("its batch has format 1, which a newer release has stored") == 2
 
 
+async def test_what_is_no_group_is_passed_over(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "groups" / "lost+found" / "log").mkdir(parents=True)
+    assert await run("log", "verify", str(home)) == 0
+    assert "lost+found" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("lost", ["first", "middle", "last", "all", "directory", "hard state"])
 async def test_missing_files(home: Path, capsys: pytest.CaptureFixture[str], lost: str) -> None:
     """Whatever is gone, it is missed: by the entries before and behind it, or by what is known to be committed."""

@@ -24,8 +24,11 @@ from trio_eventlog.storage.data_directory import (
     NODE_FILE,
     NODE_FILE_BYTES_MAX,
     decode_node_file,
+    parse_group_name,
 )
 from trio_eventlog.storage.disk import Disk, DiskLock, join_path, read_whole
+from trio_eventlog.storage.installing import INSTALLING_FILE
+from trio_eventlog.storage.quarantine import QUARANTINE_DIRECTORY
 from trio_eventlog.storage.verify import EntryPlace, LogReport, Problem, SegmentReport, dump_log, verify_log
 
 
@@ -42,6 +45,7 @@ class SurvivingReplica:
         end_offset: one past the last record up to there.
         commit_index: up to here the replica knew its log to be committed.
         term: of its hard state.
+        set_aside: files of its log that were damaged, or lay behind damage, when the node still ran.
     """
 
     home: str
@@ -52,6 +56,7 @@ class SurvivingReplica:
     end_offset: int
     commit_index: int
     term: int
+    set_aside: tuple[str, ...] = ()
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -83,6 +88,12 @@ class Survivors:
             losses.append(f"entries {best.usable_index + 1} to {best.report.last_index} are damaged in {best.home}")
         if committed > max(best.usable_index, best.report.last_index):
             losses.append(f"entries up to {committed} were committed, and the longest log ends at {best.report.last_index}")
+        losses += [
+            f"{join_path(replica.directory, QUARANTINE_DIRECTORY)} has what was damaged, or lay behind damage, and had not been"
+            f" received again ({', '.join(replica.set_aside)}): entries that no other survivor has are lost"
+            for replica in self.replicas[group_id]
+            if replica.set_aside
+        ]
         return losses
 
 
@@ -108,7 +119,8 @@ async def find_survivors(disk: Disk, homes: Sequence[str], on_segment: Callable[
         on_segment: called after each segment, with what was found in it.
 
     Raises:
-        DataDirectoryError: a directory is no node's, or they are not of one cluster.
+        DataDirectoryError: a directory is no node's, or has lost its groups, or a snapshot is being installed in it; or they are
+            not of one cluster.
     """
     node_ids: dict[str, NodeId] = {}
     clusters: dict[ClusterId, str] = {}
@@ -122,10 +134,18 @@ async def find_survivors(disk: Disk, homes: Sequence[str], on_segment: Callable[
             raise DataDirectoryError(f"{home}: another one of the directories is of the same node: give one of them")
         node_ids[home] = node_file.node_id
         clusters[node_file.cluster_id] = node_file.cluster_name
-        for name in await disk.list_directory(join_path(home, GROUPS_DIRECTORY)):
-            replica = await _look_at(disk, home, join_path(home, GROUPS_DIRECTORY, name), on_segment)
+        groups = join_path(home, GROUPS_DIRECTORY)
+        try:
+            names = await disk.list_directory(groups)
+        except OSError as error:
+            raise DataDirectoryError(f"{groups}: cannot be read: {error}. If nothing is left of this node, leave it out") from error
+        for name in names:
+            group_id = parse_group_name(name)
+            if group_id is None:
+                continue
+            replica = await _look_at(disk, home, join_path(groups, name), on_segment)
             if replica is not None:
-                replicas.setdefault(GroupId(int(name, 16)), []).append(replica)
+                replicas.setdefault(group_id, []).append(replica)
     if len(clusters) != 1:
         found = ", ".join(f"{format_id(cluster_id)} {name!r}" for cluster_id, name in clusters.items())
         raise DataDirectoryError(f"the directories are of {len(clusters)} clusters: {found}")
@@ -145,6 +165,12 @@ async def _look_at(
 ) -> SurvivingReplica | None:
     """None when the group has moved off this node, or never had an entry here."""
     names = await disk.list_directory(directory)
+    if INSTALLING_FILE in names:
+        raise DataDirectoryError(
+            f"{directory}: a snapshot of another node is being installed, and the log is neither the old one nor the new one: start"
+            " the node of this directory once, which ends that, stop it, and try again"
+        )
+    set_aside = await disk.list_directory(join_path(directory, QUARANTINE_DIRECTORY)) if QUARANTINE_DIRECTORY in names else []
     if LOG_DIRECTORY not in names:
         return None
     report = await verify_log(disk, join_path(directory, LOG_DIRECTORY), on_segment=on_segment)
@@ -172,6 +198,7 @@ async def _look_at(
         end_offset=end_offset,
         commit_index=commit_index,
         term=term,
+        set_aside=tuple(set_aside),
     )
 
 

@@ -21,9 +21,9 @@ from trio_eventlog.codec.entry import EntryFrame, EntryKind
 from trio_eventlog.codec.lives import decode_lives_file
 from trio_eventlog.codec.stored_batch import entry_batch
 from trio_eventlog.errors import CodecError, DataDirectoryError, UnknownBatchFormat
-from trio_eventlog.ids import GroupId
+from trio_eventlog.ids import GroupId, parse_id
 from trio_eventlog.records import Batch
-from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FILE, LOCK_FILE, LOG_DIRECTORY
+from trio_eventlog.storage.data_directory import GROUPS_DIRECTORY, HARD_STATE_FILE, LOCK_FILE, LOG_DIRECTORY, parse_group_name
 from trio_eventlog.storage.lives import LIVES_FILE
 from trio_eventlog.storage.real_disk import RealDisk
 from trio_eventlog.storage.repair import TermRepair, repair_term
@@ -103,7 +103,7 @@ async def _verify(home: Path) -> dict[str, LogReport]:
 
     async with progress(lambda: f"{len(reports)} of {len(groups)} groups, {size_text(checked_bytes)} checked"):
         for group in groups:
-            reports[group.name] = await verify_replica(disk, str(group), extents.get(GroupId(int(group.name, 16))), count)
+            reports[group.name] = await verify_replica(disk, str(group), extents.get(GroupId(parse_id(group.name))), count)
     return reports
 
 
@@ -276,5 +276,7 @@ def _locked(home: Path) -> Iterator[None]:
 def _groups(home: Path) -> list[Path]:
     """Directories of replicas: those that hold a log, and those where only the hard state is left to tell of one."""
     return sorted(
-        path for path in (home / GROUPS_DIRECTORY).iterdir() if (path / LOG_DIRECTORY).is_dir() or (path / HARD_STATE_FILE).exists()
+        path
+        for path in (home / GROUPS_DIRECTORY).iterdir()
+        if parse_group_name(path.name) is not None and ((path / LOG_DIRECTORY).is_dir() or (path / HARD_STATE_FILE).exists())
     )

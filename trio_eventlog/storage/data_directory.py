@@ -135,7 +135,7 @@ class DataDirectory:
     async def group_ids(self) -> list[GroupId]:
         """The groups that have a directory here, ascending. Names that are no group id are passed over."""
         names = await self.disk.list_directory(join_path(self.path, GROUPS_DIRECTORY))
-        return [GroupId(int(name, 16)) for name in names if _is_group_name(name)]
+        return [group_id for name in names if (group_id := parse_group_name(name)) is not None]
 
     async def group_directory(self, group_id: GroupId) -> str:
         """Path of the group's directory, made (durably) when it is not there yet."""
@@ -263,8 +263,10 @@ async def _make_groups(disk: Disk, groups: str, group_ids: Sequence[GroupId]) ->
 _NEW_HARD_STATE = encode_new_file()
 
 
-def _is_group_name(name: str) -> bool:
-    return len(name) == 16 and all(character in "0123456789abcdef" for character in name)
+def parse_group_name(name: str) -> GroupId | None:
+    """The group whose directory has this name; None: no group's has."""
+    is_one = len(name) == 16 and all(character in "0123456789abcdef" for character in name)
+    return GroupId(int(name, 16)) if is_one else None
 
 
 def _toml_string(text: str) -> str:
