@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from trio_eventlog.agent.metrics import METRICS
 from trio_eventlog.cli import make_parser
 from trio_eventlog.http.problems import EXACT_STATUSES, STATUS_OF_GRPC
@@ -17,6 +19,7 @@ from trio_eventlog.setting_aliases import REFERENCE as ALIASES_REFERENCE
 from trio_eventlog.settings import ClientSettings, NodeSettings, reference_table
 
 HOME = Path(__file__).resolve().parent
+ALERTS = HOME.parents[1] / "deploy" / "monitoring" / "alerts.yaml"
 
 SETTINGS = """\
 # Settings
@@ -88,18 +91,12 @@ shows itself alone. A histogram has `_bucket`, `_sum` and `_count`. Partitions w
 
 ## Alerts
 
-| when | query |
-| --- | --- |
-| a node does not answer | `up{{job="eventlog"}} == 0` |
-| a node should be given no work | `eventlog_ready == 0` |
-| a partition has no leader | `sum by (topic, partition) (eventlog_is_leader) == 0` |
-| a follower is far behind | `eventlog_replication_lag_entries > 10000` |
-| the disk is slow | `histogram_quantile(0.99, sum by (instance, le) (rate(eventlog_fsync_seconds_bucket[5m]))) > 0.5` |
-| the disk fills up | `predict_linear(eventlog_disk_free_bytes[6h], 86400) < 0` or `eventlog_disk_scarce == 1` |
-| the event loop is busy with something else | `eventlog_event_loop_lag_seconds > 0.5` |
-| the lead changes all the time | `sum(increase(eventlog_elections_total[10m])) > 20` |
-| something was refused for lack of room | `increase(eventlog_budget_refused_total[5m]) > 0` |
-| the certificate is about to expire | `eventlog_certificate_expiry_seconds < 86400 * 14` |
+Rules for Prometheus are in `deploy/monitoring/alerts.yaml`, a dashboard for Grafana beside them.
+[Runbooks](../runbooks.md) says what to do.
+
+| alert | query | for |
+| --- | --- | --- |
+{alerts}
 """
 
 
@@ -107,6 +104,12 @@ def _metrics() -> Iterator[str]:
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         yield f"| `{metric.name}` | {metric.kind.value} | {labels} | {metric.help} |"
+
+
+def _alerts() -> Iterator[str]:
+    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
+    for rule in group["rules"]:
+        yield f"| [{rule['alert']}](../runbooks.md#{rule['alert'].lower()}) | `{rule['expr']}` | {rule.get('for', '')} |"
 
 
 def _errors() -> Iterator[str]:
@@ -121,7 +124,7 @@ def _errors() -> Iterator[str]:
 def pages() -> dict[str, str]:
     return {
         "errors.md": ERRORS.format(errors="\n".join(_errors())),
-        "metrics.md": METRICS_PAGE.format(metrics="\n".join(_metrics())),
+        "metrics.md": METRICS_PAGE.format(metrics="\n".join(_metrics()), alerts="\n".join(_alerts())),
         "settings.md": SETTINGS.format(
             aliases=ALIASES_REFERENCE, node=reference_table(NodeSettings), client=reference_table(ClientSettings)
         ),

@@ -18,6 +18,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
 ]
 
+MONITORING = Path(__file__).resolve().parents[2] / "deploy" / "monitoring"
+
 QUERIES = [
     "eventlog_wal_entries_total",
     "eventlog_wal_bytes",
@@ -50,7 +52,7 @@ def prometheus(tmp_path: Path) -> Iterator[Callable[[list[str]], str]]:
         (address,) = reserve_addresses(1)
         config = tmp_path / "prometheus.yml"
         scrape = {"job_name": "eventlog", "scrape_interval": "200ms", "static_configs": [{"targets": targets}]}
-        config.write_text(json.dumps({"scrape_configs": [scrape]}))
+        config.write_text(json.dumps({"scrape_configs": [scrape], "rule_files": [str(MONITORING / "alerts.yaml")]}))
         flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address={address}"]
         with (tmp_path / "prometheus.log").open("wb") as log:
             started.append(subprocess.Popen(["prometheus", *flags], stdout=log, stderr=log, cwd=tmp_path))
@@ -87,3 +89,10 @@ def test_prometheus_answers_each_name(
         wait_until(lambda query=query, nodes=nodes: len(ask(address, query)) == nodes, query)
     wait_until(lambda: ask(address, "max by (topic) (eventlog_records_total{topic='orders'}) == 3"), "every record is counted")
     assert ask(address, "histogram_quantile(0.99, sum by (le) (eventlog_fsync_seconds_bucket)) > 0")
+    for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
+        for target in panel.get("targets", []):
+            # Grafana puts a time in that holds four scrapes at least.
+            query = target["expr"].replace("$__rate_interval", "1m")
+            wait_until(lambda query=query: ask(address, query), f"{panel['title']}: {query}")
+    firing = {str(alert["metric"]["alertname"]) for alert in ask(address, "ALERTS") if isinstance(alert["metric"], dict)}
+    assert not firing - {"EventlogCertificateExpires"}
