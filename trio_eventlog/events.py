@@ -186,6 +186,8 @@ class EventPage:
 
 def is_json(content_type: str) -> bool:
     """Whether a payload of this type is JSON: application/json, or a type that ends in +json."""
+    if content_type == JSON:
+        return True
     essence = content_type.partition(";")[0].strip().lower()
     return essence == JSON or essence.endswith("+json")
 

@@ -301,6 +301,7 @@ def service(settings: NodeSettings) -> ServiceSettings:
         fetch_bytes_max=settings.fetch_bytes_max,
         fetch_records_max=settings.fetch_records_max,
         response_bytes_max=settings.message_bytes_max - RESPONSE_HEAD_BYTES,
+        event_cache_bytes=settings.event_cache_bytes,
         fetched_bytes_max=settings.fetched_bytes_max,
         fetched_bytes_per_connection_max=settings.fetched_bytes_per_connection_max,
         slow_consumer_seconds=settings.slow_consumer_seconds,

@@ -530,6 +530,15 @@ class NodeSettings:
         minimum=64 * KIB,
         maximum=16 * GIB,
     )
+    event_cache_bytes: int = setting(
+        SIZE,
+        16 * MIB,
+        "Memory of a node for events that were read by aggregate or by type, about 1 KB each beside their payloads. An aggregate"
+        " that is still there is read in a quarter of the time. 0: none is kept.",
+        group="Storage",
+        minimum=0,
+        maximum=16 * GIB,
+    )
     event_window_max: int = setting(
         COUNT,
         65_536,

@@ -14,7 +14,10 @@ from trio_eventlog.errors import (
 from trio_eventlog.events import ANY, EXISTS, NO_STREAM, AppendResult, Event, RecordedEvent
 from trio_eventlog.machine.events import EventWindow
 from trio_eventlog.node.partition_events import PartitionEvents
+from trio_eventlog.node.replica import Replica
+from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.event_log import EventLog
+from trio_eventlog.service.requests import ConsumeRequest, Fetched
 from trio_eventlog.service.values import BEGINNING
 from trio_eventlog.testing.cluster import Cluster
 from trio_eventlog.testing.files import CrashMode
@@ -148,6 +151,65 @@ async def test_events_and_records_do_not_mix() -> None:
             await client.read_aggregate("a", topic="plain")
         with pytest.raises(TopicNotFound):
             await client.read_aggregate("a", topic="none")
+
+
+async def test_more_than_one_answer_has_room_for() -> None:
+    """Large events are read a page at a time, in both directions and over several partitions, and each is there once."""
+    payload = "x" * 300_000
+    async with Cluster(1, seed=21, event_cache_bytes=0) as cluster, cluster.client() as client:
+        await cluster.wait_leader()
+        await client.create_topic("large", partitions=3, kind="events")
+        names = ("a", "b", "c", "d")
+        for name in names:
+            for _ in range(20):
+                await client.append(name, [Event(type="T", payload=payload)], topic="large")
+        log = cluster.node("n1").client()
+        for reader in (log, client):
+            for backwards, versions in ((False, list(range(1, 21))), (True, list(range(20, 0, -1)))):
+                found: list[int] = []
+                while len(found) < 20:
+                    page = await reader.read_aggregate(
+                        "a", from_version=versions[len(found)], limit=20, backwards=backwards, topic="large"
+                    )
+                    assert 0 < len(page.events) < 20
+                    found += [event.version for event in page.events]
+                assert found == versions
+            after, seen = "", []
+            while True:
+                all_of_them = await reader.read_events(topic="large", limit=100, after=after)
+                assert sum(len(event.data) for event in all_of_them.events) < cluster.settings("n1").message_bytes_max
+                seen += [(event.aggregate_id, event.version) for event in all_of_them.events]
+                after = all_of_them.next
+                if all_of_them.is_end:
+                    break
+            assert sorted(seen) == [(name, version) for name in names for version in range(1, 21)]
+
+
+async def test_an_aggregate_is_read_again_without_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forwards, backwards and in part; what was appended since then comes from the log."""
+    fetches = 0
+    fetch = Broker.fetch
+
+    async def counted(self: Broker, replica: Replica, request: ConsumeRequest, offset: int) -> Fetched:
+        nonlocal fetches
+        fetches += 1
+        return await fetch(self, replica, request, offset)
+
+    monkeypatch.setattr(Broker, "fetch", counted)
+    async with Cluster(1, seed=22) as cluster:
+        await cluster.wait_leader()
+        log = cluster.node("n1").client()
+        for number in range(1, 31):
+            await log.append(f"a{number % 2}", [Event(type="T", event_id=f"e{number}")])
+        first = await log.read_aggregate("a0")
+        assert fetches == 1
+        assert list((await log.read_aggregate("a0")).events) == list(first.events)
+        assert list((await log.read_aggregate("a0", backwards=True)).events) == list(first.events)[::-1]
+        assert [event.event_id for event in (await log.read_aggregate("a0", from_version=3, limit=2)).events] == ["e6", "e8"]
+        assert fetches == 1
+        await log.append("a0", [Event(type="T", event_id="new")])
+        assert [event.event_id for event in (await log.read_aggregate("a0")).events][14:] == ["e30", "new"]
+        assert fetches == 2
 
 
 async def test_two_writers_at_two_nodes_while_leaders_change() -> None:

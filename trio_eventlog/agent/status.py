@@ -101,6 +101,7 @@ class StatusAnswers:
             parts.http_bodies.use(),
             parts.http_tails.use(),
             *parts.services.consuming.budgets(),
+            *parts.services.events.budgets(),
         ]
 
     def nodes(self) -> tuple[ServerInfo, ...]:

@@ -5,18 +5,18 @@ again after a lost answer: its event ids say whether it is in the log. Reads are
 """
 
 import heapq
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
 import attrs
 import trio
 
-from trio_eventlog.codec.events import decode_events, encode_events
+from trio_eventlog.budgets import BudgetUse
+from trio_eventlog.codec.events import encode_events
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import (
     BatchTooLarge,
-    CodecError,
     InvalidArgument,
     NoQuorum,
     NotLeader,
@@ -24,7 +24,7 @@ from trio_eventlog.errors import (
     TopicRecreated,
     Unavailable,
 )
-from trio_eventlog.events import EVENTS_TOPIC, AppendResult, EventPage, RecordedEvent, check_append
+from trio_eventlog.events import EVENTS_TOPIC, AppendResult, EventPage, check_append
 from trio_eventlog.ids import GroupId
 from trio_eventlog.machine.catalog import EVENTS, Topic
 from trio_eventlog.machine.events import AppendIntent, EventPlace
@@ -33,6 +33,7 @@ from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.service.broker import Broker
+from trio_eventlog.service.event_reader import EventReader, Reading, fitting
 from trio_eventlog.service.event_requests import (
     AppendRequest,
     EventsFound,
@@ -44,7 +45,6 @@ from trio_eventlog.service.event_requests import (
 )
 from trio_eventlog.service.forwarding import Doubt, Forwarder
 from trio_eventlog.service.remote_node import RemoteNode
-from trio_eventlog.service.requests import ConsumeRequest
 from trio_eventlog.service.settings import ServiceSettings
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.service.values import Caller
@@ -52,14 +52,8 @@ from trio_eventlog.storage.event_index import EventIndex, IndexQuestion
 
 T = TypeVar("T")
 
-NEAR_OFFSETS = 256
-"""Offsets between two events up to which they are read from the log in one go."""
-READ_BYTES = 256 * 1024
-"""Read from the log in one go."""
 INDEX_WAIT_SECONDS_MAX = 2.0
 """How long a read waits for an index that is behind, before it is refused."""
-EVENT_OVERHEAD_BYTES = 64
-"""Of an event in an answer, beside its texts: tags, lengths and numbers."""
 
 
 class EventStore:
@@ -83,6 +77,11 @@ class EventStore:
         self._forwarder = forwarder
         self._settings = settings
         self._now_ns = now_ns
+        self._reader = EventReader(broker, settings)
+
+    def budgets(self) -> list[BudgetUse]:
+        """Events kept decoded."""
+        return [self._reader.cache.use()]
 
     # Appending
 
@@ -170,8 +169,8 @@ class EventStore:
                     _places(held, request, limit, replica.log.log_start_offset),
                 ),
             )
-            reading = _Reading(topic.name, partition, replica, self._settings.response_bytes_max)
-            await self._read_places(reading, [place.offset for place in places])
+            reading = Reading(topic.name, partition, replica, self._settings.response_bytes_max)
+            await self._reader.read_offsets(reading, [place.offset for place in places])
             return EventsFound(
                 events=reading.events,
                 version=answer.state.version,
@@ -217,8 +216,8 @@ class EventStore:
                 for number in range(len(groups)):
                     nursery.start_soon(read, number)
         merged = list(heapq.merge(*(found[number].events for number in sorted(found)), key=lambda event: event.timestamp_ns))
-        is_end = len(merged) <= limit and all(item.is_end for item in found.values())
-        taken = merged[:limit]
+        taken = fitting(merged[:limit], self._settings.response_bytes_max)
+        is_end = len(taken) == len(merged) and all(item.is_end for item in found.values())
         counts = dict.fromkeys(found, 0)
         for event in taken:
             positions[event.partition] = event.offset + 1
@@ -241,13 +240,14 @@ class EventStore:
                     f"{replica.name} ends at offset {end_offset} on this node, and {first_offset} was asked for: ask again"
                 )
             limit = min(request.limit, self._settings.fetch_records_max)
-            reading = _Reading(topic.name, request.partition, replica, self._settings.response_bytes_max)
+            reading = Reading(topic.name, request.partition, replica, self._settings.response_bytes_max)
             if not request.event_type:
-                return await self._read_range(reading, first_offset, end_offset, limit)
+                next_offset = await self._reader.read_range(reading, first_offset, end_offset, limit)
+                return EventsFound(events=reading.events, is_end=next_offset >= end_offset, next_offset=next_offset)
             event_type = request.event_type
             offsets = await self._found(replica, events, index, lambda held: held.offsets_of_type(event_type, first_offset, limit))
             offsets = [offset for offset in offsets if offset < end_offset]
-            await self._read_places(reading, offsets)
+            await self._reader.read_offsets(reading, offsets)
             is_end = len(reading.events) == len(offsets) < limit
             next_offset = end_offset if is_end else reading.events[-1].offset + 1
             return EventsFound(events=reading.events, is_end=is_end, next_offset=next_offset)
@@ -302,57 +302,6 @@ class EventStore:
             retry_after_seconds=INDEX_WAIT_SECONDS_MAX,
         )
 
-    async def _read_places(self, reading: "_Reading", offsets: Sequence[int]) -> None:
-        """The events at these offsets, in this order, as many as an answer has room for."""
-        wanted = sorted(offsets)
-        found: dict[int, RecordedEvent] = {}
-        size_bytes = 0
-        number = 0
-        while number < len(wanted) and size_bytes < reading.bytes_max:
-            offset = wanted[number]
-            is_near = number + 1 < len(wanted) and wanted[number + 1] - offset <= NEAR_OFFSETS
-            for at, event in await self._events(reading, offset, READ_BYTES if is_near else 1, wanted[-1] + 1):
-                while number < len(wanted) and wanted[number] < at:
-                    number += 1
-                if number == len(wanted):
-                    break
-                if wanted[number] == at:
-                    number += 1
-                    if event is not None:
-                        found[at] = event
-                        size_bytes += event_bytes(event)
-        for offset in offsets:
-            wanted_event = found.get(offset)
-            if wanted_event is None or not reading.add(wanted_event):
-                break
-
-    async def _read_range(self, reading: "_Reading", offset: int, end_offset: int, limit: int) -> EventsFound:
-        while offset < end_offset and len(reading.events) < limit:
-            for at, event in await self._events(reading, offset, READ_BYTES, end_offset):
-                if event is not None and (len(reading.events) == limit or not reading.add(event)):
-                    return EventsFound(events=reading.events, next_offset=offset)
-                offset = at + 1
-        return EventsFound(events=reading.events, is_end=offset >= end_offset, next_offset=offset)
-
-    async def _events(
-        self, reading: "_Reading", offset: int, max_bytes: int, end_offset: int
-    ) -> list[tuple[int, RecordedEvent | None]]:
-        """Some records from `offset` on, at least one, with their offsets; None for those that are no events."""
-        request = ConsumeRequest(
-            topic=reading.topic, partition=reading.partition, start=offset, max_bytes=max_bytes, max_records=end_offset - offset
-        )
-        fetched = await self._broker.fetch(reading.replica, request, offset)
-        found: list[tuple[int, RecordedEvent | None]] = []
-        for batch in fetched.batches:
-            try:
-                events = decode_events(batch, self._settings.unpacked_bytes_max, reading.topic, reading.partition)
-            except CodecError:
-                # Whatever is there, it is no event. Readers of the topic are told of it.
-                events = [None] * batch.record_count
-            found += enumerate(events, batch.base_offset)
-        await trio.lowlevel.checkpoint()
-        return found if not found or found[0][0] >= offset else [item for item in found if item[0] >= offset]
-
     # Topics
 
     async def _topic(self, name: str, group_id: int, caller: Caller, *, create: bool = False) -> Topic:
@@ -370,33 +319,6 @@ class EventStore:
             if all(partition.group_id != group_id for partition in topic.partitions):
                 raise TopicRecreated(f"topic {name!r} was deleted and created again: begin anew")
         return topic
-
-
-@attrs.define(slots=True, eq=False)
-class _Reading:
-    """An answer in the making."""
-
-    topic: str
-    partition: int
-    replica: Replica
-    bytes_max: int
-    events: list[RecordedEvent] = attrs.field(factory=list)
-    size_bytes: int = 0
-
-    def add(self, event: RecordedEvent) -> bool:
-        """False: there is no room for it."""
-        size_bytes = event_bytes(event)
-        if self.events and self.size_bytes + size_bytes > self.bytes_max:
-            return False
-        self.events.append(event)
-        self.size_bytes += size_bytes
-        return True
-
-
-def event_bytes(event: RecordedEvent) -> int:
-    """About as many as the event has in an answer, and not fewer."""
-    texts = len(event.event_id) + len(event.type) + len(event.aggregate_id) + len(event.content_type)
-    return len(event.data) + len(event.metadata) + 4 * texts + EVENT_OVERHEAD_BYTES
 
 
 def _places(held: EventIndex, request: ReadAggregateRequest, limit: int, log_start_offset: int) -> list[EventPlace]:

@@ -14,6 +14,7 @@ class ServiceSettings:
         unpacked_bytes_max: the same, unpacked.
         batch_records_max: records of one batch.
         fetch_bytes_max, fetch_records_max: of one answer; a request may ask for less.
+        event_cache_bytes: of events that were read by aggregate or by type, kept as values.
         fetched_bytes_max, fetched_bytes_per_connection_max: fetched for consumers and not sent yet.
         slow_consumer_seconds: a consumer that holds fetched bytes longer, while others wait for some, is sent away.
         response_bytes_max: of the records in one answer, unpacked: what gRPC lets through.
@@ -32,6 +33,7 @@ class ServiceSettings:
     fetch_bytes_max: int
     fetch_records_max: int
     response_bytes_max: int
+    event_cache_bytes: int
     fetched_bytes_max: int
     fetched_bytes_per_connection_max: int
     slow_consumer_seconds: float
