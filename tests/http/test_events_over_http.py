@@ -151,7 +151,9 @@ async def read_stream(cluster: Cluster, name: str, target: str, count: int, last
         await stream.send_all(f"GET {target} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n{resume}\r\n".encode())
         data = b""
         while data.count(b"\ndata: ") < count or not data.endswith(b"\r\n"):
-            data += await stream.receive_some()
+            piece = await stream.receive_some()
+            assert piece, "the stream has ended"
+            data += piece
         text = data.partition(b"\r\n\r\n")[2].decode()
         found = text.split("id: ")[1:]
         return [(part.split("\n")[0], json.loads(part.split("data: ")[1].split("\n")[0])) for part in found]
@@ -175,6 +177,24 @@ async def test_a_stream_is_resumed_at_another_node_without_gap_or_repetition() -
         assert [event["payload"] for _, event in rest] == [3, 4, 5, 6, 7]
         only = await read_stream(cluster, other, "/events/stream?start=beginning&aggregate_id=a0", 3)
         assert [event["payload"] for _, event in only] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("wanted", ["aggregate_id=a", "type=Wanted"])
+async def test_a_filtered_stream_goes_on_behind_events_that_are_not_in_it(wanted: str) -> None:
+    """Also when nothing of what was read at once is in it."""
+    async with opened() as (cluster, client):
+        await append(client, aggregate_id="other", payload=0)
+
+        async def follow() -> None:
+            ((_, event),) = await read_stream(cluster, "n1", f"/events/stream?start=beginning&{wanted}", 1)
+            assert event["payload"] == 2
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await trio.sleep(1)
+            await append(client, aggregate_id="other", payload=1)
+            await trio.sleep(1)
+            await append(client, aggregate_id="a", type="Wanted", payload=2)
 
 
 async def test_cloud_events() -> None:

@@ -34,7 +34,10 @@ class Outlet:
         self._taken = trio.Event()
 
     async def put(self, part: bytes) -> None:
-        """Have `part` sent, behind everything before it."""
+        """Have `part` sent, behind everything before it. An empty one is nothing: to the taker it would be the end."""
+        if not part:
+            await trio.lowlevel.checkpoint()
+            return
         while self._size_bytes >= self._bytes_max:
             self._taken = trio.Event()
             await self._taken.wait()
