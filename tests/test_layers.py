@@ -16,7 +16,7 @@ LAYERS = {
     "storage": 2, "net": 2, "rpc": 2,
     "node": 3,
     "service": 4,
-    "grpc": 5, "http": 5, "client": 5, "backup": 5,
+    "grpc": 5, "http": 5, "client": 5, "backup": 5, "ingest": 5,
     "settings": 6, "part_settings": 6, "agent": 6,
     "logs": 7, "daemon": 7, "cli": 7,
 }  # fmt: skip
@@ -73,6 +73,7 @@ SIDEWAYS = {
     ("part_settings", "settings"),
     ("agent", "settings"),
     ("agent", "part_settings"),
+    ("http", "ingest"),
     ("client", "grpc"),  # the same conversions, from the other side
     ("daemon", "logs"),
     ("cli", "logs"),

@@ -12,6 +12,7 @@ from trio_eventlog.codec.memberlist import WireLimits
 from trio_eventlog.codec.peer_frame import KNOWN_IDS_MAX
 from trio_eventlog.gossip.settings import LAN, LOCAL, WAN, SerfSettings
 from trio_eventlog.http.settings import HttpSettings
+from trio_eventlog.ingest.settings import IntakeSettings
 from trio_eventlog.net.discovery import DiscoverySettings
 from trio_eventlog.net.join import JoinSettings
 from trio_eventlog.net.links import LinkSettings
@@ -385,6 +386,7 @@ def http(settings: NodeSettings) -> HttpSettings:
         tail_write_bytes=16 * KIB,
         tail_heartbeat_seconds=15.0,
         tail_retry_seconds=1.0,
+        intake=IntakeSettings(log_line_bytes_max=256 * KIB, log_labels_max=64),
         http_cors_origins=settings.http_cors_origins,
         http_access_log=settings.http_access_log,
     )

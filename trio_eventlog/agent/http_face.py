@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,6 +19,9 @@ from trio_eventlog.ids import CATALOG_GROUP, NOBODY, format_id
 from trio_eventlog.service.event_log import EventLog
 from trio_eventlog.service.values import NodeStatus
 
+if TYPE_CHECKING:
+    from trio_eventlog.ingest.sink import LogSink
+
 
 class HttpFace:
     """Implements `NodeFace` with the parts of one node."""
@@ -31,6 +35,12 @@ class HttpFace:
     @property
     def event_log(self) -> EventLog:
         return self._parts.event_log
+
+    @property
+    def log_sink(self) -> "LogSink":
+        from trio_eventlog.ingest.sink import EventLogSink  # Needed by the first line only.
+
+        return EventLogSink(self._parts.event_log, batch_bytes=part_settings.http(self._parts.settings).upload_batch_bytes)
 
     @property
     def stopping(self) -> trio.Event:

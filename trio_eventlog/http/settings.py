@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from trio_eventlog.ingest.settings import IntakeSettings
+
 
 @attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class HttpSettings:
@@ -31,7 +33,8 @@ class HttpSettings:
         tail_write_bytes: events of a live tail are gathered into writes of about this size.
         tail_heartbeat_seconds: interval between two signs of life of a tail without events.
         tail_retry_seconds: how long a browser is told to wait before it connects again.
-        http_cors_origins: origins whose pages may use this interface from a browser; "*" stands for all. None: no cross-origin use.
+        intake: of log lines.
+    http_cors_origins: origins whose pages may use this interface from a browser; "*" stands for all. None: no cross-origin use.
         http_access_log: write a structured line for each answer.
     """
 
@@ -53,5 +56,6 @@ class HttpSettings:
     tail_write_bytes: int
     tail_heartbeat_seconds: float
     tail_retry_seconds: float
+    intake: IntakeSettings
     http_cors_origins: Sequence[str]
     http_access_log: bool
