@@ -36,6 +36,7 @@ def newer(frame: EntryFrame) -> int:
 READS: dict[str, Read] = {
     "read": lambda log, frame: log.read(frame.index, log.last_index, 200),
     "read_raw": lambda log, frame: log.read_raw(frame.index, log.last_index, 200),
+    "read_raw_before": lambda log, frame: log.read_raw_before(frame.index, 200),
     "read_by_offset": lambda log, frame: log.read_by_offset(frame.base_offset, ALL, 200),
     "find_offset": lambda log, frame: log.find_offset(frame.base_offset),
     "find_timestamp": lambda log, frame: log.find_timestamp(newer(frame)),
@@ -48,7 +49,7 @@ def fitting(log: SegmentedLog, what: str, frame: EntryFrame, found: object, hist
     if isinstance(found, list):
         at_offset = what != "read_by_offset" or found[0].base_offset <= frame.base_offset < found[0].end_offset
         return at_offset and found == history[found[0].index - 1 : found[-1].index]
-    if what == "read_raw":
+    if what in ("read_raw", "read_raw_before"):
         return list(decode_entries(b"".join(found.buffers))) == history[found.first_index - 1 : found.last_index]  # type: ignore[attr-defined]
     if what == "find_offset":
         entry = history[int(found) - 1]  # type: ignore[call-overload]
@@ -89,7 +90,7 @@ async def test_a_suffix_is_replaced_at_any_moment(what: str, last: int, tail_cac
                     try:
                         found = await READS[what](log, frame)
                     except IndexError:
-                        assert what in ("read", "read_raw")
+                        assert what in ("read", "read_raw", "read_raw_before")
                         assert log.term(log.last_index) == 2 or log.last_index == KEPT
                     except OffsetOutOfRange:
                         assert what in ("read_by_offset", "find_offset")

@@ -165,6 +165,32 @@ async def test_reads_are_cut_to_fit() -> None:
                     assert within == first or sum(frame.size_bytes for frame in frames[first - 1 : within]) <= max_bytes
 
 
+@pytest.mark.parametrize("tail_cache_bytes", [0, 1 << 20])
+async def test_reads_backwards_cover_the_log(tail_cache_bytes: int) -> None:
+    """Each ends with the entry asked for and begins where the sparse index has a place, within a segment and about the size."""
+    disk = new_disk()
+    frames = make_frames(80)
+    settings = default(
+        LogSettings, segment_bytes=3000, index_interval_bytes=400, tail_cache_bytes=tail_cache_bytes, preallocate_bytes=1024
+    )
+    await fill(disk, frames, settings)
+    async with open_segmented_log(disk, "/log", settings) as log:
+        for max_bytes in (0, 900, ALL):
+            last = 80
+            while last:
+                found = await log.read_raw_before(last, max_bytes)
+                assert found.last_index == last
+                assert b"".join(found.buffers) == b"".join(raw(frames[found.first_index - 1 : last]))
+                # A block of the sparse index is read as a whole: up to its interval and one frame.
+                block_bytes = 400 + max(frame.size_bytes for frame in frames)
+                assert found.size_bytes <= max(max_bytes, block_bytes)
+                assert max_bytes < ALL or await disk.exists(segment_path(found.first_index))
+                last = found.first_index - 1
+        for beyond in (0, 81):
+            with pytest.raises(IndexError):
+                await log.read_raw_before(beyond, ALL)
+
+
 async def test_last_index_within_is_useful_below_the_cache() -> None:
     """Once a segment is loaded its sparse index answers, to within its interval."""
     disk = new_disk()

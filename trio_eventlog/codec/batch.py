@@ -153,6 +153,11 @@ def unpack_message(batch: Batch, max_bytes: int, max_records: int | None = None)
     if crc32c(batch.payload) != batch.crc32c:
         raise CodecError("batch: the payload does not have the checksum its producer gave it")
     data = unpack(batch.payload, batch.compression, max_bytes)
+    return parse_unpacked(batch, data, max_records), len(data)
+
+
+def parse_unpacked(batch: Batch, data: bytes, max_records: int | None) -> records_pb2.RecordBatch:
+    """The payload of `batch` as protobuf, which is `data` unpacked. Raises as `unpack_message`."""
     if max_records is not None and len(data) > _EMPTY_RECORD_BYTES * _UNCOUNTED * max_records:
         _check_count(data, max_records)
     try:
@@ -161,7 +166,7 @@ def unpack_message(batch: Batch, max_bytes: int, max_records: int | None = None)
         raise CodecError("batch: the payload is no RecordBatch") from error
     if len(message.records) != batch.record_count:
         raise CodecError(f"batch: {len(message.records)} records in the payload, {batch.record_count} announced")
-    return message, len(data)
+    return message
 
 
 def _check_count(data: bytes, max_records: int) -> None:
@@ -263,9 +268,13 @@ def unpack(data: bytes | memoryview, compression: Compression, max_bytes: int) -
         case Compression.NONE:
             result = bytes(data)
         case Compression.ZSTD:
+            decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX)
             try:
+                if 0 < zstandard.frame_content_size(data) <= max_bytes:
+                    # Four times as fast as a stream. It makes room for what the header claims, and fails when there is more.
+                    return decompressor.decompress(data)
                 # read() on a stream stops at the bound whatever size the frame's header claims.
-                with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX).stream_reader(io.BytesIO(data)) as reader:
+                with decompressor.stream_reader(io.BytesIO(data)) as reader:
                     result = reader.read(max_bytes + 1)
             except zstandard.ZstdError as error:
                 raise CodecError(f"batch: not zstd: {error}") from error

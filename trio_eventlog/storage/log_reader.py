@@ -3,7 +3,7 @@
 A reader waits for the disk, and entries may be removed meanwhile. Then whatever the reader saw proves nothing: it starts again.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -43,6 +43,27 @@ class LogReader:
             return frame_range(frames)
         block = await self._repeated(lambda: self._load(first, last, max_bytes))
         return block.raw(first, last, max_bytes)
+
+    async def read_raw_before(self, last: int, max_bytes: int) -> FrameRange:
+        """As `read_raw`, backwards: the frames that end with `last`, of one segment, of about `max_bytes`, but at least one. They
+        begin with an entry that the sparse index lists, or with the log.
+
+        Raises as `read_raw`.
+        """
+
+        async def read_from_slot() -> FrameRange:
+            self._check_range(last, last)
+            segment = self._contents.segment_of_index(last)
+            _, sparse = await self._acquire(segment)
+            try:
+                slot = sparse.slot_of_index(last)
+                end = sparse.positions[slot + 1] if slot + 1 < len(sparse) else segment.contents.frames_bytes
+                first = sparse.indexes[min(slot, bisect_left(sparse.positions, max(0, end - max_bytes)))]
+            finally:
+                await self._files.release(segment)
+            return await self.read_raw(first, last, end)
+
+        return await self._repeated(read_from_slot)
 
     async def read_by_offset(self, offset: int, end_offset: int, max_bytes: int) -> list[EntryFrame]:
         if offset >= end_offset:

@@ -37,7 +37,7 @@ class SegmentedLog:
     Attributes:
         prefix: hides and removes the beginning.
         recovery: what opening it found.
-        check: see `LogReader.check`.
+        check, read_raw_before: see `LogReader`.
     """
 
     def __init__(self, contents: LogContents, files: LogFiles, recovery: LogRecovery) -> None:
@@ -50,6 +50,7 @@ class SegmentedLog:
         self.prefix = LogPrefix(contents, files)
         self._reader = LogReader(contents, files, self._cache)
         self.check = self._reader.check
+        self.read_raw_before = self._reader.read_raw_before
 
     # What is there.
 

@@ -1,0 +1,254 @@
+"""What a search of log lines looks for, and how the bytes of a batch show that nothing of it is there.
+
+A line is stored as canonical JSON: fields in a fixed order, no spaces, the text as msgspec writes it. So a text that a line has to
+hold is looked for in its encoded form: escapes are those of msgspec, and characters beyond ASCII stand there as UTF-8. The encoding
+of a text is the encodings of its characters, one after the other: what is part of a text is part of its encoding.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
+
+import attrs
+import msgspec
+
+from trio_eventlog.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+QUERY_TEXT_CHARACTERS_MAX = 1_000
+"""Most characters of one text of a query."""
+QUERY_LABELS_MAX = 16
+REGEX_MEMORY_BYTES = 8 << 20
+"""Most that a compiled regular expression may take."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class LogQuery:
+    """Which log lines are wanted: those that fit all of it. Empty texts, and times of 0, ask for nothing.
+
+    Attributes:
+        service, level, trace_id: exactly these.
+        since_ns: stamped then or later, in nanoseconds since 1970.
+        until_ns: stamped before.
+        contains: part of the message; upper and lower case are different.
+        regex: fits somewhere in the message; in the syntax of RE2.
+        labels: names and values, exactly these.
+    """
+
+    service: str = ""
+    level: str = ""
+    since_ns: int = 0
+    until_ns: int = 0
+    contains: str = ""
+    regex: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    trace_id: str = ""
+
+    @property
+    def asks_for_text(self) -> bool:
+        """Whether single lines have to be looked at for more than service, level and time."""
+        return bool(self.contains or self.regex or self.labels or self.trace_id)
+
+
+class SearchedLine(msgspec.Struct):
+    """What of a canonical line a query looks at."""
+
+    service: str = ""
+    level: str = ""
+    message: str = ""
+    labels: dict[str, str] = {}
+    trace_id: str = ""
+
+
+class _Pattern(Protocol):
+    def search(self, text: str) -> object: ...
+
+
+class CompiledQuery:
+    """A query, ready to be asked of many batches. May be used by several threads.
+
+    Attributes:
+        query: what it was made of.
+        literals: bytes that stand in every line that fits, the rarest first as far as that can be guessed.
+
+    Raises:
+        InvalidArgument: the query cannot be: a text is too long, the regular expression is none, or the package for regular
+            expressions is not installed.
+    """
+
+    def __init__(self, query: LogQuery) -> None:
+        _check(query)
+        self.query = query
+        self._pattern = _compile_regex(query.regex) if query.regex else None
+        self.literals = _literals(query)
+        self._decode: Callable[[bytes], SearchedLine] = msgspec.json.Decoder(SearchedLine).decode
+
+    def may_fit(self, data: bytes) -> bool:
+        """False: no line in `data` fits, which are lines with anything between them."""
+        return all(literal in data for literal in self.literals)
+
+    def fits(self, value: bytes, timestamp_ns: int) -> bool:
+        """Whether a line, stamped then, is wanted. What is no canonical line fits no query."""
+        query = self.query
+        if timestamp_ns < query.since_ns or (query.until_ns and timestamp_ns >= query.until_ns):
+            return False
+        if not self.may_fit(value):
+            return False
+        try:
+            line = self._decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if query.service not in ("", line.service) or query.level not in ("", line.level):
+            return False
+        if query.trace_id not in ("", line.trace_id) or query.contains not in line.message:
+            return False
+        if any(line.labels.get(name) != text for name, text in query.labels):
+            return False
+        return self._pattern is None or self._pattern.search(line.message) is not None
+
+
+def _check(query: LogQuery) -> None:
+    texts = {
+        "service": query.service,
+        "level": query.level,
+        "contains": query.contains,
+        "regex": query.regex,
+        "trace_id": query.trace_id,
+        **{f"label.{name[:100]}": name + text for name, text in query.labels},
+    }
+    for name, text in texts.items():
+        if len(text) > QUERY_TEXT_CHARACTERS_MAX:
+            raise InvalidArgument(f"{name} has {len(text)} characters, {QUERY_TEXT_CHARACTERS_MAX} are the most")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"{name} is no text: {error}") from error
+    if len(query.labels) > QUERY_LABELS_MAX:
+        raise InvalidArgument(f"{len(query.labels)} labels are asked for, {QUERY_LABELS_MAX} are the most")
+    if min(query.since_ns, query.until_ns) < 0:
+        raise InvalidArgument("times before 1970 cannot be asked for")
+
+
+def _compile_regex(text: str) -> _Pattern:
+    """By RE2, whose time grows with the length of the text alone: a backtracking engine could be kept busy for years."""
+    try:
+        import re2
+    except ImportError as error:
+        raise InvalidArgument(
+            "this node does not search by regular expressions: its package trio-eventlog was installed without the extra [search]."
+            " Ask for a part of the message (contains), or install it there"
+        ) from error
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = REGEX_MEMORY_BYTES
+    try:
+        return cast("_Pattern", re2.compile(text, options))
+    except re2.error as error:
+        why = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise InvalidArgument(f"regex: {text[:100]!r} is no regular expression of RE2: {why}") from error
+
+
+def _literals(query: LogQuery) -> "Sequence[bytes]":
+    literals: list[bytes] = []
+    if query.trace_id:
+        literals.append(b'"trace_id":' + encoded_text(query.trace_id))
+    if query.contains:
+        literals.append(_inside(query.contains))
+    if part := required_text(query.regex):
+        literals.append(_inside(part))
+    literals += [encoded_text(name) + b":" + encoded_text(text) for name, text in query.labels]
+    if query.service:
+        literals.append(b'{"service":' + encoded_text(query.service) + b",")
+    if query.level:
+        literals.append(b',"level":' + encoded_text(query.level) + b",")
+    return tuple(literals)
+
+
+def encoded_text(text: str) -> bytes:
+    """The text as it stands in a canonical line, with its quotes."""
+    return msgspec.json.encode(text)
+
+
+def _inside(text: str) -> bytes:
+    return encoded_text(text)[1:-1]
+
+
+_SPECIAL = frozenset(".^$*+?()[]{}|\\")
+
+
+def required_text(regex: str) -> str:
+    """The longest text that stands in everything a regular expression fits, as far as that is easily seen; "": none is.
+
+    Only what stands outside of groups and classes is looked at, and nothing at all where there are alternatives or flags.
+    """
+    if "(?" in regex or "|" in regex or "\\Q" in regex:
+        return ""
+    best = run = ""
+    at = 0
+    while at < len(regex):
+        character = regex[at]
+        at += 1
+        if character == "\\":
+            escaped = regex[at : at + 1]
+            at += 1
+            literal = escaped if escaped and not escaped.isalnum() and escaped.isascii() and escaped != "_" else ""
+            if not literal:
+                at = _behind_escape(regex, at, escaped)
+        elif character in "([":
+            at = _behind_group(regex, at) if character == "(" else _behind_class(regex, at)
+            literal = ""
+        elif character in _SPECIAL:
+            if character == "{":
+                at = max(regex.find("}", at), at - 1) + 1
+            literal = ""
+        else:
+            literal = character
+        following = regex[at : at + 1]
+        is_required = bool(literal) and following not in ("*", "?", "{")
+        run += literal if is_required else ""
+        if not is_required or following == "+":
+            best, run = max(best, run, key=len), ""
+    return max(best, run, key=len)
+
+
+def _behind_escape(regex: str, at: int, escaped: str) -> int:
+    """Behind the rest of an escape: `\\x{10FFFF}`, `\\x7F`, `\\pN`, `\\p{Greek}`, `\\123`."""
+    if escaped in ("x", "p", "P"):
+        if regex[at : at + 1] == "{":
+            return max(regex.find("}", at), at) + 1
+        return at + (2 if escaped == "x" else 1)
+    if escaped.isdigit():
+        while at < len(regex) and regex[at].isdigit():
+            at += 1
+    return at
+
+
+def _behind_class(regex: str, at: int) -> int:
+    """Behind a class whose `[` has been read. A `]` that comes first is one of its characters."""
+    at += regex.startswith("^", at)
+    at += regex.startswith("]", at)
+    while at < len(regex) and regex[at] != "]":
+        if regex[at] == "\\":
+            at += 1
+        elif regex.startswith("[:", at):
+            at = max(regex.find(":]", at + 2), at) + 1
+        at += 1
+    return at + 1
+
+
+def _behind_group(regex: str, at: int) -> int:
+    """Behind a group whose `(` has been read, and behind those in it."""
+    depth = 1
+    while at < len(regex) and depth:
+        character = regex[at]
+        at += 1
+        if character == "\\":
+            at += 1
+        elif character == "[":
+            at = _behind_class(regex, at)
+        elif character == "(":
+            depth += 1
+        elif character == ")":
+            depth -= 1
+    return at
