@@ -13,6 +13,7 @@ LAYERS = {
     "bounds": 0, "budgets": 0, "own_run": 0, "measures": 0, "release": 0,
     "setting_fields": 0, "setting_aliases": 0, "texts": 0, "backoff": 0, "background": 0, "v1": 0,
     "raft": 1, "gossip": 1, "machine": 1, "codec": 1,
+    "search": 2,
     "storage": 2, "net": 2, "rpc": 2,
     "node": 3,
     "service": 4,
@@ -21,7 +22,7 @@ LAYERS = {
     "logs": 7, "daemon": 7, "cli": 7,
 }  # fmt: skip
 
-CORES = ("raft", "gossip", "machine", "codec")
+CORES = ("raft", "gossip", "machine", "codec", "search")
 NOT_IN_CORES = {"trio", "os", "time", "logging", "asyncio", "threading", "socket", "secrets", "uuid", "datetime", "pathlib"}
 
 

@@ -37,7 +37,7 @@ from trio_eventlog.raft import RaftSettings, ReadMode
 from trio_eventlog.records import Compression
 from trio_eventlog.rpc import RpcSettings
 from trio_eventlog.service.forwarding import ForwardingSettings
-from trio_eventlog.service.settings import ApplicationSettings, ServiceSettings
+from trio_eventlog.service.settings import ApplicationSettings, SearchSettings, ServiceSettings
 from trio_eventlog.setting_fields import JoinTarget, is_ip_address, parse_join
 from trio_eventlog.settings import DAY_SECONDS, KIB, MIB, NodeSettings
 from trio_eventlog.storage.log_settings import LogSettings
@@ -315,6 +315,17 @@ def service(settings: NodeSettings) -> ServiceSettings:
     )
 
 
+def search(settings: NodeSettings) -> SearchSettings:
+    return SearchSettings(
+        searches_max=settings.searches_max,
+        unpacked_bytes_max=UNPACKED_BYTES_MAX,
+        page_lines_bytes_max=min(1 * MIB, settings.message_bytes_max - RESPONSE_HEAD_BYTES),
+        page_lines_max=10_000,
+        page_bytes=64 * MIB,
+        step_bytes=8 * MIB,
+    )
+
+
 def application(settings: NodeSettings) -> ApplicationSettings:
     """What an application gets that uses its own node: what a client has by default, within the limits of the node."""
     client = ClientSettings()
@@ -387,6 +398,7 @@ def http(settings: NodeSettings) -> HttpSettings:
         tail_heartbeat_seconds=15.0,
         tail_retry_seconds=1.0,
         intake=IntakeSettings(log_line_bytes_max=256 * KIB, log_labels_max=64),
+        search_bytes_max=settings.search_bytes_max,
         http_cors_origins=settings.http_cors_origins,
         http_access_log=settings.http_access_log,
     )

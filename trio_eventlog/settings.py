@@ -586,6 +586,29 @@ class NodeSettings:
         minimum=1 * KIB,
         maximum=32 * MIB,
     )
+    searches_max: int = setting(
+        COUNT,
+        16,
+        "Number of searches for log lines at work on the node at a time. Further ones fail with OVERLOADED.",
+        group="Limits",
+        minimum=1,
+        maximum=10_000,
+    )
+    search_threads: int = setting(
+        COUNT,
+        1,
+        "Number of threads that scan log lines. More than one processor has to spare slows down everything else on the node.",
+        group="Limits",
+        minimum=1,
+        maximum=64,
+    )
+    search_bytes_max: int = setting(
+        SIZE,
+        16 * GIB,
+        "Bytes that one search over HTTP looks through, unpacked, before its answer ends with a place to go on from.",
+        group="Limits",
+        minimum=1 * MIB,
+    )
     inbox_messages_max: int = setting(
         COUNT,
         4096,

@@ -13,14 +13,9 @@ from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.records import Compression, Record
-from trio_eventlog.search.query import (
-    QUERY_LABELS_MAX,
-    QUERY_TEXT_CHARACTERS_MAX,
-    CompiledQuery,
-    LogQuery,
-    required_text,
-)
-from trio_eventlog.search.scan import ScanRange, scan_frames
+from trio_eventlog.search.query import QUERY_LABELS_MAX, QUERY_TEXT_CHARACTERS_MAX, CompiledQuery, required_text
+from trio_eventlog.search.scan import scan_frames
+from trio_eventlog.search.values import LogQuery, ScanRange
 
 TEXT = st.text(alphabet=st.sampled_from('ab"\\/\n\té€😀{}:,\x00\x1f\x7f '), max_size=8)
 SECOND = 1_000_000_000
@@ -97,6 +92,7 @@ def everything(**changes: object) -> ScanRange:
         is_backwards=False,
         lines_max=1000,
         lines_bytes_max=1 << 30,
+        scanned_bytes_max=1 << 30,
         unpacked_bytes_max=1 << 26,
     )
     return attrs.evolve(where, **changes)

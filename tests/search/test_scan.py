@@ -1,5 +1,7 @@
 """Scans over frames: in both directions, cut by every bound, nothing is left out and nothing is given twice."""
 
+from collections import Counter
+
 import attrs
 import msgspec
 import pytest
@@ -11,8 +13,9 @@ from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
 from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.errors import CodecError
 from trio_eventlog.records import Compression, Record
-from trio_eventlog.search.query import CompiledQuery, LogQuery
-from trio_eventlog.search.scan import FoundLine, ScanRange, scan_frames
+from trio_eventlog.search.query import CompiledQuery
+from trio_eventlog.search.scan import scan_frames
+from trio_eventlog.search.values import COUNTS_MAX, LABEL_BYTES_MAX, LABELS_MAX, Counts, FoundLine, LogCounting, LogQuery, ScanRange
 
 T0 = 1_800_000_000_000_000_000
 
@@ -42,6 +45,7 @@ def where(**changes: object) -> ScanRange:
         is_backwards=False,
         lines_max=1000,
         lines_bytes_max=1 << 30,
+        scanned_bytes_max=1 << 30,
         unpacked_bytes_max=1 << 26,
     )
     return attrs.evolve(value, **changes)
@@ -62,7 +66,12 @@ def test_going_on_from_each_answer_gives_every_line_once(
     buffers = [frame.raw for frame in frames_of(sizes)]
     compiled = CompiledQuery(LogQuery(contains="line"))
     found: list[FoundLine] = []
-    bounds = {"is_backwards": backwards, "lines_max": lines_max, "lines_bytes_max": lines_bytes_max}
+    bounds = {
+        "is_backwards": backwards,
+        "lines_max": lines_max,
+        "lines_bytes_max": lines_bytes_max,
+        "scanned_bytes_max": data.draw(st.integers(1, 400)),
+    }
     low, high = first, end
     while low < high:
         scanned = scan_frames(buffers, compiled, where(first_offset=low, end_offset=high, **bounds))
@@ -119,3 +128,90 @@ def test_a_batch_over_the_bound_of_unpacked_bytes_is_not_searched() -> None:
     assert scan_frames([frames[1].raw], compiled, where(unpacked_bytes_max=whole.scanned_bytes)).lines == whole.lines
     over = scan_frames([frames[1].raw], compiled, where(unpacked_bytes_max=whole.scanned_bytes - 1))
     assert (over.lines, over.unreadable) == ([], 1)
+
+
+COUNTED = st.builds(
+    lambda service, level, labels, delta: (service, level, labels, delta),
+    st.sampled_from(["auth", 'q"s', "é"]),
+    st.sampled_from(["INFO", "ERROR"]),
+    st.dictionaries(st.sampled_from(["a", 'b"}', "labels", "service"]), st.sampled_from(["1", '{"}', "\\"]), max_size=2),
+    st.integers(0, 30),
+)
+
+
+@given(
+    st.lists(st.lists(COUNTED, min_size=1, max_size=5), min_size=1, max_size=4),
+    st.sampled_from([0, 10, 1000]),
+    st.sampled_from([LogQuery(), LogQuery(service="auth"), LogQuery(level="ERROR"), LogQuery(since_ns=T0 + 10, until_ns=T0 + 20)]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_counts_are_those_of_lines_that_are_decoded(
+    batches: list[list[tuple[str, str, dict[str, str], int]]], step_ns: int, query: LogQuery, backwards: bool, strange: bool
+) -> None:
+    expected: Counter[tuple[int, str, str]] = Counter()
+    labels: dict[str, set[str]] = {}
+    buffers = []
+    offset = 0
+    for number, lines in enumerate(batches):
+        records = []
+        for service, level, its_labels, delta in lines:
+            value = msgspec.json.encode({"service": service, "level": level, "message": '{"service":"x"', "labels": its_labels})
+            records.append(Record(value=value, timestamp_ns=T0 + delta))
+            in_time = query.since_ns <= T0 + delta and (not query.until_ns or T0 + delta < query.until_ns)
+            if in_time and query.service in ("", service) and query.level in ("", level):
+                bucket = (T0 + delta) // step_ns * step_ns if step_ns else 0
+                expected[bucket, service, level] += 1
+                for name, text in its_labels.items():
+                    labels.setdefault(name, set()).add(text)
+        if strange:
+            records.append(Record(value=b"no line", timestamp_ns=T0))
+        batch = encode_records(records, Compression.ZSTD)
+        buffers.append(batch_entry(batch, term=1, index=number + 1, base_offset=offset).raw)
+        offset += len(records)
+    counting = LogCounting(step_ns=step_ns, with_labels=True)
+    counts = scan_frames(buffers, CompiledQuery(query), where(is_backwards=backwards, counting=counting)).counts
+    assert counts.lines == dict(expected)
+    assert counts.labels == labels
+    assert not counts.is_truncated
+
+
+def test_counts_are_bounded() -> None:
+    counts = Counts()
+    for number in range(COUNTS_MAX):
+        counts.add(0, str(number), "INFO", 1)
+    assert not counts.is_truncated
+    counts.add(0, "0", "INFO", 1)
+    assert not counts.is_truncated
+    counts.add(0, "beyond", "INFO", 2)
+    counts.add(0, "far beyond", "INFO", 3)
+    assert counts.is_truncated
+    assert counts.lines[0, "", "INFO"] == 5
+    for number in range(3 * COUNTS_MAX):
+        counts.add(number, "beyond", "INFO", 1)
+    assert len(counts.lines) == 2 * COUNTS_MAX + 1
+    assert sum(counts.lines.values()) == COUNTS_MAX + 6 + 3 * COUNTS_MAX
+
+
+def test_labels_are_bounded() -> None:
+    counts = Counts()
+    for number in range(LABELS_MAX):
+        counts.add_label("a", str(number))
+    counts.add_label("a", "0")
+    assert not counts.is_truncated
+    counts.add_label("b", "0")
+    assert counts.is_truncated
+    assert counts.labels.keys() == {"a"}
+    large = Counts()
+    large.add_label("a", "x" * (LABEL_BYTES_MAX - 1))
+    assert not large.is_truncated
+    large.add_label("b", "")
+    assert large.is_truncated
+
+
+def test_a_scan_stops_behind_the_batch_with_which_it_is_enough() -> None:
+    buffers = [frame.raw for frame in frames_of([1, 1, 1])]
+    compiled = CompiledQuery(LogQuery(contains="needle"))
+    one = scan_frames(buffers[:2], compiled, where()).scanned_bytes
+    for bytes_max, looked_at in ((1, 1), (one, 1), (one + 1, 2), (3 * one, 3)):
+        assert scan_frames(buffers, compiled, where(scanned_bytes_max=bytes_max)).next_offset == looked_at

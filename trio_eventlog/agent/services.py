@@ -9,6 +9,7 @@ from trio_eventlog.grpc.admin import AdminHandlers
 from trio_eventlog.grpc.event_handlers import EventHandlers
 from trio_eventlog.grpc.event_log import EventLogHandlers
 from trio_eventlog.grpc.health import Health
+from trio_eventlog.grpc.log_handlers import LogHandlers
 from trio_eventlog.grpc.reflection import reflection_services
 from trio_eventlog.grpc.remote_nodes import GrpcNodes
 from trio_eventlog.node.transfer_server import files_of_replicas
@@ -19,6 +20,7 @@ from trio_eventlog.service.consume import ConsumeService
 from trio_eventlog.service.event_requests import new_event_id
 from trio_eventlog.service.events import EventStore
 from trio_eventlog.service.forwarding import Forwarder
+from trio_eventlog.service.log_search import LogSearch, RunScan, ScanThreads, run_inline
 from trio_eventlog.service.node_event_log import NodeServices
 from trio_eventlog.service.node_queue import NodeQueues
 from trio_eventlog.service.own_sequences import OwnSequences
@@ -61,6 +63,7 @@ def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) ->
             files_of_replicas(parts.replicas.find, parts.directory),
             part_settings.transfers(parts.settings).piece_bytes_max,
         ),
+        log_search=LogSearch(parts.broker, topics, parts.forwarder, part_settings.search(parts.settings), _run_scan(parts)),
         queues=NodeQueues(
             topics,
             producing,
@@ -75,6 +78,10 @@ def make_services(parts: NodeParts, peers: NodePeers, answers: StatusAnswers) ->
     )
 
 
+def _run_scan(parts: NodeParts) -> RunScan:
+    return run_inline if parts.surroundings.disk is not None else ScanThreads(parts.settings.search_threads)
+
+
 def make_handlers(parts: NodeParts) -> list[Service]:
     """Make `health` of `parts`, and everything that a gRPC server of this node serves."""
     settings = part_settings.service(parts.settings)
@@ -83,6 +90,7 @@ def make_handlers(parts: NodeParts) -> list[Service]:
         services.producing,
         services.consuming,
         EventHandlers(services.events, services.ready, new_event_id(parts.surroundings.rng)),
+        LogHandlers(services.log_search, services.ready),
         settings,
         now_ns=parts.surroundings.now_ns,
         view=services.cluster.view,

@@ -11,6 +11,7 @@ from trio_eventlog.grpc.answers import servers_message
 from trio_eventlog.grpc.batches import encode_batches, requested_acks, requested_batch
 from trio_eventlog.grpc.callers import caller_of
 from trio_eventlog.grpc.event_handlers import EventHandlers
+from trio_eventlog.grpc.log_handlers import LogHandlers
 from trio_eventlog.grpc.record_answers import record_answer
 from trio_eventlog.grpc.remote_nodes import EncodedAnswer
 from trio_eventlog.grpc.requests import requested_consume
@@ -41,6 +42,7 @@ class EventLogHandlers:
         producing: ProduceService,
         consuming: ConsumeService,
         events: EventHandlers,
+        logs: LogHandlers,
         settings: ServiceSettings,
         *,
         now_ns: Callable[[], int],
@@ -51,6 +53,7 @@ class EventLogHandlers:
         self._producing = producing
         self._consuming = consuming
         self._events = events
+        self._logs = logs
         self._settings = settings
         self._now_ns = now_ns
         self._view = view
@@ -67,6 +70,7 @@ class EventLogHandlers:
                 "ConsumeStream": when_ready(self._ready, self.consume_stream),
                 "GetServers": self.get_servers,
                 **self._events.handlers(),
+                **self._logs.handlers(),
             },
         )
 

@@ -21,6 +21,7 @@ from trio_eventlog.grpc.events import (
     read_aggregate_message,
     read_partition_message,
 )
+from trio_eventlog.grpc.logs import partition_lines, partition_search_message
 from trio_eventlog.grpc.methods import (
     ALTER_TOPIC,
     APPEND,
@@ -37,6 +38,7 @@ from trio_eventlog.grpc.methods import (
     READ_AGGREGATE,
     READ_EVENTS,
     REMOVE_NODE,
+    SEARCH_LOGS,
     TAKE_SNAPSHOT,
     TRANSFER_LEADERSHIP,
     TRIM_PARTITION,
@@ -54,6 +56,7 @@ from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.rpc import Call, Channel, Method, RpcSettings, open_channel
 from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
+from trio_eventlog.service.log_requests import PartitionLines, PartitionSearchRequest
 from trio_eventlog.service.requests import ConsumeRequest, Fetched, ForwardedAnswer, Timestamp
 from trio_eventlog.service.values import Caller, FilePiece, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 from trio_eventlog.v1 import admin_pb2, event_log_pb2
@@ -125,6 +128,10 @@ class GrpcNode:
 
     async def read_event_partition(self, request: PartitionEventsRequest, caller: Caller) -> EventsFound:
         return found_in_partition(await self._page(READ_EVENTS, read_partition_message(request), caller), request.topic)
+
+    async def search_partition(self, request: PartitionSearchRequest, caller: Caller) -> PartitionLines:
+        message = partition_search_message(request)
+        return partition_lines(await self._channel.unary(SEARCH_LOGS, message, metadata=forwarded_metadata(caller)))
 
     async def _page(self, method: Method, request: Any, caller: Caller) -> Any:
         """The first answer of a call that streams them; the others are not wanted."""

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 
 from trio_eventlog.errors import EventLogError, Unavailable
-from trio_eventlog.http import console_files, event_operations, ingest_operations, node_operations, topic_operations
+from trio_eventlog.http import console_files, event_operations, ingest_operations, log_operations, node_operations, topic_operations
 from trio_eventlog.http.cross_origin import CrossOrigin
 from trio_eventlog.http.exchange import Application, Message, Receive, Send
 from trio_eventlog.http.heads import Scope
@@ -22,6 +22,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *topic_operations.OPERATIONS,
     *event_operations.OPERATIONS,
     *ingest_operations.OPERATIONS,
+    *log_operations.OPERATIONS,
     *console_files.OPERATIONS,
 )
 """Everything that is offered; `/openapi.json` describes it."""

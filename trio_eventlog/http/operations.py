@@ -85,9 +85,15 @@ class Call:
         """A parameter of the path: a text, or an int where the path says so."""
         return self.request.path_params[name]
 
-    def query(self, cls: type[T]) -> T:
-        """The parameters behind the question mark, as a Struct. Raises HttpProblem: 400 with the parameter's name."""
+    def query(self, cls: type[T], but_for: str = "") -> T:
+        """The parameters behind the question mark, as a Struct. Raises HttpProblem: 400 with the parameter's name.
+
+        Args:
+            but_for: how those begin that are left out: see `query_beginning_with`. "": none.
+        """
         pairs = self.request.query_params.multi_items()
+        if but_for:
+            pairs = [(name, value) for name, value in pairs if not name.startswith(but_for)]
         values = dict(pairs)
         if len(values) != len(pairs):
             raise HttpProblem(400, "a parameter of the query stands there twice")
@@ -95,6 +101,14 @@ class Call:
             return msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as error:
             raise _invalid(error, "?") from error
+
+    def query_beginning_with(self, front: str) -> tuple[tuple[str, str], ...]:
+        """The parameters whose names begin so, without that beginning. Raises HttpProblem: 400."""
+        pairs = self.request.query_params.multi_items()
+        found = [(name.removeprefix(front), value) for name, value in pairs if name.startswith(front)]
+        if len(dict(found)) != len(found):
+            raise HttpProblem(400, "a parameter of the query stands there twice")
+        return tuple(found)
 
     async def json(self, cls: type[T]) -> T:
         """The body, decoded and checked. Raises HttpProblem: 400 with a pointer to the field, 411, 413, 415."""

@@ -34,7 +34,8 @@ class HttpSettings:
         tail_heartbeat_seconds: interval between two signs of life of a tail without events.
         tail_retry_seconds: how long a browser is told to wait before it connects again.
         intake: of log lines.
-    http_cors_origins: origins whose pages may use this interface from a browser; "*" stands for all. None: no cross-origin use.
+        search_bytes_max: what one search for log lines looks through, before its answer ends with a place to go on from.
+        http_cors_origins: origins whose pages may use this interface from a browser; "*" stands for all. None: no cross-origin use.
         http_access_log: write a structured line for each answer.
     """
 
@@ -57,5 +58,6 @@ class HttpSettings:
     tail_heartbeat_seconds: float
     tail_retry_seconds: float
     intake: IntakeSettings
+    search_bytes_max: int
     http_cors_origins: Sequence[str]
     http_access_log: bool

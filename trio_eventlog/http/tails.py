@@ -10,7 +10,7 @@ from trio_eventlog.errors import EventLogError, Overloaded
 from trio_eventlog.http.negotiation import SSE_TYPE
 from trio_eventlog.http.operations import Call
 from trio_eventlog.http.problems import problem_of
-from trio_eventlog.http.streaming import Outlet, StreamAnswer, StreamForm
+from trio_eventlog.http.streaming import Outlet, Source, StreamAnswer, StreamForm
 from trio_eventlog.records import Record
 from trio_eventlog.service.receivers import RecordReceiver
 
@@ -29,8 +29,6 @@ def tail_answer(
     Raises:
         Overloaded: this node has as many tails as it may have.
     """
-    if not call.tails.take_nowait(1):
-        raise Overloaded(f"this node has {call.tails.limit} live tails and may have no more: ask another node", 5.0)
     is_sse = media_type == SSE_TYPE
     settings = call.settings
     encode = msgspec.json.Encoder().encode
@@ -57,19 +55,32 @@ def tail_answer(
                             begin += 1
                         await outlet.put(part)
         except EventLogError as error:
-            await outlet.put(_event("problem", problem_of(error).body(), is_sse))
+            await outlet.put(event_bytes("problem", problem_of(error).body(), is_sse))
 
+    return stream_answer(call, media_type, source)
+
+
+def stream_answer(call: Call, media_type: str, source: Source) -> StreamAnswer:
+    """An answer that is written as `source` comes to know it. It takes the place of a live tail.
+
+    Raises:
+        Overloaded: this node has as many tails as it may have.
+    """
+    if not call.tails.take_nowait(1):
+        raise Overloaded(f"this node has {call.tails.limit} live tails and may have no more: ask another node", 5.0)
+    is_sse = media_type == SSE_TYPE
+    settings = call.settings
     form = StreamForm(
         media_type=media_type,
         first=b"retry: %d\n\n" % round(settings.tail_retry_seconds * 1000) if is_sse else b"",
         heartbeat=b":\n\n" if is_sse else b"\n",
         heartbeat_seconds=settings.tail_heartbeat_seconds,
-        farewell=lambda: _event("moved", json.dumps({"addresses": call.node.other_addresses()}).encode(), is_sse),
+        farewell=lambda: event_bytes("moved", json.dumps({"addresses": call.node.other_addresses()}).encode(), is_sse),
         write_bytes=settings.tail_write_bytes,
     )
     return StreamAnswer(source, form, call.node.stopping, lambda: call.tails.give_back(1))
 
 
-def _event(name: str, data: bytes, is_sse: bool) -> bytes:
+def event_bytes(name: str, data: bytes, is_sse: bool) -> bytes:
     """Something about the stream itself."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), data) if is_sse else b'{"%b":%b}\n' % (name.encode(), data)

@@ -5,13 +5,13 @@ hold is looked for in its encoded form: escapes are those of msgspec, and charac
 of a text is the encodings of its characters, one after the other: what is part of a text is part of its encoding.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
-import attrs
 import msgspec
 
+from trio_eventlog.codec.log_lines import decode_line
 from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.search.values import LogQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,46 +19,10 @@ if TYPE_CHECKING:
 QUERY_TEXT_CHARACTERS_MAX = 1_000
 """Most characters of one text of a query."""
 QUERY_LABELS_MAX = 16
+LINE_START = b'{"service":'
+"""How every canonical line begins."""
 REGEX_MEMORY_BYTES = 8 << 20
 """Most that a compiled regular expression may take."""
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class LogQuery:
-    """Which log lines are wanted: those that fit all of it. Empty texts, and times of 0, ask for nothing.
-
-    Attributes:
-        service, level, trace_id: exactly these.
-        since_ns: stamped then or later, in nanoseconds since 1970.
-        until_ns: stamped before.
-        contains: part of the message; upper and lower case are different.
-        regex: fits somewhere in the message; in the syntax of RE2.
-        labels: names and values, exactly these.
-    """
-
-    service: str = ""
-    level: str = ""
-    since_ns: int = 0
-    until_ns: int = 0
-    contains: str = ""
-    regex: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    trace_id: str = ""
-
-    @property
-    def asks_for_text(self) -> bool:
-        """Whether single lines have to be looked at for more than service, level and time."""
-        return bool(self.contains or self.regex or self.labels or self.trace_id)
-
-
-class SearchedLine(msgspec.Struct):
-    """What of a canonical line a query looks at."""
-
-    service: str = ""
-    level: str = ""
-    message: str = ""
-    labels: dict[str, str] = {}
-    trace_id: str = ""
 
 
 class _Pattern(Protocol):
@@ -82,7 +46,6 @@ class CompiledQuery:
         self.query = query
         self._pattern = _compile_regex(query.regex) if query.regex else None
         self.literals = _literals(query)
-        self._decode: Callable[[bytes], SearchedLine] = msgspec.json.Decoder(SearchedLine).decode
 
     def may_fit(self, data: bytes) -> bool:
         """False: no line in `data` fits, which are lines with anything between them."""
@@ -93,10 +56,10 @@ class CompiledQuery:
         query = self.query
         if timestamp_ns < query.since_ns or (query.until_ns and timestamp_ns >= query.until_ns):
             return False
-        if not self.may_fit(value):
+        if not value.startswith(LINE_START) or not self.may_fit(value):
             return False
         try:
-            line = self._decode(value)
+            line = decode_line(value)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
         if query.service not in ("", line.service) or query.level not in ("", line.level):
@@ -159,7 +122,7 @@ def _literals(query: LogQuery) -> "Sequence[bytes]":
         literals.append(_inside(part))
     literals += [encoded_text(name) + b":" + encoded_text(text) for name, text in query.labels]
     if query.service:
-        literals.append(b'{"service":' + encoded_text(query.service) + b",")
+        literals.append(LINE_START + encoded_text(query.service) + b",")
     if query.level:
         literals.append(b',"level":' + encoded_text(query.level) + b",")
     return tuple(literals)

@@ -1,6 +1,8 @@
 """Topics and partitions of this very node. A call that needs another node raises `NotLeader` and says which; see `forwarding`."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -24,6 +26,8 @@ from trio_eventlog.node.replicas import Replicas
 from trio_eventlog.node.retention import propose_trim
 from trio_eventlog.records import Batch
 from trio_eventlog.service.requests import ConsumeRequest, Fetched, Timestamp
+
+T = TypeVar("T")
 
 LEVEL_SECONDS_MAX = 2.0
 """Seconds that a command waits for a higher feature level: a new cluster reaches its level in its first rounds. When it
@@ -133,16 +137,16 @@ class Broker:
             DamagedData: it is damaged, and no other node has it.
             TopicNotFound, NotLeader: the replica was closed, since its topic was deleted, or since it has moved.
         """
-        try:
-            return await self._fetch(replica, request, offset)
-        except (EventLogError, OSError, IndexError) as error:
-            self._tell_if_closed(replica, error)
-            raise
+        return await self.reading(replica, partial(self._fetch, replica, request, offset))
 
     async def offset_at_timestamp(self, replica: Replica, timestamp_ns: int) -> int:
         """As `Replica.offset_at_timestamp`. Raises as `fetch`."""
+        return await self.reading(replica, partial(replica.offset_at_timestamp, timestamp_ns))
+
+    async def reading(self, replica: Replica, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` gives, which reads the replica's log. Raises as `fetch`, and as `work` does."""
         try:
-            return await replica.offset_at_timestamp(timestamp_ns)
+            return await work()
         except (EventLogError, OSError, IndexError) as error:
             self._tell_if_closed(replica, error)
             raise

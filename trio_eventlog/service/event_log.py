@@ -17,6 +17,7 @@ from trio_eventlog.records import Acks, Batch, Compression, Record
 from trio_eventlog.service.backup_source import BackupSource
 from trio_eventlog.service.event_requests import PAGE_EVENTS
 from trio_eventlog.service.event_tail import EventTail
+from trio_eventlog.service.log_source import LogSource
 from trio_eventlog.service.producer import Delivery, Producer
 from trio_eventlog.service.receivers import BatchReceiver, RecordReceiver
 from trio_eventlog.service.values import (
@@ -42,6 +43,10 @@ class EventLog(Protocol):
     @property
     def backups(self) -> BackupSource:
         """What backups of the cluster are made of."""
+
+    @property
+    def logs(self) -> LogSource:
+        """Log lines, to be searched."""
 
     # Producing
 

@@ -19,7 +19,6 @@ from trio_eventlog.errors import (
     BatchTooLarge,
     InvalidArgument,
     NoQuorum,
-    NotLeader,
     Overloaded,
     TopicRecreated,
     Unavailable,
@@ -45,6 +44,7 @@ from trio_eventlog.service.event_requests import (
 )
 from trio_eventlog.service.forwarding import Doubt, Forwarder
 from trio_eventlog.service.remote_node import RemoteNode
+from trio_eventlog.service.replica_reads import at_replica
 from trio_eventlog.service.settings import ServiceSettings
 from trio_eventlog.service.topics import TopicAdministration
 from trio_eventlog.service.values import Caller
@@ -262,22 +262,10 @@ class EventStore:
         remote: Callable[[RemoteNode], Awaitable[EventsFound]],
         caller: Caller,
     ) -> EventsFound:
-        async def here() -> EventsFound:
-            place = self._broker.group(group_id)
-            if isinstance(place, RemoteGroup):
-                raise place.refusal()
-            return await read(place, _events_of(place))
+        async def read_here(replica: Replica) -> EventsFound:
+            return await read(replica, _events_of(replica))
 
-        place = self._broker.group(group_id)
-        if isinstance(place, Replica):
-            try:
-                return await read(place, _events_of(place))
-            except NotLeader:
-                if caller.is_forwarded:
-                    raise
-                # It was closed while the call waited, since its group has moved.
-                place = self._broker.group(group_id)
-        return await self._forwarder.at_leader(place, here, remote, caller=caller)
+        return await at_replica(self._broker, self._forwarder, group_id, read_here, remote, caller)
 
     async def _index_to_show(self, replica: Replica, is_linearizable: bool) -> int:
         """The entry whose events the answer has to show."""

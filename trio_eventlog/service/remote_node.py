@@ -9,6 +9,7 @@ from trio_eventlog.ids import GroupId, NodeId
 from trio_eventlog.node.proposals import Appended
 from trio_eventlog.records import Acks, Batch
 from trio_eventlog.service.event_requests import AppendRequest, EventsFound, PartitionEventsRequest, ReadAggregateRequest
+from trio_eventlog.service.log_requests import PartitionLines, PartitionSearchRequest
 from trio_eventlog.service.requests import ConsumeRequest, ForwardedAnswer, Timestamp
 from trio_eventlog.service.values import Caller, FilePiece, MemberInfo, NewTopic, NodeStatus, TopicChange, TopicDiskUse
 
@@ -36,6 +37,8 @@ class RemoteNode(Protocol):
     async def read_aggregate(self, request: ReadAggregateRequest, caller: Caller) -> EventsFound: ...
 
     async def read_event_partition(self, request: PartitionEventsRequest, caller: Caller) -> EventsFound: ...
+
+    async def search_partition(self, request: PartitionSearchRequest, caller: Caller) -> PartitionLines: ...
 
     async def create_topic(self, topic: NewTopic, caller: Caller) -> str:
         """Returns its name."""

@@ -46,6 +46,27 @@ class ServiceSettings:
 
 
 @attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
+class SearchSettings:
+    """Bounds of searches for log lines.
+
+    Attributes:
+        searches_max: pages that are being made at a time. Further ones get `OVERLOADED`.
+        unpacked_bytes_max: of one batch.
+        page_lines_bytes_max: of the lines on one page.
+        page_lines_max: lines of one page; a request may ask for fewer.
+        page_bytes: a page ends when about this much was looked through for it.
+        step_bytes: the same for a step through one partition: what is thrown away at most when a page ends before it.
+    """
+
+    searches_max: int
+    unpacked_bytes_max: int
+    page_lines_bytes_max: int
+    page_lines_max: int
+    page_bytes: int
+    step_bytes: int
+
+
+@attrs.frozen(slots=True, kw_only=True, eq=False, repr=False)
 class ApplicationSettings:
     """What an application gets that uses its own node: as the settings of a client have it, where both have them.
 

@@ -187,6 +187,123 @@ class ReadEventsResponse(_message.Message):
     next_offset: int
     def __init__(self, events: _Optional[_Iterable[_Union[RecordedEvent, _Mapping]]] = ..., next: _Optional[str] = ..., end: bool = ..., next_offset: _Optional[int] = ...) -> None: ...
 
+class LogQuery(_message.Message):
+    __slots__ = ("service", "level", "since_ns", "until_ns", "contains", "regex", "labels", "trace_id")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
+    CONTAINS_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    level: str
+    since_ns: int
+    until_ns: int
+    contains: str
+    regex: str
+    labels: _containers.ScalarMap[str, str]
+    trace_id: str
+    def __init__(self, service: _Optional[str] = ..., level: _Optional[str] = ..., since_ns: _Optional[int] = ..., until_ns: _Optional[int] = ..., contains: _Optional[str] = ..., regex: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., trace_id: _Optional[str] = ...) -> None: ...
+
+class SearchLogsRequest(_message.Message):
+    __slots__ = ("topic", "query", "after", "limit", "oldest_first", "counting", "group_id", "partition", "place")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNTING_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    query: LogQuery
+    after: str
+    limit: int
+    oldest_first: bool
+    counting: LogCounting
+    group_id: int
+    partition: int
+    place: int
+    def __init__(self, topic: _Optional[str] = ..., query: _Optional[_Union[LogQuery, _Mapping]] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ..., oldest_first: bool = ..., counting: _Optional[_Union[LogCounting, _Mapping]] = ..., group_id: _Optional[int] = ..., partition: _Optional[int] = ..., place: _Optional[int] = ...) -> None: ...
+
+class LogCounting(_message.Message):
+    __slots__ = ("step_ns", "labels")
+    STEP_NS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    step_ns: int
+    labels: bool
+    def __init__(self, step_ns: _Optional[int] = ..., labels: bool = ...) -> None: ...
+
+class LogLine(_message.Message):
+    __slots__ = ("value", "timestamp_ns", "partition", "offset")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    timestamp_ns: int
+    partition: int
+    offset: int
+    def __init__(self, value: _Optional[bytes] = ..., timestamp_ns: _Optional[int] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class LogCount(_message.Message):
+    __slots__ = ("bucket_ns", "service", "level", "lines")
+    BUCKET_NS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    bucket_ns: int
+    service: str
+    level: str
+    lines: int
+    def __init__(self, bucket_ns: _Optional[int] = ..., service: _Optional[str] = ..., level: _Optional[str] = ..., lines: _Optional[int] = ...) -> None: ...
+
+class LogLabel(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class SearchLogsResponse(_message.Message):
+    __slots__ = ("lines", "next", "end", "scanned_bytes", "unreadable_batches", "tail", "counts", "labels", "truncated", "next_place", "time_ns", "first_place")
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    SCANNED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNREADABLE_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PLACE_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_PLACE_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedCompositeFieldContainer[LogLine]
+    next: str
+    end: bool
+    scanned_bytes: int
+    unreadable_batches: int
+    tail: str
+    counts: _containers.RepeatedCompositeFieldContainer[LogCount]
+    labels: _containers.RepeatedCompositeFieldContainer[LogLabel]
+    truncated: bool
+    next_place: int
+    time_ns: int
+    first_place: int
+    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., next: _Optional[str] = ..., end: bool = ..., scanned_bytes: _Optional[int] = ..., unreadable_batches: _Optional[int] = ..., tail: _Optional[str] = ..., counts: _Optional[_Iterable[_Union[LogCount, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[LogLabel, _Mapping]]] = ..., truncated: bool = ..., next_place: _Optional[int] = ..., time_ns: _Optional[int] = ..., first_place: _Optional[int] = ...) -> None: ...
+
 class ProduceRequest(_message.Message):
     __slots__ = ("topic", "partition", "records", "batch", "acks", "expected_version", "group_id")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
