@@ -17,7 +17,7 @@ LAYERS = {
     "storage": 2, "net": 2, "rpc": 2,
     "node": 3,
     "service": 4,
-    "grpc": 5, "http": 5, "client": 5, "backup": 5, "ingest": 5,
+    "grpc": 5, "http": 5, "client": 5, "backup": 5, "ingest": 5, "logging": 5,
     "settings": 6, "part_settings": 6, "agent": 6,
     "logs": 7, "daemon": 7, "cli": 7,
 }  # fmt: skip

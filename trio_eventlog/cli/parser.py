@@ -76,6 +76,7 @@ COMMANDS = {
     "recover": ("recover", "go on with what is left after a majority was lost for good, as a new cluster"),
     "log": ("log", "look at a data directory; the node must not run"),
     "bench": ("bench", "measure a cluster"),
+    "loadgen": ("loadgen", "send log lines as four services might write them"),
     "completion": ("completion", "write a script by which a shell completes commands and flags"),
     "profiles": ("completion", "the targets that have a name"),
 }
