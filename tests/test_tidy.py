@@ -321,6 +321,7 @@ RULES: dict[str, Rule] = {
 }
 
 REAL = "is the real world behind a seam, whose other side is simulated"
+PROGRAM = "part of any program, with threads or without Trio; no node runs it"
 COMMAND = "is the command line: it measures and waits for people, and is never simulated"
 
 OPERATOR = "where a backup is: files of the operator, not of a node"
@@ -352,6 +353,11 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("clock", "cli/consume.py"): COMMAND,
     ("sockets", "cli/loopback_ports.py"): COMMAND,
     ("chance", "cli/loopback_ports.py"): "which ports are tried first has to differ from process to process, and nothing else",
+    ("clock", "cli/logs.py"): COMMAND,
+    ("clock", "cli/loadgen.py"): COMMAND,
+    ("sockets", "cli/loadgen.py"): COMMAND,
+    ("clock", "logging.py"): PROGRAM,
+    ("threads", "logging.py"): PROGRAM,
     ("files", "cli/output.py"): COMMAND,
     ("files", "cli/log.py"): COMMAND,
     ("clock", "testing/campaign.py"): "many runs beside each other: it starts simulations and is not inside of one",

@@ -67,6 +67,7 @@ COMMANDS = {
     "consume": ("consume", "write the records of topics to standard output"),
     "topics": ("topics", "list, create, describe and delete topics"),
     "events": ("events", "append events to aggregates, show them, follow them"),
+    "logs": ("logs", "find log lines by service, level, time and text, and follow them"),
     "members": ("cluster", "the nodes of the cluster"),
     "status": ("cluster", "the cluster as Raft sees it, asked of every node"),
     "leader": ("cluster", "who leads"),

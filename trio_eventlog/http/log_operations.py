@@ -17,7 +17,6 @@ from trio_eventlog.http.log_shapes import (
     LevelsOut,
     LogsOut,
     ServicesOut,
-    line_json,
 )
 from trio_eventlog.http.negotiation import JSON_TYPE, NDJSON_TYPE, SSE_TYPE, check_accepted
 from trio_eventlog.http.operations import Call, Operation
@@ -27,7 +26,7 @@ from trio_eventlog.http.streaming import Outlet
 from trio_eventlog.http.tails import event_bytes, stream_answer, tail_answer
 from trio_eventlog.records import Record
 from trio_eventlog.search.query import CompiledQuery
-from trio_eventlog.search.values import ALL_TIME, Counts, FoundLine, LogCounting, LogQuery
+from trio_eventlog.search.values import ALL_TIME, Counts, FoundLine, LogCounting, LogQuery, line_json
 from trio_eventlog.service.log_requests import LOGS_TOPIC, PAGE_LINES, LogPage, decode_place, encode_place
 from trio_eventlog.service.log_times import NANOSECONDS, parse_time
 from trio_eventlog.service.values import END, Position

@@ -4,8 +4,6 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from trio_eventlog.search.values import FoundLine
-
 
 class LogLineOut(Struct):
     """A log line, as it is stored, with its place. It may have further fields: those with which it was taken in."""
@@ -83,8 +81,3 @@ class HistogramOut(Struct):
     since: str
     scanned_bytes: int
     complete: bool
-
-
-def line_json(line: FoundLine) -> bytes:
-    """The line as it is stored, with its place before its fields."""
-    return b'{"partition":%d,"offset":%d,%b' % (line.partition, line.offset, line.value[1:])

@@ -99,8 +99,8 @@ def _compile_regex(text: str) -> _Pattern:
         import re2
     except ImportError as error:
         raise InvalidArgument(
-            "this node does not search by regular expressions: its package trio-eventlog was installed without the extra [search]."
-            " Ask for a part of the message (contains), or install it there"
+            "regex: there is no engine for regular expressions here: install trio-eventlog with the extra [search], or ask for a"
+            " part of the message (contains)"
         ) from error
     options = re2.Options()
     options.log_errors = False

@@ -63,6 +63,11 @@ class FoundLine:
         return len(self.value) + LINE_OVERHEAD_BYTES
 
 
+def line_json(line: FoundLine) -> bytes:
+    """The line as it is stored, with its place before its fields."""
+    return b'{"partition":%d,"offset":%d,%b' % (line.partition, line.offset, line.value[1:])
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class LogCounting:
     """How lines are counted.
