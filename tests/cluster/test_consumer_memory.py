@@ -7,6 +7,7 @@ from tests.cluster.helpers import QUICK
 from trio_eventlog.codec.batch import pack
 from trio_eventlog.codec.checksum import crc32c
 from trio_eventlog.errors import BatchTooLarge, Overloaded
+from trio_eventlog.events import Event
 from trio_eventlog.grpc.record_answers import record_answer
 from trio_eventlog.records import Compression
 from trio_eventlog.rpc import Channel, RpcSettings, methods_of, open_channel
@@ -75,6 +76,48 @@ async def test_a_consumer_that_does_not_read_is_sent_away() -> None:
                 assert await slow.receive() is not None
                 with pytest.raises(Overloaded):
                     await slow.receive()
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("method", ["ReadAggregate", "ReadEvents"])
+async def test_readers_of_events_that_do_not_read(method: str, partitions: int) -> None:
+    """What is read for them stays within the budget of a connection; another one reads as if they were not there."""
+    limits = {"fetched_bytes_max": 64 * MIB, "fetched_bytes_per_connection_max": 12 * MIB, "event_cache_bytes": 0}
+    async with Cluster(1, seed=4, **limits) as cluster, cluster.client("n1", settings=QUICK) as client:
+        await client.create_topic("orders", partitions=partitions, kind="events")
+        for _ in range(3):
+            await client.append("a", [Event(type="T", payload="x" * 900_000)], topic="orders")
+        node = cluster.node("n1")
+        stream = await cluster.network.host("stranger").open_stream(cluster.address("n1"))
+        request: event_log_pb2.ReadAggregateRequest | event_log_pb2.ReadEventsRequest
+        if method == "ReadAggregate":
+            request = event_log_pb2.ReadAggregateRequest(topic="orders", aggregate_id="a")
+        else:
+            request = event_log_pb2.ReadEventsRequest(topic="orders")
+        async with (
+            open_channel(stream, default(RpcSettings, stream_window_bytes=1024)) as channel,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def ask() -> None:
+                async with channel.stream(METHODS[method], request):
+                    await trio.sleep_forever()
+
+            for _ in range(20):
+                nursery.start_soon(ask)
+            most = 0
+            for _ in range(20):
+                await trio.sleep(0.1)
+                most = max(most, node.parts.services.consuming.budgets()[0].used)
+            assert 0 < most <= 12 * MIB
+            async with cluster.channel("n1") as polite, polite.stream(METHODS[method], request) as answers:
+                with trio.fail_after(5):
+                    answer = await answers.receive()
+                assert answer is not None
+                assert answer.events
+            nursery.cancel_scope.cancel()
+        await trio.sleep(1)
+        assert node.parts.services.consuming.budgets()[0].used == 0
 
 
 def packed(data: bytes, record_count: int) -> records_pb2.Batch:

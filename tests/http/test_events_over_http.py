@@ -150,10 +150,11 @@ async def read_stream(cluster: Cluster, name: str, target: str, count: int, last
         resume = f"last-event-id: {last_id}\r\n" if last_id else ""
         await stream.send_all(f"GET {target} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n{resume}\r\n".encode())
         data = b""
-        while data.count(b"\ndata: ") < count or not data.endswith(b"\r\n"):
-            piece = await stream.receive_some()
-            assert piece, "the stream has ended"
-            data += piece
+        with trio.fail_after(60):
+            while data.count(b"\ndata: ") < count or not data.endswith(b"\r\n"):
+                piece = await stream.receive_some()
+                assert piece, "the stream has ended"
+                data += piece
         text = data.partition(b"\r\n\r\n")[2].decode()
         found = text.split("id: ")[1:]
         return [(part.split("\n")[0], json.loads(part.split("data: ")[1].split("\n")[0])) for part in found]

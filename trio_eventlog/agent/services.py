@@ -89,7 +89,7 @@ def make_handlers(parts: NodeParts) -> list[Service]:
     event_log = EventLogHandlers(
         services.producing,
         services.consuming,
-        EventHandlers(services.events, services.ready, new_event_id(parts.surroundings.rng)),
+        EventHandlers(services.events, services.consuming, services.ready, new_event_id(parts.surroundings.rng)),
         LogHandlers(services.log_search, services.ready),
         settings,
         now_ns=parts.surroundings.now_ns,

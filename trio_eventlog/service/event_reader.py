@@ -1,6 +1,7 @@
 """Events of a partition out of its log, by their offsets: from memory those that were read lately, the others from the log."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import attrs
 import trio
@@ -11,6 +12,7 @@ from trio_eventlog.events import RecordedEvent
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.event_cache import EventCache, Sized, event_bytes
+from trio_eventlog.service.fetch_budget import Gate
 from trio_eventlog.service.requests import ConsumeRequest
 from trio_eventlog.service.settings import ServiceSettings
 
@@ -53,6 +55,16 @@ class EventReader:
         self._broker = broker
         self._settings = settings
         self.cache = EventCache(settings.event_cache_bytes)
+
+    @asynccontextmanager
+    async def counted(self, reading: Reading, gate: Gate | None) -> AsyncIterator[None]:
+        """A block that reads, when its reader has room for an answer and the node has memory for one. What was read counts until
+        the gate is left."""
+        if gate is not None:
+            await gate.enter(answer_bytes(reading.bytes_max) + self._settings.batch_bytes_max)
+        yield
+        if gate is not None:
+            gate.shrink(answer_bytes(reading.size_bytes))
 
     async def read_offsets(self, reading: Reading, offsets: Sequence[int]) -> None:
         """Add the events at these offsets, ascending or descending, as many as the answer has room for."""
@@ -119,6 +131,11 @@ def _stretch(offsets: Sequence[int], number: int) -> Sequence[int]:
     while end < end_max and abs(offsets[end] - offsets[end - 1]) <= NEAR_OFFSETS:
         end += 1
     return offsets[number:end]
+
+
+def answer_bytes(size_bytes: int) -> int:
+    """What events of `size_bytes` take until they are sent: as values and as a message."""
+    return 2 * size_bytes
 
 
 def fitting(events: Sequence[RecordedEvent], bytes_max: int) -> Sequence[RecordedEvent]:

@@ -32,7 +32,8 @@ from trio_eventlog.node.proposals import Appended
 from trio_eventlog.node.remote_group import RemoteGroup
 from trio_eventlog.node.replica import Replica
 from trio_eventlog.service.broker import Broker
-from trio_eventlog.service.event_reader import EventReader, Reading, fitting
+from trio_eventlog.service.event_cache import event_bytes
+from trio_eventlog.service.event_reader import EventReader, Reading, answer_bytes, fitting
 from trio_eventlog.service.event_requests import (
     AppendRequest,
     EventsFound,
@@ -42,6 +43,7 @@ from trio_eventlog.service.event_requests import (
     decode_token,
     encode_token,
 )
+from trio_eventlog.service.fetch_budget import Gate
 from trio_eventlog.service.forwarding import Doubt, Forwarder
 from trio_eventlog.service.remote_node import RemoteNode
 from trio_eventlog.service.replica_reads import at_replica
@@ -146,8 +148,11 @@ class EventStore:
 
     # Reading
 
-    async def read_aggregate(self, request: ReadAggregateRequest, caller: Caller) -> EventsFound:
+    async def read_aggregate(self, request: ReadAggregateRequest, caller: Caller, gate: Gate | None = None) -> EventsFound:
         """Some events of one aggregate, in the order of their versions.
+
+        Args:
+            gate: to the reader, when what is read on this node is to count until it is sent.
 
         Raises:
             TopicNotFound; InvalidArgument: the topic holds no events.
@@ -170,7 +175,8 @@ class EventStore:
                 ),
             )
             reading = Reading(topic.name, partition, replica, self._settings.response_bytes_max)
-            await self._reader.read_offsets(reading, [place.offset for place in places])
+            async with self._reader.counted(reading, gate):
+                await self._reader.read_offsets(reading, [place.offset for place in places])
             return EventsFound(
                 events=reading.events,
                 version=answer.state.version,
@@ -182,7 +188,7 @@ class EventStore:
         named = attrs.evolve(request, group_id=group_id)
         return await self._at_replica(group_id, read, lambda node: node.read_aggregate(named, caller), caller)
 
-    async def read_events(self, request: ReadEventsRequest, caller: Caller) -> EventPage:
+    async def read_events(self, request: ReadEventsRequest, caller: Caller, gate: Gate | None = None) -> EventPage:
         """Events of all partitions of a topic, merged by their timestamps as far as the order within each partition allows.
 
         Raises:
@@ -207,17 +213,23 @@ class EventStore:
                     is_linearizable=request.is_linearizable,
                 ),
                 caller,
+                gate if len(groups) == 1 else None,
             )
 
         if len(groups) == 1:
             await read(0)
         else:
+            if gate is not None:
+                # Room is taken when all of it is there: nodes that ask each other while they hold some could wait for each other.
+                await gate.enter(0)
             async with trio.open_nursery() as nursery:
                 for number in range(len(groups)):
                     nursery.start_soon(read, number)
         merged = list(heapq.merge(*(found[number].events for number in sorted(found)), key=lambda event: event.timestamp_ns))
         taken = fitting(merged[:limit], self._settings.response_bytes_max)
         is_end = len(taken) == len(merged) and all(item.is_end for item in found.values())
+        if gate is not None and len(groups) > 1:
+            await gate.enter(answer_bytes(sum(map(event_bytes, taken))))
         counts = dict.fromkeys(found, 0)
         for event in taken:
             positions[event.partition] = event.offset + 1
@@ -227,8 +239,8 @@ class EventStore:
                 positions[number] = item.next_offset
         return EventPage(events=taken, next=encode_token(dict(zip(groups, positions, strict=True))), is_end=is_end)
 
-    async def read_partition(self, request: PartitionEventsRequest, caller: Caller) -> EventsFound:
-        """Some events of one partition, in the order of the log. Raises as `read_aggregate`."""
+    async def read_partition(self, request: PartitionEventsRequest, caller: Caller, gate: Gate | None = None) -> EventsFound:
+        """Some events of one partition, in the order of the log. Arguments and errors: as of `read_aggregate`."""
         topic = await self._topic(request.topic, request.group_id, caller)
 
         async def read(replica: Replica, events: PartitionEvents) -> EventsFound:
@@ -242,12 +254,14 @@ class EventStore:
             limit = min(request.limit, self._settings.fetch_records_max)
             reading = Reading(topic.name, request.partition, replica, self._settings.response_bytes_max)
             if not request.event_type:
-                next_offset = await self._reader.read_range(reading, first_offset, end_offset, limit)
+                async with self._reader.counted(reading, gate):
+                    next_offset = await self._reader.read_range(reading, first_offset, end_offset, limit)
                 return EventsFound(events=reading.events, is_end=next_offset >= end_offset, next_offset=next_offset)
             event_type = request.event_type
             offsets = await self._found(replica, events, index, lambda held: held.offsets_of_type(event_type, first_offset, limit))
             offsets = [offset for offset in offsets if offset < end_offset]
-            await self._reader.read_offsets(reading, offsets)
+            async with self._reader.counted(reading, gate):
+                await self._reader.read_offsets(reading, offsets)
             is_end = len(reading.events) == len(offsets) < limit
             next_offset = end_offset if is_end else reading.events[-1].offset + 1
             return EventsFound(events=reading.events, is_end=is_end, next_offset=next_offset)
