@@ -25,6 +25,7 @@ TESTS = (
     "tests/sim/test_checkers.py",
     "tests/net/test_sim_network.py",
     "tests/node",
+    "tests/search",
     "tests/service",
     "tests/storage",
     "tests/cluster",
@@ -45,6 +46,54 @@ class Mutation:
 
 
 MUTATIONS = (
+    Mutation(
+        "a search looks for a text without its escapes",
+        "trio_eventlog/search/query.py",
+        "    return encoded_text(text)[1:-1]\n",
+        "    return text.encode()\n",
+    ),
+    Mutation(
+        "what may be left out of an expression is looked for",
+        "trio_eventlog/search/query.py",
+        'following not in ("*", "?", "{")',
+        'following not in ("*", "{")',
+    ),
+    Mutation(
+        "a search without regard to case knows ASCII alone",
+        "trio_eventlog/search/query.py",
+        "#-JL-RT-",
+        "#-",
+    ),
+    Mutation(
+        "a search goes on one line too late",
+        "trio_eventlog/search/scan.py",
+        "self._next_offset = line.offset if where.is_backwards else line.offset + 1",
+        "self._next_offset = line.offset - 1 if where.is_backwards else line.offset + 2",
+    ),
+    Mutation(
+        "lines that were found and not given are left out",
+        "trio_eventlog/service/log_search.py",
+        "        if cursor.lines:\n            cursor.place = line.offset if",
+        "        if False:\n            cursor.place = line.offset if",
+    ),
+    Mutation(
+        "partitions that were not looked at wait for the others",
+        "trio_eventlog/service/log_search.py",
+        "            return True, 0, False\n",
+        "            return False, 0, False\n",
+    ),
+    Mutation(
+        "a tail of log lines skips the newest line",
+        "trio_eventlog/service/log_search.py",
+        "encode_place({cursor.group_id: cursor.first_place for",
+        "encode_place({cursor.group_id: cursor.first_place + 1 for",
+    ),
+    Mutation(
+        "lines of a time that was not asked for are counted with their batch",
+        "trio_eventlog/search/scan.py",
+        "            and query.since_ns <= batch.first_timestamp_ns\n",
+        "",
+    ),
     Mutation(
         "no fsync before an entry counts as durable",
         "trio_eventlog/storage/log_appender.py",

@@ -131,6 +131,24 @@ def test_the_required_text_stands_in_everything_that_fits(parts: list[tuple[str,
     assert required_text(regex) in found.group(0)
 
 
+@given(st.text(alphabet='aKkSsé\\."[x] \u212a\u017f', max_size=5), st.text(alphabet='aKkSsÉéxX\\" \u212a\u017f', max_size=8))
+def test_an_expression_without_regard_to_case_finds_what_each_line_says(regex: str, message: str) -> None:
+    re2 = pytest.importorskip("re2")
+    try:
+        expected = re2.search("(?i)" + regex, message) is not None
+    except re2.error:
+        return
+    value = msgspec.json.encode(Line("s", "INFO", message, {}))
+    assert CompiledQuery(LogQuery(regex="(?i)" + regex)).fits(value, T0) == expected
+
+
+def test_without_regard_to_case_most_batches_are_thrown_away() -> None:
+    pytest.importorskip("re2")
+    compiled = CompiledQuery(LogQuery(regex="(?i)kTimeOut[0-9]"))
+    assert compiled.may_fit(b"...\xff TIMEOUT")
+    assert not compiled.may_fit(b"...\xff TIME OUT")
+
+
 @pytest.mark.parametrize(
     ("regex", "text"),
     [

@@ -145,9 +145,15 @@ COUNTED = st.builds(
     st.sampled_from([LogQuery(), LogQuery(service="auth"), LogQuery(level="ERROR"), LogQuery(since_ns=T0 + 10, until_ns=T0 + 20)]),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
 def test_counts_are_those_of_lines_that_are_decoded(
-    batches: list[list[tuple[str, str, dict[str, str], int]]], step_ns: int, query: LogQuery, backwards: bool, strange: bool
+    batches: list[list[tuple[str, str, dict[str, str], int]]],
+    step_ns: int,
+    query: LogQuery,
+    backwards: bool,
+    strange: bool,
+    with_labels: bool,
 ) -> None:
     expected: Counter[tuple[int, str, str]] = Counter()
     labels: dict[str, set[str]] = {}
@@ -169,10 +175,10 @@ def test_counts_are_those_of_lines_that_are_decoded(
         batch = encode_records(records, Compression.ZSTD)
         buffers.append(batch_entry(batch, term=1, index=number + 1, base_offset=offset).raw)
         offset += len(records)
-    counting = LogCounting(step_ns=step_ns, with_labels=True)
+    counting = LogCounting(step_ns=step_ns, with_labels=with_labels)
     counts = scan_frames(buffers, CompiledQuery(query), where(is_backwards=backwards, counting=counting)).counts
     assert counts.lines == dict(expected)
-    assert counts.labels == labels
+    assert counts.labels == (labels if with_labels else {})
     assert not counts.is_truncated
 
 

@@ -5,6 +5,7 @@ hold is looked for in its encoded form: escapes are those of msgspec, and charac
 of a text is the encodings of its characters, one after the other: what is part of a text is part of its encoding.
 """
 
+import re
 from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
@@ -21,12 +22,19 @@ QUERY_TEXT_CHARACTERS_MAX = 1_000
 QUERY_LABELS_MAX = 16
 LINE_START = b'{"service":'
 """How every canonical line begins."""
+IGNORING_CASE = "(?i)"
+_UNFOLDED = re.compile(r"[^ !#-JL-RT-\[\]-jl-rt-~]")
+"""What has escapes in JSON, or letters beyond ASCII as another case."""
 REGEX_MEMORY_BYTES = 8 << 20
 """Most that a compiled regular expression may take."""
 
 
 class _Pattern(Protocol):
     def search(self, text: str) -> object: ...
+
+
+class _BytesPattern(Protocol):
+    def search(self, data: bytes) -> object: ...
 
 
 class CompiledQuery:
@@ -45,11 +53,14 @@ class CompiledQuery:
         _check(query)
         self.query = query
         self._pattern = _compile_regex(query.regex) if query.regex else None
+        self._folded = _folded_pattern(query.regex)
         self.literals = _literals(query)
 
     def may_fit(self, data: bytes) -> bool:
         """False: no line in `data` fits, which are lines with anything between them."""
-        return all(literal in data for literal in self.literals)
+        if not all(literal in data for literal in self.literals):
+            return False
+        return self._folded is None or self._folded.search(data) is not None
 
     def fits(self, value: bytes, timestamp_ns: int) -> bool:
         """Whether a line, stamped then, is wanted. What is no canonical line fits no query."""
@@ -112,6 +123,23 @@ def _compile_regex(text: str) -> _Pattern:
         raise InvalidArgument(f"regex: {text[:100]!r} is no regular expression of RE2: {why}") from error
 
 
+def _folded_pattern(regex: str) -> "_BytesPattern | None":
+    """Of an expression without regard to case: what finds, in bytes, a text that it requires. None: there is no such text.
+
+    Only of characters that are encoded as themselves, and that no character beyond ASCII is another case of, as of k and s.
+    """
+    if not regex.startswith(IGNORING_CASE):
+        return None
+    text = max(_UNFOLDED.split(required_text(regex.removeprefix(IGNORING_CASE))), key=len)
+    if not text:
+        return None
+    import re2
+
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    return cast("_BytesPattern", re2.compile(IGNORING_CASE.encode() + re2.escape(text).encode(), options))
+
+
 def _literals(query: LogQuery) -> "Sequence[bytes]":
     literals: list[bytes] = []
     if query.trace_id:
@@ -121,10 +149,12 @@ def _literals(query: LogQuery) -> "Sequence[bytes]":
     if part := required_text(query.regex):
         literals.append(_inside(part))
     literals += [encoded_text(name) + b":" + encoded_text(text) for name, text in query.labels]
+    level = b'"level":' + encoded_text(query.level) + b"," if query.level else b""
     if query.service:
-        literals.append(LINE_START + encoded_text(query.service) + b",")
-    if query.level:
-        literals.append(b',"level":' + encoded_text(query.level) + b",")
+        # Both stand at the front of a line, one behind the other.
+        literals.append(LINE_START + encoded_text(query.service) + b"," + level)
+    elif level:
+        literals.append(b"," + level)
     return tuple(literals)
 
 

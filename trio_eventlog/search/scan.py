@@ -104,10 +104,12 @@ class _Scan:
     def _fitting(self, batch: Batch, data: bytes) -> list[FoundLine]:
         compiled, where = self._compiled, self._where
         message = parse_unpacked(batch, data, batch.record_count)
+        # Nearly all lines of a batch are left out by this one: what comes behind it may take longer.
+        rarest = compiled.literals[0] if compiled.literals else b""
         lines = []
         for offset, record in enumerate(message.records, batch.base_offset):
             value = record.value
-            if not compiled.may_fit(value) or not where.first_offset <= offset < where.end_offset:
+            if rarest not in value or not where.first_offset <= offset < where.end_offset:
                 continue
             timestamp_ns = record.timestamp.seconds * NANOSECONDS + record.timestamp.nanos
             if compiled.fits(value, timestamp_ns):
@@ -116,13 +118,16 @@ class _Scan:
 
     def _count(self, batch: Batch, data: bytes, counting: LogCounting) -> None:
         counts = self._counts
-        if self._counts_whole(batch, counting):
+        if self._counts_by_fronts(batch, counting):
             found = Counter(fronts(data))
             # Otherwise there are other records among the lines.
             if found.total() == batch.record_count:
                 bucket_ns = counting.bucket(batch.first_timestamp_ns)
-                for (service, level), lines in found.items():
-                    counts.add(bucket_ns, decoded(service), decoded(level), lines)
+                query = self._compiled.query
+                for (encoded_service, encoded_level), lines in found.items():
+                    service, level = decoded(encoded_service), decoded(encoded_level)
+                    if query.service in ("", service) and query.level in ("", level):
+                        counts.add(bucket_ns, service, level, lines)
                 if counting.with_labels:
                     for labels in label_maps(data):
                         for name, value in labels.items():
@@ -135,12 +140,12 @@ class _Scan:
                 for name, value in looked_at.labels.items():
                     counts.add_label(name, value)
 
-    def _counts_whole(self, batch: Batch, counting: LogCounting) -> bool:
-        """Whether every line of the batch counts, in one bucket: then none is decoded."""
+    def _counts_by_fronts(self, batch: Batch, counting: LogCounting) -> bool:
+        """Whether the lines of the batch count by their services and levels alone, in one bucket: then none is decoded."""
         where, query = self._where, self._compiled.query
         return (
-            not self._compiled.literals
-            and not query.regex
+            not (query.contains or query.regex or query.labels or query.trace_id)
+            and not (counting.with_labels and (query.service or query.level))
             and where.first_offset <= batch.base_offset
             and batch.base_offset + batch.record_count <= where.end_offset
             and query.since_ns <= batch.first_timestamp_ns
