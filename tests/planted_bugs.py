@@ -374,6 +374,8 @@ NODES_AS_IN_MUTATIONS = (
     "a linearizable read asks nobody",
     "a linearizable read does not wait for the machine",
     "a replaced suffix stays on the disk",
+    "a transfer goes on at the wrong byte",
+    "a snapshot is installed although a segment is missing",
 )
 
 NODES: tuple[Mutation, ...] = (
@@ -406,6 +408,36 @@ NODES: tuple[Mutation, ...] = (
         "trio_eventlog/service/producer.py",
         "return partition_of(key, self._topic.partitions) if key else self._sticky\n",
         "return partition_of(key, max(self._topic.partitions - 1, 1)) if key else self._sticky\n",
+    ),
+    Mutation(
+        "a trim moves the log start one record too far",
+        "trio_eventlog/machine/partition.py",
+        "            self.log_start = start\n",
+        "            self.log_start = LogStart(start.index, start.offset + 1)\n",
+    ),
+    Mutation(
+        "a snapshot forgets the log start",
+        "trio_eventlog/machine/partition.py",
+        "        self.log_start = snapshot.log_start\n",
+        "        self.log_start = LogStart()\n",
+    ),
+    Mutation(
+        "a snapshot forgets the producers",
+        "trio_eventlog/machine/partition.py",
+        "        self.producers.restore(snapshot.producers)\n",
+        "",
+    ),
+    Mutation(
+        "a log start goes back",
+        "trio_eventlog/machine/partition.py",
+        "        if start.offset > self.log_start.offset:\n",
+        "        if True:\n",
+    ),
+    Mutation(
+        "a segment goes that is still read from",
+        "trio_eventlog/storage/log_contents.py",
+        "segment.contents.end_offset > self.hidden_below:\n                break",
+        "segment.contents.base_offset > self.hidden_below:\n                break",
     ),
     Mutation(
         "a torn tail is accepted",

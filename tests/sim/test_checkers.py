@@ -288,7 +288,7 @@ def test_a_read_of_the_future() -> None:
     history.appended(append, 0)
     assert not log_linearizable(history)
     assert any("before all of that was sent" in text for text in check_log(history, [b"a"]))
-    assert any("has 0 records" in text for text in check_log(history, []))
+    assert any("the log ends before 0" in text for text in check_log(history, []))
 
 
 def test_a_refused_append_that_is_there_nevertheless() -> None:
@@ -351,3 +351,48 @@ def test_the_log_checker_takes_long_histories() -> None:
         assert check_log(history, log) == []
         seconds.append(time.process_time() - before)
     assert seconds[1] < 40 * seconds[0] + 0.05
+
+
+def removed_and_left() -> tuple[History, list[bytes]]:
+    """a b (acknowledged, removed), c d (acknowledged), of a log that begins at 2."""
+    history = History()
+    for offset, value in enumerate((b"a", b"b", b"c", b"d")):
+        history.appended(history.append("c1", [value]), offset)
+    return history, [b"c", b"d"]
+
+
+def test_what_was_removed_on_purpose_need_not_be_there() -> None:
+    history, left = removed_and_left()
+    history.consume("c2", 0, b"a")
+    history.consume("c2", 2, b"c", after_removal=True)
+    read = history.read_end("c3")
+    history.read(read, 4)
+    assert check_log(history, left, 2) == []
+    assert check_log(history, left) != []
+
+
+def test_what_was_not_removed_has_to_be_there() -> None:
+    history, left = removed_and_left()
+    assert any("is not there" in text for text in check_log(history, left[:1], 2))
+    assert any("is at" in text for text in check_log(history, [b"b", *left], 2))
+
+
+def test_a_reader_passes_over_what_was_removed_and_nothing_else() -> None:
+    history, left = removed_and_left()
+    history.consume("c2", 0, b"a")
+    history.consume("c2", 2, b"c")
+    assert any("was given offset 2 after 0" in text for text in check_log(history, left, 2)), "it was not told"
+    history, left = removed_and_left()
+    history.consume("c2", 0, b"a")
+    history.consume("c2", 3, b"d", after_removal=True)
+    assert any("was given offset 3 after 0" in text for text in check_log(history, left, 2)), "2 was there"
+
+
+def test_what_was_read_before_its_removal_is_judged_all_the_same() -> None:
+    history, left = removed_and_left()
+    history.consume("c2", 1, b"x")
+    assert any("was given b'x' at 1" in text for text in check_log(history, left, 2))
+    history, left = removed_and_left()
+    read = history.read_end("c3")
+    history.read(read, 1)
+    assert any("known to be 4 before" in text for text in check_log(history, left, 2))

@@ -303,7 +303,10 @@ class Replica:
         await self.watermark.wait_above(offset)
 
     async def offset_at_timestamp(self, timestamp_ns: int) -> int:
-        """Offset of the first batch with a record stamped at `timestamp_ns` or later; the high watermark when there is none."""
+        """Offset of the first batch with a record stamped at `timestamp_ns` or later; the high watermark when there is none.
+
+        It may be the log start although what follows there is older: when such a batch is still in the files, and hidden.
+        """
         return min(await self.log.find_offset_at(timestamp_ns), self.watermark.value)
 
     async def transfer_leadership(self, to: NodeId | None, seconds_max: float) -> NodeId:

@@ -5,7 +5,7 @@ searches for an order, in the manner of Wing and Gong with Lowe's memory of conf
 histories, of anything that has a model, and to check the checker above.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -18,25 +18,41 @@ Operation = TypeVar("Operation")
 PROBLEMS_MAX = 20
 
 
-def check_log(history: History, log: Sequence[bytes]) -> list[str]:
+def check_log(history: History, values: Sequence[bytes], start: int = 0) -> list[str]:
     """What cannot be, in words; empty when all is well. At most `PROBLEMS_MAX`.
 
     Args:
         history: of one partition.
-        log: the values found at the end; the index is the offset.
+        values: those found at the end.
+        start: offset of the first of them; what was before was removed on purpose.
     """
     problems: list[str] = []
     appends = {value: call for call in history.appends for value in call.values}
-    _check_contents(history, log, appends, problems)
-    _check_real_time(history, log, appends, problems)
-    _check_consumed(history, log, appends, problems)
+    log = _known_log(history, values, start)
+    _check_contents(history, log, start, appends, problems)
+    _check_real_time(history, log, start + len(values), appends, problems)
+    _check_consumed(history, log, start, appends, problems)
     return problems[:PROBLEMS_MAX]
 
 
-def _check_contents(history: History, log: Sequence[bytes], appends: dict[bytes, Append], problems: list[str]) -> None:
+def _known_log(history: History, values: Sequence[bytes], start: int) -> dict[int, bytes]:
+    """Value by offset: those that were found; and of those that were removed, the ones that somebody was told of."""
+    known: dict[int, bytes] = {}
+    for call in history.appends:
+        if call.outcome is Outcome.OK and call.offset is not None:
+            known |= {call.offset + number: value for number, value in enumerate(call.values) if call.offset + number < start}
+    for item in history.consumed:
+        if item.offset < start:
+            known.setdefault(item.offset, item.value)
+    return {**dict(sorted(known.items())), **dict(enumerate(values, start))}
+
+
+def _check_contents(
+    history: History, log: Mapping[int, bytes], start: int, appends: dict[bytes, Append], problems: list[str]
+) -> None:
     """Every acknowledged value is there, at its offset; every value there was sent, once, with its batch, and not refused."""
     place: dict[bytes, int] = {}
-    for offset, value in enumerate(log):
+    for offset, value in log.items():
         if value in place:
             problems.append(f"{value!r} is in the log twice, at {place[value]} and {offset}")
             continue
@@ -49,7 +65,10 @@ def _check_contents(history: History, log: Sequence[bytes], appends: dict[bytes,
     for call in history.appends:
         found = [place.get(value) for value in call.values]
         first = found[0]
-        if any(offset is not None for offset in found) and (first is None or found != list(range(first, first + len(found)))):
+        if first is None and start and call.offset is None:
+            continue  # It may have been removed, and nobody knows where it was.
+        seen = [offset for offset in found if offset is not None]
+        if seen and max(seen) >= start and (first is None or found != list(range(first, first + len(found)))):
             problems.append(f"the batch {call.values!r} is torn: its values are at {found}")
         if call.outcome is not Outcome.OK:
             continue
@@ -59,9 +78,11 @@ def _check_contents(history: History, log: Sequence[bytes], appends: dict[bytes,
             problems.append(f"{call.values!r} was acknowledged at {call.offset} and is at {first}")
 
 
-def _check_real_time(history: History, log: Sequence[bytes], appends: dict[bytes, Append], problems: list[str]) -> None:
+def _check_real_time(
+    history: History, log: Mapping[int, bytes], end: int, appends: dict[bytes, Append], problems: list[str]
+) -> None:
     """What was over before a call began comes before it: appends after acknowledged ones, reads of the end after everything."""
-    offsets = {id(call): offset for offset, value in enumerate(log) if (call := appends.get(value)) and value == call.values[0]}
+    offsets = {id(call): offset for offset, value in log.items() if (call := appends.get(value)) and value == call.values[0]}
     # One pass over the places: `floor` is the end of everything that is known to be in the log for sure at this place.
     starts: dict[int, Call] = {call.called: call for call in history.calls()}
     ends: dict[int, Call] = {call.returned: call for call in history.calls() if call.returned is not None}
@@ -86,8 +107,8 @@ def _check_real_time(history: History, log: Sequence[bytes], appends: dict[bytes
             )
     # A read cannot see what was sent after it had returned: the latest start among everything below an offset.
     latest_start = [0]
-    for value in log:
-        sent = appends.get(value)
+    for offset in range(end):
+        sent = appends.get(log[offset]) if offset in log else None
         latest_start.append(max(latest_start[-1], sent.called if sent is not None else 0))
     for read in history.reads:
         if read.outcome is not Outcome.OK:
@@ -96,24 +117,28 @@ def _check_real_time(history: History, log: Sequence[bytes], appends: dict[bytes
         assert read.returned is not None
         if read.end < floor_at_call[id(read)]:
             problems.append(f"{read.client} read the end {read.end}, but it was known to be {floor_at_call[id(read)]} before")
-        if read.end > len(log):
-            problems.append(f"{read.client} read the end {read.end}, but the log has {len(log)} records")
-        elif read.end < len(log) and (call := appends.get(log[read.end])) is not None and log[read.end] != call.values[0]:
+        at_end = log.get(read.end)
+        if read.end > end:
+            problems.append(f"{read.client} read the end {read.end}, but the log ends before {end}")
+        elif at_end is not None and (call := appends.get(at_end)) is not None and at_end != call.values[0]:
             problems.append(f"{read.client} read the end {read.end}, which is inside of the batch {call.values!r}")
         elif latest_start[read.end] > read.returned:
             problems.append(f"{read.client} read the end {read.end} before all of that was sent")
 
 
-def _check_consumed(history: History, log: Sequence[bytes], appends: dict[bytes, Append], problems: list[str]) -> None:
-    """Each consumer sees the log from where it began: no gap, no repetition, no change, nothing before it was sent."""
+def _check_consumed(
+    history: History, log: Mapping[int, bytes], start: int, appends: dict[bytes, Append], problems: list[str]
+) -> None:
+    """Each consumer sees the log from where it began: no gap but over what was removed, no repetition, no change, nothing before it
+    was sent."""
     next_offset: dict[str, int] = {}
     for item in history.consumed:
         expected = next_offset.get(item.consumer, item.offset)
-        if item.offset != expected:
+        if item.offset != expected and not (item.after_removal and expected < item.offset <= start):
             problems.append(f"{item.consumer} was given offset {item.offset} after {expected - 1}")
         next_offset[item.consumer] = item.offset + 1
-        if item.offset >= len(log) or log[item.offset] != item.value:
-            there = log[item.offset] if item.offset < len(log) else None
+        there = log.get(item.offset)
+        if there != item.value:
             problems.append(f"{item.consumer} was given {item.value!r} at {item.offset}, where {there!r} is")
         sent = appends.get(item.value)
         if sent is not None and sent.called > item.place:

@@ -52,12 +52,16 @@ class ReadEnd:
 
 @attrs.frozen(slots=True, kw_only=True)
 class Consumed:
-    """A record that a consumer was given, at `place` in the history."""
+    """A record that a consumer was given, at `place` in the history.
+
+    `after_removal`: it had been told that what comes before was removed.
+    """
 
     consumer: str
     offset: int
     value: bytes
     place: int
+    after_removal: bool = False
 
 
 Call = Append | ReadEnd
@@ -100,8 +104,10 @@ class History:
     def was_refused(self, call: Call) -> None:
         self._return(call, Outcome.REFUSED)
 
-    def consume(self, consumer: str, offset: int, value: bytes) -> None:
-        self.consumed.append(Consumed(consumer=consumer, offset=offset, value=value, place=self._next_place()))
+    def consume(self, consumer: str, offset: int, value: bytes, *, after_removal: bool = False) -> None:
+        self.consumed.append(
+            Consumed(consumer=consumer, offset=offset, value=value, place=self._next_place(), after_removal=after_removal)
+        )
 
     def calls(self) -> Sequence[Call]:
         """All calls in the order in which they began."""

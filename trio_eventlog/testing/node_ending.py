@@ -63,17 +63,28 @@ class RunEnding:
         for partition, history in enumerate(self._run.histories):
             names = await self.wait_equal(partition)
             logs: dict[str, list[bytes]] = {}
+            starts: dict[str, int] = {}
             for name in names:
+                replica = cluster.replica(name, TOPIC, partition)
+                assert replica is not None
+                starts[name] = replica.log.log_start_offset
                 records = await cluster.read(name, TOPIC, partition)
-                if [record.offset for record in records] != list(range(len(records))):
-                    raise InvariantBroken(f"{name}: offsets are not dense")
+                # Batches are opaque: the one in which the log begins is there whole.
+                start = records[0].offset if records else starts[name]
+                if not starts[name] - self._run.parameters.batch_records_max < start <= starts[name]:
+                    raise InvariantBroken(f"{name}: the log begins at {starts[name]}, and with record {start}")
+                if [record.offset for record in records] != list(range(start, start + len(records))):
+                    raise InvariantBroken(f"{name}: offsets are not dense from {start} on")
                 logs[name] = [record.value or b"" for record in records]
-                await self._check_lookups(partition, name, records)
+                await self._check_lookups(partition, name, [record for record in records if record.offset >= starts[name]])
             first = logs[names[0]]
             for name, log in logs.items():
                 if log != first:
                     raise InvariantBroken(f"{name} and {names[0]} hold different records")
-            problems = check_log(history, first)
+            if len({*starts.values()}) != 1 or starts[names[0]] > self._run.remover.allowed[partition]:
+                raise InvariantBroken(f"the log of {TOPIC}/{partition} begins at {starts}, which nobody has asked for")
+            self._run.counts["log began later at the end"] += start > 0
+            problems = check_log(history, first, start)
             if problems:
                 raise InvariantBroken("; ".join(problems))
             self._run.counts["records"] += len(first)
@@ -104,13 +115,17 @@ class RunEnding:
         """Clocks have jumped, forward and back: what is looked for by time is the first batch in the log that has it."""
         replica = self._run.cluster.replica(name, TOPIC, partition)
         assert replica is not None
+        log_start_offset = replica.log.log_start_offset
         records = await self._run.cluster.read(name, TOPIC, partition)
         rng = derive(self._run.seed, "timestamps")
         for wanted in rng.sample(records, min(3, len(records))):
-            expected = next(record.offset for record in records if record.timestamp_ns >= wanted.timestamp_ns)
+            first = next(record.offset for record in records if record.timestamp_ns >= wanted.timestamp_ns)
+            expected = max(first, log_start_offset)
             found = await replica.offset_at_timestamp(wanted.timestamp_ns)
-            # It is the offset of a batch, in which another record may come first.
-            if not expected - self._run.parameters.batch_records_max < found <= expected:
+            # It is the offset of a batch, in which another record may come first; or the log start, when one that is not readable
+            # any more comes first.
+            is_start = found == log_start_offset > 0 and found <= expected
+            if not is_start and not expected - self._run.parameters.batch_records_max < found <= expected:
                 raise InvariantBroken(f"{name}: time {wanted.timestamp_ns} is at offset {expected}, and found at {found}")
 
     async def wait_equal(self, partition: int, topic: str = TOPIC) -> list[str]:

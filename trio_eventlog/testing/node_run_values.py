@@ -54,6 +54,7 @@ class RunParameters:
         plain_producers: the same without our client: one node after the other is asked until one answers.
         simple_producers: the same without a producer id: each batch is sent once, with any acks.
         consumers, readers: clients that follow the log, and that read its end linearizably, and any part of it.
+        removals: how likely it is, each few seconds, that the beginning of the topic is removed; 0: it begins at 0 for ever.
         reads_own: how likely a producer, told that its batch is in the log, at once reads the end.
         batch_records_max, value_bytes_max: of each batch.
         pause_seconds_max: of a producer between two batches.
@@ -70,6 +71,7 @@ class RunParameters:
     producers: int
     plain_producers: int
     simple_producers: int
+    removals: float
     reads_own: float
     consumers: int
     readers: int

@@ -38,6 +38,7 @@ from trio_eventlog.testing.node_keyed import KeyedClients
 from trio_eventlog.testing.node_operator import SimulatedOperator
 from trio_eventlog.testing.node_producers import SimulatedProducers
 from trio_eventlog.testing.node_readers import SimulatedReaders
+from trio_eventlog.testing.node_remover import SimulatedRemover
 from trio_eventlog.testing.node_run_values import (
     CHAOS_SECONDS,
     CLIENT,
@@ -71,6 +72,10 @@ MARKS = (
     "DrainNode",
     "RemoveNode",
     "replaced",
+    "trim",
+    "retention",
+    "log start found by a consumer",
+    "log began later at the end",
     "replaced what was spent",
     "stopped itself: StorageFailed",
     "room ran out",
@@ -122,6 +127,7 @@ def draw_run(seed: int) -> RunParameters:
         producers=producers,
         plain_producers=plain_producers,
         simple_producers=simple_producers,
+        removals=derive(seed, "removals").choice((0.0, 0.0, 0.3, 1.0)),
         reads_own=rng.choice((0.0, 0.3)),
         consumers=rng.choice((0, 1, 2)),
         readers=rng.choice((0, 1, 1, 2)),
@@ -139,6 +145,7 @@ def draw_run(seed: int) -> RunParameters:
             "snapshot_bytes_min": derive(seed, "snapshot_bytes_min").choice((4096, 4096, 65536)),
             "snapshot_seconds": derive(seed, "snapshot_seconds").choice((1.0, 5.0, 600.0)),
             "replay_bytes_max": derive(seed, "replay_bytes_max").choice((64 << 10, 1 << 30)),
+            "retention_check_seconds": 1.0,
             "preallocate_bytes": rng.choice((0, 4096, 65536)),
             "index_interval_bytes": rng.choice((1024, 65536)),
             "inflight_messages_max": rng.choice((1, 4, 256)),
@@ -250,6 +257,7 @@ class NodeRun:
         self.is_ending = False
         self.invariants = Invariants(self.cluster.called, ignores=is_outcast, may_lose=self._may_lose)
         self.operator = SimulatedOperator(self)
+        self.remover = SimulatedRemover(self)
         self.producers = SimulatedProducers(self)
         self.readers = SimulatedReaders(self)
         self.keyed = KeyedClients(self)
@@ -290,6 +298,8 @@ class NodeRun:
                             trouble.start_soon(self.nemesis.run)
                             trouble.start_soon(self.operator.operate)
                             trouble.start_soon(self.operator.say_new_things)
+                            if parameters.removals:
+                                trouble.start_soon(self.remover.remove)
                     await self.nemesis.end()
                     self.is_ending = True
                     watching.start_soon(self.operator.bring_back_for_ever)
