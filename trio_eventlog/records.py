@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import attrs
 
+LOGS_TOPIC = "logs"
+"""The topic that log lines go to, made when the first one comes."""
+
 
 class Compression(enum.IntEnum):
     """How a batch's payload is packed. The numbers are those of the wire and of the disk."""

@@ -60,6 +60,32 @@ async def test_a_flipped_bit_that_a_reader_meets() -> None:
         assert not cluster.failures()
 
 
+@pytest.mark.parametrize("oldest_first", [False, True])
+async def test_a_flipped_bit_that_a_search_meets(oldest_first: bool) -> None:
+    """It is reported as a consumer's read reports it: another node has the lines, and this one has them again a little later."""
+    async with Cluster(3, seed=8, **SMALL_SEGMENTS) as cluster, cluster.client(settings=QUICK) as client:
+        await client.create_topic("logs")
+        lines = [b'{"service":"s","level":"INFO","message":"%d %b"}' % (number, b"x" * 500) for number in range(40)]
+        for line in lines:
+            await client.produce("logs", line)
+        await cluster.wait_converged("logs")
+        disk = cluster.disk("n1")
+        disk.flip_bit(segments(disk, directory_of(cluster, "n1", "logs"))[2], 700)
+
+        async def found(name: str) -> list[bytes]:
+            page = await cluster.node(name).client().logs.search(limit=100, oldest_first=oldest_first)
+            assert page.is_end
+            return [one.value for one in page.lines]
+
+        with pytest.raises(Unavailable, match="is damaged on this node"):
+            await found("n1")
+        expected = lines if oldest_first else lines[::-1]
+        assert await found("n2") == expected
+        await wait_whole(cluster, "n1", "logs")
+        assert await found("n1") == expected
+        assert not cluster.failures()
+
+
 def _swap(disk: SimDisk, first: str, second: str) -> None:
     content = disk.content(first)
     disk.put(first, disk.content(second))

@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from trio_eventlog.records import LOGS_TOPIC as LOGS_TOPIC
 from trio_eventlog.records import Record
 
-LOGS_TOPIC = "logs"
-"""The topic that lines go to, made when the first one comes."""
 LOGS_PARTITIONS = 4
 
 SECOND_NS = 1_000_000_000

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.records import LOGS_TOPIC as LOGS_TOPIC
 from trio_eventlog.search.values import Counts, FoundLine, LogCounting, LogQuery
 from trio_eventlog.service.arguments import check_text, check_whole
 from trio_eventlog.service.event_requests import decode_token, encode_token
 
-LOGS_TOPIC = "logs"
-"""Where log lines are when nobody says otherwise."""
 PAGE_LINES = 100
 """Lines that a search gives when it does not say how many."""
 PLACE_MAX = (1 << 63) - 1
