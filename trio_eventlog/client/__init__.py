@@ -9,8 +9,10 @@ repetition) and `channels` (connections); `admin_calls` asks about topics and no
 from trio_eventlog.client.client import Client, open_client
 from trio_eventlog.client.settings import ClientSettings
 from trio_eventlog.client.tls import build_client_context
+from trio_eventlog.search.values import FoundLine, LogCounting, LogQuery
 from trio_eventlog.service.event_log import EventLog
 from trio_eventlog.service.event_tail import EventTail
+from trio_eventlog.service.log_requests import LogPage
 from trio_eventlog.service.producer import Delivery, ProducedRange, Producer
 from trio_eventlog.service.receivers import BatchReceiver, ConsumedBatch, RecordReceiver
 from trio_eventlog.service.values import (
@@ -50,7 +52,11 @@ __all__ = [
     "EventLog",
     "EventTail",
     "FilePiece",
+    "FoundLine",
     "GroupInfo",
+    "LogCounting",
+    "LogPage",
+    "LogQuery",
     "MemberGroupInfo",
     "MemberInfo",
     "MembershipChange",
