@@ -1,13 +1,15 @@
 """The console in a real browser, on three real nodes: what it shows, what one does in it, and that it breaks no rule of its own."""
 
 import json
+import os
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import DaemonCluster, wait_until
+from daemons import ROOT, Daemon, DaemonCluster, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -37,6 +39,80 @@ def browser() -> Iterator[Any]:
         opened = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+AXE = next((path for path in (Path(os.environ.get("AXE", "")), ROOT / "node_modules/axe-core/axe.min.js") if path.is_file()), None)
+
+
+def violations(page: Any) -> list[str]:
+    """What axe says of the page; nothing where it is missing (`npm install --no-save axe-core`)."""
+    if AXE is None:
+        return []
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_events_and_logs(make_daemon: Callable[..., Daemon], browser: Any, scheme: str) -> None:
+    """Found, opened, appended, refused, followed; nothing breaks the policy, scrolls sideways, or keeps anybody out."""
+    address = make_daemon("n1", "--listen", "127.0.0.1:0", "--data-dir", "data").start().address
+    wait_until(lambda: is_ready(address), "ready")
+    for number in range(3):
+        post(address, "/events", {"aggregate_id": f"user-{number}", "type": "UserCreated", "payload": {"name": "<b>Jane</b>"}})
+    levels = ("INFO", "WARN", "ERROR")
+    post(address, "/v1/logs", [{"service": f"s{n % 2}", "level": levels[n % 3], "message": f"<i>line {n}</i>"} for n in range(30)])
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    expect = playwright.expect
+
+    page.goto(f"http://{address}/")
+    page.get_by_role("link", name="Events").click()
+    events = page.get_by_role("region", name="Events")
+    expect(events).to_contain_text("<b>Jane</b>", timeout=20_000)
+    page.get_by_role("button", name="Follow live").click()
+    post(address, "/events", {"aggregate_id": "user-9", "type": "UserLeft", "payload": None})
+    expect(events).to_contain_text("UserLeft", timeout=20_000)
+    page.get_by_role("link", name="user-1").click()
+    versions = page.get_by_role("region", name="Versions")
+    expect(versions).to_contain_text("UserCreated", timeout=20_000)
+    page.get_by_label("Type").fill("UserRenamed")
+    page.get_by_role("button", name="Append").click()
+    expect(versions).to_contain_text("UserRenamed", timeout=20_000)
+    post(address, "/events", {"aggregate_id": "user-1", "type": "UserLeft", "payload": None})
+    page.get_by_role("button", name="Append").click()
+    expect(page.get_by_text("you expected version 2, and it is 3")).to_be_visible(timeout=20_000)
+    assert len(faults) == 1, "the browser itself writes down that an answer was 409"
+    faults.clear()
+
+    page.get_by_role("link", name="Logs").click()
+    lines = page.get_by_role("region", name="Lines")
+    expect(lines).to_contain_text("<i>line 29</i>", timeout=20_000)
+    page.get_by_label("Service").select_option("s1")
+    page.get_by_label("Level").select_option("ERROR")
+    expect(lines.locator("tbody tr")).to_have_count(5, timeout=20_000)
+    page.get_by_label("Message contains").fill("line 5<")
+    page.get_by_role("button", name="Search").click()
+    expect(lines.locator("tbody tr")).to_have_count(1, timeout=20_000)
+    lines.locator("summary").click()
+    expect(lines).to_contain_text("ingested_node_id", timeout=20_000)
+    page.get_by_role("button", name="What happened within").click()
+    expect(lines).to_contain_text("<i>line 4</i>", timeout=20_000)
+    page.get_by_role("button", name="Follow live").click()
+    post(address, "/v1/logs", [{"service": "s1", "level": "ERROR", "message": "line 5< followed"}])
+    expect(lines).to_contain_text("followed", timeout=20_000)
+
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        for name, region in (("Topics", "Topics"), ("Events", "Events"), ("Logs", "Lines")):
+            page.get_by_role("link", name=name, exact=True).click()
+            expect(page.get_by_role("region", name=region)).to_be_visible(timeout=20_000)
+            assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), name
+            assert violations(page) == [], f"{name} at {width}"
+    assert faults == []
 
 
 def test_the_console(make_cluster: Callable[..., DaemonCluster], browser: Any) -> None:

@@ -1,6 +1,8 @@
 // Which page is shown: the address says it, so that it can be shared and survives a reload.
 import { clusterPage } from "/console/cluster.js";
 import { ask, h } from "/console/data.js";
+import { aggregatePage, eventsPage } from "/console/events.js";
+import { logsPage } from "/console/logs.js";
 import { topicPage, topicsPage } from "/console/topics.js";
 
 const main = document.getElementById("main");
@@ -10,6 +12,9 @@ function page() {
   const parts = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
   if (parts[0] === "topics" && parts[1]) return ["topics", parts[1], (signal) => topicPage(main, signal, parts[1])];
   if (parts[0] === "topics") return ["topics", "Topics", (signal) => topicsPage(main, signal)];
+  if (parts[0] === "events" && parts[1]) return ["events", parts[1], (signal) => aggregatePage(main, signal, parts[1])];
+  if (parts[0] === "events") return ["events", "Events", (signal) => eventsPage(main, signal)];
+  if (parts[0] === "logs") return ["logs", "Logs", (signal) => logsPage(main, signal)];
   return ["cluster", "Cluster", (signal) => clusterPage(main, signal)];
 }
 

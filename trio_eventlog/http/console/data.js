@@ -10,7 +10,7 @@ export async function ask(path, options = {}) {
   }
   const type = answer.headers.get("content-type") || "";
   const body = type.includes("json") ? await answer.json() : await answer.text();
-  if (!answer.ok) throw new Error(body.detail || `the node answered ${answer.status}`);
+  if (!answer.ok) throw Object.assign(new Error(body.detail || `the node answered ${answer.status}`), { status: answer.status, body });
   return body;
 }
 
@@ -76,4 +76,37 @@ export function quantile(share, before, now, name) {
   const all = buckets.length ? buckets[buckets.length - 1][1] : 0;
   if (!all) return null;
   return buckets.find(([, count]) => count >= share * all)[0];
+}
+
+// A value in a cell: text as it is, JSON on several lines when it is long.
+export function pretty(value) {
+  if (value == null) return h("span", { class: "quiet" }, "null");
+  if (typeof value === "string") return h("pre", {}, value);
+  const short = JSON.stringify(value);
+  return h("pre", {}, short.length <= 120 ? short : JSON.stringify(value, null, 2));
+}
+
+// A live tail: gathers what comes between two pictures, and says when the connection is gone.
+export function follow(path, { keep, take, say }) {
+  const source = new EventSource(path);
+  let waiting = [];
+  let lastId = "";
+  let drawn = false;
+  source.onmessage = (event) => {
+    waiting.push(JSON.parse(event.data));
+    lastId = event.lastEventId;
+    waiting.splice(0, Math.max(0, waiting.length - keep));
+    if (drawn) return;
+    drawn = true;
+    requestAnimationFrame(() => {
+      drawn = false;
+      if (source.readyState === EventSource.CLOSED) return;
+      const taken = waiting;
+      waiting = [];
+      take(taken, lastId);
+    });
+  };
+  source.addEventListener("problem", (event) => say(JSON.parse(event.data).detail));
+  source.onerror = () => say(source.readyState === EventSource.CLOSED ? "The node ended the stream. Show what there is, and follow again." : "The connection is gone; trying again…");
+  return { stop: () => source.close() };
 }

@@ -1,8 +1,7 @@
 // Topics: the list, and one topic with its partitions and records.
-import { ask, bytes, h, moment, send, table, whole } from "/console/data.js";
+import { ask, bytes, follow, h, moment, pretty, send, table, whole } from "/console/data.js";
 
 const PAGE = 50;
-const LINE = 120;
 
 const kept = (topic) => {
   const parts = [];
@@ -18,18 +17,17 @@ export async function topicsPage(main) {
   return { refresh: () => topicsPage(main), seconds: 5 };
 }
 
-function pretty(record) {
+function shown(record) {
   if (record.base64 != null) return h("pre", { class: "quiet", title: "bytes, as base64" }, record.base64);
-  if (record.value == null) return h("span", { class: "quiet" }, "null");
   try {
     const value = JSON.parse(record.value);
-    if (typeof value === "object" && value) return h("pre", {}, record.value.length <= LINE ? record.value : JSON.stringify(value, null, 2));
+    if (typeof value === "object" && value) return pretty(value);
   } catch { /* It is text. */ }
-  return h("pre", {}, record.value);
+  return pretty(record.value);
 }
 
 function recordRows(records) {
-  return records.map((record) => [whole(record.offset), moment(record.timestamp), h("span", { class: "mono" }, record.key ?? record.key_base64 ?? "–"), pretty(record)]);
+  return records.map((record) => [whole(record.offset), moment(record.timestamp), h("span", { class: "mono" }, record.key ?? record.key_base64 ?? "–"), shown(record)]);
 }
 
 class Records {
@@ -83,23 +81,18 @@ class Records {
     const seen = [...(this.page?.records ?? [])];
     // Behind the newest records that are shown, so that none is missed that came since; otherwise with the next one.
     const start = this.page && this.page.next_offset >= this.page.high_watermark ? `?offset=${this.page.next_offset}` : "";
-    this.tail = new EventSource(`/topics/${encodeURIComponent(this.name)}/partitions/${this.partition.value}/tail${start}`);
     this.live.setAttribute("aria-pressed", "true");
     this.live.textContent = "Stop following";
     this.said.textContent = "Waiting for records; the newest stand first.";
-    let drawn = false;
-    this.tail.onmessage = (event) => {
-      seen.push(JSON.parse(event.data));
-      seen.splice(0, Math.max(0, seen.length - PAGE));
-      if (drawn) return;
-      drawn = true;
-      requestAnimationFrame(() => { drawn = false; if (this.tail) this.draw([...seen].reverse()); });
-    };
-    this.tail.onerror = () => { if (this.tail) this.said.textContent = this.tail.readyState === EventSource.CLOSED ? "The node ended the stream. Show the records, and follow again." : "The connection is gone; trying again…"; };
+    this.tail = follow(`/topics/${encodeURIComponent(this.name)}/partitions/${this.partition.value}/tail${start}`, {
+      keep: PAGE,
+      take: (records) => { seen.push(...records); seen.splice(0, Math.max(0, seen.length - PAGE)); this.draw([...seen].reverse()); },
+      say: (text) => { this.said.textContent = text; },
+    });
   }
 
   stop() {
-    this.tail?.close();
+    this.tail?.stop();
     this.tail = null;
     this.live.setAttribute("aria-pressed", "false");
     this.live.textContent = "Follow live";
