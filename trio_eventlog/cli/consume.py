@@ -36,6 +36,9 @@ QUESTIONS_MAX = 16
 """Partitions whose offsets are asked for at once."""
 PLACES_SHOWN_MAX = 10
 """Partitions whose next offset an interrupted command shows."""
+PENDING_BYTES_MAX = 1 << 20
+"""Bytes of output, in addition to one batch, that wait while what came before them is written. A write costs a change of threads,
+whatever its size, so small batches are written together."""
 
 
 @attrs.frozen
@@ -282,7 +285,7 @@ class Written:
     """What has been written.
 
     Attributes:
-        left: how many more records are wanted; None: all.
+        left: the number of records still to be read; None: all.
         next_offsets: by topic and partition.
     """
 
@@ -329,6 +332,8 @@ async def _consume(client: Client, plan: Plan, write: Writer, written: Written) 
     async with background() as nursery:
         for source in plan.sources:
             nursery.start_soon(read, source)
+        output = Output(written)
+        nursery.start_soon(output.run)
         while written.left != 0 and (plan.ends is None or plan.ends):
             batch = await receive.receive()
             place = (batch.topic, batch.partition)
@@ -341,11 +346,60 @@ async def _consume(client: Client, plan: Plan, write: Writer, written: Written) 
             data, records = write(batch, surplus, written.left)
             if not records:
                 continue
-            await trio.to_thread.run_sync(_write, data, abandon_on_cancel=True)
-            written.records += records
             if written.left is not None:
                 written.left -= records
-            written.next_offsets[place] = batch.end_offset - surplus
+            await output.add(Chunk(data, records, place, batch.end_offset - surplus))
+        await output.until_written()
+
+
+@attrs.frozen
+class Chunk:
+    """Output of one batch: its bytes, its number of records, its partition, and the offset behind it."""
+
+    data: bytes
+    records: int
+    place: Place
+    next_offset: int
+
+
+class Output:
+    """Standard output, written by a task of its own while the next batches are received and decoded.
+
+    `written` counts a record only after the write that contains it has returned.
+    """
+
+    def __init__(self, written: Written) -> None:
+        self._written = written
+        self._pending: list[Chunk] = []
+        self._pending_bytes = 0
+        self._is_writing = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """Never returns. Raises OSError."""
+        while True:
+            while not self._pending:
+                await self._changed.park()
+            chunks, self._pending, self._pending_bytes, self._is_writing = self._pending, [], 0, True
+            self._changed.unpark_all()
+            await trio.to_thread.run_sync(_write, b"".join([chunk.data for chunk in chunks]), abandon_on_cancel=True)
+            for chunk in chunks:
+                self._written.records += chunk.records
+                self._written.next_offsets[chunk.place] = chunk.next_offset
+            self._is_writing = False
+            self._changed.unpark_all()
+
+    async def add(self, chunk: Chunk) -> None:
+        """Waits while PENDING_BYTES_MAX or more are pending."""
+        self._pending.append(chunk)
+        self._pending_bytes += len(chunk.data)
+        self._changed.unpark_all()
+        while self._pending_bytes >= PENDING_BYTES_MAX:
+            await self._changed.park()
+
+    async def until_written(self) -> None:
+        while self._pending or self._is_writing:
+            await self._changed.park()
 
 
 def _write(data: bytes) -> None:
