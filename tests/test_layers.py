@@ -75,6 +75,7 @@ SIDEWAYS = {
     ("agent", "settings"),
     ("agent", "part_settings"),
     ("http", "ingest"),
+    ("grpc", "ingest"),
     ("client", "grpc"),  # the same conversions, from the other side
     ("daemon", "logs"),
     ("cli", "logs"),

@@ -397,11 +397,15 @@ def http(settings: NodeSettings) -> HttpSettings:
         tail_write_bytes=16 * KIB,
         tail_heartbeat_seconds=15.0,
         tail_retry_seconds=1.0,
-        intake=IntakeSettings(log_line_bytes_max=256 * KIB, log_labels_max=64),
+        intake=intake(),
         search_bytes_max=settings.search_bytes_max,
         http_cors_origins=settings.http_cors_origins,
         http_access_log=settings.http_access_log,
     )
+
+
+def intake() -> IntakeSettings:
+    return IntakeSettings(log_line_bytes_max=256 * KIB, log_labels_max=64)
 
 
 def forwarding(settings: NodeSettings) -> ForwardingSettings:

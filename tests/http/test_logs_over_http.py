@@ -13,6 +13,7 @@ from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.records import Record
 from trio_eventlog.service.values import BEGINNING
 from trio_eventlog.testing.cluster import Cluster
+from trio_eventlog.v1 import loki_push_pb2
 
 VIRTUAL_TIME = True
 PROTOBUF = (("content-type", "application/x-protobuf"),)
@@ -171,6 +172,16 @@ async def test_pushes_of_loki() -> None:
         assert (status, said) == (204, b"")
         (line,) = decoded(await stored(cluster, 1))
         assert (line.service, line.level, line.message, line.labels) == ("auth", "WARN", "slow", {"app": "auth", "level": "warn"})
+        packed = loki_push_pb2.LokiPushRequest()
+        entry = packed.streams.add(labels='{job="cron"}').entries.add(line="tick")
+        entry.timestamp.seconds = 1_800_000_000
+        body = bytes(pytest.importorskip("cramjam").snappy.compress_raw(packed.SerializeToString()))
+        status, said = await client.ask("POST", "/loki/api/v1/push", body, PROTOBUF)
+        assert (status, said) == (204, b"")
+        assert {(line.service, line.message) for line in decoded(await stored(cluster, 2))} == {("auth", "slow"), ("cron", "tick")}
+        for wrong, expected in ((b"\xff\xff\xff\xff\x0f", 413), (b"no snappy", 400), (body[:-3], 400)):
+            status, _ = await client.ask("POST", "/loki/api/v1/push", wrong, PROTOBUF)
+            assert status == expected
         for bad in (b'{"streams":3}', b'{"streams":[{"stream":{},"values":[["x","y"]]}]}'):
             status, _ = await client.ask("POST", "/loki/api/v1/push", bad, JSON)
             assert status == 400

@@ -26,9 +26,10 @@ def address(make_daemon: Callable[..., Daemon]) -> str:
     return make_daemon("n1", "--listen", "127.0.0.1:0", "--data-dir", "data").start().address
 
 
-def test_the_sdk_of_open_telemetry(address: str) -> None:
-    """Its exporter, packed by gzip: what a program logs is there, with its trace."""
-    exporter = pytest.importorskip("opentelemetry.exporter.otlp.proto.http._log_exporter")
+@pytest.mark.parametrize("form", ["http", "grpc"])
+def test_the_sdk_of_open_telemetry(address: str, form: str) -> None:
+    """Its exporters, over HTTP packed by gzip: what a program logs is there."""
+    exporter = pytest.importorskip(f"opentelemetry.exporter.otlp.proto.{form}._log_exporter")
     sdk = pytest.importorskip("opentelemetry.sdk._logs")
     export = pytest.importorskip("opentelemetry.sdk._logs.export")
     resources = pytest.importorskip("opentelemetry.sdk.resources")
@@ -36,7 +37,10 @@ def test_the_sdk_of_open_telemetry(address: str) -> None:
     compression = pytest.importorskip("opentelemetry.exporter.otlp.proto.http").Compression
 
     provider = sdk.LoggerProvider(resource=resources.Resource.create({"service.name": "checkout"}), shutdown_on_exit=False)
-    target = exporter.OTLPLogExporter(endpoint=f"http://{address}/v1/logs", compression=compression.Gzip)
+    if form == "http":
+        target = exporter.OTLPLogExporter(endpoint=f"http://{address}/v1/logs", compression=compression.Gzip)
+    else:
+        target = exporter.OTLPLogExporter(endpoint=f"http://{address}", insecure=True)
     provider.add_log_record_processor(export.BatchLogRecordProcessor(target))
     logger = provider.get_logger("payments")
     for number in range(1000):

@@ -10,6 +10,7 @@ from trio_eventlog import part_settings
 from trio_eventlog.agent.metrics import NodeMetrics
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.readiness import Readiness
+from trio_eventlog.agent.services import make_log_sink
 from trio_eventlog.agent.status import StatusAnswers
 from trio_eventlog.http.exchange import Application
 from trio_eventlog.http.probes import LazyApplication
@@ -38,9 +39,7 @@ class HttpFace:
 
     @property
     def log_sink(self) -> "LogSink":
-        from trio_eventlog.ingest.sink import EventLogSink  # Needed by the first line only.
-
-        return EventLogSink(self._parts.event_log, batch_bytes=part_settings.http(self._parts.settings).upload_batch_bytes)
+        return make_log_sink(self._parts)
 
     @property
     def stopping(self) -> trio.Event:

@@ -1,5 +1,7 @@
 """The services of a node: what it offers, as plain Python, and the gRPC handlers in front of that."""
 
+from typing import TYPE_CHECKING
+
 from trio_eventlog import part_settings
 from trio_eventlog.agent.hand_over import HAND_OVER_SECONDS_MAX
 from trio_eventlog.agent.parts import NodeParts
@@ -10,6 +12,7 @@ from trio_eventlog.grpc.event_handlers import EventHandlers
 from trio_eventlog.grpc.event_log import EventLogHandlers
 from trio_eventlog.grpc.health import Health
 from trio_eventlog.grpc.log_handlers import LogHandlers
+from trio_eventlog.grpc.otlp_handlers import OtlpHandlers
 from trio_eventlog.grpc.reflection import reflection_services
 from trio_eventlog.grpc.remote_nodes import GrpcNodes
 from trio_eventlog.node.transfer_server import files_of_replicas
@@ -26,6 +29,9 @@ from trio_eventlog.service.node_queue import NodeQueues
 from trio_eventlog.service.own_sequences import OwnSequences
 from trio_eventlog.service.produce import ProduceService
 from trio_eventlog.service.topics import TopicAdministration
+
+if TYPE_CHECKING:
+    from trio_eventlog.ingest.sink import LogSink
 
 
 def make_forwarding(parts: NodeParts, peers: NodePeers) -> None:
@@ -106,4 +112,22 @@ def make_handlers(parts: NodeParts) -> list[Service]:
     )
     parts.health = Health()
     served = [event_log.service(), admin.service(), parts.health.service()]
-    return [*served, *reflection_services(served)]
+    # (Reflection says what the descriptors say, and this one has the messages of another package.)
+    return [*served, _make_otlp(parts).service(), *reflection_services(served)]
+
+
+def _make_otlp(parts: NodeParts) -> OtlpHandlers:
+    return OtlpHandlers(
+        lambda: make_log_sink(parts),
+        part_settings.intake(),
+        parts.identity.node_id,
+        ready=parts.services.ready,
+        now_ns=parts.surroundings.now_ns,
+    )
+
+
+def make_log_sink(parts: NodeParts) -> "LogSink":
+    """Where log lines go that come to this node."""
+    from trio_eventlog.ingest.sink import EventLogSink  # Needed by the first line only.
+
+    return EventLogSink(parts.event_log, batch_bytes=part_settings.http(parts.settings).upload_batch_bytes)

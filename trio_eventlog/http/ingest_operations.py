@@ -1,25 +1,22 @@
 """Log lines over HTTP: `/v1/logs` for JSON and for OpenTelemetry, and Loki's push."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
-import trio
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.http.negotiation import JSON_TYPE, NDJSON_TYPE, media_type
 from trio_eventlog.http.operations import Call, Operation
 from trio_eventlog.http.problems import HttpProblem, invalid_field
 from trio_eventlog.http.shapes import AcksName
 from trio_eventlog.ingest import json_lines, loki, otlp
 from trio_eventlog.ingest.intake import Intake, LineIn
+from trio_eventlog.ingest.taking import take_lines
 from trio_eventlog.records import Acks
 
 PROTOBUF_TYPE = "application/x-protobuf"
-LINES_PER_TURN = 256
-"""Lines that are taken in one turn of the loop."""
 BAD_LINES_SHOWN_MAX = 100
 
 
@@ -70,19 +67,10 @@ class _Taking:
             raise invalid_field(str(error), f"#/{number}") from error
         self.bad.append(BadLineOut(number, str(error)))
 
-    async def take(self, lines: Iterator[LineIn], has_replaced_bytes: bool = False) -> int:
+    async def take(self, lines: Iterable[LineIn | None], has_replaced_bytes: bool = False) -> int:
         """Put all of them into the log; returns how many."""
         intake = self._intake(has_replaced_bytes)
-        number = 0
-        for line in lines:
-            try:
-                intake.take(line)
-            except InvalidArgument as error:
-                self.on_bad(number + len(self.bad), error)
-            else:
-                number += 1
-                if number % LINES_PER_TURN == 0:
-                    await trio.lowlevel.checkpoint()
+        await take_lines(intake, lines, self.on_bad)
         if intake.records:
             await self._call.node.log_sink.put(intake.records, acks=Acks[self._query.acks.upper()], caller=self._call.caller)
         return len(intake.records)
@@ -130,11 +118,22 @@ async def _export(call: Call, query: LogsQuery, data: bytes, form: str) -> Respo
 async def push_loki(call: Call) -> Response:
     """Streams of lines, as Loki takes them."""
     query = call.query(LogsQuery)
-    call.check_content_type(JSON_TYPE)
-    text, has_replaced = _utf8(await call.body.read_all())
-    taking = _Taking(call, LogsQuery(acks=query.acks, partial=query.partial))
+    is_packed = media_type(call.request.headers.get("content-type", "")) == PROTOBUF_TYPE
+    if not is_packed:
+        call.check_content_type(JSON_TYPE, PROTOBUF_TYPE)
+    data = await call.body.read_all()
+    taking = _Taking(call, query)
     try:
-        await taking.take(loki.lines_of_json(text), has_replaced)
+        if is_packed:
+            call.body.hold(call.settings.http_body_bytes_max)
+            await taking.take(loki.lines_of_protobuf(data, call.settings.http_body_bytes_max))
+        else:
+            text, has_replaced = _utf8(data)
+            await taking.take(loki.lines_of_json(text), has_replaced)
+    except ModuleNotFoundError as error:
+        raise HttpProblem(415, "this node lacks the package that unpacks snappy (extra `loki`): send JSON") from error
+    except loki.PushTooLarge as error:
+        raise HttpProblem(413, str(error)) from error
     except (msgspec.DecodeError, RecursionError, loki.PushRefused) as error:
         raise HttpProblem(400, f"the body is no push: {error}") from error
     return Response(status_code=204)
@@ -183,6 +182,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="logs",
         query=LogsQuery,
         body=loki.Push,
+        body_types={PROTOBUF_TYPE: "Loki's PushRequest, packed by snappy."},
         status=204,
         brings_records=True,
     ),

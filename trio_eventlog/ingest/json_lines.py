@@ -29,8 +29,8 @@ def shape_of(data: bytes) -> JsonShape | None:
     return None if data.lstrip()[:1] == b"[" else _shape.decode(data)
 
 
-def lines_of(data: bytes, shape: JsonShape | None, on_bad: OnBad) -> Iterator[LineIn]:
-    """The lines of a body of that shape. Raises msgspec.DecodeError."""
+def lines_of(data: bytes, shape: JsonShape | None, on_bad: OnBad) -> Iterator[LineIn | None]:
+    """The lines of a body of that shape; None in the place of one that `on_bad` was told of. Raises msgspec.DecodeError."""
     array: bytes | Raw = data
     if shape is not None:
         if shape.logs is UNSET:
@@ -48,18 +48,18 @@ def lines_of(data: bytes, shape: JsonShape | None, on_bad: OnBad) -> Iterator[Li
             line = _line.decode(raw)
         except msgspec.DecodeError as error:
             on_bad(number, error)
+            yield None
         else:
             yield line
 
 
-def lines_of_text(data: bytes, on_bad: OnBad) -> Iterator[LineIn]:
-    """One JSON object a line; empty lines are passed over, and counted."""
+def lines_of_text(data: bytes, on_bad: OnBad) -> Iterator[LineIn | None]:
+    """One JSON object a line; None in the place of an empty line, and of one that `on_bad` was told of."""
     for number, text in enumerate(data.split(b"\n")):
-        if not text or text.isspace():
-            continue
+        line: LineIn | None = None
         try:
-            line = _line.decode(text)
+            if text and not text.isspace():
+                line = _line.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             on_bad(number, error)
-        else:
-            yield line
+        yield line

@@ -1,8 +1,10 @@
 """Loki's push: streams of lines, each with its labels, as JSON and as protobuf packed by snappy.
 
-Source: Loki's HTTP API (`POST /loki/api/v1/push`) and its push.proto.
+Source: Loki's HTTP API (`POST /loki/api/v1/push`) and its push.proto. The package `cramjam` unpacks; it is loaded by the first push
+that needs it.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +22,10 @@ _TRACE_ID, _SPAN_ID = "trace_id", "span_id"
 
 class PushRefused(ValueError):
     """It is no push, or one that cannot be read."""
+
+
+class PushTooLarge(PushRefused):
+    """It would unpack to more than may be held."""
 
 
 class Stream(Struct):
@@ -48,6 +54,49 @@ def lines_of_json(data: bytes) -> Iterator[LineIn]:
             if not isinstance(metadata, dict):
                 raise PushRefused("the third part of an entry is an object of metadata")
             yield _line(stream.stream, value[0], value[1], metadata)
+
+
+_LABEL = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*')
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def lines_of_protobuf(data: bytes, bytes_max: int) -> Iterator[LineIn]:
+    """Raises PushRefused; PushTooLarge; ModuleNotFoundError: the package that unpacks it is not installed."""
+    import cramjam
+    from google.protobuf.message import DecodeError
+
+    from trio_eventlog.v1.loki_push_pb2 import LokiPushRequest
+
+    try:
+        if cramjam.snappy.decompress_raw_len(data) > bytes_max:
+            raise PushTooLarge(f"more than {bytes_max} bytes, unpacked: send less at once")
+        push = LokiPushRequest.FromString(bytes(cramjam.snappy.decompress_raw(data)))
+    except (cramjam.DecompressionError, DecodeError) as error:
+        raise PushRefused(f"it is no push packed by snappy: {error}") from error
+    for stream in push.streams:
+        labels = _labels(stream.labels)
+        for entry in stream.entries:
+            time_ns = entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos
+            yield _line(labels, time_ns, entry.line, {one.name: one.value for one in entry.structured_metadata})
+
+
+def _labels(selector: str) -> dict[str, str]:
+    """`{app="auth", env="prod"}`. Raises PushRefused."""
+    found: dict[str, str] = {}
+    inner = selector.strip()
+    if not (inner.startswith("{") and inner.endswith("}") and len(inner) > 1):
+        raise PushRefused(f"labels {selector[:100]!r}: they stand in braces")
+    place, end = 1, len(inner) - 1
+    while inner[place:end].strip():
+        label = _LABEL.match(inner, place, end)
+        if label is None or (label.end() < end and inner[label.end()] != ","):
+            raise PushRefused(f'labels {selector[:100]!r}: at character {place} stands no name="value"')
+        found[label[1]] = _ESCAPE.sub(lambda one: _ESCAPED.get(one[1], one[1]), label[2])
+        place = label.end() + 1
+        if label.end() < end and not inner[place:end].strip():
+            raise PushRefused(f"labels {selector[:100]!r}: they end with a comma")
+    return found
 
 
 def _line(stream: dict[str, str], time: str | int, text: str, metadata: dict[str, Any]) -> LineIn:

@@ -139,11 +139,12 @@ class _BoundMethod:
 class Service:
     """A service: its descriptor, and a handler for each method."""
 
-    def __init__(self, descriptor: Any, handlers: Mapping[str, Handler], *, raw: Collection[str] = ()) -> None:
+    def __init__(self, descriptor: Any, handlers: Mapping[str, Handler], *, raw: Collection[str] = (), name: str = "") -> None:
         """Binds `handlers`, by the methods' short names, to the methods of `descriptor`.
 
         Args:
             raw: methods whose requests are given to the handler as bytes, not parsed.
+            name: by which it is called, when that is not the one of `descriptor`.
 
         Raises:
             ValueError: a handler or a name in `raw` is for no method. Methods without a handler answer UNIMPLEMENTED.
@@ -152,7 +153,7 @@ class Service:
         unknown = (set(handlers) | set(raw)) - set(methods)
         if unknown:
             raise ValueError(f"{descriptor.full_name} has no method {', '.join(sorted(unknown))}")
-        self.name: str = descriptor.full_name
+        self.name: str = name or descriptor.full_name
         self.descriptor = descriptor
         self.methods = {name: _BoundMethod(methods[name], handler, name in raw) for name, handler in handlers.items()}
 
