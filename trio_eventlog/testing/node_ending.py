@@ -81,8 +81,13 @@ class RunEnding:
             for name, log in logs.items():
                 if log != first:
                     raise InvariantBroken(f"{name} and {names[0]} hold different records")
-            if len({*starts.values()}) != 1 or starts[names[0]] > self._run.remover.allowed[partition]:
-                raise InvariantBroken(f"the log of {TOPIC}/{partition} begins at {starts}, which nobody has asked for")
+            remover = self._run.remover
+            begin, *others = {*starts.values()}
+            if others or not remover.reached[partition] <= begin <= remover.allowed[partition]:
+                raise InvariantBroken(
+                    f"the log of {TOPIC}/{partition} begins at {starts}; it has begun at {remover.reached[partition]}, and may at"
+                    f" {remover.allowed[partition]}"
+                )
             self._run.counts["log began later at the end"] += start > 0
             problems = check_log(history, first, start)
             if problems:

@@ -20,11 +20,13 @@ class SimulatedRemover:
 
     Attributes:
         allowed: of each partition, the highest log start that was ever asked for. A limit allows any.
+        reached: of each partition, the highest log start that anybody was told of. It never goes back.
     """
 
     def __init__(self, run: "NodeRun") -> None:
         self._run = run
         self.allowed: list[float] = [0] * run.parameters.partitions
+        self.reached = [0] * run.parameters.partitions
 
     async def remove(self) -> None:
         """Now and then, until cancelled."""
@@ -57,6 +59,7 @@ class SimulatedRemover:
             return
         if start > self.allowed[partition]:
             raise InvariantBroken(f"{TOPIC}/{partition} was trimmed before {before}, and begins at {start}")
+        self.reached[partition] = max(self.reached[partition], start)
         self._run.counts["trim"] += 1
 
     async def _limit(self, client: Client, retention_bytes: int, retention_seconds: float) -> None:
@@ -77,5 +80,6 @@ class SimulatedRemover:
         start = error.log_start_offset
         if start is None or not offset < start <= self.allowed[partition]:
             raise InvariantBroken(f"{who}: what was committed once is out of range: {error}") from error
+        self.reached[partition] = max(self.reached[partition], start)
         self._run.counts["log start found by a consumer"] += 1
         return start
