@@ -79,7 +79,7 @@ def _check_text(given: Sequence[str]) -> None:
 
 
 def _told(error: Exception) -> int:
-    """The exit code for an error that is for people, which is told them. Anything else is a fault of ours, and raised again.
+    """Print an error that is meant for users, and return its exit code. Any other error is a fault of this program: raised again.
 
     Tasks fail in groups: the first error with a name for people is the one.
     """
@@ -88,7 +88,7 @@ def _told(error: Exception) -> int:
         if isinstance(found, EventLogError):
             complain(found)
         elif isinstance(found, BrokenPipeError):
-            # Whoever read our output has had enough, as `head` does. Python would complain about it once more when it exits.
+            # The reader of the output has closed it, as `head` does. Without this, Python would report it once more at exit.
             discard_output()
         elif isinstance(found, OSError):
             failed = output_failure(found)

@@ -60,7 +60,7 @@ def _add(
     parser.add_argument("--compression", choices=("none", "zstd", "gzip"), default="none")
     add_flags(parser)
     group = parser.add_argument_group("Own cluster")
-    group.add_argument("--cluster", type=count, metavar="N", help="start so many nodes on this machine, and measure those")
+    group.add_argument("--cluster", type=count, metavar="N", help="start N nodes on this machine, and measure those")
     group.add_argument(
         "--directory", metavar="PATH", help="where they keep their data. Default: a temporary one, removed at the end"
     )
@@ -100,7 +100,7 @@ def _outage_flags(parser: argparse.ArgumentParser) -> None:
 
 @attrs.frozen(kw_only=True)
 class Bench:
-    """What a measurement is made with. `cluster` is None when it is somebody else's."""
+    """What a measurement is made with. `cluster` is None when this command did not start the cluster."""
 
     arguments: argparse.Namespace
     client: Client

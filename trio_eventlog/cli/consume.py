@@ -31,11 +31,11 @@ Place = tuple[str, int]
 Writer = Callable[[ConsumedBatch, int, int | None], tuple[bytes, int]]
 
 PARTITIONS_MAX = 1 << 16
-"""That a list of partitions may name."""
+"""Number of partitions that a list may name."""
 QUESTIONS_MAX = 16
-"""Partitions whose offsets are asked for at once."""
+"""Number of partitions whose offsets are asked for at the same time."""
 PLACES_SHOWN_MAX = 10
-"""Partitions whose next offset an interrupted command shows."""
+"""Number of partitions whose next offset an interrupted command shows."""
 PENDING_BYTES_MAX = 1 << 20
 """Bytes of output, in addition to one batch, that wait while what came before them is written. A write costs a change of threads,
 whatever its size, so small batches are written together."""
@@ -43,14 +43,14 @@ whatever its size, so small batches are written together."""
 
 @attrs.frozen
 class Last:
-    """Start so many records before the end of each partition."""
+    """Start this number of records before the end of each partition."""
 
     records: int
 
 
 @attrs.frozen
 class Ago:
-    """Start so many seconds before now."""
+    """Start this number of seconds before now."""
 
     seconds: float
 
@@ -88,11 +88,11 @@ def add_parser(commands: Commands) -> None:
         metavar="LIST",
         help="only these, such as 0,2-4. Default: all",
     )
-    parser.add_argument("-n", "--count", "--max-records", dest="count", type=count, metavar="N", help="stop after so many records")
+    parser.add_argument("-n", "--count", "--max-records", dest="count", type=count, metavar="N", help="stop after N records")
     until = parser.add_mutually_exclusive_group()
-    until.add_argument("--follow", action="store_true", help="wait for more at the end. Goes without saying with --from end")
+    until.add_argument("--follow", action="store_true", help="wait for more at the end. Implied by --from end")
     until.add_argument(
-        "--until-end", action="store_true", help="stop at what was the end when this began. Goes without saying, but for --from end"
+        "--until-end", action="store_true", help="stop at the end as it was when this command began. Default, but for --from end"
     )
     parser.add_argument(
         "--format",

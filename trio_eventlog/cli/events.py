@@ -74,7 +74,7 @@ def add_parser(commands: Commands) -> None:
     )
     tail.add_argument("--type", default="", help="only events of this type")
     tail.add_argument("--aggregate", default="", help="only events of this aggregate")
-    tail.add_argument("-n", "--count", type=count, metavar="N", help="stop after so many events")
+    tail.add_argument("-n", "--count", type=count, metavar="N", help="stop after N events")
     _add_topic(tail)
     add_client_flags(tail)
     tail.set_defaults(run=lambda arguments: run_with_client(arguments, tail_events))

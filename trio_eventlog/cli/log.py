@@ -258,7 +258,7 @@ def _locked(home: Path) -> Iterator[None]:
     try:
         descriptor = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # A copy without the lock: nobody can be using it.
+        # A copy without the lock: no process can be using it.
         yield
         return
     except OSError as error:

@@ -18,7 +18,7 @@ def reserve_ports(count: int, hosts: Sequence[str] = (HOST,)) -> list[int]:
     back when that process ends, however it ends. A port that a socket holds until the daemon starts would be in the daemon's way.
 
     Raises:
-        OSError: there are not so many.
+        OSError: there are fewer than that.
     """
     found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):

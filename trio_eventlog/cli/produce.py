@@ -57,7 +57,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--header", metavar="NAME=VALUE", action="append", default=[], help="of every record; may be repeated", dest="headers"
     )
-    parser.add_argument("--batch-records", type=count, metavar="N", help="send a batch when it has so many records")
+    parser.add_argument("--batch-records", type=count, metavar="N", help="send a batch when it has N records")
     parser.add_argument("--linger-ms", type=milliseconds, metavar="N", help="how long a batch waits for more records. Default: 5")
     parser.add_argument("--compression", choices=("none", "zstd", "gzip"), help="of batches. Default: the setting compression")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Profiles: targets with a name, in a file, so that nobody types addresses and certificates."""
+"""Profiles: named targets in a file, so that users need not type addresses and certificates."""
 
 import argparse
 import difflib

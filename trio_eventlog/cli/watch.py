@@ -1,4 +1,4 @@
-"""What is shown again and again, until somebody ends it; and questions before what cannot be undone."""
+"""Output that is refreshed until the user ends it; and questions before an action that cannot be undone."""
 
 import argparse
 import contextlib
@@ -63,7 +63,7 @@ async def _show_once(act: Act, client: Client, arguments: argparse.Namespace) ->
 
 
 async def confirm(question: str) -> None:
-    """Ask on the terminal. Raises NotConfirmed without a yes, and where nobody can be asked."""
+    """Ask on the terminal. Raises NotConfirmed without a yes, and where there is no terminal."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise NotConfirmed(f"{question} There is no terminal to ask on: say --yes")
     sys.stderr.write(f"{question} [y/N] ")

@@ -185,7 +185,7 @@ def told_ids(own: NodeId, known: Sequence[NodeId], agreed: Sequence[NodeId], exp
     """The ids that a node which is forming a cluster may announce. Pure.
 
     Args:
-        known: ids of all candidates heard of, our own too.
+        known: ids of all known candidates, our own included.
         agreed: the first complete set it knew, once that is written down; empty before.
         expect: how many make a set complete.
     """
@@ -318,7 +318,7 @@ class HelloDiscovery:
     def known_ids(self) -> tuple[NodeId, ...]:
         """Bootstrap candidates that our own probes have met and that answer, ourselves and those agreed to included, sorted.
 
-        Until this node has agreed to a set it has announced none as complete, so it may forget nodes that are gone.
+        Until this node has agreed to a set it has announced none as complete, so it may drop nodes that are gone.
         Empty for a node that may not begin a cluster.
         """
         own = self._identity()
@@ -467,7 +467,7 @@ class HelloDiscovery:
         return True
 
     def _forget_least(self) -> bool:
-        """Forget a member that only itself has named: one that does not answer, or else the one known for longest."""
+        """Evict a member that no other node has named: one that does not answer, or else the one known for longest."""
         unknown = [
             node_id
             for node_id, member in self._members.items()

@@ -261,7 +261,7 @@ async def dial(
         host: whom the certificate there is to be for, unless `tls` has a name for all peers; "" takes the host in `address`.
 
     Raises:
-        OSError: nobody answers in time (TimeoutError), or not as a peer.
+        OSError: no answer in time (TimeoutError), or an answer that is not a peer's.
         LinkRefused: a node answers, but not to us, or we do not want it.
     """
     stream: trio.abc.Stream | None = None

@@ -24,7 +24,7 @@ class Names(Protocol):
         """The IP addresses of `host`, as text; at least one. An IP address is its own.
 
         Raises:
-            OSError: there are none, or nobody could be asked; the text says what was answered.
+            OSError: there are none, or no name server answered; the text contains the answer.
         """
         ...
 
@@ -32,6 +32,6 @@ class Names(Protocol):
         """What the SRV records of `name` say; at least one.
 
         Raises:
-            OSError: there are none, or nobody could be asked; the text says what was answered.
+            OSError: there are none, or no name server answered; the text contains the answer.
         """
         ...

@@ -39,7 +39,7 @@ class Network(Protocol):
         """A new connection, half-closeable. Has no timeout of its own.
 
         Raises:
-            OSError: nobody listens there, there is no way there, or (AddressError) it is no address.
+            OSError: nothing listens there, there is no route, or (AddressError) it is not an address.
         """
         ...
 

@@ -15,7 +15,7 @@ class Pace:
     def __init__(self, bytes_per_second: int) -> None:
         self.bytes_per_second = bytes_per_second
         self._free_at = 0.0
-        """When the bytes that were let pass so far have been sent, at this rate."""
+        """When all bytes admitted until now have been sent, at this rate."""
 
     async def wait(self, size_bytes: int) -> None:
         """Until it is the turn of `size_bytes`, in the order of the calls. Does not yield when that is now."""

@@ -76,7 +76,7 @@ def names_peer(certificate: Mapping[str, Any], peer_name: str) -> bool:
 def certificate_is_for(certificate: Mapping[str, Any], host: str) -> bool:
     """Whether a verified certificate, as `ssl.SSLSocket.getpeercert` gives it, names `host`.
 
-    By the rules that OpenSSL has for servers, without those nobody uses: an IP address is named as such, a DNS name as it is or
+    By the rules that OpenSSL has for servers, without the obsolete ones: an IP address is named as such, a DNS name as it is or
     with a `*` in place of its first label, of three or more; the subject is not looked at (RFC 9525).
     """
     names: Sequence[tuple[str, str]] = certificate.get("subjectAltName", ())

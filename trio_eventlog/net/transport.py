@@ -80,7 +80,7 @@ class PeerReset:
 class PeerRefused:
     """A link was refused, by them or by us (`is_ours`). `node_id` is 0 when not known; `code` is a RefusedCode.
 
-    `by` is the node that refused ours, 0 when it did not say who it is: anybody can answer at an address that somebody has told us.
+    `by` is the node that refused ours, 0 when it did not identify itself: any program can answer at an address learned from others.
     """
 
     node_id: NodeId
@@ -271,7 +271,7 @@ class Transport:
         """Ask which node is at `address`; a certificate shown there has to be valid for `host`, or else for the host in `address`.
 
         Raises:
-            OSError: nobody answers in time (TimeoutError), or not as a peer.
+            OSError: no answer in time (TimeoutError), or an answer that is not a peer's.
             LinkRefused: a node answers, but not to us.
         """
         greeted = await self._dial(address, self._own_probe(), host)

@@ -117,7 +117,7 @@ class Disk(Protocol):
         on a real disk in one thread hop.
 
         `work` awaits nothing but the methods of the disk that it is given and of files that it opens there, uses nothing else of
-        Trio, and shares no value that somebody else changes meanwhile. Files that it leaves open are files of this disk once
+        Trio, and shares no value that another task changes meanwhile. Files that it leaves open are files of this disk once
         `at_once` returns; when it raises, it closes them by `close_nowait` before. It may be run again after it raised
         ResourceShortage. A crash may come between any two of its operations.
         """

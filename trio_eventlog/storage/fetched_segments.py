@@ -23,7 +23,7 @@ from trio_eventlog.storage.segment import INDEX_SUFFIX, SegmentContents, range_o
 PART_SUFFIX = ".part"
 FETCHED_SUFFIX = ".fetched"
 SYNC_BYTES = 8 * 1024 * 1024
-"""After so many bytes of a segment, they are made durable: a crash costs at most these, and a sync at the end is short."""
+"""Number of bytes of a segment after which they are synced: a crash loses at most these, and the sync at the end is short."""
 
 
 def part_name(wanted: SegmentRange) -> str:

@@ -1,8 +1,9 @@
 """Putting a snapshot from another node in the place of a replica's log, while the replica is closed.
 
 The file `installing` beside the log is the point of no return. It holds the whole snapshot, manifest included. Until it is durable,
-the log is the old one, whole; from then on it is the new one, and whoever opens the replica finishes the installation first, as
-often as it takes: every step may be done again. What has to be fetched lies beside the log by then, durable (`fetched_segments`).
+the log is the old one, whole; from then on it is the new one, and the next opening of the replica finishes the
+installation first, after any number of crashes: every step can be repeated. What has to be fetched lies beside the log by then,
+durable (`fetched_segments`).
 """
 
 from trio_eventlog.codec.segment import encode_base

@@ -1,8 +1,8 @@
 """The file `lives` of a data directory: which start of the node this is, and how far its replicas went.
 
 Written at each start, before anything of it leaves the node, then at each moment of the life (see codec/lives.py), and as the last
-thing of an orderly stop. Others are told of a moment only when it is durable here: what they remember is never ahead of the
-directory, unless that was put back.
+thing of an orderly stop. A moment is reported to other nodes only when it is durable here: what they remember is never ahead
+of the directory, unless an older copy of the directory was put back.
 """
 
 from collections.abc import Mapping

@@ -159,7 +159,7 @@ class LogContents:
         return None
 
     def remove_suffix(self, first: int, cut: Cut) -> list[OpenSegment]:
-        """Forget the entries from `first` on, at `cut`.
+        """Remove the entries from `first` on, at `cut`.
 
         Returns the segments that go as a whole, the newest first. When the first entry to go is not the first one of its segment,
         that segment stays with the entries before, and is the active one then.
@@ -203,7 +203,7 @@ class LogContents:
         return start
 
     def remove_prefix(self, base: LogBase) -> list[OpenSegment]:
-        """Forget the segments up to the one that ends with `base`. Returns them, the oldest first."""
+        """Remove the segments up to the one that ends with `base` from the list. Returns them, the oldest first."""
         self.removals += 1
         end = bisect_right(self._base_indexes, base.index)
         removed = self.segments[:end]

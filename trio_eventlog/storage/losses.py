@@ -1,6 +1,6 @@
 """What the files of a replica show together: that it once held more than it does.
 
-Each file by itself may look whole. A log without its hard state looks like one that nobody has written yet, a log whose last
+Each file by itself may look whole. A log without its hard state looks like one that was never written to, a log whose last
 segment is gone like a shorter one. So a replica is judged by its hard state, its log and what the node has last written down of it
 (`lives`, see codec/lives.py) together, when it is opened and by `log verify` alike. Pure.
 """

@@ -1,9 +1,9 @@
 """The way back for a replica whose term was not reached by elections: offline, with every node of its cluster stopped.
 
-A message that nobody should have sent (of another program, of a node gone wrong, of a liar) can have made a term durable that
-leaves none above it to elect a leader in. To set the term of one replica back in a running cluster would be wrong: it would forget
+A message that no correct node sends (of another program, of a faulty node, of an attacker) can have made a term durable that
+leaves none above it to elect a leader in. To set the term of one replica back in a running cluster would be wrong: it would lose
 a vote. With all of them stopped, and all set back to the same term that is above every term in any log, no vote that could still
-count is forgotten, and the next election is one term further on.
+count is lost, and the next election is one term further on.
 """
 
 import attrs

@@ -43,7 +43,7 @@ PACED_SCAN_BYTES = 64 * 1024
 """The same of one beside which others work: decoding what one read gives takes well below a millisecond."""
 
 Paced = Callable[[int], Awaitable[None]]
-"""Waits until so many bytes may be read."""
+"""Waits until the given number of bytes may be read."""
 
 SEGMENT_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"
@@ -83,13 +83,13 @@ class TermRuns:
             self._terms.append(term)
 
     def truncate(self, index: int) -> None:
-        """Forget the entries from `index` on."""
+        """Remove the entries from `index` on."""
         keep = max(bisect_left(self._firsts, index), 1)
         del self._firsts[keep:]
         del self._terms[keep:]
 
     def remove_prefix(self, base_index: int) -> None:
-        """Forget the entries before `base_index`, whose own term stays known."""
+        """Remove the entries before `base_index`, whose own term stays known."""
         run = bisect_right(self._firsts, base_index) - 1
         del self._firsts[:run]
         del self._terms[:run]
@@ -214,7 +214,7 @@ class SegmentContents:
         self.end_offset = frames[-1].base_offset + frames[-1].record_count
 
     def rewind(self, slot: int) -> int:
-        """Forget everything from the entry listed in `slot` of the sparse index on. Returns the position of what is left."""
+        """Remove everything from the entry listed in `slot` of the sparse index on. Returns the position at which the rest ends."""
         sparse = self.sparse
         assert sparse is not None
         self.next_index = sparse.indexes[slot]
@@ -353,7 +353,7 @@ def judge_tail(tail: bytes | bytearray, position: int, next_index: int, last_ter
 
     The facts it rests on:
 
-    * one write is under way at a time, and the next begins only when the one before is durable. So only the *last* write can
+    * one write is in flight at a time, and the next begins only when the one before is durable. So only the *last* write can
       be torn, and a torn write was never acknowledged;
     * each write ends with an append mark that says where it began. A mark after `position` whose write began after `position`
       proves that what stands at `position` was durable: damage;

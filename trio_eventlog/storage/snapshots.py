@@ -123,8 +123,8 @@ class SnapshotStore:
         return metadata
 
     async def forget_before(self, base: LogBase) -> None:
-        """Have the newest snapshot name no segment up to the one that ends with `base`: they are about to be removed, and whoever
-        fetches what it names must find it.
+        """Have the newest snapshot name no segment up to the one that ends with `base`: they are about to be removed, and a
+        node that fetches the segments it names must find them.
 
         Raises:
             DamagedData, NewerRelease: it cannot be read back.

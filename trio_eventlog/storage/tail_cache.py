@@ -102,7 +102,7 @@ class TailCache:
         return self._head <= position < len(self._frames) and self._frames[position] is frame
 
     def truncate(self, index: int) -> None:
-        """Forget the frames from `index` on."""
+        """Remove the frames from `index` on."""
         self._persisted_index = min(self._persisted_index, index - 1)
         if self._head == len(self._frames):
             return

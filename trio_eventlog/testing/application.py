@@ -5,8 +5,9 @@
         await eventlog_cluster.run_app(ship_orders, shop)       # ship_orders(client, shop), ended and started again
         assert shop.shipped == ORDERS
 
-Nodes that break are one half of what can go wrong; the other half is the program that uses them. Where in it the harm is done
-nobody knows beforehand, so the step is drawn: by the seed, or by Hypothesis, which then looks for the earliest one that does it.
+Nodes that break are one half of what can go wrong; the other half is the program that uses them. Which step a fault
+has to hit is not known beforehand, so the step is drawn: by the seed, or by Hypothesis, which then looks for the earliest one that
+does harm.
 """
 
 import enum
@@ -116,7 +117,7 @@ class AppRun(trio.abc.Instrument):
 
 
 _run_of_task: ContextVar[AppRun | None] = ContextVar("run of an application", default=None)
-"""The run that a task belongs to: tasks inherit it from whoever starts them."""
+"""The run that a task belongs to: tasks inherit it from the task that starts them."""
 
 
 def faults_text(faults: Sequence[AppFault]) -> str:

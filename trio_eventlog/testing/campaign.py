@@ -3,8 +3,8 @@
     python -m trio_eventlog.testing.campaign cores=2000 nodes=300            # before a release
     python -m trio_eventlog.testing.campaign [cores] [nodes] --seeds 2000 --first-seed 0 --workers 2
 
-Ends with 1 when a seed failed, or when enough of them ran and one of the marks was never reached: a branch that is rare and that
-so many seeds take if the faults still do what they did.
+Ends with 1 when a seed failed, or when enough of them ran and one of the marks was never reached: a rare branch that
+this number of seeds takes as long as the faults still have their effect.
 """
 
 import argparse
@@ -29,7 +29,7 @@ class Kind:
 
     Attributes:
         module: has `run_seed(seed)`, whose result has `counts`, and `MARKS`: which of them must not stay 0.
-        marked_seeds_min: so many seeds, and each mark has been reached.
+        marked_seeds_min: the number of seeds after which each mark must have been reached.
         replay: the command that runs one seed again, but for the seed.
     """
 
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def run_campaign(kind: Kind, seeds: range, workers: int, say: Callable[[str], object]) -> Outcome:
-    """Run all seeds in processes of their own, each many seeds; `say` is told of failures as they happen."""
+    """Run all seeds in worker processes, many seeds each; `say` is called with each failure as it happens."""
     outcome = Outcome(seeds=len(seeds))
     began = time.monotonic()
     # Fresh processes: a fork would share what this one has open, and a test run has much.

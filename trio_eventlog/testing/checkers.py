@@ -36,7 +36,7 @@ def check_log(history: History, values: Sequence[bytes], start: int = 0) -> list
 
 
 def _known_log(history: History, values: Sequence[bytes], start: int) -> dict[int, bytes]:
-    """Value by offset: those that were found; and of those that were removed, the ones that somebody was told of."""
+    """Value by offset: those that were found; and of those that were removed, the ones that were acknowledged."""
     known: dict[int, bytes] = {}
     for call in history.appends:
         if call.outcome is Outcome.OK and call.offset is not None:
@@ -66,7 +66,7 @@ def _check_contents(
         found = [place.get(value) for value in call.values]
         first = found[0]
         if first is None and start and call.offset is None:
-            continue  # It may have been removed, and nobody knows where it was.
+            continue  # It may have been removed, and its offset is unknown.
         seen = [offset for offset in found if offset is not None]
         if seen and max(seen) >= start and (first is None or found != list(range(first, first + len(found)))):
             problems.append(f"the batch {call.values!r} is torn: its values are at {found}")

@@ -44,7 +44,7 @@ DEFAULT_SYNC_SECONDS = 0.001
 
 
 class _Silence:
-    """A block in which, once `begin` was called, log lines of this package reach nobody: a machine that is gone says nothing."""
+    """A block in which, once `begin` was called, log lines of this package are dropped: a machine that is gone logs nothing."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("trio_eventlog")
@@ -100,7 +100,7 @@ class Cluster:
         descriptors_of: how many files and connections single nodes may have open, from their next start on.
         wall_clock_shift_ns: how far the wall clock of a node or client is from virtual time.
         trace: every write to the network, with its time: equal for equal seeds.
-        on_note: told of what is done to the cluster, in words.
+        on_note: called with a text for each thing that is done to the cluster.
         events: what was done to nodes, network and application, with its time; a part of the trace.
         state_at_failure, logs_at_failure: after a failure, `describe()`, and what each partition held.
     """
@@ -254,8 +254,8 @@ class Cluster:
                 await life.over.wait()
 
     def _end(self) -> None:
-        """Take everything down, however the block ended. What the nodes still hold is lost with them; whoever wants a graceful end
-        stops them. What stands still could not be cancelled, and a test that failed would never end."""
+        """Take everything down, however the block ended. What the nodes hold in memory is lost; a test that wants a graceful end
+        stops them first. Paused tasks run again: they could not be cancelled, and a failed test would never end."""
         self._story.is_over = True
         self.heal()
         for name in (*self.running, *filter(self.is_running, self._swaps.copies)):

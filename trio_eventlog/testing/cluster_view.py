@@ -18,7 +18,7 @@ from trio_eventlog.testing.machines import WAIT_SECONDS_MAX, Machines
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.005
-"""The interval, in virtual time, between two looks at a condition that nobody announces."""
+"""The interval, in virtual time, between two checks of a condition for which there is no event."""
 LOOK_AT_LOGS_SECONDS_MAX = 10.0
 RECORDS_SHOWN = 4
 VALUE_BYTES_SHOWN = 60
@@ -142,7 +142,7 @@ class ClusterView:
         return {self._machines.name_of(node_id) for node_id in replica.voters()} if replica is not None else set()
 
     async def wait_voters(self, topic: str | None, *names: str, partition: int = 0) -> None:
-        """Until the group's voters are these, and no change is under way."""
+        """Wait until the group's voters are these, and no change is in progress."""
 
         def are_voters() -> bool:
             leader = self.leader(topic, partition)
@@ -202,8 +202,8 @@ class ClusterView:
         return lines
 
     async def _read_everywhere(self, names: Sequence[str], topic: str) -> dict[int, list[Record]]:
-        """For each partition that can be read, the records of the node that shows most of them. It is a failure that is told of:
-        what else has broken must not take its place."""
+        """For each partition that can be read, the records of the node that shows most of them. Called to describe a
+        failure: a further error must not replace it."""
         found: dict[int, list[Record]] = {}
         for name in names:
             known = inside.groups(self._machines.node(name)).topics.get(topic) if self._machines.is_running(name) else None

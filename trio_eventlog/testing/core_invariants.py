@@ -188,7 +188,7 @@ class CoreInvariants:
             self.sim.fail(f"{replica.node_id} commits {core.commit_index} in term {core.term}, and has acknowledged {shown}")
 
     def has_promised(self, replica: Replica, core: RaftNode) -> bool:
-        """Whether this node has promised a leader to elect nobody else yet (thesis, sections 4.2.3 and 6.4.1).
+        """Whether this node has promised a leader to elect no other node yet (thesis, sections 4.2.3 and 6.4.1).
 
         When reads rely on it, it is a matter of time alone: neither a restart nor another term ends it.
         """
@@ -292,11 +292,11 @@ class CoreInvariants:
             if node == core.node_id:
                 continue
             if progress.inflight_messages > settings.inflight_messages_max:
-                self.sim.fail(f"leader {core.node_id} has {progress.inflight_messages} messages under way to {node}")
+                self.sim.fail(f"leader {core.node_id} has {progress.inflight_messages} messages in flight to {node}")
             # The message that fills the window may exceed it, and is as large as an APPEND or an entry may be.
             largest = max(settings.append_bytes_max, ENTRY_BYTES_MAX)
             if settings.inflight_bytes_max and progress.inflight_bytes >= settings.inflight_bytes_max + largest:
-                self.sim.fail(f"leader {core.node_id} has {progress.inflight_bytes} bytes under way to {node}")
+                self.sim.fail(f"leader {core.node_id} has {progress.inflight_bytes} bytes in flight to {node}")
             before = replica.following.get(node)
             if before is not None and before.state != progress.state:
                 self.sim.counts[f"{before.state} to {progress.state}"] += 1

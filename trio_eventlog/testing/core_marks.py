@@ -111,7 +111,7 @@ class CoreMarks:
         return True
 
     def has_settled(self, leader: RaftNode) -> bool:
-        """All that is there has become committed and applied, and a read is answered, though nobody proposes anything."""
+        """Whether all entries are committed and applied, and a read is answered, although nothing is proposed."""
         answered = self.sim.load.quiet_read is not None and self.sim.load.quiet_read not in self.sim.load.reads
         replica = self.sim.replicas[leader.node_id]
         self.sim.load.quiet_read = self.sim.load.read(replica, leader)

@@ -113,7 +113,7 @@ class CoreNemesis:
             self.sim.after_for(leader, rng.randrange(2 * timeout), partial(self.sim.load.read_if_leader, leader))
 
     def clog(self, victim: Replica, rng: random.Random) -> None:
-        """Answers queue up before it, later and later; and when nobody hears it any more, those from before go on to arrive."""
+        """Messages to it arrive later and later; and when its own reach no node any more, the delayed ones go on to arrive."""
         timeout = self.sim.parameters.settings.election_timeout_ticks * TICK
         begin = rng.randrange(timeout, 3 * timeout)
         duration = rng.randrange(timeout, 4 * timeout)
@@ -184,9 +184,9 @@ class CoreNemesis:
         )
 
     def dwindle(self, leader: Replica, rng: random.Random) -> None:
-        """It reaches a bare quorum, and the others want to lead; then nobody, and who followed it is killed and back at once.
+        """The leader reaches a bare quorum while the others campaign, then no node; its followers are killed and restart at once.
 
-        Nobody may be elected before the leader knows that its lease is over.
+        No node may be elected before the leader knows that its lease is over.
         """
         if leader.core is None:
             # Crashed in this very tick.

@@ -30,7 +30,7 @@ class CoreNetwork:
         self.sim = simulation
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.held_back: list[tuple[Replica, Message]] = []
-        """Copies that arrive when somebody campaigns."""
+        """Copies that arrive when a node campaigns."""
         self.clogged: dict[tuple[NodeId, NodeId], int] = {}
         """Since when what is sent there waits, as long again as it has been so."""
         self.arrivals: dict[tuple[NodeId, NodeId], int] = {}
@@ -83,8 +83,8 @@ class CoreNetwork:
                 delay = arrival - self.sim.now
             self.sim.after(delay, lambda: self.deliver(target, message))
         if not self.sim.healed and rng.random() < parameters.lateness:
-            # Of another age, perhaps: leaders, terms and configurations have changed meanwhile, and whoever is cut off by now
-            # gets an answer from before. Amid the next election it does the most.
+            # Possibly stale: leaders, terms and configurations have changed meanwhile, and a node that is cut off by now
+            # gets an old answer. It does the most harm during the next election.
             if rng.random() < 0.5:
                 self.held_back.append((target, message))
             else:

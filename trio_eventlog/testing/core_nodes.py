@@ -91,7 +91,7 @@ class CoreNodes:
         self.sim.after_for(replica, replica.tick_length, lambda: self.tick(replica))
 
     def crash(self, replica: Replica, down_max_ticks: int = 0) -> None:
-        """Power is lost: what is under way to the disk is lost too, or a part of it, or nothing of it. 0: back at random."""
+        """Power is lost, and with it all, a part or nothing of the writes in flight. `down_max_ticks` 0: back at random."""
         if replica.core is None:
             return
         rng = self.sim.rngs["disk"]

@@ -53,10 +53,10 @@ class Parameters:
         loss, duplication, lateness: chances per message; of what is late, a copy came in time.
         crash_rate, cut_rate, stall_rate, reset_rate: crashes, cuts of links, disks that hang, links reset without cause.
         hang_rate: machines that apply nothing for a while.
-        clog_rate: leaders that hear everything later and later, until nobody hears them any more.
+        clog_rate: leaders that receive messages later and later, until no node receives theirs any more.
         strand_rate: leaders that lose disk or machine, then their links, which come back first.
         confine_rate: leaders that reach one follower only, one after the other.
-        dwindle_rate: leaders that reach a bare quorum, and then nobody, while those who followed restart.
+        dwindle_rate: leaders that reach a bare quorum, and then no node, while their followers restart.
         blackout_rate: crashes of all nodes at once.
         pause_rate: nodes that do nothing for a while and then everything at once.
         drift: by how much of a tick a node's ticks are longer or shorter than they should be.
@@ -64,7 +64,7 @@ class Parameters:
         has_priorities: whether some nodes should rather lead than others.
         knows_configurations: whether logs tell exactly where configuration changes stand, or always "maybe".
         fault_ticks: length of the phase with faults.
-        ends_quietly: whether nobody proposes anything in the second half of the faults, and once all is healed.
+        ends_quietly: whether nothing is proposed in the second half of the faults, and once all is healed.
     """
 
     voters: int

@@ -1,4 +1,4 @@
-"""A disk in memory that loses what was not synced when it crashes, and fails when it is told to.
+"""A disk in memory that loses what was not synced when it crashes, and fails on request.
 
 No threads: it runs under MockClock. Deterministic: all chance comes from the `random.Random` given to it.
 
@@ -62,8 +62,8 @@ class Fault:
     Attributes:
         operation: which kind of call.
         path_part: only files whose path contains this text.
-        after: let so many calls pass first.
-        times: then fail so many; it never ends when None.
+        after: number of calls that succeed first.
+        times: number of calls that fail then; None: all further ones.
     """
 
     operation: Operation
@@ -364,7 +364,7 @@ class SimDisk:
         return copy
 
     def cut_power_after(self, operations: int) -> None:
-        """Let so many more operations happen; the next one and all others raise DiskCrashed. Then call `crash`.
+        """Let this number of further operations happen; all later ones raise DiskCrashed. Then call `crash`.
 
         A `write_and_sync` is two operations. With a count from 0 up a story can be cut at every place there is.
         """

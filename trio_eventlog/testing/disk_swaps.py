@@ -19,7 +19,7 @@ class DiskSwaps:
         self.copies: list[str] = []
 
     def slow_disk(self, name: str, seconds: float) -> None:
-        """From now on every fsync of the node takes so long, in this life and the next ones."""
+        """From now on every fsync of the node takes `seconds`, in this life and the next ones."""
         self._story.note(f"slow disk {name} {seconds:g}")
         self._machines.disks[name].latency_seconds[Operation.SYNC] = seconds
 

@@ -153,7 +153,7 @@ class EventSimulation:
                 self.apply_at(node)
                 self.index_at(node)
         if not any(writer.events for writer in self.writers):
-            self.fail("nobody appended anything although everything was healed")
+            self.fail("no append succeeded although everything was healed")
         self.check_indexes(leader)
         return self.counts
 
@@ -283,7 +283,7 @@ class EventSimulation:
         self.elect_at(self.rng.choice(self.nodes))
 
     def elect_at(self, node: Node) -> None:
-        """By those whose durable logs are no newer. Some may not hear of it."""
+        """Elect `node` by the nodes whose durable logs are no newer. Some nodes may not learn of the election."""
         term = max(other.term for other in self.nodes) + 1
 
         def last(other: Node) -> tuple[int, int]:

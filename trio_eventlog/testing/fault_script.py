@@ -59,7 +59,7 @@ class Pause(_Timed):
 
 @attrs.frozen(slots=True, kw_only=True)
 class Isolate(_Timed):
-    """Nothing reaches the node or leaves it; nobody is told."""
+    """Nothing reaches the node or leaves it; connections stay open."""
 
     node: str
 

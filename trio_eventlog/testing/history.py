@@ -98,7 +98,7 @@ class History:
         call.end = end
 
     def gave_up(self, call: Call) -> None:
-        """Nobody knows what became of it."""
+        """The outcome of the call is unknown."""
         self._return(call, Outcome.MAYBE)
 
     def was_refused(self, call: Call) -> None:

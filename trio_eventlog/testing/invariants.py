@@ -11,7 +11,7 @@ task begins it also puts itself between the driver and three of its own calls (s
 | what is committed is the same everywhere, and durable on a quorum when it first is | each entry once per replica |
 | leader completeness: a new leader has everything committed in earlier terms | at each election |
 | commit, applied and watermark never go back; applied <= commit <= last | after each step |
-| the same bytes applied at the same index, equal machines at the same index | each entry; machines every so often |
+| the same bytes applied at the same index, equal machines at the same index | each entry; machines at intervals |
 | a vote, or "I hold this entry", leaves after it is durable, on the disk itself | each such message |
 | no entry is durable in a term that is not: a crash at any moment leaves a log that its hard state knows | after each step |
 | a batch or command is acknowledged when it is as safe as its acks say, and is itself what stands at its index | after each step |
@@ -51,7 +51,7 @@ class InvariantBroken(AssertionError):
 
 @attrs.define(slots=True, eq=False)
 class _Entry:
-    """An entry somebody holds. The checksum is that of its bytes, as soon as somebody has applied it."""
+    """An entry that a node holds. The checksum is that of its bytes; None until a node has applied it."""
 
     previous_term: int
     checksum: int | None = None
@@ -76,7 +76,7 @@ class _Group:
 
 @attrs.define(slots=True, eq=False)
 class _Promise:
-    """What a node has told others that it will not forget, crash or not."""
+    """What a node has promised others, and must keep across crashes."""
 
     term: int = 0
     voted_in: int = 0
@@ -102,7 +102,7 @@ class _Seen:
     checked_state: HardState | None = None
     """The hard state that the disk was last found to hold."""
     proposals: dict[Proposal, bool] = attrs.field(factory=dict)
-    """What was under way after its last step, or not answered yet; and whether it was."""
+    """Proposals in flight after the last step, or undecided then; the value: whether the proposal was decided."""
 
 
 class Invariants(trio.abc.Instrument):
@@ -110,14 +110,14 @@ class Invariants(trio.abc.Instrument):
 
     Args:
         name_of: how a node is called in messages.
-        ignores: tasks of replicas that no other node is to hear, so that nothing has to hold of them: whoever hears them all the
-            same breaks something that does.
+        ignores: tasks of replicas whose messages no node may accept, so that no invariant is checked on them. A node that
+            accepts one of their messages all the same breaks an invariant of its own.
         may_lose: whether files were taken from this node, so that it may say that something is lost.
 
     Attributes:
         marks: rare things seen: the events of the cores, and some of this module's own.
         broken: set at the first breach; `error` is it. An instrument cannot raise.
-        on_step: told of each step in which something has moved, and what; for logs.
+        on_step: called for each step in which something has changed, with what has; for logs.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Invariants(trio.abc.Instrument):
         self._check_end_of_log(seen)
         departed = inside.departed(driver)
         if departed.loss:
-            # Somebody has taken files away, and it knows. What it promises from here on is looked at as ever.
+            # Files were taken away, and the node knows it. Its promises from here on are checked as before.
             if not self._may_lose(core.node_id):
                 raise self._broken_by(seen, f"has lost nothing, and says: {departed.loss}")
             self.marks["loss noticed"] += 1
@@ -273,7 +273,7 @@ class Invariants(trio.abc.Instrument):
         )
 
     def _check_sleeper(self, seen: _Seen) -> None:
-        """A group that nobody ticks hears of nothing: a replica that lacks something would go on lacking it."""
+        """A sleeping group gets no ticks and no messages: a replica that lacks entries would lack them for ever."""
         core = inside.core(seen.driver)
         if not core.last_index == core.commit_index == core.applied_index:
             raise self._broken_by(
@@ -372,7 +372,7 @@ class Invariants(trio.abc.Instrument):
         if commit <= len(committed):
             return
         if seen.commit:
-            # Not in a new life of the node: it may have been told of what nobody else remembers.
+            # Not in a new life of the node: its former life may have been told a commit index that no other node remembers.
             configuration = core.configuration
 
             def held(node_id: NodeId) -> int:
@@ -395,7 +395,7 @@ class Invariants(trio.abc.Instrument):
         under_way = dict.fromkeys(inside.proposals_under_way(seen.driver))
         proposals = dict.fromkeys((*seen.proposals, *under_way))
         for proposal in proposals:
-            # Looked at once: one that is answered may stay under way, and that its entry is replaced then is no news.
+            # Checked once: an answered proposal may stay in flight, and its entry may be replaced later without harm.
             is_answered = proposal.is_decided and not seen.proposals.get(proposal) and not proposal.has_failed
             if is_answered and proposal.acks is not Acks.NONE:
                 self._check_acknowledged(seen, proposal)

@@ -237,7 +237,7 @@ class Machines:
         The node can be started again at once.
 
         Args:
-            silently: nobody is told: connections stay half-open, until who sends on one hears from the next life of the node.
+            silently: no peer sees a reset: connections stay half-open until a peer sends on one and the node's next life answers.
         """
         assert self.is_running(name), f"{name} is down already"
         life = self.lives[name]

@@ -12,13 +12,13 @@ until the others have given back what was there.
 | stop | in good order |
 | upgrade | the same, and the node comes back as of the next release, or of this one again |
 | pause | the process stands still, whatever arrives, and goes on without knowing |
-| outlast | the same to a leader that was cut off amid a write; the others elect, and hand over, and it hears of two terms at once |
+| outlast | the same to a leader that was cut off amid a write; the others elect and hand over, and it learns of two terms at once |
 | cut off, split, one way | silent cuts |
 | depose | a leader is cut off from the nodes and not from clients, until another leads; some crash as they replace what they held |
 | clog | nothing passes between two, and comes in a burst later |
-| reset, torn frame | connections between two, now or after so many more bytes |
+| reset, torn frame | connections between two, now or after a number of further bytes |
 | slow network, slow link | latency everywhere; 20 kB/s between two |
-| silent crash | power fails and nobody is told: connections are half-open |
+| silent crash | power fails and no peer sees a reset: connections are half-open |
 | address | the node's machine comes back under another IP address |
 | slow disk | one kind of its calls |
 | failing disk | one of its next writes, syncs or changes of names fails, and the node stops itself |
@@ -212,7 +212,7 @@ class Nemesis:
 
     @property
     def spent(self) -> dict[str, NodeId]:
-        """Nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out."""
+        """Nodes whose durable data was lost or damaged, and their ids. The operator removes them when it replaces them."""
         return self._ledger.spent
 
     @property

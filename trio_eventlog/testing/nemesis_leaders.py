@@ -65,7 +65,7 @@ class LeaderFaults:
             self._ledger.crash(name, mode)
 
     async def outlast_a_leader(self) -> None:
-        """Cut off with entries that nobody else has, its process stands still; when it goes on, two others have led."""
+        """Cut a leader off with entries that no other node has, and pause it; when it resumes, two others have led."""
         cluster, rng = self._cluster, self._rng
         name, group_id = self._a_leader()
         if name is None or self._ledger.deposed is not None:
@@ -93,7 +93,7 @@ class LeaderFaults:
         self._ledger.deposed = None
 
     async def depose_a_leader(self) -> None:
-        """It goes on, and takes what clients bring, until it notices that nobody answers. Then it hears of its successor."""
+        """Cut a leader off. It accepts proposals until it notices that no follower answers, then learns of its successor."""
         rng = self._rng
         name, group_id = self._a_leader()
         if name is None:

@@ -53,10 +53,10 @@ class Ledger:
     Attributes:
         counts: how often each fault happened.
         down: nodes that are down and will be brought back, and when.
-        spent: nodes whose durable data is not what it was, and their ids. Whoever replaces them takes them out.
+        spent: nodes whose durable data was lost or damaged, and their ids. The operator removes them when it replaces them.
         wounded: nodes with damage in a log that they are to find and to have mended by the others.
         ever_wounded: ids of all nodes that were. A crash may bring a file back that was removed just before, damage and all.
-        leaving: ids that somebody has asked to be removed or drained, and was not refused: perhaps it is in a log, and takes effect
+        leaving: ids whose removal or drain was requested, and not refused: perhaps it is in a log, and takes effect
             when there is a leader again.
         deposed: a leader that may not know yet that it is none any more, and that clients can reach.
         touched: nodes whose disks were made to fail, fill up or lie.
@@ -95,7 +95,7 @@ class Ledger:
         self.down[name] = self.after(self._parameters.down_seconds_max)
 
     def after(self, seconds_max: float) -> float:
-        """A moment at most so far from now."""
+        """A random moment, at most `seconds_max` from now."""
         return trio.current_time() + self._rng.uniform(0, seconds_max)
 
     def count(self, fault: str) -> None:
@@ -111,7 +111,7 @@ class Ledger:
         return self.is_minority({*lost, self._cluster.node_id(name)})
 
     def look_after_wounded(self) -> None:
-        """Forget the wounds that are mended, and those of nodes that are gone for good."""
+        """Drop the wounds that are mended, and those of nodes that are gone for good."""
         for name, wound in list(self.wounded.items()):
             cluster = self._cluster
             is_gone = cluster.node_id(name) != wound.node_id or wound.node_id in cluster.removed_ids()
@@ -131,7 +131,7 @@ class Ledger:
 
     def is_minority(self, node_ids: set[NodeId]) -> bool:
         """Of every group, as all groups are now; one that has no leader or is changing may be anything."""
-        # Nobody starts a removed node's data again, though it votes until the last group has let it go. And what is a minority
+        # A removed node's data is never started again, though it votes until the last group has let it go. And what is a minority
         # beside a node that is being drained is none without it.
         gone = node_ids | self.leaving | self._cluster.removed_ids() | self._cluster.draining_ids()
         return all(len(voters) > 2 * len(gone & voters) for voters in self._cluster.voters_of_groups())

@@ -9,7 +9,7 @@ Deterministic: all chance comes from the `random.Random` given to it, and under 
 
 What it keeps of TCP: bytes arrive in order or not at all, writers wait when the other side does not read, closing ends the
 stream after what was sent, a reset breaks both sides. While two hosts are cut, bytes wait as TCP's retransmissions do, and
-neither side is told anything. docs/simulated-network.md is the guide.
+neither side sees an error. docs/simulated-network.md is the guide.
 """
 
 import errno
@@ -54,7 +54,7 @@ class SimNetwork:
     """All hosts of one test. `host(name)` is what a program gets.
 
     Every name stands for a made-up IP address, the same in every run. Any host may listen on any "host:port"; by default tests
-    use the host's own name ("n1:8400"). A dial to a host that is cut off hangs, one to where nobody listens is refused.
+    use the host's own name ("n1:8400"). A dial to a host that is cut off hangs, one to a port without a listener is refused.
     """
 
     def __init__(self, rng: random.Random, settings: SimNetworkSettings | None = None) -> None:
@@ -86,7 +86,7 @@ class SimNetwork:
 
     @property
     def on_write(self) -> OnWrite | None:
-        """Told of all bytes that a host gives to a connection, and of every packet: source, target, bytes. For traces."""
+        """Called with all bytes that a host gives to a connection, and with every packet: source, target, bytes. For traces."""
         return self._on_write
 
     @on_write.setter
@@ -118,7 +118,7 @@ class SimNetwork:
     # Faults
 
     def cut(self, a: str, b: str, *, both_ways: bool = True) -> None:
-        """Nothing passes from `a` to `b` (nor back) until healed: bytes wait, packets are lost, dials hang, nobody is told."""
+        """Nothing passes from `a` to `b` (nor back) until healed: bytes wait, packets are lost, dials hang, without an error."""
         for link in self._links_between(a, b, both_ways):
             link.is_cut = True
         self._look_at_links()
@@ -149,7 +149,7 @@ class SimNetwork:
         self._look_at_links()
 
     def calm(self) -> None:
-        """The end of all trouble: heals everything, forgets what was planned, and the weather is that of the settings again."""
+        """Heal everything, drop planned faults, and return to the weather of the settings."""
         for link in self._links.values():
             link.has_own_weather = False
             link.planned.clear()
@@ -160,14 +160,14 @@ class SimNetwork:
         """One bit of one of the next bytes from `source` to `target` arrives wrong.
 
         Args:
-            within_bytes: so many bytes are drawn from; 1: the very next one.
+            within_bytes: the reset comes at a random one of this number of next bytes; 1: at the very next one.
             dialled_by: only bytes of connections that this host has dialled count; None: packets, too.
         """
         after_bytes = self._rng.randrange(within_bytes)
         self._link(source, target).planned.append(PlannedFault(is_reset=False, after_bytes=after_bytes, dialled_by=dialled_by))
 
     def reset_inside(self, source: str, target: str, *, after_bytes: int, dialled_by: str | None = None) -> None:
-        """Exactly so many more bytes arrive at `target`, then the connection that carried the last of them is reset.
+        """Exactly this number of further bytes arrives at `target`, then the connection that carried the last of them is reset.
 
         Args:
             after_bytes: of all connections between the two, or of those only that are `dialled_by` one of them.
@@ -186,16 +186,15 @@ class SimNetwork:
     def crash(self, name: str, *, silently: bool = False) -> None:
         """The process of a host dies: its listeners and sockets vanish, its connections are reset.
 
-        Behind a cut the other side is told when the cut is healed, as by the answer to its next packet.
+        Behind a cut the other side sees the reset when the cut is healed, as by the answer to its next packet.
 
         Args:
-            silently: the machine loses its power instead. Nobody is told: connections are half-open, dials hang. When the host
-                dials, listens or binds again it is back, and knows nothing: who sends on an old connection is told, who only
-                reads is not.
+            silently: the machine loses its power instead. No peer sees a reset: connections are half-open, dials hang. When it
+                dials, listens or binds again, a peer that sends on an old connection gets a reset; one that only reads does not.
         """
         if silently:
             self._switched_off.add(name)
-        # Before the listeners: connections that nobody has accepted are no special case.
+        # Before the listeners: connections that were not accepted yet are no special case.
         for connection in list(self._connections):
             connection.crash(name, silently=silently)
         for listener in [one for one in self._listeners.values() if one.owner == name]:
@@ -223,7 +222,7 @@ class SimNetwork:
         """Let a name stand for another IP address from now on, as a change in DNS does. What is bound stays where it is.
 
         Args:
-            to: a name whose address it is now, or the text of an IP address; None: one that nobody has ever had.
+            to: a name whose address it is now, or the text of an IP address; None: one that no host has ever had.
         """
         if to is None:
             packed = ipaddress.ip_address(self._next_host).packed
@@ -281,7 +280,7 @@ class SimNetwork:
         await trio.sleep(forth.latency_seconds() + back.latency_seconds())
         begun_at = trio.current_time()
         while True:
-            # Whoever listens there by now, or has been the last to do so.
+            # The host that listens there by now, or was the last to do so.
             owner = self._owners.get(where, host)
             (forth, back) = self._links_between(dialler, owner, both_ways=True)
             if forth.passes and back.passes and owner not in self._switched_off:

@@ -119,7 +119,7 @@ class SimulatedOperator:
         return True
 
     async def _bring_back(self, rng: random.Random) -> None:
-        """What is down and nobody else's business: removed nodes with an empty disk, others as they are."""
+        """Start the nodes that are down and that no fault will restart: removed nodes with an empty disk, others as they are."""
         cluster, nemesis = self._run.cluster, self._run.nemesis
         for name in cluster.names:
             is_mine = not cluster.is_running(name) and cluster.is_startable(name) and not cluster.is_new(name)
@@ -127,7 +127,7 @@ class SimulatedOperator:
                 await self._run.start(name)
 
     async def bring_back_for_ever(self) -> None:
-        """After everything has healed: drains come to their end, and nodes that were removed hear of it."""
+        """After all faults are healed: drains end, and removed nodes learn of their removal."""
         rng = derive(self._run.seed, "end")
         while True:
             await self._bring_back(rng)

@@ -1,4 +1,4 @@
-"""Somebody who reaches the port of real nodes and lies in every protocol on it, and a witness who looks at what comes of it.
+"""An attacker who reaches the port of real nodes and lies in every protocol on it, and a witness who checks the effects.
 
     python -m trio_eventlog.testing.stranger HOST:PORT [HOST:PORT ...] --seconds 3600 --seed 1 [--pid PID ...] [TLS files]
 
@@ -7,7 +7,7 @@ certificates for hosts and `--client-cert` of a client). The witness is an hones
 It fails when a node ends, a term moves, a record appears that it has not written or one is missing that it has, when memory grows
 over its bound (`--pid`, of processes on this machine), or when an honest call in a hundred takes longer than the bound.
 
-What is bounded: lies under way at once, and connections held open. Who floods without bounds tests the machine and not the node.
+Bounded are: the number of lies in progress, and of connections held open. An unbounded flood tests the machine, not the node.
 """
 
 import argparse
@@ -292,7 +292,7 @@ class Stranger:
         await self._greet(address, hello, *frames)
 
     def _proof(self) -> bytes:
-        """Made up, or somebody else's."""
+        """Made up, or copied from another node."""
         proofs = [body for body in self._heard if len(body) == 32]
         return encode_frame_head(FrameKind.PROOF, 0, self._rng.choice([*proofs, self._rng.randbytes(32)]))
 
@@ -314,7 +314,7 @@ class Stranger:
         await self._talk(address, ALPN_PEER, self._spoilt(hello), self._spoilt(self._frame()))
 
     async def _answer(self, stream: trio.abc.Stream) -> None:
-        """Who dials him hears that it was removed, that he is somebody else, or nonsense."""
+        """A node that dials the stranger is told that it was removed, that this is another node, or nonsense."""
         rng = self._rng
         try:
             with trio.move_on_after(LIE_SECONDS_MAX):

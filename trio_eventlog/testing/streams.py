@@ -115,7 +115,7 @@ class Connection:
         self.acceptor_stream.break_now()
 
     def crash(self, host: str, *, silently: bool) -> None:
-        """The side that a host has of this, if any, is gone; the other side is told, or not."""
+        """Drop the side that `host` has of this connection, if any. The other side sees a reset, unless `silently`."""
         for stream in (self.dialler_stream, self.acceptor_stream):
             if stream.host == host and not stream.is_over:
                 if not silently:
@@ -135,7 +135,7 @@ class Connection:
         self.wake()
 
     def wake(self) -> None:
-        """Whoever waits looks again."""
+        """Wake all waiters, which check their condition again."""
         for pipe in self._pipes:
             pipe.changed.unpark_all()
 
@@ -152,7 +152,7 @@ class _Pipe:
     Attributes:
         dialler: of the connection.
         chunks: when they arrive, and the bytes; no bytes are the end of the stream.
-        reset_arrival: when the reader is told that the connection is reset, after the chunks; infinite while it is not.
+        reset_arrival: when the reader sees that the connection is reset, after the chunks; infinite while it is not.
         lost_since: when the oldest bytes that have not arrived were lost in a cut; infinite when none were.
         resumes_at: when they are sent again after the cut: nothing arrives before.
         reader_is_gone: it has closed its side.
@@ -211,7 +211,7 @@ class _Pipe:
                 self.lost_since = math.inf
 
     def reset(self, arrival: float) -> None:
-        """What is on its way is lost, the reader is told at `arrival`."""
+        """Bytes in flight are lost; the reader sees the reset at `arrival`."""
         self.is_ended = True
         self.chunks.clear()
         self.reset_arrival = min(self.reset_arrival, arrival)

@@ -70,7 +70,7 @@ class Link:
     Attributes:
         source, target: names of hosts.
         weather: the link's own, or that of the whole network.
-        is_cut, is_clogged: asked for by somebody.
+        is_cut, is_clogged: as requested by `cut` and `clog`.
         passes: what is sent arrives. While it does not, bytes wait.
         loses: what is sent as a packet is lost: cut, or one of the hosts isolated.
         planned: faults that are to happen.
@@ -116,7 +116,7 @@ class Link:
         return low if low == high else self._rng.uniform(low, high)
 
     def arrival(self, size_bytes: int) -> float:
-        """When so many bytes that are sent now are there. On a slow link they occupy it until then."""
+        """When `size_bytes` that are sent now arrive. On a slow link they occupy it until then."""
         leaves_at = trio.current_time()
         speed = self.weather.bytes_per_second
         if speed is not None:
