@@ -8,8 +8,6 @@ HOST = "127.0.0.1"
 PORTS = range(10_000, 30_000)
 """Below those that Linux gives to outgoing connections and to sockets that ask for port 0: nothing takes one by chance."""
 
-_reservations: list[socket.socket] = []
-
 
 def reserve_ports(count: int, hosts: Sequence[str] = (HOST,)) -> list[int]:
     """Ports free for TCP and UDP on each of `hosts`, that no other caller on this machine gets before this process ends.
@@ -49,5 +47,6 @@ def _reserve(port: int, hosts: Sequence[str]) -> bool:
     except OSError:
         reservation.close()
         return False
-    _reservations.append(reservation)
+    # Open until the process ends, and then closed by the kernel: a socket object would be reported as forgotten at that time.
+    reservation.detach()
     return True

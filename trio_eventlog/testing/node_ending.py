@@ -82,7 +82,7 @@ class RunEnding:
                 if log != first:
                     raise InvariantBroken(f"{name} and {names[0]} hold different records")
             remover = self._run.remover
-            begin, *others = {*starts.values()}
+            begin, *others = dict.fromkeys(starts.values())
             if others or not remover.reached[partition] <= begin <= remover.allowed[partition]:
                 raise InvariantBroken(
                     f"the log of {TOPIC}/{partition} begins at {starts}; it has begun at {remover.reached[partition]}, and may at"
