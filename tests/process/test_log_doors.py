@@ -18,6 +18,10 @@ def stored(address: str, partition: int) -> list[dict[str, object]]:
 
 
 def all_stored(address: str) -> list[dict[str, object]]:
+    """None before the first has come, which makes the topic."""
+    with urllib.request.urlopen(f"http://{address}/topics", timeout=30) as answer:
+        if not json.load(answer)["count"]:
+            return []
     return [line for partition in range(4) for line in stored(address, partition)]
 
 
@@ -76,3 +80,43 @@ def test_curl(address: str) -> None:
     assert [(one["service"], one["message"], one["client_ip"]) for one in found] == [
         ("auth_service", "user logged in", "127.0.0.1")
     ] * 2
+
+
+@pytest.mark.skipif(shutil.which("logger") is None, reason="needs logger")
+@pytest.mark.parametrize("form", ["--rfc5424", "--rfc3164"])
+@pytest.mark.parametrize("framing", ["--octet-count", ""])
+def test_logger(address: str, form: str, framing: str) -> None:
+    """Over TCP, to the one port."""
+    host, port = address.split(":")
+    done = subprocess.run(
+        (
+            *(
+                "logger",
+                "--tcp",
+                "--server",
+                host,
+                "--port",
+                port,
+                form,
+                "--tag",
+                "shop",
+                "--priority",
+                "local0.err",
+                "--skip-empty",
+            ),
+            *([framing] if framing else []),
+        ),
+        input=b"first line\nsecond line\n",
+        check=False,
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = wait_until(lambda: found if len(found := all_stored(address)) == 2 else None, "lines")
+    assert [(line["service"], line["level"], line["message"]) for line in lines] == [
+        ("shop", "ERROR", "first line"),
+        ("shop", "ERROR", "second line"),
+    ]
+    labels = lines[0]["labels"]
+    assert isinstance(labels, dict)
+    assert labels["facility"] == "local0"

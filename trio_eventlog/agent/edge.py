@@ -6,8 +6,17 @@ import trio
 
 from trio_eventlog import part_settings
 from trio_eventlog.agent.parts import NodeParts
+from trio_eventlog.agent.services import make_log_sink
+from trio_eventlog.backoff import Backoff
+from trio_eventlog.ids import format_id
 from trio_eventlog.net.mux import ConnectionInfo, Mux
 from trio_eventlog.rpc import Peer, Server, Service
+from trio_eventlog.service.values import Caller
+
+SYSLOG_MESSAGE_BYTES_MAX = 64 << 10
+"""A longer message ends its connection. (RFC 5424 asks for 2048 to be taken.)"""
+SYSLOG_RETRY_SECONDS_MAX = 60.0
+"""How long lines of a connection are kept that the log does not take; nothing more is read from it meanwhile."""
 
 
 class Edge:
@@ -23,6 +32,35 @@ class Edge:
     async def serve_http(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         await self._parts.http.serve(stream, info)
 
+    async def serve_syslog(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
+        # Needed by the first such connection only.
+        from trio_eventlog.ingest.intake import Intake
+        from trio_eventlog.ingest.syslog_server import serve_syslog
+
+        parts = self._parts
+        caller = Caller(address=info.remote_address)
+
+        def make_intake() -> Intake:
+            return Intake(
+                part_settings.intake(),
+                received_ns=parts.surroundings.now_ns(),
+                client_ip=info.remote_address.rpartition(":")[0].strip("[]"),
+                node_id=format_id(parts.identity.node_id),
+                tenant=caller.tenant,
+            )
+
+        await parts.milestones.ready.wait()
+        await serve_syslog(
+            stream,
+            info.standing,
+            make_intake=make_intake,
+            sink=make_log_sink(parts),
+            caller=caller,
+            backoff=Backoff(parts.surroundings.rng, 0.1, 2.0),
+            message_bytes_max=SYSLOG_MESSAGE_BYTES_MAX,
+            retry_seconds_max=SYSLOG_RETRY_SECONDS_MAX,
+        )
+
 
 def make_server(parts: NodeParts, services: Sequence[Service]) -> Server:
     return Server(services, part_settings.rpc(parts.settings))
@@ -35,5 +73,6 @@ def make_mux(parts: NodeParts, edge: Edge) -> Mux:
         http=edge.serve_http,
         peer=parts.transport.handle_inbound,
         gossip=None if parts.gossip is None else parts.gossip.driver.streams.handle,
+        syslog=edge.serve_syslog,
         tls=parts.credentials.tls,
     )

@@ -8,6 +8,7 @@
 | `0xE1` + `b"vlg"` | PEER; the fifth byte is the version, which the peer handler judges, so that it can answer |
 | `00 00` | KAFKA: a request of Kafka's protocol begins with its length, which is below 16 MiB |
 | `00 80` to `00 8f`, `06 08 09 0a f4` (any one of them) | GOSSIP (memberlist's stream message types; a ping, 0, and a map) |
+| `<`, or up to six digits, a blank and `<` | SYSLOG (RFC 6587: a message ended by a newline, or after its number of octets) |
 | anything else | UNKNOWN |
 
 0xE1 is no ASCII, no TLS record type and no memberlist message type, and 0xE1 0x76 is no valid UTF-8 either, so text sent to
@@ -25,6 +26,8 @@ PEER_PREFACE = PEER_MAGIC + bytes([PEER_VERSION])
 TLS_HANDSHAKE = 0x16
 GOSSIP_FIRST_BYTES = frozenset((0x06, 0x08, 0x09, 0x0A, 0xF4))
 GOSSIP_PING = 0x00
+SYSLOG_BEGIN = ord("<")
+SYSLOG_DIGITS_MAX = 6
 SMALL_MAPS = range(0x80, 0x90)
 """First bytes of a MessagePack map with up to 15 fields."""
 FIRST_BYTES_MAX = len(HTTP2_PREFACE)
@@ -43,6 +46,7 @@ class FirstBytes(enum.Enum):
     PEER = "peer"
     GOSSIP = "gossip"
     KAFKA = "kafka"
+    SYSLOG = "syslog"
     UNKNOWN = "unknown"
     NEED_MORE = "need more"
 
@@ -50,8 +54,8 @@ class FirstBytes(enum.Enum):
 def classify_first_bytes(received: bytes | bytearray | memoryview) -> FirstBytes:
     """The protocol that begins with `received`, the bytes so far. Total: never raises.
 
-    NEED_MORE only while `received` is a proper prefix of the HTTP/2 preface, of the peer magic, or of a gossip ping; more bytes
-    never change any other answer.
+    NEED_MORE only while `received` is a proper prefix of the HTTP/2 preface, of the peer magic, of a gossip ping, or of a number of
+    octets and what follows it; more bytes never change any other answer.
     """
     head = bytes(received[:FIRST_BYTES_MAX])
     if not head:
@@ -78,7 +82,17 @@ def classify_first_bytes(received: bytes | bytearray | memoryview) -> FirstBytes
         if head[1] in SMALL_MAPS:
             return FirstBytes.GOSSIP
         return FirstBytes.UNKNOWN if head[1] else FirstBytes.KAFKA
-    return FirstBytes.UNKNOWN
+    if first == SYSLOG_BEGIN:
+        return FirstBytes.SYSLOG
+    return _after_octets(head) if head[:1].isdigit() else FirstBytes.UNKNOWN
+
+
+def _after_octets(head: bytes) -> FirstBytes:
+    """What begins with a digit: a message of syslog after its number of octets, or nothing that is known."""
+    rest = head.lstrip(b"0123456789")
+    if head[:1] == b"0" or len(head) - len(rest) > SYSLOG_DIGITS_MAX or not b" <".startswith(rest[:2]):
+        return FirstBytes.UNKNOWN
+    return FirstBytes.SYSLOG if len(rest) > 1 else FirstBytes.NEED_MORE
 
 
 def offers_protocol(received: bytes | bytearray | memoryview, protocol: str) -> bool | None:

@@ -202,7 +202,7 @@ class Mux:
     """Accepts, identifies, hands over. One per port.
 
     Reasons in `MuxStatistics.closed`: `too many unidentified`, `too many clients`, `too many peers`, `no descriptors`, `silent`,
-    `unknown bytes`, `closed before identified`, `gossip`, `tls not configured`, `tls handshake failed`, `tls required`,
+    `unknown bytes`, `closed before identified`, `gossip`, `syslog`, `tls not configured`, `tls handshake failed`, `tls required`,
     `no common protocol`.
     """
 
@@ -214,6 +214,7 @@ class Mux:
         http: Handler,
         peer: Handler,
         gossip: Handler | None = None,
+        syslog: Handler | None = None,
         tls: TlsSource | None = None,
     ) -> None:
         if settings.tls_required and tls is None:
@@ -222,6 +223,8 @@ class Mux:
         self._handlers = {FirstBytes.GRPC: grpc, FirstBytes.HTTP: http, FirstBytes.PEER: peer}
         if gossip is not None:
             self._handlers[FirstBytes.GOSSIP] = gossip
+        if syslog is not None:
+            self._handlers[FirstBytes.SYSLOG] = syslog
         self._tls = tls
         self._accepting = trio.CancelScope()
         self._accepted = 0
@@ -383,7 +386,7 @@ class Mux:
             if protocol is FirstBytes.KAFKA:
                 raise _TurnedAway("kafka", "Kafka's protocol is not spoken here: use the gRPC or the HTTP interface of this port")
             if protocol not in self._handlers:
-                raise _TurnedAway(protocol.value, "no gossip here")
+                raise _TurnedAway(protocol.value, f"no {protocol.value} here")
             return protocol, stream, info
         raise _TurnedAway("silent", f"nothing that tells a protocol in {seconds:g} s: {_in_hex(peeked)}")
 
