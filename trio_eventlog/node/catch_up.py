@@ -1,7 +1,7 @@
 """A replica that is far behind fetches a snapshot, and the segments that its manifest names, and begins anew with them.
 
 The SNAPSHOT message of a leader says only which snapshot that is. Until everything is here and checked, the replica goes on as it
-is: it votes, and takes entries of whoever leads. Then it is closed, its log is replaced (`storage/installing`), and it is opened
+is: it votes, and takes entries from its leader. Then it is closed, its log is replaced (`storage/installing`), and it is opened
 again, which restores its machine as at every start. The message waits for it there, and the answer to it tells the leader where to
 go on. So a snapshot is installed in no other way than a node starts.
 
@@ -125,7 +125,7 @@ class CatchUps:
         present = self._groups.get(group_id)
         if present is not None:
             if (present.snapshot.index, present.snapshot.term) >= (snapshot.index, snapshot.term):
-                # The leader asks again, or another one leads. What is being fetched is committed, whoever leads.
+                # The leader asks again, or another one leads. What is being fetched is committed under any leader.
                 present.message = attrs.evolve(message, snapshot=present.snapshot)
                 self._send_report(message.sender, group_id, present.report(CatchUpState.UNDER_WAY))
                 return

@@ -87,7 +87,7 @@ class _Ample:
 
 
 AMPLE: SpaceView = _Ample()
-"""Of a group whose disk nobody watches: there is room, until an append finds that there is none."""
+"""For a group whose disk is not watched: reports room, so that only an append that fails shows that there is none."""
 
 
 class DiskSpace:

@@ -2,7 +2,7 @@
 
 The order of one round is the point of this file: wait; report that this process is awake (`wake`, which notices when it stood
 still); hand in every packet and request that has arrived; only then let time act (`tick`), so that no suspicion expires while its
-refutation lies unread in the socket; then send. When so many packets have arrived that other tasks would starve, the round takes
+refutation lies unread in the socket; then send. When handling all packets at once would starve other tasks, the round takes
 several turns, and time acts in the last one.
 
 The rest is in parts that own their state: `GossipPackets`, `GossipStreams`, `GossipCalls`, `GossipSeeds`, `GossipLog`.
@@ -155,7 +155,7 @@ class GossipDriver:
         """Exchange tables with the node at "host:port".
 
         Raises:
-            OSError, trio.TooSlowError, trio.BrokenResourceError: nobody answers there.
+            OSError, trio.TooSlowError, trio.BrokenResourceError: no node answers there.
             CodecError, GossipRefused, InvalidArgument: it has another cluster, keyring, label or version.
             Overloaded, ShuttingDown: this node cannot.
         """

@@ -355,8 +355,8 @@ class GroupOpener:
         status = replica.status()
         is_new = status.hard_state.term == 0 and status.last_index == 0
         if group.voters == (self._node_id,):
-            # It needs nobody's silence to pass. The core refuses to stand for election before it has applied what it knows to be
-            # committed.
+            # The only voter need not wait for an election timeout. The core refuses to stand for election before it has applied all
+            # entries that it knows to be committed.
             if await replica.has_applied(status.hard_state.commit):
                 self._open_groups.campaign(group.group_id)
             return

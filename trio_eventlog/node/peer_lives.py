@@ -259,7 +259,7 @@ class PeerLives:
                 return ""  # it has gone on since it has sent this hello
             case Relation.OUT_OF_REACH if lives.number > known.lives.number:
                 return (
-                    f"{who}: this node has missed so many starts of it that it cannot tell (life {known.lives.number} is known,"
+                    f"{who}: this node has missed too many starts of it to tell (life {known.lives.number} is known,"
                     f" you show life {lives.number}). A node that has not missed them vouches for it when it is connected with this"
                     f" one; where there is none, stop this one, remove {self._path} and start it again"
                 )

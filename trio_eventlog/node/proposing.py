@@ -292,7 +292,7 @@ class Proposing:
         return True
 
     def refuse_for_lack_of_room(self) -> None:
-        """An append waits for what it needs. When that is room, and nobody else has any, do not let those who queue wait for it."""
+        """Called when an append waits for room. If no other voter has room either, the queued appends are refused at once."""
         if self._space.is_scarce and self._core.is_leader and self._core.lead_transferee == NOBODY:
             self._make_way()
 

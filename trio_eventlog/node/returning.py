@@ -66,7 +66,7 @@ class Returning:
         """Why this replica has no vote; "" when it has."""
         if self.departed.is_vote_lost:
             return (
-                f"{self.departed.loss}, so that nobody knows whom it has elected: it takes no part any more. Remove this node from"
+                f"{self.departed.loss}, so that its votes are unknown: it takes no part any more. Remove this node from"
                 " its cluster (`trio-eventlog node remove`), and start it with an empty data directory and --join"
             )
         if self.departed.loss:
