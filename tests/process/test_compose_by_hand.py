@@ -78,8 +78,10 @@ def test_nodes_behind_nginx(tmp_path: Path, make_daemon: Callable[..., Daemon], 
     assert first["success"] is True
     with urllib.request.urlopen(f"http://{front}/events/stream", timeout=30) as stream:
         wait_until(lambda: ask(f"http://{front}/events", {**event, "type": "UserRenamed"}), "a second event")
-        while b"UserRenamed" not in stream.readline():
-            pass
+        line = b""
+        while b"UserRenamed" not in line:
+            line = stream.readline()
+            assert line, "the stream has ended"
     daemons["n2"].kill()
     # What was written without an answer may be in the log; what was answered is.
     written = [wait_until(lambda: ask(f"http://{front}/events", event), "events without n2", 60) for _ in range(9)]
