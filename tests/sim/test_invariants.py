@@ -10,6 +10,7 @@ import trio
 
 from trio_eventlog.client.client import Client
 from trio_eventlog.client.settings import ClientSettings
+from trio_eventlog.machine.partition import LogStart
 from trio_eventlog.machine.producers import Remembered
 from trio_eventlog.node.disk_writer import DiskWriter
 from trio_eventlog.node.proposals import Appended, Proposal, ProposalsUnderWay
@@ -218,6 +219,19 @@ def test_an_index_that_goes_back(field: str) -> None:
         await trio.sleep(1)
 
     with pytest.raises(InvariantBroken, match="went back from"):
+        watched(story)
+
+
+def test_a_log_start_that_goes_back() -> None:
+    async def story(cluster: Cluster, client: Client) -> None:
+        name = await follower_of(cluster)
+        driver = driver_of(cluster, name)
+        for start in (LogStart(1, 1), LogStart()):
+            driver.applying._applier._machine.log_start = start
+            await client.produce("t", b"one more")
+            await cluster.wait_converged("t")
+
+    with pytest.raises(InvariantBroken, match="the log start went back from 1 to 0"):
         watched(story)
 
 

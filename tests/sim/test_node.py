@@ -59,7 +59,7 @@ def test_parameters_are_drawn_apart_from_the_run() -> None:
 
 def test_a_failure_names_its_seed_and_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed is what somebody needs who finds it in a log: seed, parameters, release, and the command."""
-    monkeypatch.setattr(node_ending, "check_log", lambda history, log: ["the sky is falling"])
+    monkeypatch.setattr(node_ending, "check_log", lambda history, log, start: ["the sky is falling"])
     with pytest.raises(AssertionError, match="the sky is falling") as caught:
         run_seed(1)
     text = str(caught.value)

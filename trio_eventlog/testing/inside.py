@@ -7,12 +7,13 @@ in this file (a test in `tests/test_tidy.py` checks that). To rename or move one
 All of it is read, and nothing is changed, but for `watch`: it puts functions of the checker between a driver and what it calls.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import trio
 
 from trio_eventlog.agent import Node
+from trio_eventlog.codec.catch_up import CatchUpReport, CatchUpState
 from trio_eventlog.codec.entry import EntryFrame
 from trio_eventlog.codec.lives import Lives
 from trio_eventlog.ids import GroupId, NodeId
@@ -60,6 +61,16 @@ def lives_written(node: Node, node_id: NodeId) -> Lives | None:
     """What the node has written down of another's lives."""
     known = node.parts.peer_lives._written.get(node_id)
     return known.lives if known is not None else None
+
+
+def catching_up(node: Node) -> Mapping[GroupId, CatchUpReport]:
+    """The groups of the node that fetch files to catch up, and how far each is."""
+    return {group_id: catch_up.report(CatchUpState.UNDER_WAY) for group_id, catch_up in node.parts.catch_ups._groups.items()}
+
+
+def snapshots_installed(node: Node) -> int:
+    """The number of snapshots that the node has fetched and installed since it started."""
+    return node.parts.catch_ups.installed
 
 
 # A replica.

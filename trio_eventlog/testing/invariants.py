@@ -10,7 +10,7 @@ task begins it also puts itself between the driver and three of its own calls (s
 | log matching: same index and term, same entry before it and same bytes | each entry once per replica |
 | what is committed is the same everywhere, and durable on a quorum when it first is | each entry once per replica |
 | leader completeness: a new leader has everything committed in earlier terms | at each election |
-| commit, applied and watermark never go back; applied <= commit <= last | after each step |
+| commit, applied, watermark and log start never go back; applied <= commit <= last | after each step |
 | the same bytes applied at the same index, equal machines at the same index | each entry; machines at intervals |
 | a vote, or "I hold this entry", leaves after it is durable, on the disk itself | each such message |
 | no entry is durable in a term that is not: a crash at any moment leaves a log that its hard state knows | after each step |
@@ -32,6 +32,7 @@ from trio_eventlog.codec.hard_state import decode_file
 from trio_eventlog.codec.segment import MARK_BYTES
 from trio_eventlog.errors import CodecError
 from trio_eventlog.ids import NOBODY, GroupId, NodeId
+from trio_eventlog.machine.partition import PartitionMachine
 from trio_eventlog.node.proposals import Proposal
 from trio_eventlog.node.raft_driver import RaftDriver
 from trio_eventlog.node.sleeping import Peers
@@ -97,6 +98,7 @@ class _Seen:
     commit: int = 0
     applied: int = 0
     watermark: int = 0
+    log_start: int = 0
     led_term: int = 0
     """The term in which it led after its last step; 0 when it did not."""
     checked_state: HardState | None = None
@@ -430,6 +432,10 @@ class Invariants(trio.abc.Instrument):
         if watermark < seen.watermark:
             raise self._broken_by(seen, f"the watermark went back from {seen.watermark} to {watermark}")
         seen.watermark = watermark
+        log_start = machine.log_start.offset if isinstance(machine, PartitionMachine) else 0
+        if log_start < seen.log_start:
+            raise self._broken_by(seen, f"the log start went back from {seen.log_start} to {log_start}")
+        seen.log_start = log_start
         if frame.index % MACHINE_ENTRIES == 0:
             known = seen.group.machines.get(frame.index)
             if known is None:

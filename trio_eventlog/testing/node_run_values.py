@@ -55,6 +55,7 @@ class RunParameters:
         simple_producers: the same without a producer id: each batch is sent once, with any acks.
         consumers, readers: clients that follow the log, and that read its end linearizably, and any part of it.
         removals: how likely it is, each few seconds, that the beginning of the topic is removed; 0: it begins at 0 for ever.
+        falls_behind: nodes stay away until they have to fetch files, and crash while they do.
         reads_own: how likely a producer, told that its batch is in the log, at once reads the end.
         batch_records_max, value_bytes_max: of each batch.
         pause_seconds_max: of a producer between two batches.
@@ -72,6 +73,7 @@ class RunParameters:
     plain_producers: int
     simple_producers: int
     removals: float
+    falls_behind: bool
     reads_own: float
     consumers: int
     readers: int

@@ -35,6 +35,7 @@ from trio_eventlog.testing.lives import is_outcast
 from trio_eventlog.testing.nemesis import FAULTS, Nemesis, draw_parameters
 from trio_eventlog.testing.node_ending import RunEnding
 from trio_eventlog.testing.node_keyed import KeyedClients
+from trio_eventlog.testing.node_laggards import SimulatedLaggards
 from trio_eventlog.testing.node_operator import SimulatedOperator
 from trio_eventlog.testing.node_producers import SimulatedProducers
 from trio_eventlog.testing.node_readers import SimulatedReaders
@@ -76,6 +77,11 @@ MARKS = (
     "retention",
     "log start found by a consumer",
     "log began later at the end",
+    "catch-up by files",
+    "catch-up cut by a crash",
+    "catch-up left by its source",
+    "part of a segment kept",
+    "snapshot installed",
     "replaced what was spent",
     "stopped itself: StorageFailed",
     "room ran out",
@@ -94,6 +100,18 @@ MARKS = (
     "woken by peers",
 )
 """A nemesis that does nothing finds nothing: over a hundred seeds each of these has to happen."""
+
+FALLING_BEHIND = 0.3
+"""The share of the runs in which nodes fall far behind."""
+FAR_BEHIND = {
+    "tail_cache_bytes": 4096,
+    "segment_bytes": 4096,
+    "catch_up_bytes_min": 4096,
+    "snapshot_bytes_min": 4096,
+    "snapshot_seconds": 1.0,
+    "transfer_bytes_per_second": 32768,
+}
+"""Settings with which a node that was away for some seconds catches up by files, slowly enough to be cut amid one."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -117,7 +135,7 @@ def draw_run(seed: int) -> RunParameters:
     producers = rng.choice((1, 2, 3))
     plain_producers = rng.choice((0, 1, 2))
     simple_producers = rng.choice((0, 1, 2))
-    return RunParameters(
+    parameters = RunParameters(
         nodes=rng.choice((3, 3, 3, 4, 5)) if not spares else 3,
         spares=spares,
         drift=rng.choice((0.0, 0.1, 0.3)),
@@ -128,6 +146,7 @@ def draw_run(seed: int) -> RunParameters:
         plain_producers=plain_producers,
         simple_producers=simple_producers,
         removals=derive(seed, "removals").choice((0.0, 0.0, 0.3, 1.0)),
+        falls_behind=False,
         reads_own=rng.choice((0.0, 0.3)),
         consumers=rng.choice((0, 1, 2)),
         readers=rng.choice((0, 1, 1, 2)),
@@ -161,6 +180,20 @@ def draw_run(seed: int) -> RunParameters:
             "voters_wanted": rng.choice((3, 5)),
         },
         faults=draw_parameters(rng),
+    )
+    return _falling_behind(parameters) if derive(seed, "falls behind").random() < FALLING_BEHIND else parameters
+
+
+def _falling_behind(parameters: RunParameters) -> RunParameters:
+    """The same run with more load, amid fewer other faults: the log grows while a node is away, and it catches up by files."""
+    producers = parameters.producers + parameters.plain_producers + parameters.simple_producers
+    return attrs.evolve(
+        parameters,
+        falls_behind=True,
+        value_bytes_max=3000,
+        pause_seconds_max=producers * 0.5,
+        settings={**parameters.settings, **FAR_BEHIND},
+        faults=attrs.evolve(parameters.faults, interval_seconds=3.0),
     )
 
 
@@ -258,6 +291,7 @@ class NodeRun:
         self.invariants = Invariants(self.cluster.called, ignores=is_outcast, may_lose=self._may_lose)
         self.operator = SimulatedOperator(self)
         self.remover = SimulatedRemover(self)
+        self.laggards = SimulatedLaggards(self)
         self.producers = SimulatedProducers(self)
         self.readers = SimulatedReaders(self)
         self.keyed = KeyedClients(self)
@@ -300,6 +334,9 @@ class NodeRun:
                             trouble.start_soon(self.operator.say_new_things)
                             if parameters.removals:
                                 trouble.start_soon(self.remover.remove)
+                            if parameters.falls_behind:
+                                trouble.start_soon(self.laggards.fall_behind)
+                                trouble.start_soon(self.laggards.cut_catch_ups)
                     await self.nemesis.end()
                     self.is_ending = True
                     watching.start_soon(self.operator.bring_back_for_ever)
