@@ -315,6 +315,12 @@ class NodeSettings:
         group="Logs",
         choices=("debug", "info", "warning", "error"),
     )
+    log_to_topic: bool = setting(
+        SWITCH,
+        False,
+        "Put what this node logs at info and above into the topic `logs` as well, as lines of the service trio-eventlog.",
+        group="Logs",
+    )
     http_access_log: bool = setting(
         SWITCH,
         False,

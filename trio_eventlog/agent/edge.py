@@ -6,9 +6,8 @@ import trio
 
 from trio_eventlog import part_settings
 from trio_eventlog.agent.parts import NodeParts
-from trio_eventlog.agent.services import make_log_sink
+from trio_eventlog.agent.services import make_intake, make_log_sink
 from trio_eventlog.backoff import Backoff
-from trio_eventlog.ids import format_id
 from trio_eventlog.net.mux import ConnectionInfo, Mux
 from trio_eventlog.rpc import Peer, Server, Service
 from trio_eventlog.service.values import Caller
@@ -34,26 +33,17 @@ class Edge:
 
     async def serve_syslog(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         # Needed by the first such connection only.
-        from trio_eventlog.ingest.intake import Intake
         from trio_eventlog.ingest.syslog_server import serve_syslog
 
         parts = self._parts
         caller = Caller(address=info.remote_address)
-
-        def make_intake() -> Intake:
-            return Intake(
-                part_settings.intake(),
-                received_ns=parts.surroundings.now_ns(),
-                client_ip=info.remote_address.rpartition(":")[0].strip("[]"),
-                node_id=format_id(parts.identity.node_id),
-                tenant=caller.tenant,
-            )
+        client_ip = info.remote_address.rpartition(":")[0].strip("[]")
 
         await parts.milestones.ready.wait()
         await serve_syslog(
             stream,
             info.standing,
-            make_intake=make_intake,
+            make_intake=lambda: make_intake(parts, client_ip),
             sink=make_log_sink(parts),
             caller=caller,
             backoff=Backoff(parts.surroundings.rng, 0.1, 2.0),

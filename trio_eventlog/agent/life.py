@@ -20,6 +20,7 @@ from trio_eventlog.agent.lives import NodeLives
 from trio_eventlog.agent.parts import NodeParts
 from trio_eventlog.agent.peers import NodePeers
 from trio_eventlog.agent.readiness import Readiness
+from trio_eventlog.agent.services import make_own_lines
 from trio_eventlog.codec.peer_frame import HEARTBEATS_BODY, FrameKind, encode_frame_head
 from trio_eventlog.errors import ShuttingDown
 from trio_eventlog.ids import NOBODY, format_id
@@ -111,6 +112,8 @@ class NodeLife:
         await parts.replicas.catalog.wait_leader_other_than(NOBODY)
         parts.milestones.ready.set()
         self._readiness.report(parts.health)
+        if parts.settings.log_to_topic:
+            nursery.start_soon(make_own_lines(parts).run)
 
     async def _find_cluster(self) -> None:
         parts, settings = self._parts, self._parts.settings

@@ -15,6 +15,7 @@ from trio_eventlog.grpc.log_handlers import LogHandlers
 from trio_eventlog.grpc.otlp_handlers import OtlpHandlers
 from trio_eventlog.grpc.reflection import reflection_services
 from trio_eventlog.grpc.remote_nodes import GrpcNodes
+from trio_eventlog.ids import format_id
 from trio_eventlog.node.transfer_server import files_of_replicas
 from trio_eventlog.rpc import Service
 from trio_eventlog.service.backups import Backups
@@ -29,8 +30,11 @@ from trio_eventlog.service.node_queue import NodeQueues
 from trio_eventlog.service.own_sequences import OwnSequences
 from trio_eventlog.service.produce import ProduceService
 from trio_eventlog.service.topics import TopicAdministration
+from trio_eventlog.service.values import ANONYMOUS
 
 if TYPE_CHECKING:
+    from trio_eventlog.ingest.intake import Intake
+    from trio_eventlog.ingest.own_lines import OwnLines
     from trio_eventlog.ingest.sink import LogSink
 
 
@@ -131,3 +135,23 @@ def make_log_sink(parts: NodeParts) -> "LogSink":
     from trio_eventlog.ingest.sink import EventLogSink  # Needed by the first line only.
 
     return EventLogSink(parts.event_log, batch_bytes=part_settings.http(parts.settings).upload_batch_bytes)
+
+
+def make_intake(parts: NodeParts, client_ip: str, tenant: str = ANONYMOUS) -> "Intake":
+    """For lines that this node takes now."""
+    from trio_eventlog.ingest.intake import Intake  # Needed by the first line only.
+
+    return Intake(
+        part_settings.intake(),
+        received_ns=parts.surroundings.now_ns(),
+        client_ip=client_ip,
+        node_id=format_id(parts.identity.node_id),
+        tenant=tenant,
+    )
+
+
+def make_own_lines(parts: NodeParts) -> "OwnLines":
+    """What this node logs itself, for the log."""
+    from trio_eventlog.ingest.own_lines import OwnLines
+
+    return OwnLines(parts.identity.name, lambda: make_intake(parts, ""), make_log_sink(parts))
