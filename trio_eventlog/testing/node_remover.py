@@ -1,5 +1,6 @@
 """Who removes beginnings of logs in a node simulation: by a trim, and by limits of what is kept."""
 
+import random
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,6 +32,7 @@ class SimulatedRemover:
     async def remove(self) -> None:
         """Now and then, until cancelled."""
         rng = derive(self._run.seed, "remover")
+        second = derive(self._run.seed, "remover: second")
         async with self._run.cluster.client(name="remover", settings=CLIENT) as client:
             while True:
                 await trio.sleep(rng.uniform(0.5, 6))
@@ -39,9 +41,16 @@ class SimulatedRemover:
                 partition = rng.randrange(self._run.parameters.partitions)
                 with trio.move_on_after(5.0):
                     if rng.random() < 0.7:
-                        await self._trim(client, partition, rng.uniform(0.2, 1.0))
+                        await self._trim_once_or_twice(client, partition, rng.uniform(0.2, 1.0), second)
                     else:
                         await self._limit(client, rng.choice((0, 4096, 20_000)), rng.choice((0.0, 0.0, 5.0)))
+
+    async def _trim_once_or_twice(self, client: Client, partition: int, part: float, second: random.Random) -> None:
+        """In some runs with a second trim in flight, to an earlier offset: the log start must not follow it back."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._trim, client, partition, part)
+            if self._run.parameters.removals == 1.0 and second.random() < 0.5:
+                nursery.start_soon(self._trim, client, partition, part * second.random())
 
     async def _trim(self, client: Client, partition: int, part: float) -> None:
         """Before some offset that is known to be there."""
