@@ -68,7 +68,7 @@ class SimulatedLaggards:
         cluster, rng = self._run.cluster, self._rng
         leader = cluster.leader(TOPIC, rng.randrange(self._run.parameters.partitions))
         if leader is not None and rng.random() < 0.3:
-            self._run.counts["catch-up left by its source"] += 1
+            self._run.counts["leader crashed amid a catch-up"] += 1
             self._crash(leader, rng.uniform(0, 1))
             return
         self._run.counts["catch-up cut by a crash"] += 1

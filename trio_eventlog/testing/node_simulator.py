@@ -79,7 +79,7 @@ MARKS = (
     "log began later at the end",
     "catch-up by files",
     "catch-up cut by a crash",
-    "catch-up left by its source",
+    "leader crashed amid a catch-up",
     "part of a segment kept",
     "snapshot installed",
     "replaced what was spent",
