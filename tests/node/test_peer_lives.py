@@ -209,7 +209,7 @@ async def test_who_has_missed_too_many_starts_asks_others() -> None:
     assert await memory.hears(lives, remembers=False), "the chain just reaches back"
     lives = lives.next_life(LIVES_MAX + 1)
     text = await memory.refusal(lives)
-    assert "cannot tell" in text
+    assert "too many starts" in text
     assert "data/peers" in text
     assert memory.lives.lives(TWO) == first_life(1)
     await memory.lives.claimed(THREE, Claim(node_id=TWO, lives=lives))

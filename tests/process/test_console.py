@@ -69,10 +69,20 @@ def test_events_and_logs(make_daemon: Callable[..., Daemon], browser: Any, schem
     page.on("pageerror", lambda error: faults.append(str(error)))
     expect = playwright.expect
 
-    page.goto(f"http://{address}/")
+    # The first page is answered when it was left already, and must not come back.
+    held: list[Any] = []
+    page.route("**/members", lambda route: held.append(route))
+    with page.expect_request("**/members"):
+        page.goto(f"http://{address}/")
     page.get_by_role("link", name="Events").click()
     events = page.get_by_role("region", name="Events")
     expect(events).to_contain_text("<b>Jane</b>", timeout=20_000)
+    for route in held:
+        with page.expect_response("**/members"):
+            route.continue_()
+    page.unroute("**/members")
+    page.evaluate("new Promise((done) => setTimeout(done, 200))")
+    expect(events).to_be_visible()
     page.get_by_role("button", name="Follow live").click()
     post(address, "/events", {"aggregate_id": "user-9", "type": "UserLeft", "payload": None})
     expect(events).to_contain_text("UserLeft", timeout=20_000)

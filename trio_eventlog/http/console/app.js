@@ -10,19 +10,19 @@ let leaving = new AbortController();
 
 function page() {
   const parts = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
-  if (parts[0] === "topics" && parts[1]) return ["topics", parts[1], (signal) => topicPage(main, signal, parts[1])];
-  if (parts[0] === "topics") return ["topics", "Topics", (signal) => topicsPage(main, signal)];
-  if (parts[0] === "events" && parts[1]) return ["events", parts[1], (signal) => aggregatePage(main, signal, parts[1])];
-  if (parts[0] === "events") return ["events", "Events", (signal) => eventsPage(main, signal)];
-  if (parts[0] === "logs") return ["logs", "Logs", (signal) => logsPage(main, signal)];
-  return ["cluster", "Cluster", (signal) => clusterPage(main, signal)];
+  if (parts[0] === "topics" && parts[1]) return ["topics", parts[1], (place, signal) => topicPage(place, signal, parts[1])];
+  if (parts[0] === "topics") return ["topics", "Topics", (place, signal) => topicsPage(place, signal)];
+  if (parts[0] === "events" && parts[1]) return ["events", parts[1], (place, signal) => aggregatePage(place, signal, parts[1])];
+  if (parts[0] === "events") return ["events", "Events", (place, signal) => eventsPage(place, signal)];
+  if (parts[0] === "logs") return ["logs", "Logs", (place, signal) => logsPage(place, signal)];
+  return ["cluster", "Cluster", (place, signal) => clusterPage(place, signal)];
 }
 
-function showFailure(error) {
+function showFailure(page, error) {
   let place = document.getElementById("failure");
   if (!place) {
     place = h("div", { id: "failure", class: "verdict bad", role: "alert" });
-    main.prepend(place);
+    page.prepend(place);
   }
   place.replaceChildren(h("span", { class: "dot", "aria-hidden": "true" }), h("div", {}, h("strong", {}, "Something could not be shown"), h("p", {}, `${error.message}. Trying again every few seconds.`)));
 }
@@ -37,18 +37,20 @@ async function show() {
     if (link.dataset.page === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  main.replaceChildren(h("p", { class: "quiet" }, "Asking the node…"));
+  // Each page has a place of its own: one that was left while it was still asking shows its answer to nobody.
+  const place = h("div", {}, h("p", { class: "quiet" }, "Asking the node…"));
+  main.replaceChildren(place);
   let opened = null;
   while (!signal.aborted) {
     try {
-      if (!opened) opened = await open(signal);
+      if (!opened) opened = await open(place, signal);
       else await opened.refresh();
       if (signal.aborted) return;
       document.getElementById("failure")?.remove();
     } catch (error) {
       if (signal.aborted) return;
-      if (!opened) main.replaceChildren();
-      showFailure(error);
+      if (!opened) place.replaceChildren();
+      showFailure(place, error);
     }
     await new Promise((done) => setTimeout(done, (opened?.seconds ?? 3) * 1000));
   }

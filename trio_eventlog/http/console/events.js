@@ -22,6 +22,7 @@ class Newest {
     this.events = [];
     this.next = "";
     this.following = null;
+    this.turn = 0;
     this.type = h("input", { type: "text", autocomplete: "off", placeholder: "all" });
     this.aggregate = h("input", { type: "text", autocomplete: "off" });
     this.live = h("button", { type: "button", "aria-pressed": "false", onclick: () => (this.following ? this.stop() : this.follow()) }, "Follow live");
@@ -43,6 +44,8 @@ class Newest {
   // Pages go forward only: the last of them are the newest.
   async show() {
     this.stop();
+    // What was asked for first may be answered last: only the answer to the newest question is shown.
+    const turn = ++this.turn;
     this.events = [];
     this.next = "";
     let pages = 0;
@@ -50,6 +53,7 @@ class Newest {
       const from = this.next ? `&from=${encodeURIComponent(this.next)}` : "";
       const type = this.type.value ? `&type=${encodeURIComponent(this.type.value)}` : "";
       const page = await ask(`/events?limit=1000&consistency=committed${from}${type}`);
+      if (turn !== this.turn) return;
       this.events.push(...page.events);
       this.events.splice(0, Math.max(0, this.events.length - PAGE));
       this.next = page.next;

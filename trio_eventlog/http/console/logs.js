@@ -16,6 +16,7 @@ class Logs {
     this.tail = "";
     this.next = "";
     this.following = null;
+    this.turn = 0;
     this.service = select([["", "all"]], {});
     this.level = select([["", "all"], ...LEVELS.map((name) => [name, name])], {});
     this.span = select(SPANS, {});
@@ -58,11 +59,17 @@ class Logs {
     this.service.value = names.includes(chosen) ? chosen : "";
   }
 
+  // What was asked for first may be answered last: only the answer to the newest question is shown.
   async show() {
     this.pause();
+    const turn = ++this.turn;
     const wanted = this.filters();
     if (this.span.value) wanted.set("since", this.span.value);
-    const [found] = await Promise.all([ask(`/v1/logs?${new URLSearchParams([...wanted, ["limit", this.limit.value]])}`), this.histogram(wanted)]);
+    const counted = new URLSearchParams(wanted);
+    if (!counted.get("since")) counted.set("since", "7d");
+    const [found, histogram] = await Promise.all([ask(`/v1/logs?${new URLSearchParams([...wanted, ["limit", this.limit.value]])}`), ask(`/v1/logs/histogram?${counted}`)]);
+    if (turn !== this.turn) return;
+    this.histogram(histogram);
     this.lines = found.logs;
     this.tail = found.tail;
     this.next = found.end ? "" : found.next;
@@ -73,7 +80,9 @@ class Logs {
   async more() {
     const wanted = this.filters();
     if (this.span.value) wanted.set("since", this.span.value);
+    const turn = ++this.turn;
     const found = await ask(`/v1/logs?${new URLSearchParams([...wanted, ["limit", this.limit.value], ["from", this.next]])}`);
+    if (turn !== this.turn) return;
     this.lines.push(...found.logs);
     this.next = found.end ? "" : found.next;
     this.report(found);
@@ -86,10 +95,7 @@ class Logs {
     this.older.disabled = !this.next;
   }
 
-  async histogram(wanted) {
-    const asked = new URLSearchParams(wanted);
-    if (!asked.get("since")) asked.set("since", "7d");
-    const { buckets, complete } = await ask(`/v1/logs/histogram?${asked}`);
+  histogram({ buckets, complete }) {
     this.chart.replaceChildren();
     const all = buckets.reduce((sum, bucket) => sum + bucket.lines, 0);
     const bad = buckets.reduce((sum, bucket) => sum + (bucket.levels.ERROR || 0) + (bucket.levels.FATAL || 0), 0);

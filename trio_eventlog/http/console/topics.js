@@ -36,6 +36,7 @@ class Records {
     this.first = null;
     this.page = null;
     this.tail = null;
+    this.turn = 0;
     this.partition = h("select", { onchange: () => this.show(null) }, partitions.map((one) => h("option", { value: one.partition }, one.partition)));
     this.offset = h("input", { type: "number", min: "0", step: "1" });
     this.older = h("button", { type: "button", onclick: () => this.show(Math.max(this.page.log_start_offset, this.first - PAGE)) }, "Older");
@@ -51,18 +52,24 @@ class Records {
 
   async show(offset) {
     this.stop();
+    // What was asked for first may be answered last: only the answer to the newest question is shown.
+    const turn = ++this.turn;
+    let page;
     const base = `/topics/${encodeURIComponent(this.name)}/partitions/${this.partition.value}/records`;
     try {
       if (offset == null) {
         const edges = await ask(`${base}?limit=1`);
         offset = Math.max(edges.log_start_offset, edges.high_watermark - PAGE);
       }
-      this.page = await ask(`${base}?offset=${offset}&limit=${PAGE}`);
+      page = await ask(`${base}?offset=${offset}&limit=${PAGE}`);
     } catch (error) {
+      if (turn !== this.turn) return;
       this.said.textContent = error.message;
       this.said.className = "said bad";
       return;
     }
+    if (turn !== this.turn) return;
+    this.page = page;
     this.first = offset;
     this.offset.value = offset;
     this.older.disabled = offset <= this.page.log_start_offset;
