@@ -98,6 +98,13 @@ def test_events_and_logs(make_daemon: Callable[..., Daemon], browser: Any, schem
     assert len(faults) == 1, "the browser itself writes down that an answer was 409"
     faults.clear()
 
+    page.goto(f"http://{address}/#/events/user-77")
+    expect(page.get_by_label("Expected version")).to_have_value("0", timeout=20_000)
+    page.get_by_label("Type").fill("UserCreated")
+    page.get_by_role("button", name="Append").click()
+    expect(versions).to_contain_text("UserCreated", timeout=20_000)
+    faults.clear()  # That there was none was a 404.
+
     page.get_by_role("link", name="Logs").click()
     lines = page.get_by_role("region", name="Lines")
     expect(lines).to_contain_text("<i>line 29</i>", timeout=20_000)

@@ -117,7 +117,7 @@ function appendForm(aggregateId, expected, done) {
     button.disabled = false;
   };
   return h("div", {}, h("h2", {}, "Append an event"), h("form", { onsubmit: submit },
-    h("div", { class: "row" }, h("label", { class: "wide" }, "Aggregate", aggregate), h("label", {}, "Type", type), h("label", { title: "A number; any; none: it must have no event yet; exists" }, "Expected version", version)),
+    h("div", { class: "row" }, h("label", { class: "wide" }, "Aggregate", aggregate), h("label", {}, "Type", type), h("label", { title: "How many events it has: 0 for none yet; or exists; or any" }, "Expected version", version)),
     h("label", {}, "Payload (JSON)", value), h("div", { class: "row after" }, button, said)));
 }
 
@@ -160,7 +160,7 @@ export async function aggregatePage(main, signal, id) {
   }
 
   await show(null);
-  const form = appendForm(id, version || "none", async (answer, field) => { field.value = answer.version; await show(null); });
+  const form = appendForm(id, version, async (answer, field) => { field.value = answer.version; await show(null); });
   main.replaceChildren(h("p", { class: "crumbs" }, h("a", { href: "#/events" }, "Events")), h("h1", {}, id), head, h("div", { class: "row" }, older, newer), said, place, form);
   return { refresh: async () => {}, seconds: 3600 };
 }
