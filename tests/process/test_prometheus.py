@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from daemons import DaemonCluster, run_command, wait_until
+from named_metrics import NAMED_METRICS
 
 from trio_eventlog.cli.loopback_ports import reserve_addresses
 
@@ -19,28 +20,6 @@ pytestmark = [
 ]
 
 MONITORING = Path(__file__).resolve().parents[2] / "deploy" / "monitoring"
-
-QUERIES = [
-    "eventlog_wal_entries_total",
-    "eventlog_wal_bytes",
-    "eventlog_fsync_seconds_count",
-    "eventlog_replication_lag_entries",
-    "eventlog_elections_total",
-    "eventlog_is_leader",
-    "eventlog_term",
-    "eventlog_commit_index",
-    "eventlog_applied_index",
-    "eventlog_high_watermark",
-    "eventlog_produce_seconds_count",
-    "eventlog_records_total",
-    "eventlog_queue_bytes",
-    "eventlog_event_loop_lag_seconds",
-    "eventlog_members",
-    "eventlog_disk_free_bytes",
-    "ingest_requests_total",
-    "storage_disk_bytes",
-]
-"""What is named where this package says what it offers."""
 
 
 @pytest.fixture
@@ -83,7 +62,7 @@ def test_prometheus_answers_each_name(
     assert made.returncode == 0, made.stderr
     address = prometheus(cluster.addresses)
     wait_until(lambda: len(ask(address, "up == 1")) == 3, "all nodes are scraped", 60)
-    for query in QUERIES:
+    for query in NAMED_METRICS:
         wait_until(lambda query=query: ask(address, query), query)
     for query, nodes in (("eventlog_term{topic=''}", 3), ("sum(eventlog_is_leader{topic='orders'}) == 1", 1)):
         wait_until(lambda query=query, nodes=nodes: len(ask(address, query)) == nodes, query)
