@@ -397,15 +397,20 @@ def http(settings: NodeSettings) -> HttpSettings:
         tail_write_bytes=16 * KIB,
         tail_heartbeat_seconds=15.0,
         tail_retry_seconds=1.0,
-        intake=intake(),
+        intake=intake(settings),
         search_bytes_max=settings.search_bytes_max,
         http_cors_origins=settings.http_cors_origins,
         http_access_log=settings.http_access_log,
     )
 
 
-def intake() -> IntakeSettings:
-    return IntakeSettings(log_line_bytes_max=256 * KIB, log_labels_max=64)
+def intake(settings: NodeSettings) -> IntakeSettings:
+    return IntakeSettings(
+        log_line_bytes_max=256 * KIB,
+        log_labels_max=64,
+        # What may be held by all requests has room for the largest and its body.
+        log_request_bytes_max=min(32 * MIB, settings.http_bodies_bytes_max // 2),
+    )
 
 
 def forwarding(settings: NodeSettings) -> ForwardingSettings:

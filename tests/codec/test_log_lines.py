@@ -1,6 +1,7 @@
 """The canonical form of a log line: golden bytes, times, levels."""
 
 import datetime
+import tracemalloc
 
 import msgspec
 import pytest
@@ -68,7 +69,20 @@ def test_times_are_those_of_the_calendar(time_ns: int) -> None:
         *((level, level) for level in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")),
         ("warning", "WARN"), (" Err ", "ERROR"), ("critical", "FATAL"), ("notice", "INFO"),
         ("verbose", "DEBUG"), ("loud", None), ("", None),
+        (" " * 29 + "INF", "INFO"), (" " * 30 + "INF", None),
     ],
 )  # fmt: skip
 def test_levels_by_the_names_that_programs_use(name: str, level: str | None) -> None:
     assert known_level(name) == level
+
+
+def test_long_texts_in_place_of_a_level_are_not_kept() -> None:
+    """Names are in a cache, which any program that sends lines could fill with megabytes each."""
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            known_level(f"{number}" + "x" * 100_000)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 1_000_000

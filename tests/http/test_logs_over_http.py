@@ -152,6 +152,36 @@ async def test_exports_of_open_telemetry() -> None:
         ] * 2
 
 
+async def test_few_bytes_that_stand_for_many() -> None:
+    """Each record has the long label of its resource: the request is refused before they fill the memory."""
+    long = {"attributes": [{"key": "x", "value": {"stringValue": "v" * 100_000}}]}
+    export = {"resourceLogs": [{"resource": long, "scopeLogs": [{"logRecords": [{}] * 10_000}]}]}
+    push = {"streams": [{"stream": {"x": "v" * 100_000}, "values": [["1", ""]] * 10_000}]}
+    async with opened() as (_, client):
+        for path, body in (("/v1/logs", export), ("/loki/api/v1/push", push)):
+            status, problem = await client.ask_json("POST", path, body)
+            assert (status, problem["code"]) == (413, "BATCH_TOO_LARGE")
+        assert await client.ask_json("GET", "/topics") == (200, {"topics": [], "count": 0})
+        assert await client.ask_json("POST", "/v1/logs", [{"message": "a"}]) == (201, {"accepted": 1, "rejected": 0, "errors": []})
+
+
+async def test_what_requests_hold_counts_their_lines() -> None:
+    """One that finds no room is told to come again; however one ends, it gives back what it has held."""
+    body = json.dumps([{"message": "m" * 1000}] * 300).encode()
+    async with opened(http_bodies_bytes_max=1_000_000, http_body_bytes_max=1_000_000) as (_, client):
+        for _ in range(5):
+            assert (await client.ask("POST", "/v1/logs", body, JSON))[0] == 201
+            assert (await client.ask("POST", "/v1/logs", body + b" " * (900_000 - len(body)), JSON))[0] == 503
+            assert (await client.ask("POST", "/v1/logs", body[:-1] + b"," + body[1:], JSON))[0] == 413
+
+
+async def test_the_first_hundred_bad_lines_are_shown() -> None:
+    async with opened() as (_, client):
+        status, taken = await client.ask_json("POST", "/v1/logs?partial=true", [{}] * 150)
+        assert (status, taken["accepted"], taken["rejected"]) == (201, 0, 150)
+        assert [error["line"] for error in taken["errors"]] == list(range(100))
+
+
 async def test_exports_as_protobuf() -> None:
     messages = pytest.importorskip("opentelemetry.proto.collector.logs.v1.logs_service_pb2")
     export = messages.ExportLogsServiceRequest()

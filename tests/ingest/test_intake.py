@@ -1,6 +1,7 @@
 """What is made of a line: what is decided for it, and what is refused."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_eventlog.codec.log_lines import TIMESTAMP_NS_MAX, StoredLine, decode_line
-from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.errors import BatchTooLarge, InvalidArgument
 from trio_eventlog.ingest.intake import (
+    HOLD_BYTES,
+    LINE_OVERHEAD_BYTES,
     ORIGINAL_LEVEL,
     ORIGINAL_TIMESTAMP,
     REPLACED_BYTES,
@@ -22,10 +25,10 @@ from trio_eventlog.ingest.intake import (
 from trio_eventlog.ingest.settings import IntakeSettings
 
 NOW_NS = 1_800_000_000_123_456_789
-SETTINGS = IntakeSettings(log_line_bytes_max=2000, log_labels_max=3)
+SETTINGS = IntakeSettings(log_line_bytes_max=2000, log_labels_max=3, log_request_bytes_max=3 * HOLD_BYTES - 1000)
 
 
-def intake(*, has_replaced_bytes: bool = False) -> Intake:
+def intake(*, has_replaced_bytes: bool = False, hold: Callable[[int], None] | None = None) -> Intake:
     return Intake(
         SETTINGS,
         received_ns=NOW_NS,
@@ -33,6 +36,7 @@ def intake(*, has_replaced_bytes: bool = False) -> Intake:
         node_id="a1",
         tenant="anonymous",
         has_replaced_bytes=has_replaced_bytes,
+        hold=hold,
     )
 
 
@@ -148,6 +152,22 @@ def _record_value(message: str) -> bytes:
     (record,) = taking.records
     assert record.value is not None
     return record.value
+
+
+def test_a_request_has_as_many_bytes_as_may_be_and_no_more() -> None:
+    """Completed: what a line gets from its request is in each of them. They are counted among what all requests hold, piece by
+    piece; the first piece is not."""
+    held: list[int] = []
+    taking = intake(hold=held.append)
+    cost_bytes = len(_record_value("m" * 500)) + LINE_OVERHEAD_BYTES
+    fitting = SETTINGS.log_request_bytes_max // cost_bytes
+    for number in range(fitting):
+        taking.take(LineIn(message="m" * 500))
+        assert held == [HOLD_BYTES] * (((number + 1) * cost_bytes - 1) // HOLD_BYTES)
+    with pytest.raises(BatchTooLarge) as caught:
+        taking.take(LineIn(message="m" * 500))
+    assert caught.value.limit_bytes == SETTINGS.log_request_bytes_max
+    assert len(taking.records) == fitting
 
 
 def test_bytes_that_were_no_text_are_marked() -> None:

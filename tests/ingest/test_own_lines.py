@@ -34,7 +34,7 @@ class Sink:
 
 
 def make_intake() -> Intake:
-    settings = IntakeSettings(log_line_bytes_max=5000, log_labels_max=10)
+    settings = IntakeSettings(log_line_bytes_max=5000, log_labels_max=10, log_request_bytes_max=1 << 20)
     return Intake(settings, received_ns=1, client_ip="", node_id="a1", tenant="anonymous")
 
 

@@ -115,7 +115,7 @@ async def serve(sink: Sink, *pieces: bytes) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
 
     def make_intake() -> Intake:
-        settings = IntakeSettings(log_line_bytes_max=500, log_labels_max=3)
+        settings = IntakeSettings(log_line_bytes_max=500, log_labels_max=3, log_request_bytes_max=1 << 20)
         return Intake(settings, received_ns=1, client_ip="10.0.0.7", node_id="a1", tenant="anonymous")
 
     async with trio.open_nursery() as nursery:

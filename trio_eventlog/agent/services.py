@@ -123,7 +123,7 @@ def make_handlers(parts: NodeParts) -> list[Service]:
 def _make_otlp(parts: NodeParts) -> OtlpHandlers:
     return OtlpHandlers(
         lambda: make_log_sink(parts),
-        part_settings.intake(),
+        part_settings.intake(parts.settings),
         parts.identity.node_id,
         ready=parts.services.ready,
         now_ns=parts.surroundings.now_ns,
@@ -142,7 +142,7 @@ def make_intake(parts: NodeParts, client_ip: str, tenant: str = ANONYMOUS) -> "I
     from trio_eventlog.ingest.intake import Intake  # Needed by the first line only.
 
     return Intake(
-        part_settings.intake(),
+        part_settings.intake(parts.settings),
         received_ns=parts.surroundings.now_ns(),
         client_ip=client_ip,
         node_id=format_id(parts.identity.node_id),

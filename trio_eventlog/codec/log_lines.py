@@ -35,9 +35,17 @@ _LEVEL_OF = {
 """What programs call their levels, and the one of LEVELS that it is nearest to."""
 
 
-@functools.lru_cache(maxsize=1024)
+_LEVEL_CHARACTERS_MAX = 32
+"""A longer text is none of the names, and is not kept in the cache of them."""
+
+
 def known_level(name: str) -> str | None:
     """The one of LEVELS that `name` means; None when it means none of them."""
+    return _known_level(name) if len(name) <= _LEVEL_CHARACTERS_MAX else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_level(name: str) -> str | None:
     return _LEVEL_OF.get(name.strip().upper())
 
 

@@ -53,7 +53,7 @@ class OtlpHandlers:
         # Needed by the first export only.
         from trio_eventlog.ingest.intake import Intake
         from trio_eventlog.ingest.otlp import answer, lines_of_protobuf
-        from trio_eventlog.ingest.taking import take_lines
+        from trio_eventlog.ingest.taking import BadLines, take_lines
 
         await self._ready.wait()
         caller = caller_of(context)
@@ -64,13 +64,13 @@ class OtlpHandlers:
             node_id=format_id(self._node_id),
             tenant=caller.tenant,
         )
-        bad: list[str] = []
+        bad = BadLines()
         try:
-            await take_lines(intake, lines_of_protobuf(bytes(data)), lambda _, error: bad.append(str(error)))
+            await take_lines(intake, lines_of_protobuf(bytes(data)), bad.note)
         except ModuleNotFoundError as error:
             raise InvalidArgument("this node lacks the package for exports of OpenTelemetry: install the extra `otlp`") from error
         except ValueError as error:
             raise InvalidArgument(f"it is no export of logs: {error}") from error
         if intake.records:
             await self._sink().put(intake.records, acks=Acks.QUORUM, caller=caller)
-        return Encoded(answer(len(bad), bad[0] if bad else ""))
+        return Encoded(answer(bad.count, bad.why))

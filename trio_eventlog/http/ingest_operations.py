@@ -13,11 +13,10 @@ from trio_eventlog.http.problems import HttpProblem, invalid_field
 from trio_eventlog.http.shapes import AcksName
 from trio_eventlog.ingest import json_lines, loki, otlp
 from trio_eventlog.ingest.intake import Intake, LineIn
-from trio_eventlog.ingest.taking import take_lines
+from trio_eventlog.ingest.taking import BadLines, take_lines
 from trio_eventlog.records import Acks
 
 PROTOBUF_TYPE = "application/x-protobuf"
-BAD_LINES_SHOWN_MAX = 100
 
 
 class LogsQuery(Struct, forbid_unknown_fields=True):
@@ -46,7 +45,7 @@ class _Taking:
     """The lines of one request, taken one after the other."""
 
     def __init__(self, call: Call, query: LogsQuery) -> None:
-        self.bad: list[BadLineOut] = []
+        self.bad = BadLines()
         self._call = call
         self._query = query
 
@@ -59,13 +58,14 @@ class _Taking:
             node_id=str(call.node.liveness()["node_id"]),
             tenant=call.caller.tenant,
             has_replaced_bytes=has_replaced_bytes,
+            hold=call.body.hold,
         )
 
     def on_bad(self, number: int, error: Exception) -> None:
         """Notes it; without `partial` it ends the request, and nothing of it is taken."""
         if not self._query.partial:
             raise invalid_field(str(error), f"#/{number}") from error
-        self.bad.append(BadLineOut(number, str(error)))
+        self.bad.note(number, error)
 
     async def take(self, lines: Iterable[LineIn | None], has_replaced_bytes: bool = False) -> int:
         """Put all of them into the log; returns how many."""
@@ -95,7 +95,7 @@ async def take_logs(call: Call) -> Response:
             accepted = await taking.take(json_lines.lines_of(text, shape, taking.on_bad), has_replaced)
     except (msgspec.DecodeError, RecursionError) as error:
         raise HttpProblem(400, f"the body is not what it says to be: {error}") from error
-    taken = TakenOut(accepted, len(taking.bad), taking.bad[:BAD_LINES_SHOWN_MAX])
+    taken = TakenOut(accepted, taking.bad.count, [BadLineOut(*shown) for shown in taking.bad.shown])
     return Response(msgspec.json.encode(taken), 202 if query.acks == "none" else 201, media_type=JSON_TYPE)
 
 
@@ -108,11 +108,11 @@ async def _export(call: Call, query: LogsQuery, data: bytes, form: str) -> Respo
         raise HttpProblem(415, "this node lacks the package for protobuf of OpenTelemetry (extra `otlp`): send JSON") from error
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise HttpProblem(400, f"the body is no export of logs: {error}") from error
-    why = taking.bad[0].detail if taking.bad else ""
+    bad = taking.bad
     if form == JSON_TYPE:
-        partial = {"rejectedLogRecords": str(len(taking.bad)), "errorMessage": why}
-        return Response(msgspec.json.encode({"partialSuccess": partial} if why else {}), media_type=JSON_TYPE)
-    return Response(otlp.answer(len(taking.bad), why), media_type=PROTOBUF_TYPE)
+        partial = {"rejectedLogRecords": str(bad.count), "errorMessage": bad.why}
+        return Response(msgspec.json.encode({"partialSuccess": partial} if bad.count else {}), media_type=JSON_TYPE)
+    return Response(otlp.answer(bad.count, bad.why), media_type=PROTOBUF_TYPE)
 
 
 async def push_loki(call: Call) -> Response:

@@ -3,7 +3,7 @@
 import datetime
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import UNSET, Struct
@@ -17,7 +17,7 @@ from trio_eventlog.codec.log_lines import (
     record_of,
     timestamp_text,
 )
-from trio_eventlog.errors import InvalidArgument
+from trio_eventlog.errors import BatchTooLarge, InvalidArgument
 from trio_eventlog.ingest.settings import IntakeSettings
 from trio_eventlog.records import Record
 from trio_eventlog.service.values import timestamp_ns
@@ -26,6 +26,10 @@ SERVICE_UNKNOWN = "unknown"
 SERVICE_CHARACTERS_MAX = 200
 LABEL_NAME_CHARACTERS_MAX = 200
 ID_CHARACTERS_MAX = 64
+LINE_OVERHEAD_BYTES = 128
+"""What a line costs in memory beside its text, about."""
+HOLD_BYTES = 256 << 10
+"""Lines are counted among what requests hold by this size. The first so many are not: they are as little as any request has."""
 
 ORIGINAL_LEVEL = "original_level"
 """Label: a level that is none of those that are known."""
@@ -65,6 +69,7 @@ class Intake:
         client_ip: "" within a process.
         node_id: of the node or gateway that takes them.
         has_replaced_bytes: what they came in was no UTF-8.
+        hold: counts bytes among those that all requests hold; raises when there are too many.
 
     Attributes:
         records: what was taken so far.
@@ -79,6 +84,7 @@ class Intake:
         node_id: str,
         tenant: str,
         has_replaced_bytes: bool = False,
+        hold: Callable[[int], None] | None = None,
     ) -> None:
         self.records: list[Record] = []
         self._settings = settings
@@ -88,9 +94,18 @@ class Intake:
         self._node_id = node_id
         self._tenant = tenant
         self._has_replaced_bytes = has_replaced_bytes
+        self._hold = hold
+        self._size_bytes = 0
+        self._room_bytes = min(HOLD_BYTES, settings.log_request_bytes_max)
 
     def take(self, given: LineIn) -> None:
-        """One line. Raises InvalidArgument: it cannot be taken; the text begins with the field."""
+        """One line.
+
+        Raises:
+            InvalidArgument: it cannot be taken; the text begins with the field.
+            BatchTooLarge: the lines of this request are too many bytes.
+            Whatever `hold` raises.
+        """
         service, level, timestamp = given.service.strip() or SERVICE_UNKNOWN, given.level, given.timestamp
         texts = _label_texts(given.labels)
         if len(texts) > self._settings.log_labels_max:
@@ -129,7 +144,19 @@ class Intake:
         assert record.value is not None
         if len(record.value) > self._settings.log_line_bytes_max:
             raise _bad("message", f"the line has {len(record.value)} bytes: one may have {self._settings.log_line_bytes_max}")
+        self._size_bytes += len(record.value) + LINE_OVERHEAD_BYTES
+        if self._size_bytes > self._room_bytes:
+            self._make_room()
         self.records.append(record)
+
+    def _make_room(self) -> None:
+        limit = self._settings.log_request_bytes_max
+        if self._size_bytes > limit:
+            raise BatchTooLarge(f"the lines of this request, completed, have more than {limit} bytes: send fewer at once", limit)
+        while self._room_bytes < self._size_bytes:
+            if self._hold is not None:
+                self._hold(HOLD_BYTES)
+            self._room_bytes = min(self._room_bytes + HOLD_BYTES, limit)
 
 
 def _bad(field: str, why: str) -> InvalidArgument:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import attrs
 import trio
 
 from trio_eventlog.errors import InvalidArgument
@@ -10,6 +11,27 @@ from trio_eventlog.ingest.json_lines import OnBad
 
 LINES_PER_TURN = 256
 """Lines that are taken in one turn of the loop."""
+
+
+BAD_LINES_SHOWN_MAX = 100
+
+
+@attrs.define
+class BadLines:
+    """Lines of a request that were not taken: how many, and the first of them, each by its number from 0, and why."""
+
+    count: int = 0
+    shown: list[tuple[int, str]] = attrs.field(factory=list)
+
+    def note(self, number: int, error: Exception) -> None:
+        self.count += 1
+        if len(self.shown) < BAD_LINES_SHOWN_MAX:
+            self.shown.append((number, str(error)))
+
+    @property
+    def why(self) -> str:
+        """Of the first one; "" when there is none."""
+        return self.shown[0][1] if self.shown else ""
 
 
 async def take_lines(intake: Intake, lines: Iterable[LineIn | None], on_bad: OnBad) -> None:
