@@ -75,6 +75,31 @@ async def test_a_log_that_is_away(autojump_clock: trio.testing.MockClock) -> Non
     assert DROPPED not in sink.lines[1].labels
 
 
+async def test_nothing_that_is_logged_ends_a_node(autojump_clock: trio.testing.MockClock) -> None:
+    """Nor the call that logs it: what is no text, what cannot be formatted, what is too long, more than is put at once."""
+    sink = Sink()
+    own_lines = OwnLines("n1", make_intake, sink)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own_lines.run)
+        await trio.testing.wait_all_tasks_blocked()
+        logger.warning("a file: \udcff")
+        try:
+            raise OSError("no file \udcff")
+        except OSError:
+            logger.exception("failed")
+        own_lines.handle(logging.makeLogRecord({"msg": "%d", "args": ("x",)}))
+        logger.warning("m" * 6000)
+        for _ in range(400):
+            logger.warning("n" * 4000)
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    messages = [line.message for line in sink.lines]
+    assert messages[:2] == ["a file: ?", "failed"]
+    assert "no file" in sink.lines[1].labels["exception"]
+    assert "cannot be formatted" in messages[2]
+    assert messages[3:] == ["m" * 1000, *["n" * 4000] * 400]
+
+
 async def test_nodes_put_theirs_into_their_own_log(autojump_clock: trio.testing.MockClock) -> None:
     async with Cluster(3, seed=5, log_to_topic=True) as cluster:
         await cluster.wait_until(lambda: all(cluster.node(name).unready_because() == "" for name in cluster.names), "ready")

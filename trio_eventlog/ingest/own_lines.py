@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 import trio
 
-from trio_eventlog.errors import EventLogError, InvalidArgument
+from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument
 from trio_eventlog.ingest.intake import Intake, LineIn
 from trio_eventlog.ingest.sink import LogSink
 from trio_eventlog.records import Acks
@@ -51,11 +51,15 @@ class OwnLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if _PUTS_LINES.get():
             return
+        try:
+            message = record.getMessage()
+        except Exception as error:  # Arguments of any kind are formatted here: whoever logs must not fail because of it.
+            message = f"{record.msg!r} (it cannot be formatted: {error!r})"
         labels = {"node": self._node_name, "logger": record.name}
         if record.exc_info and record.exc_info[0] is not None:
-            labels["exception"] = "".join(traceback.format_exception(*record.exc_info))
+            labels["exception"] = _utf8("".join(traceback.format_exception(*record.exc_info)))
         line = LineIn(
-            message=record.getMessage(),
+            message=_utf8(message),
             service=SERVICE,
             level=record.levelname,
             timestamp=int(record.created * 1e9),
@@ -85,15 +89,30 @@ class OwnLines(logging.Handler):
         dropped = waiting[0][0] - self._put_up_to - 1
         if dropped:
             waiting[0][1].labels[DROPPED] = str(dropped)
-        for _, line in waiting:
+        up_to = waiting[-1][0]
+        for number, line in waiting:
             try:
-                intake.take(line)
-            except InvalidArgument:
-                intake.take(LineIn(message=line.message[:1000], service=SERVICE, level=line.level))
+                _take(intake, line)
+            except BatchTooLarge:
+                up_to = number - 1  # The others are put next.
+                break
         try:
             await self._sink.put(intake.records, acks=Acks.QUORUM, caller=Caller(deadline=trio.current_time() + PUT_SECONDS_MAX))
         except EventLogError:
             return  # Whoever is told of what ails the log is told by others; the next second tries again.
-        self._put_up_to = waiting[-1][0]
+        self._put_up_to = up_to
         while self._lines and self._lines[0][0] <= self._put_up_to:
             self._lines.popleft()
+
+
+def _utf8(text: str) -> str:
+    """Without halves of surrogate pairs, which names of files may have."""
+    return text.encode(errors="replace").decode()
+
+
+def _take(intake: Intake, line: LineIn) -> None:
+    """One that is too long is taken without its labels, and with the beginning of its text."""
+    try:
+        intake.take(line)
+    except InvalidArgument:
+        intake.take(LineIn(message=line.message[:1000], service=SERVICE, level=line.level))
