@@ -38,12 +38,14 @@ class Sender:
         url: of a node or a gateway: "http://HOST:PORT/v1/logs".
         queue_lines_max: lines that wait to be sent. More are dropped.
         batch_lines_max: lines of one request.
+        batch_bytes_max: of one request, unless a single line is larger; a node takes its `http_body_bytes_max` (4 MiB).
         linger_seconds: how long a line waits for others.
         timeout_seconds: of one request.
         retry_seconds_max: longest pause before a request is sent again. It is repeated until it is taken, or refused for good.
 
     Attributes:
-        sent, dropped, refused: numbers of lines: taken by the node; not queued; refused by the node, which named them as wrong.
+        sent, dropped, refused: numbers of lines: taken by the node; not queued, or still queued when the program ended; refused by
+            the node, which named them as wrong, or no JSON.
         last_error: what went wrong last; "" when nothing has.
     """
 
@@ -53,6 +55,7 @@ class Sender:
         *,
         queue_lines_max: int = 10_000,
         batch_lines_max: int = 500,
+        batch_bytes_max: int = 1 << 20,
         linger_seconds: float = 0.2,
         timeout_seconds: float = 10.0,
         retry_seconds_max: float = 30.0,
@@ -67,6 +70,7 @@ class Sender:
         self._target = parts.path or "/v1/logs"
         self._queue_lines_max = queue_lines_max
         self._batch_lines_max = batch_lines_max
+        self._batch_bytes_max = batch_bytes_max
         self._linger_seconds = linger_seconds
         self._timeout_seconds = timeout_seconds
         self._retry_seconds_max = retry_seconds_max
@@ -80,11 +84,12 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._unreported = 0
+        self._next: Any = None
 
     def put(self, line: dict[str, Any]) -> None:
         """Queue a line as `POST /v1/logs` takes it; never waits."""
         if self._closing.is_set():
-            self.dropped += 1
+            self._drop(1)
             return
         try:
             self._queue.put_nowait(line)
@@ -120,14 +125,15 @@ class Sender:
                 try:
                     if connection is None:
                         connection = self._connect()
-                    status = self._post(connection, lines)
-                except (OSError, http.client.HTTPException) as error:
+                    status, rejected = self._post(connection, lines)
+                except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the name of a host that is none.
                     self.last_error = f"{type(error).__name__}: {error}"
                     if connection is not None:
                         connection.close()
-                    connection, status = None, 503
+                    connection, status, rejected = None, 503, 0
                 if status < 300:
-                    self.sent += len(lines)
+                    self.sent += len(lines) - rejected
+                    self.refused += rejected
                     break
                 if status < 500 and status not in (408, 429):
                     self.refused += len(lines)
@@ -136,43 +142,100 @@ class Sender:
                     # The program ends: once more, and no longer.
                     is_ending = True
                     if pause_seconds >= self._retry_seconds_max:
+                        self._drop(len(lines))
                         break
                     pause_seconds = self._retry_seconds_max
                 pause_seconds = min(pause_seconds * 2, self._retry_seconds_max)
+        self._drop_queued()
         if connection is not None:
             connection.close()
 
-    def _gather(self) -> tuple[list[dict[str, Any]], bool]:
-        """Lines for one request, and whether they are the last."""
-        lines: list[dict[str, Any]] = []
-        first = self._queue.get()
-        deadline = time.monotonic() + self._linger_seconds
-        while first is not _END:
-            lines.append(first)
-            if len(lines) == self._batch_lines_max:
+    def _gather(self) -> tuple[list[bytes], bool]:
+        """Lines for one request, as JSON, and whether they are the last."""
+        lines: list[bytes] = []
+        size_bytes = 0
+        deadline: float | None = None
+        while len(lines) < self._batch_lines_max:
+            line, self._next = self._next, None
+            if line is None:
+                try:
+                    line = self._queue.get(timeout=self._wait_seconds(deadline))
+                except queue.Empty:
+                    return lines, not lines and self._closing.is_set()
+            if line is _END:
+                return lines, True
+            if deadline is None:
+                deadline = time.monotonic() + self._linger_seconds
+            encoded = self._encode(line, is_first=not lines)
+            if lines and size_bytes + len(encoded) > self._batch_bytes_max:
+                self._next = line
                 break
-            try:
-                first = self._queue.get(timeout=0 if self._closing.is_set() else max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
+            if encoded:
+                lines.append(encoded)
+                size_bytes += len(encoded)
+        return lines, False
+
+    def _wait_seconds(self, deadline: float | None) -> float | None:
+        """For the next line; None: as long as it takes."""
+        if self._closing.is_set():
+            return 0.0
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _encode(self, line: dict[str, Any], *, is_first: bool) -> bytes:
+        """The first line of a request says how many were dropped. Nothing for one that is no JSON: it counts as refused."""
+        unreported = self._unreported if is_first else 0
+        try:
+            if unreported:
+                line = {**line, "labels": {**line.get("labels", {}), DROPPED: str(unreported)}}
+            encoded = json.dumps(line, ensure_ascii=False).encode(errors="replace")
+        except (TypeError, ValueError, RecursionError) as error:
+            self.refused += 1
+            self.last_error = f"{type(error).__name__}: {error}"
+            return b""
         with self._lock:
-            unreported, self._unreported = self._unreported, 0
-        if lines and unreported:
-            lines[0].setdefault("labels", {})[DROPPED] = str(unreported)
-        return lines, first is _END
+            self._unreported -= unreported
+        return encoded
+
+    def _drop(self, count: int) -> None:
+        with self._lock:
+            self.dropped += count
+
+    def _drop_queued(self) -> None:
+        """What nobody will send."""
+        if self._next is not None:
+            self._drop(1)
+        while True:
+            try:
+                line = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if line is not _END:
+                self._drop(1)
 
     def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
         return kind(self._host, self._port, timeout=self._timeout_seconds)
 
-    def _post(self, connection: http.client.HTTPConnection, lines: list[dict[str, Any]]) -> int:
-        body = json.dumps(lines, ensure_ascii=False).encode(errors="replace")
+    def _post(self, connection: http.client.HTTPConnection, lines: list[bytes]) -> tuple[int, int]:
+        """The status of the answer, and how many lines it says to be wrong."""
+        body = b"[%b]" % b",".join(lines)
         connection.request("POST", f"{self._target}?partial=true", body, {"content-type": "application/json"})
         answer = connection.getresponse()
-        text = answer.read(65536)
-        if answer.status >= 300:
+        text = answer.read()
+        rejected = _rejected(text) if answer.status < 300 else 0
+        if answer.status >= 300 or rejected:
             self.last_error = f"{answer.status}: {text[:500].decode(errors='replace')}"
-        return answer.status
+        return answer.status, min(rejected, len(lines))
+
+
+def _rejected(text: bytes) -> int:
+    """0 for an answer that does not say it."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return 0
+    rejected = answer.get("rejected") if isinstance(answer, dict) else None
+    return rejected if isinstance(rejected, int) and rejected > 0 else 0
 
 
 _senders: "weakref.WeakSet[Sender]" = weakref.WeakSet()

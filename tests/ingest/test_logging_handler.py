@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trio_eventlog.logging import DROPPED, Handler, StructlogProcessor
+from trio_eventlog.logging import DROPPED, Handler, Sender, StructlogProcessor
 
 SECONDS_MAX = 30.0
 
@@ -21,12 +21,16 @@ class Node:
     Attributes:
         statuses: of the next answers; then 201.
         gate: answers wait until it is set.
+        rejected: lines that the next answers say to be wrong.
+        bodies: their bytes, and their lines.
     """
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
         self.statuses: list[int] = []
         self.requests = 0
+        self.rejected = 0
+        self.bodies: list[tuple[int, int]] = []
         self.gate = threading.Event()
         self.gate.set()
         node = self
@@ -36,12 +40,15 @@ class Node:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 node.gate.wait(SECONDS_MAX)
                 node.requests += 1
+                node.bodies.append((len(body), len(json.loads(body))))
                 status = node.statuses.pop(0) if node.statuses else 201
                 if status == 201:
                     node.lines += json.loads(body)
                 self.send_response(status)
-                self.send_header("content-length", "0")
+                answer = json.dumps({"accepted": 0, "rejected": node.rejected, "errors": []}).encode()
+                self.send_header("content-length", str(len(answer)))
                 self.end_headers()
+                self.wfile.write(answer)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
@@ -150,6 +157,74 @@ def test_what_is_refused_for_good_is_counted(node: Node, make_logger: Callable[.
     assert [line["message"] for line in node.lines] == ["b"]
     assert (handler.sender.refused, handler.sender.sent) == (1, 1)
     assert handler.last_error.startswith("400: ")
+
+
+def test_lines_that_the_node_names_as_wrong_are_counted(
+    node: Node, make_logger: Callable[..., tuple[logging.Logger, Handler]]
+) -> None:
+    logger, handler = make_logger(batch_lines_max=2)
+    node.rejected = 1
+    logger.info("a")
+    logger.info("b")
+    handler.close()
+    assert handler.sender.sent + handler.sender.refused == 2
+    assert handler.sender.refused == node.requests
+    assert handler.last_error.startswith("201: ")
+
+
+def test_long_lines_go_in_requests_that_a_node_takes(
+    node: Node, make_logger: Callable[..., tuple[logging.Logger, Handler]]
+) -> None:
+    """One that is larger than a request may be goes alone."""
+    logger, handler = make_logger(batch_bytes_max=5000)
+    texts = ["a" * 2000, "b" * 2000, "c" * 2000, "d" * 9000, "e", "f"]
+    node.gate.clear()
+    for text in texts:
+        logger.info(text)
+    node.gate.set()
+    handler.close(seconds_max=SECONDS_MAX)
+    assert [line["message"] for line in node.lines] == texts
+    assert all(size_bytes <= 5100 or count == 1 for size_bytes, count in node.bodies), node.bodies
+    assert handler.sender.sent == 6
+
+
+def test_what_is_no_json_is_counted_and_stops_no_other(node: Node) -> None:
+    sender = Sender(node.url, linger_seconds=0.0)
+    circle: dict[str, Any] = {}
+    circle["circle"] = circle
+    for number, labels in enumerate(({"object": object()}, circle, {("a", "tuple"): ""}), 1):
+        sender.put({"message": "odd", "labels": labels})
+        while sender.refused < number:
+            threading.Event().wait(0.01)
+        sender.put({"message": "good"})
+    sender.close(seconds_max=SECONDS_MAX)
+    assert [line["message"] for line in node.lines] == ["good"] * 3
+    assert (sender.sent, sender.refused) == (3, 3)
+
+
+def test_what_is_queued_when_the_program_ends_is_sent_or_counted(node: Node) -> None:
+    """The node never takes anything: it is asked once more, and then all that is left counts as dropped."""
+    sender = Sender(node.url, linger_seconds=0.0, batch_lines_max=3)
+    node.statuses = [503] * 1000
+    for number in range(10):
+        sender.put({"message": str(number)})
+    sender.close(seconds_max=SECONDS_MAX)
+    assert (node.lines, sender.sent, sender.dropped) == ([], 0, 10)
+
+
+def test_an_end_with_a_full_queue(node: Node) -> None:
+    """No end fits into it: the thread sees for itself that it is one."""
+    sender = Sender(node.url, linger_seconds=0.0, queue_lines_max=3, batch_lines_max=1)
+    node.gate.clear()
+    for number in range(20):
+        sender.put({"message": str(number)})
+    sender.close(seconds_max=0.0)
+    node.gate.set()
+    assert sender._thread is not None
+    sender._thread.join(SECONDS_MAX)
+    assert not sender._thread.is_alive()
+    assert sender.sent == len(node.lines)
+    assert sender.sent + sender.dropped == 20
 
 
 def test_a_log_call_never_fails(node: Node, make_logger: Callable[..., tuple[logging.Logger, Handler]]) -> None:
