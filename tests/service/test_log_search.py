@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from trio_eventlog.codec.batch import encode_records
+from trio_eventlog.codec.partition_command import FEATURE_LEVEL
 from trio_eventlog.codec.partitioner import partition_of
 from trio_eventlog.errors import InvalidArgument, Overloaded, TopicNotFound
 from trio_eventlog.ids import format_id
@@ -51,8 +52,8 @@ async def opened(which: str, replicas: int = 0, **overrides: object) -> AsyncIte
             yield cluster, client if which == "client" else cluster.node("n1").client()
 
 
-async def fill(log: EventLog, count: int, batch_lines: int = 7) -> None:
-    """Lines in the order of their numbers, which are their seconds; partitions by service."""
+async def fill(cluster: Cluster, log: EventLog, count: int, batch_lines: int = 7) -> None:
+    """Lines in the order of their numbers, which are their seconds; partitions by service. Every node has them at the end."""
     waiting: dict[int, list[Record]] = {}
 
     async def send(partition: int) -> None:
@@ -66,17 +67,23 @@ async def fill(log: EventLog, count: int, batch_lines: int = 7) -> None:
             await send(partition)
     for partition in list(waiting):
         await send(partition)
-    await seen(log, list(range(count)))
+    await wait_seen(cluster, list(range(count)))
 
 
-async def seen(log: EventLog, expected: list[int], after: str = "") -> None:
-    """Until the node that is asked has these, which were acknowledged."""
-    with trio.fail_after(30):
-        while True:
-            pages = await all_pages(log, LogQuery(), 1000, oldest_first=True, after=after)
-            if [number for page in pages for number in numbers(page.lines)] == expected:
-                return
-            await trio.sleep(0.05)
+async def wait_seen(cluster: Cluster, expected: list[int], after: str = "") -> None:
+    """Until every node shows these lines, which were acknowledged: a client asks nodes in turn, and one of them may be behind."""
+    with trio.fail_after(60):
+        for name in cluster.names:
+            while True:
+                if await all_numbers(cluster.node(name).client(), after) == expected:
+                    break
+                await trio.sleep(0.05)
+
+
+async def all_numbers(log: EventLog, after: str = "") -> list[int]:
+    """Of all lines, the oldest first."""
+    pages = await all_pages(log, LogQuery(), 1000, oldest_first=True, after=after)
+    return [number for page in pages for number in numbers(page.lines)]
 
 
 def numbers(lines: Sequence[FoundLine]) -> list[int]:
@@ -95,8 +102,8 @@ async def all_pages(log: EventLog, query: LogQuery, limit: int, *, oldest_first:
 @pytest.mark.parametrize("which", WHICH)
 async def test_pages_give_every_line_once_by_time(which: str, replicas: int) -> None:
     """Newest first and oldest first, by pages of every size, wherever the partitions live."""
-    async with opened(which, replicas) as (_, log):
-        await fill(log, 60)
+    async with opened(which, replicas) as (cluster, log):
+        await fill(cluster, log, 60)
         everything = list(range(60))
         for limit in (1, 7, 100):
             pages = await all_pages(log, LogQuery(), limit)
@@ -110,8 +117,8 @@ async def test_pages_give_every_line_once_by_time(which: str, replicas: int) -> 
 @pytest.mark.parametrize("which", WHICH)
 async def test_queries(which: str) -> None:
     pytest.importorskip("re2")
-    async with opened(which) as (_, log):
-        await fill(log, 40)
+    async with opened(which) as (cluster, log):
+        await fill(cluster, log, 40)
 
         async def found(**query: object) -> list[int]:
             return numbers((await log.logs.search(LogQuery(**query), limit=100)).lines)  # type: ignore[arg-type]
@@ -131,15 +138,16 @@ async def test_queries(which: str) -> None:
 @pytest.mark.parametrize("which", WHICH)
 async def test_going_on_later_gives_what_has_come_since(which: str) -> None:
     """Oldest first by the token of the last page; and from the tail of a newest page, in which nothing is missing or twice."""
-    async with opened(which) as (_, log):
-        await fill(log, 20)
+    async with opened(which) as (cluster, log):
+        await fill(cluster, log, 20)
         last = (await all_pages(log, LogQuery(), 100, oldest_first=True))[-1]
         newest = await log.logs.search(limit=3)
         assert numbers(newest.lines) == [19, 18, 17]
         for number in (20, 21):
             await log.produce("logs", line(number))
         for token in (last.next, newest.tail):
-            await seen(log, [20, 21], after=token)
+            await wait_seen(cluster, [20, 21], after=token)
+            assert await all_numbers(log, token) == [20, 21]
         older = await log.logs.search(after=newest.next, limit=100)
         assert numbers(older.lines) == list(range(16, -1, -1))
         assert older.tail == ""
@@ -147,8 +155,8 @@ async def test_going_on_later_gives_what_has_come_since(which: str) -> None:
 
 @pytest.mark.parametrize("which", WHICH)
 async def test_counting(which: str) -> None:
-    async with opened(which, 1) as (_, log):
-        await fill(log, 40)
+    async with opened(which, 1) as (cluster, log):
+        await fill(cluster, log, 40)
         counts = (await log.logs.count()).counts
         assert sum(counts.lines.values()) == 40
         assert {service for _, service, _ in counts.lines} == set(SERVICES)
@@ -175,8 +183,8 @@ async def test_a_page_ends_when_enough_was_looked_through(monkeypatch: pytest.Mo
     )
     monkeypatch.setattr("trio_eventlog.part_settings.search", lambda settings: bounds)
     monkeypatch.setattr("trio_eventlog.service.log_search.SLICE_BYTES", 1)
-    async with opened("node", index_interval_bytes=1024) as (_, log):
-        await fill(log, 200, batch_lines=4)
+    async with opened("node", index_interval_bytes=1024) as (cluster, log):
+        await fill(cluster, log, 200, batch_lines=4)
         pages = await all_pages(log, LogQuery(contains='"5"'), 100)
         assert len(pages) > 3
         assert [number for page in pages for number in numbers(page.lines)] == [5]
@@ -221,6 +229,15 @@ async def test_records_out_of_time_keep_the_order_of_their_partition() -> None:
         assert sum(len(page.lines) for page in pages) == sum(since <= one.timestamp_ns < until for one in found)
 
 
+async def test_a_service_is_found_in_whatever_partition_its_lines_are() -> None:
+    """The topic is an ordinary one: a producer may put a line where the key of its service does not belong."""
+    async with opened("node") as (cluster, log):
+        for number in range(4):
+            await log.produce("logs", Record(value=line(0).value, timestamp_ns=line(number).timestamp_ns), partition=number)
+        await wait_seen(cluster, [0, 1, 2, 3])
+        assert numbers((await log.logs.search(LogQuery(service=SERVICES[0]))).lines) == [3, 2, 1, 0]
+
+
 async def test_what_cannot_be_asked() -> None:
     async with opened("node") as (_, log):
         with pytest.raises(TopicNotFound):
@@ -236,12 +253,14 @@ async def test_what_cannot_be_asked() -> None:
 
 
 async def test_a_topic_that_was_trimmed_is_searched_from_where_it_begins() -> None:
-    async with opened("node") as (_, log):
+    async with opened("node") as (cluster, log):
         for number in range(10):
             await log.produce("logs", line(number), partition=0)
-        await seen(log, list(range(10)))
+        await wait_seen(cluster, list(range(10)))
+        machines = [cluster.node(name).parts.replicas.machine for name in cluster.names]
+        await cluster.wait_until(lambda: all(one.feature_level >= FEATURE_LEVEL for one in machines), "topics may be trimmed")
         await log.trim_topic("logs", 4, partition=0)
-        await seen(log, list(range(4, 10)))
+        await wait_seen(cluster, list(range(4, 10)))
         page = await log.logs.search(limit=100)
         assert numbers(page.lines) == [9, 8, 7, 6, 5, 4]
         assert page.is_end
@@ -251,7 +270,7 @@ async def test_a_topic_that_was_trimmed_is_searched_from_where_it_begins() -> No
 
 async def test_every_node_answers() -> None:
     async with opened("node", 1) as (cluster, log):
-        await fill(log, 20)
+        await fill(cluster, log, 20)
         described = await log.describe_topic("logs")
         owners = {described.partitions[number].replica_ids for number in range(4)}
         assert len(owners) > 1, "the partitions do not live on one node"
