@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "trio_eventlog"
 LAYERS = {
     "ids": 0, "file_keys": 0, "records": 0, "errors": 0, "events": 0,
     "bounds": 0, "budgets": 0, "own_run": 0, "measures": 0, "release": 0,
-    "setting_fields": 0, "setting_aliases": 0, "texts": 0, "backoff": 0, "background": 0, "v1": 0,
+    "setting_fields": 0, "setting_aliases": 0, "texts": 0, "log_records": 0, "backoff": 0, "background": 0, "v1": 0,
     "raft": 1, "gossip": 1, "machine": 1, "codec": 1,
     "search": 2,
     "storage": 2, "net": 2, "rpc": 2,

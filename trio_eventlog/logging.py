@@ -16,17 +16,19 @@ import os
 import queue
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from trio_eventlog.log_records import exception_of, extra_of, message_of
+
 _LEVELS = ((logging.CRITICAL, "FATAL"), (logging.ERROR, "ERROR"), (logging.WARNING, "WARN"), (logging.INFO, "INFO"))
 
 DROPPED = "dropped_before"
 """Label: so many lines before this one were dropped, since the queue was full."""
+
+ANSWER_BYTES_MAX = 1 << 20
 
 _END = object()
 
@@ -221,7 +223,7 @@ class Sender:
         body = b"[%b]" % b",".join(lines)
         connection.request("POST", f"{self._target}?partial=true", body, {"content-type": "application/json"})
         answer = connection.getresponse()
-        text = answer.read()
+        text = answer.read(ANSWER_BYTES_MAX)  # What is left of a longer one breaks the connection, which is opened again.
         rejected = _rejected(text) if answer.status < 300 else 0
         if answer.status >= 300 or rejected:
             self.last_error = f"{answer.status}: {text[:500].decode(errors='replace')}"
@@ -275,24 +277,20 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue it. What cannot be formatted is sent as it is: a log call never fails because of its log."""
-        try:
-            message = record.getMessage()
-        except Exception as error:  # Arguments of any kind are formatted here.
-            message = f"{record.msg!r} (it cannot be formatted: {error!r})"
         labels = {
             **self._labels,
             "logger": record.name,
             "thread": record.threadName or "",
             "source": f"{record.pathname}:{record.lineno}",
         }
-        if record.exc_info and record.exc_info[0] is not None:
-            labels["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        labels |= {key: _text(value) for key, value in vars(record).items() if key not in _STANDARD}
+        if exception := exception_of(record):
+            labels["exception"] = exception
+        labels |= {key: _text(value) for key, value in extra_of(record).items()}
         self.sender.put(
             {
                 "service": self._service,
                 "level": next((name for least, name in _LEVELS if record.levelno >= least), "DEBUG"),
-                "message": message,
+                "message": message_of(record),
                 "timestamp": record.created,
                 "labels": labels,
             }

@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TextIO
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from trio_eventlog.log_records import extra_of
 
 
 def set_up_logging(log_format: str, log_level: str, stream: TextIO | None = None) -> None:
@@ -33,7 +33,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("trio_eventlog.")
         line = f"{_time(record)} {record.levelname} {name}: {record.getMessage()}"
-        line += "".join(f" {key}={value}" for key, value in _extra(record).items())
+        line += "".join(f" {key}={value}" for key, value in extra_of(record).items())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -51,14 +51,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        fields.update(_extra(record))
+        fields.update(extra_of(record))
         return json.dumps(fields, default=str, ensure_ascii=False)
 
 
 def _time(record: logging.LogRecord) -> str:
     when = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC)
     return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(record.msecs):03d}Z"
-
-
-def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}

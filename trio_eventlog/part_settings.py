@@ -391,7 +391,7 @@ def http(settings: NodeSettings) -> HttpSettings:
         linger_bytes_max=1 * MIB,
         page_bytes_max=1 * MIB,
         page_records_max=10_000,
-        upload_batch_bytes=min(256 * KIB, settings.batch_bytes_max),
+        upload_batch_bytes=upload_batch_bytes(settings),
         upload_progress_seconds=1.0,
         upload_progress_seconds_max=30.0,
         tail_write_bytes=16 * KIB,
@@ -402,6 +402,11 @@ def http(settings: NodeSettings) -> HttpSettings:
         http_cors_origins=settings.http_cors_origins,
         http_access_log=settings.http_access_log,
     )
+
+
+def upload_batch_bytes(settings: NodeSettings) -> int:
+    """Of what arrives over HTTP, and of log lines."""
+    return min(256 * KIB, settings.batch_bytes_max)
 
 
 def intake(settings: NodeSettings) -> IntakeSettings:

@@ -23,6 +23,7 @@ from trio_eventlog.ingest.intake import (
     parse_timestamp,
 )
 from trio_eventlog.ingest.settings import IntakeSettings
+from trio_eventlog.service.values import Caller
 
 NOW_NS = 1_800_000_000_123_456_789
 SETTINGS = IntakeSettings(log_line_bytes_max=2000, log_labels_max=3, log_request_bytes_max=3 * HOLD_BYTES - 1000)
@@ -32,9 +33,8 @@ def intake(*, has_replaced_bytes: bool = False, hold: Callable[[int], None] | No
     return Intake(
         SETTINGS,
         received_ns=NOW_NS,
-        client_ip="10.0.0.7",
+        caller=Caller(address="10.0.0.7:514"),
         node_id="a1",
-        tenant="anonymous",
         has_replaced_bytes=has_replaced_bytes,
         hold=hold,
     )

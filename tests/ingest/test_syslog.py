@@ -1,7 +1,6 @@
 """Messages of syslog: framing in any pieces, both forms, and what is neither; connections that put them into the log."""
 
 import random
-from collections.abc import Sequence
 
 import pytest
 import trio
@@ -9,15 +8,14 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.ingest.kit import SlowSink
 from trio_eventlog.backoff import Backoff
 from trio_eventlog.budgets import Standing
-from trio_eventlog.codec.log_lines import decode_line
 from trio_eventlog.errors import EventLogError, InvalidArgument, Overloaded
 from trio_eventlog.ingest.intake import Intake, LineIn
 from trio_eventlog.ingest.settings import IntakeSettings
 from trio_eventlog.ingest.syslog import SyslogFramer, SyslogRefused, line_of
 from trio_eventlog.ingest.syslog_server import serve_syslog
-from trio_eventlog.records import Acks, Record
 from trio_eventlog.service.values import Caller
 
 EXAMPLES = {
@@ -96,27 +94,13 @@ def test_as_long_as_may_be() -> None:
     assert list(SyslogFramer(100).feed(message + b"\n100 " + message)) == [message, message]
 
 
-class Sink:
-    """Takes lines; fails with these errors first."""
-
-    def __init__(self, *failures: EventLogError) -> None:
-        self.failures = list(failures)
-        self.lines: list[str] = []
-
-    async def put(self, lines: Sequence[Record], *, acks: Acks, caller: Caller) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.failures:
-            raise self.failures.pop(0)
-        self.lines += [decode_line(line.value or b"").message for line in lines]
-
-
-async def serve(sink: Sink, *pieces: bytes) -> None:
+async def serve(sink: SlowSink, *pieces: bytes, slots: trio.CapacityLimiter | None = None) -> None:
     """Give a server these bytes, and then the end."""
     ours, theirs = trio.testing.memory_stream_pair()
 
     def make_intake() -> Intake:
         settings = IntakeSettings(log_line_bytes_max=500, log_labels_max=3, log_request_bytes_max=1 << 20)
-        return Intake(settings, received_ns=1, client_ip="10.0.0.7", node_id="a1", tenant="anonymous")
+        return Intake(settings, received_ns=1, caller=Caller(address="10.0.0.7:1"), node_id="a1")
 
     async with trio.open_nursery() as nursery:
 
@@ -126,6 +110,7 @@ async def serve(sink: Sink, *pieces: bytes) -> None:
                 Standing(),
                 make_intake=make_intake,
                 sink=sink,
+                slots=slots or trio.CapacityLimiter(1),
                 caller=Caller(address="10.0.0.7:1"),
                 backoff=Backoff(random.Random(1), 0.1, 1.0),
                 message_bytes_max=1000,
@@ -143,36 +128,46 @@ async def serve(sink: Sink, *pieces: bytes) -> None:
 
 
 async def test_lines_go_into_the_log(autojump_clock: trio.testing.MockClock) -> None:
-    sink = Sink()
+    sink = SlowSink()
     await serve(sink, b"<14>a: 1\n<14>a: 2\n8 <14", b">a: 3<14>a: 4")
-    assert sink.lines == ["1", "2", "3", "4"]
+    assert sink.texts == ["1", "2", "3", "4"]
 
 
 async def test_a_log_that_is_away_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
-    sink = Sink(Overloaded("busy", 1.0), Overloaded("busy", 1.0))
+    sink = SlowSink(Overloaded("busy", 1.0), Overloaded("busy", 1.0))
     await serve(sink, b"<14>a: 1\n")
-    assert sink.lines == ["1"]
+    assert sink.texts == ["1"]
 
 
 @pytest.mark.parametrize("error", [InvalidArgument("never"), Overloaded("busy", 1.0)])
 async def test_but_not_for_ever(autojump_clock: trio.testing.MockClock, error: EventLogError) -> None:
-    sink = Sink(*[error] * 1000)
+    sink = SlowSink(*[error] * 1000)
     begun = trio.current_time()
     await serve(sink, b"<14>a: 1\n", b"<14>a: 2\n")
-    assert sink.lines == []
+    assert sink.texts == []
     assert trio.current_time() - begun < 15
 
 
 async def test_odd_lines_are_taken_plainly_or_dropped(autojump_clock: trio.testing.MockClock) -> None:
     """One that is odd costs none of the others."""
-    sink = Sink()
+    sink = SlowSink()
     odd_time = b"<14>1 yesterday h a - - - 1\n"
     labels = b'<14>1 - h a 1 2 [x@1 a="1" b="2"] 2\n'
     await serve(sink, odd_time + labels + b"<14>a: " + b"x" * 600 + b"\n<14>a: 3\n")
-    assert sink.lines == ["1", "2", "3"]
+    assert sink.texts == ["1", "2", "3"]
 
 
 async def test_what_is_no_syslog_ends_the_connection(autojump_clock: trio.testing.MockClock) -> None:
-    sink = Sink()
+    sink = SlowSink()
     await serve(sink, b"<14>a: 1\n", b"12345678")
-    assert sink.lines == ["1"]
+    assert sink.texts == ["1"]
+
+
+async def test_few_connections_hold_lines_at_the_same_time(autojump_clock: trio.testing.MockClock) -> None:
+    sink = SlowSink()
+    slots = trio.CapacityLimiter(2)
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(lambda number=number: serve(sink, b"<14>a: %d\n" % number, slots=slots))
+    assert sorted(sink.texts) == ["0", "1", "2", "3", "4"]
+    assert sink.most == 2

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.search.kit import where
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.stored_batch import batch_entry
 from trio_eventlog.errors import InvalidArgument
 from trio_eventlog.records import Compression, Record
 from trio_eventlog.search.query import QUERY_LABELS_MAX, QUERY_TEXT_CHARACTERS_MAX, CompiledQuery, required_text
 from trio_eventlog.search.scan import scan_frames
-from trio_eventlog.search.values import LogQuery, ScanRange
+from trio_eventlog.search.values import LogQuery
 
 TEXT = st.text(alphabet=st.sampled_from('ab"\\/\n\té€😀{}:,\x00\x1f\x7f '), max_size=8)
 SECOND = 1_000_000_000
@@ -74,7 +75,7 @@ def test_the_same_lines_fit_as_when_each_is_decoded_and_looked_at(query: LogQuer
     for compression in Compression:
         batch = encode_records([Record(value=value, timestamp_ns=T0) for value in values], compression)
         frame = batch_entry(batch, term=1, index=1, base_offset=0)
-        scanned = scan_frames([frame.raw], compiled, everything())
+        scanned = scan_frames([frame.raw], compiled, where())
         assert [found.offset for found in scanned.lines] == wanted
         assert [found.value for found in scanned.lines] == [values[number] for number in wanted]
         assert not scanned.unreadable
@@ -82,20 +83,6 @@ def test_the_same_lines_fit_as_when_each_is_decoded_and_looked_at(query: LogQuer
 
 def changed(query: LogQuery, **changes: object) -> LogQuery:
     return attrs.evolve(query, **changes)
-
-
-def everything(**changes: object) -> ScanRange:
-    where = ScanRange(
-        partition=0,
-        first_offset=0,
-        end_offset=1 << 60,
-        is_backwards=False,
-        lines_max=1000,
-        lines_bytes_max=1 << 30,
-        scanned_bytes_max=1 << 30,
-        unpacked_bytes_max=1 << 26,
-    )
-    return attrs.evolve(where, **changes)
 
 
 REGEX_PARTS = st.sampled_from(

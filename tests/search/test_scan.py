@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.search.kit import where
 from trio_eventlog.codec.batch import encode_records
 from trio_eventlog.codec.entry import EntryFrame, EntryKind, encode_entry
 from trio_eventlog.codec.stored_batch import batch_entry
@@ -15,7 +16,7 @@ from trio_eventlog.errors import CodecError
 from trio_eventlog.records import Compression, Record
 from trio_eventlog.search.query import CompiledQuery
 from trio_eventlog.search.scan import scan_frames
-from trio_eventlog.search.values import COUNTS_MAX, LABEL_BYTES_MAX, LABELS_MAX, Counts, FoundLine, LogCounting, LogQuery, ScanRange
+from trio_eventlog.search.values import COUNTS_MAX, LABEL_BYTES_MAX, LABELS_MAX, Counts, FoundLine, LogCounting, LogQuery
 
 T0 = 1_800_000_000_000_000_000
 
@@ -35,20 +36,6 @@ def frames_of(sizes: list[int], compression: Compression = Compression.ZSTD) -> 
         frames.append(batch_entry(batch, term=1, index=len(frames) + 1, base_offset=offset))
         offset += size
     return frames
-
-
-def where(**changes: object) -> ScanRange:
-    value = ScanRange(
-        partition=3,
-        first_offset=0,
-        end_offset=1 << 60,
-        is_backwards=False,
-        lines_max=1000,
-        lines_bytes_max=1 << 30,
-        scanned_bytes_max=1 << 30,
-        unpacked_bytes_max=1 << 26,
-    )
-    return attrs.evolve(value, **changes)
 
 
 @given(

@@ -14,6 +14,8 @@ from trio_eventlog.service.values import Caller
 
 SYSLOG_MESSAGE_BYTES_MAX = 64 << 10
 """A longer message ends its connection. (RFC 5424 asks for 2048 to be taken.)"""
+SYSLOG_CONNECTIONS_AT_ONCE_MAX = 8
+"""Connections that hold lines at the same time; the others wait with the bytes that they have read."""
 SYSLOG_RETRY_SECONDS_MAX = 60.0
 """How long lines of a connection are kept that the log does not take; nothing more is read from it meanwhile."""
 
@@ -23,6 +25,7 @@ class Edge:
 
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
+        self._syslog_slots = trio.CapacityLimiter(SYSLOG_CONNECTIONS_AT_ONCE_MAX)
 
     async def serve_grpc(self, stream: trio.abc.Stream, info: ConnectionInfo) -> None:
         peer = Peer(address=info.remote_address, is_secure=info.is_tls, certificate=info.peer_certificate)
@@ -37,14 +40,14 @@ class Edge:
 
         parts = self._parts
         caller = Caller(address=info.remote_address)
-        client_ip = info.remote_address.rpartition(":")[0].strip("[]")
 
         await parts.milestones.ready.wait()
         await serve_syslog(
             stream,
             info.standing,
-            make_intake=lambda: make_intake(parts, client_ip),
+            make_intake=lambda: make_intake(parts, caller),
             sink=make_log_sink(parts),
+            slots=self._syslog_slots,
             caller=caller,
             backoff=Backoff(parts.surroundings.rng, 0.1, 2.0),
             message_bytes_max=SYSLOG_MESSAGE_BYTES_MAX,

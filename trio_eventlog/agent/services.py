@@ -30,7 +30,7 @@ from trio_eventlog.service.node_queue import NodeQueues
 from trio_eventlog.service.own_sequences import OwnSequences
 from trio_eventlog.service.produce import ProduceService
 from trio_eventlog.service.topics import TopicAdministration
-from trio_eventlog.service.values import ANONYMOUS
+from trio_eventlog.service.values import NOBODY_IN_PARTICULAR, Caller
 
 if TYPE_CHECKING:
     from trio_eventlog.ingest.intake import Intake
@@ -134,19 +134,18 @@ def make_log_sink(parts: NodeParts) -> "LogSink":
     """Where log lines go that come to this node."""
     from trio_eventlog.ingest.sink import EventLogSink  # Needed by the first line only.
 
-    return EventLogSink(parts.event_log, batch_bytes=part_settings.http(parts.settings).upload_batch_bytes)
+    return EventLogSink(parts.event_log, batch_bytes=part_settings.upload_batch_bytes(parts.settings))
 
 
-def make_intake(parts: NodeParts, client_ip: str, tenant: str = ANONYMOUS) -> "Intake":
+def make_intake(parts: NodeParts, caller: Caller) -> "Intake":
     """For lines that this node takes now."""
     from trio_eventlog.ingest.intake import Intake  # Needed by the first line only.
 
     return Intake(
         part_settings.intake(parts.settings),
         received_ns=parts.surroundings.now_ns(),
-        client_ip=client_ip,
+        caller=caller,
         node_id=format_id(parts.identity.node_id),
-        tenant=tenant,
     )
 
 
@@ -154,4 +153,4 @@ def make_own_lines(parts: NodeParts) -> "OwnLines":
     """What this node logs itself, for the log."""
     from trio_eventlog.ingest.own_lines import OwnLines
 
-    return OwnLines(parts.identity.name, lambda: make_intake(parts, ""), make_log_sink(parts))
+    return OwnLines(parts.identity.name, lambda: make_intake(parts, NOBODY_IN_PARTICULAR), make_log_sink(parts))

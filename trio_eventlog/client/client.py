@@ -15,7 +15,7 @@ from trio_eventlog.client.calls import Calls
 from trio_eventlog.client.channels import ChannelPool, Connect, connect_over, rpc_settings
 from trio_eventlog.client.consumer import ClientPartitions, ask_offset_at, ask_offsets
 from trio_eventlog.client.event_calls import EventCalls
-from trio_eventlog.client.log_calls import LogCalls
+from trio_eventlog.client.log_calls import log_source
 from trio_eventlog.client.partition_sender import PartitionSender
 from trio_eventlog.client.producer_core import PendingBatch
 from trio_eventlog.client.routing import Routing
@@ -96,7 +96,7 @@ class Client:
         self._events = EventCalls(calls)
         self._make_event_id = new_event_id(rng)
         self.backups = BackupCalls(calls)
-        self.logs = LogCalls(calls)
+        self.logs = log_source(calls)
         self._rng = rng
         self._now_ns = now_ns
         self.settings = settings

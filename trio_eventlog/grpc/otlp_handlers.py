@@ -11,11 +11,14 @@ from trio_eventlog.ids import NodeId, format_id
 from trio_eventlog.ingest.settings import IntakeSettings
 from trio_eventlog.records import Acks
 from trio_eventlog.rpc import Context, Encoded, Service
+from trio_eventlog.service.values import Caller
 from trio_eventlog.v1 import otlp_logs_pb2
 
 if TYPE_CHECKING:
     from trio_eventlog.ingest.sink import LogSink
 
+EXPORTS_MAX = 4
+"""That are taken at once: each may hold as many bytes of lines as a request may have. Others wait as long as their callers."""
 SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
 
 
@@ -42,6 +45,7 @@ class OtlpHandlers:
         self._node_id = node_id
         self._ready = ready
         self._now_ns = now_ns
+        self._slots = trio.CapacityLimiter(EXPORTS_MAX)
 
     def service(self) -> Service:
         """Under the name by which exporters call it."""
@@ -50,19 +54,22 @@ class OtlpHandlers:
 
     async def export(self, data: bytes, context: Context) -> Encoded:
         """Lines that cannot be taken are a partial success, as the protocol has it."""
+        await self._ready.wait()
+        caller = caller_of(context)
+        async with self._slots:
+            return await self._take(data, caller)
+
+    async def _take(self, data: bytes, caller: Caller) -> Encoded:
         # Needed by the first export only.
         from trio_eventlog.ingest.intake import Intake
         from trio_eventlog.ingest.otlp import answer, lines_of_protobuf
         from trio_eventlog.ingest.taking import BadLines, take_lines
 
-        await self._ready.wait()
-        caller = caller_of(context)
         intake = Intake(
             self._settings,
             received_ns=self._now_ns(),
-            client_ip=caller.address.rpartition(":")[0].strip("[]"),
+            caller=caller,
             node_id=format_id(self._node_id),
-            tenant=caller.tenant,
         )
         bad = BadLines()
         try:

@@ -54,9 +54,8 @@ class _Taking:
         return Intake(
             call.settings.intake,
             received_ns=call.node.now_ns(),
-            client_ip=call.caller.address.rpartition(":")[0].strip("[]"),
+            caller=call.caller,
             node_id=str(call.node.liveness()["node_id"]),
-            tenant=call.caller.tenant,
             has_replaced_bytes=has_replaced_bytes,
             hold=call.body.hold,
         )
@@ -160,7 +159,7 @@ OPERATIONS: tuple[Operation, ...] = (
             " protocol says. Lines are put into the topic `logs`, by service. When the answer is an error that is not 4xx, some"
             " lines may be in the log."
         ),
-        tag="logs",
+        tag="Logs",
         query=LogsQuery,
         body=list[LineIn],
         body_types={
@@ -179,7 +178,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handle=push_loki,
         summary="Take log lines as Loki does.",
         description=f"The service is the first of these labels that a stream has: {', '.join(loki.SERVICE_LABELS)}.",
-        tag="logs",
+        tag="Logs",
         query=LogsQuery,
         body=loki.Push,
         body_types={PROTOBUF_TYPE: "Loki's PushRequest, packed by snappy."},

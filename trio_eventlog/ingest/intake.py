@@ -20,7 +20,7 @@ from trio_eventlog.codec.log_lines import (
 from trio_eventlog.errors import BatchTooLarge, InvalidArgument
 from trio_eventlog.ingest.settings import IntakeSettings
 from trio_eventlog.records import Record
-from trio_eventlog.service.values import timestamp_ns
+from trio_eventlog.service.values import Caller, timestamp_ns
 
 SERVICE_UNKNOWN = "unknown"
 SERVICE_CHARACTERS_MAX = 200
@@ -63,10 +63,9 @@ class LineIn(Struct, forbid_unknown_fields=True):
 
 
 class Intake:
-    """Takes the lines of one request. All of them are received at one moment, from one place.
+    """Takes the lines of one request. All of them are received at one moment, from one caller, whose address and tenant they have.
 
     Args:
-        client_ip: "" within a process.
         node_id: of the node or gateway that takes them.
         has_replaced_bytes: what they came in was no UTF-8.
         hold: counts bytes among those that all requests hold; raises when there are too many.
@@ -80,9 +79,8 @@ class Intake:
         settings: IntakeSettings,
         *,
         received_ns: int,
-        client_ip: str,
+        caller: Caller,
         node_id: str,
-        tenant: str,
         has_replaced_bytes: bool = False,
         hold: Callable[[int], None] | None = None,
     ) -> None:
@@ -90,9 +88,9 @@ class Intake:
         self._settings = settings
         self._received_ns = received_ns
         self._received_at = timestamp_text(received_ns)
-        self._client_ip = client_ip
+        self._client_ip = caller.address.rpartition(":")[0].strip("[]")
         self._node_id = node_id
-        self._tenant = tenant
+        self._tenant = caller.tenant
         self._has_replaced_bytes = has_replaced_bytes
         self._hold = hold
         self._size_bytes = 0

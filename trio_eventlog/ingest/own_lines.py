@@ -6,7 +6,6 @@ keeps the newest thousand, and says how many it has dropped.
 
 import itertools
 import logging
-import traceback
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ import trio
 from trio_eventlog.errors import BatchTooLarge, EventLogError, InvalidArgument
 from trio_eventlog.ingest.intake import Intake, LineIn
 from trio_eventlog.ingest.sink import LogSink
+from trio_eventlog.log_records import exception_of, message_of
 from trio_eventlog.records import Acks
 from trio_eventlog.service.values import Caller
 
@@ -51,15 +51,11 @@ class OwnLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if _PUTS_LINES.get():
             return
-        try:
-            message = record.getMessage()
-        except Exception as error:  # Arguments of any kind are formatted here: whoever logs must not fail because of it.
-            message = f"{record.msg!r} (it cannot be formatted: {error!r})"
         labels = {"node": self._node_name, "logger": record.name}
-        if record.exc_info and record.exc_info[0] is not None:
-            labels["exception"] = _utf8("".join(traceback.format_exception(*record.exc_info)))
+        if exception := exception_of(record):
+            labels["exception"] = _utf8(exception)
         line = LineIn(
-            message=_utf8(message),
+            message=_utf8(message_of(record)),
             service=SERVICE,
             level=record.levelname,
             timestamp=int(record.created * 1e9),

@@ -18,7 +18,7 @@ from trio_eventlog.service.values import Caller
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES = 64 << 10
+READ_BYTES = 16 << 10
 
 
 async def serve_syslog(
@@ -27,6 +27,7 @@ async def serve_syslog(
     *,
     make_intake: Callable[[], Intake],
     sink: LogSink,
+    slots: trio.CapacityLimiter,
     caller: Caller,
     backoff: Backoff,
     message_bytes_max: int,
@@ -39,6 +40,7 @@ async def serve_syslog(
 
     Args:
         make_intake: for what arrives at one moment.
+        slots: of the connections that hold lines at the same time; the others hold bytes only.
     """
     framer = SyslogFramer(message_bytes_max)
     last_active = trio.current_time()
@@ -47,14 +49,15 @@ async def serve_syslog(
         while True:
             piece = bytes(await stream.receive_some(READ_BYTES))
             last_active = trio.current_time()
-            lines: list[LineIn] = []
-            refused: SyslogRefused | None = None
-            try:
-                for message in framer.feed(piece) if piece else framer.end():
-                    lines.append(line_of(message))
-            except SyslogRefused as error:
-                refused = error
-            await _put(lines, make_intake(), sink, caller, backoff, retry_seconds_max)
+            async with slots:
+                lines: list[LineIn] = []
+                refused: SyslogRefused | None = None
+                try:
+                    for message in framer.feed(piece) if piece else framer.end():
+                        lines.append(line_of(message))
+                except SyslogRefused as error:
+                    refused = error
+                await _put(lines, make_intake(), sink, caller, backoff, retry_seconds_max)
             if refused is not None:
                 raise refused
             if not piece:

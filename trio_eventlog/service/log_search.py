@@ -16,26 +16,23 @@ import trio
 from trio_eventlog.errors import CodecError, InvalidArgument, OffsetOutOfRange, Overloaded, Unavailable
 from trio_eventlog.machine.catalog import Topic
 from trio_eventlog.node.replica import Replica
-from trio_eventlog.search.values import ALL_TIME, EVERY_LINE, Counts, FoundLine, LogCounting, LogQuery, Scanned, ScanRange
+from trio_eventlog.search.values import Counts, FoundLine, LogQuery, Scanned, ScanRange
 from trio_eventlog.service.broker import Broker
 from trio_eventlog.service.forwarding import Forwarder
 from trio_eventlog.service.log_requests import (
-    LOGS_TOPIC,
-    PAGE_LINES,
     PLACE_MAX,
     LogPage,
     PartitionLines,
     PartitionSearchRequest,
     SearchRequest,
-    count_request,
     decode_place,
     encode_place,
-    search_request,
 )
+from trio_eventlog.service.log_source import LogSource
 from trio_eventlog.service.replica_reads import at_replica
 from trio_eventlog.service.settings import SearchSettings
 from trio_eventlog.service.topics import TopicAdministration
-from trio_eventlog.service.values import NOBODY_IN_PARTICULAR, Caller
+from trio_eventlog.service.values import Caller
 from trio_eventlog.storage.frame_block import FrameRange
 from trio_eventlog.storage.real_disk import run_in_thread
 
@@ -383,42 +380,11 @@ class _Merge:
         )
 
 
-class NodeLogs:
-    """A `LogSource`: that of an embedded node.
+def log_source(search: LogSearch, ready: trio.Event) -> LogSource:
+    """That of an embedded node; calls wait until it belongs to a cluster."""
 
-    Args:
-        ready: set when the node belongs to a cluster; calls wait until then.
-    """
+    async def page(request: SearchRequest, caller: Caller) -> LogPage:
+        await ready.wait()
+        return await search.search(request, caller)
 
-    def __init__(self, search: LogSearch, ready: trio.Event) -> None:
-        self._search = search
-        self._ready = ready
-
-    async def search(
-        self,
-        query: LogQuery = EVERY_LINE,
-        *,
-        after: str = "",
-        limit: int = PAGE_LINES,
-        oldest_first: bool = False,
-        topic: str = LOGS_TOPIC,
-        caller: Caller = NOBODY_IN_PARTICULAR,
-    ) -> LogPage:
-        """See `LogSource.search`."""
-        request = search_request(query, after, limit, oldest_first, topic)
-        await self._ready.wait()
-        return await self._search.search(request, caller)
-
-    async def count(
-        self,
-        query: LogQuery = EVERY_LINE,
-        counting: LogCounting = ALL_TIME,
-        *,
-        after: str = "",
-        topic: str = LOGS_TOPIC,
-        caller: Caller = NOBODY_IN_PARTICULAR,
-    ) -> LogPage:
-        """See `LogSource.count`."""
-        request = count_request(query, counting, after, topic)
-        await self._ready.wait()
-        return await self._search.search(request, caller)
+    return LogSource(page)

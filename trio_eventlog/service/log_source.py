@@ -1,14 +1,21 @@
 """Log lines as they are searched, whoever asks: `EventLog.logs`."""
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 from trio_eventlog.search.values import ALL_TIME, EVERY_LINE, LogCounting, LogQuery
-from trio_eventlog.service.log_requests import LOGS_TOPIC, PAGE_LINES, LogPage
+from trio_eventlog.service.log_requests import LOGS_TOPIC, PAGE_LINES, LogPage, SearchRequest, count_request, search_request
 from trio_eventlog.service.values import NOBODY_IN_PARTICULAR, Caller
 
 
-class LogSource(Protocol):
-    """Searches topics of log lines."""
+class LogSource:
+    """Searches topics of log lines.
+
+    Args:
+        page: gives the page that a request asks for: on a node, or from one.
+    """
+
+    def __init__(self, page: Callable[[SearchRequest, Caller], Awaitable[LogPage]]) -> None:
+        self._page = page
 
     async def search(
         self,
@@ -34,6 +41,7 @@ class LogSource(Protocol):
             TopicNotFound: there is no such topic.
             Overloaded: too many searches run.
         """
+        return await self._page(search_request(query, after, limit, oldest_first, topic), caller)
 
     async def count(
         self,
@@ -46,3 +54,4 @@ class LogSource(Protocol):
     ) -> LogPage:
         """As `search`, a page with the number of lines that fit and no lines, the newest counted first. Numbers of several pages
         add up."""
+        return await self._page(count_request(query, counting, after, topic), caller)

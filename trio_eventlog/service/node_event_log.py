@@ -35,7 +35,7 @@ from trio_eventlog.service.event_arguments import append_request, check_tail, re
 from trio_eventlog.service.event_requests import PAGE_EVENTS, new_event_id
 from trio_eventlog.service.event_tail import EventTail, open_tail
 from trio_eventlog.service.events import EventStore
-from trio_eventlog.service.log_search import LogSearch, NodeLogs
+from trio_eventlog.service.log_search import LogSearch, log_source
 from trio_eventlog.service.node_queue import NodeQueues, known_offset
 from trio_eventlog.service.node_reader import NodePartitions
 from trio_eventlog.service.produce import ProduceService
@@ -107,7 +107,7 @@ class NodeEventLog:
         self._now_ns = now_ns
         self._make_event_id = new_event_id(rng)
         self.backups = NodeBackups(services.backups, services.ready)
-        self.logs = NodeLogs(services.log_search, services.ready)
+        self.logs = log_source(services.log_search, services.ready)
 
     # Producing
 
