@@ -160,7 +160,7 @@ class SimNetwork:
         """One bit of one of the next bytes from `source` to `target` arrives wrong.
 
         Args:
-            within_bytes: the reset comes at a random one of this number of next bytes; 1: at the very next one.
+            within_bytes: the bit is in a random one of this number of next bytes; 1: in the very next one.
             dialled_by: only bytes of connections that this host has dialled count; None: packets, too.
         """
         after_bytes = self._rng.randrange(within_bytes)
